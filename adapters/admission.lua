@@ -1,0 +1,50 @@
+-- Admission of one signal, in one atomic step (ports.memory.Slots.admit).
+-- KEYS: lease, mode, governor, deadlines, seen     ARGV: account, action, type, sku or "", sha256,
+--       month, queue timeout (ms), seconds to remember the answer
+-- Returns {verdict, sku, plan, policy version}. Nothing is written unless it is "admitted".
+local account, action, kind, asked, sha256, month =
+  ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+
+if redis.call('EXISTS', KEYS[1]) == 0 then return {'no-lease'} end
+if redis.call('GET', KEYS[2]) == 'degraded' then return {'degraded'} end
+
+local function terms(sku)
+  local t = redis.call('HMGET', KEYS[3], sku .. ':plan', sku .. ':version',
+    sku .. ':concurrent', sku .. ':monthly')
+  return t[1], t[2], tonumber(t[3]), tonumber(t[4])
+end
+
+local seen = redis.call('HMGET', KEYS[5], 'sha256', 'sku', 'plan', 'version')
+if seen[1] then
+  if seen[1] ~= sha256 then return {'conflict', seen[2], seen[3], seen[4]} end
+  return {'duplicate', seen[2], seen[3], seen[4]}
+end
+
+local state = redis.call('HGET', KEYS[3], 'state')
+if not state then return {'unknown-tenant'} end
+if state ~= 'stable' then return {'draining'} end
+
+local route = redis.call('HGET', KEYS[3], 'route:' .. kind)
+if not route then return {'not-permitted'} end
+local sku, found = nil, 0
+for candidate in string.gmatch(route, '%S+') do
+  if asked == '' or asked == candidate then sku, found = candidate, found + 1 end
+end
+if found == 0 then return {'not-permitted'} end
+if found > 1 then return {'ambiguous'} end
+
+local plan, version, concurrent, monthly = terms(sku)
+local inflight = 'ggen:inflight:' .. account .. '/' .. sku
+local used = 'ggen:used:' .. account .. '/' .. sku .. '/' .. month
+if redis.call('SCARD', inflight) >= concurrent then return {'concurrency-exceeded', sku} end
+if tonumber(redis.call('GET', used) or '0') >= monthly then return {'quota-exceeded', sku} end
+
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('SADD', inflight, action)
+redis.call('ZADD', KEYS[4], now_ms + tonumber(ARGV[7]), account .. '/' .. sku .. '/' .. action)
+redis.call('INCR', used)
+redis.call('EXPIRE', used, 5529600)  -- 64 days: outlives its month
+redis.call('HSET', KEYS[5], 'sha256', sha256, 'sku', sku, 'plan', plan, 'version', version)
+redis.call('EXPIRE', KEYS[5], tonumber(ARGV[8]))
+return {'admitted', sku, plan, version}

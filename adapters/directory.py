@@ -1,0 +1,103 @@
+"""Objects in a directory: create-only, atomic, fsynced."""
+
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from governor.errors import ConflictError, InputError, OutageError
+
+_SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~-]{0,200}")
+_SCRATCH = ".scratch"
+
+
+class DirectoryObjects:
+    """See ``ports.objects.Objects`` for what it promises."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def create(self, name: str, content: bytes) -> bool:
+        target = self._path(name)
+        try:
+            return self._create(target, name, content)
+        except OSError as error:
+            raise _outage(error) from error
+
+    def get(self, name: str) -> bytes | None:
+        try:
+            return self._path(name).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _outage(error) from error
+
+    def names(self, prefix: str) -> Iterator[str]:
+        folder = self._root / prefix.rpartition("/")[0]
+        try:
+            found = sorted(
+                str(path.relative_to(self._root)) for path in folder.rglob("*") if path.is_file()
+            )
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise _outage(error) from error
+        yield from (n for n in found if n.startswith(prefix) and not n.startswith(_SCRATCH))
+
+    def delete(self, name: str) -> None:
+        target = self._path(name)
+        try:
+            target.unlink(missing_ok=True)
+            if target.parent.exists():
+                _sync_directory(target.parent)
+        except OSError as error:
+            raise _outage(error) from error
+
+    def _create(self, target: Path, name: str, content: bytes) -> bool:
+        scratch = self._root / _SCRATCH / secrets.token_hex(16)
+        for folder in (scratch.parent, target.parent):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with scratch.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            # link, not rename: it fails when the name is taken, and only then is it visible.
+            target.hardlink_to(scratch)
+        except FileExistsError:
+            _same_or_conflict(target, name, content)
+            return False
+        finally:
+            scratch.unlink()
+        for folder in (target.parent, *target.parent.parents):
+            _sync_directory(folder)
+            if folder == self._root:
+                break
+        return True
+
+    def _path(self, name: str) -> Path:
+        if not all(map(_SEGMENT.fullmatch, name.split("/"))):
+            raise InputError("bad-object-name", f"{name[:200]!r} is no object name")
+        return self._root / name
+
+
+def _same_or_conflict(target: Path, name: str, content: bytes) -> None:
+    there = hashlib.sha256(target.read_bytes()).hexdigest()
+    if there != hashlib.sha256(content).hexdigest():
+        raise ConflictError(
+            "object-exists", f"{name} exists with other content (SHA-256 {there[:12]}…), kept as is"
+        )
+
+
+def _sync_directory(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _outage(error: OSError) -> OutageError:
+    return OutageError("objects-unavailable", f"object directory: {error.strerror or error}", 2)

@@ -1,0 +1,228 @@
+"""Documents on SQLite: one file, many processes and threads, durable at every commit.
+
+WAL with ``synchronous=FULL``. SQLite's own busy handler is unfair (8 writers: up to 1.8 s at the
+tail), so writers first queue at ``FairLock``. One connection per process and thread.
+"""
+
+import json
+import os
+import re
+import sqlite3
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from adapters.fair_lock import FairLock
+from governor.errors import ConflictError, InputError, OutageError
+from ports.documents import (
+    MAX_DOCUMENT_BYTES,
+    MAX_WRITES,
+    Create,
+    Delete,
+    Document,
+    Json,
+    Update,
+    Where,
+    Write,
+)
+
+_SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~-]{0,255}")
+_FIELD = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS documents (
+    path TEXT PRIMARY KEY, collection TEXT NOT NULL, grp TEXT NOT NULL, data TEXT NOT NULL,
+    revision INTEGER NOT NULL, created_us INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS by_collection ON documents (collection, path);
+CREATE INDEX IF NOT EXISTS by_creation ON documents (created_us);
+CREATE INDEX IF NOT EXISTS by_time ON documents (collection, json_extract(data, '$.timestamp'), path)
+    WHERE grp = 'receipts';
+CREATE INDEX IF NOT EXISTS open_actions ON documents (json_extract(data, '$.state'), path)
+    WHERE grp = 'actions';
+CREATE INDEX IF NOT EXISTS actions_by_month ON documents (json_extract(data, '$.month'), path)
+    WHERE grp = 'actions';
+CREATE INDEX IF NOT EXISTS open_runs ON documents (json_extract(data, '$.state'), path) WHERE grp = 'runs';
+"""
+# Store-assigned, non-decreasing in commit order: the write lock is held when it is computed.
+_NEXT_CREATION = "SELECT max(?, ifnull((SELECT max(created_us) FROM documents), 0))"
+_SELECT = "SELECT path, data, revision, created_us FROM documents"
+
+
+class SqliteDocuments:
+    """See ``ports.documents.Documents`` for what it promises."""
+
+    def __init__(self, path: Path, *, timeout_s: float = 1.0) -> None:
+        self._path = path
+        self._timeout_s = timeout_s
+        self._lock = FairLock(path.with_name(path.name + ".queue"))
+        self._local = threading.local()
+        self._opened: list[tuple[int, sqlite3.Connection]] = []
+
+    def get(self, path: str) -> Document | None:
+        _check_path(path)
+        rows = self._read(f"{_SELECT} WHERE path = ?", [path])
+        return rows[0] if rows else None
+
+    def commit(self, writes: Sequence[Write]) -> None:
+        if len(writes) > MAX_WRITES:
+            raise InputError("too-many-writes", f"a commit takes at most {MAX_WRITES} writes")
+        encoded = [(write, _encode(write)) for write in writes]
+        try:
+            connection = self._connection()
+            with self._lock.held(self._timeout_s):
+                _commit(connection, encoded)
+        except sqlite3.Error as error:
+            raise _outage(error) from error
+
+    def scan(
+        self,
+        collection: str,
+        *,
+        group: bool = False,
+        where: Sequence[Where] = (),
+        order_by: str | None = None,
+        descending: bool = False,
+        after: tuple[str, str] | None = None,
+        limit: int = 100,
+    ) -> list[Document]:
+        name = collection.rsplit("/", 1)[-1]
+        _check_path(collection)
+        # The group's name stands in the text, so that SQLite may use the partial indexes.
+        clauses, values = [f"grp = '{name}'"], []
+        if not group:
+            clauses.append("collection = ?")
+            values.append(collection)
+        for condition in where:
+            clause, bound = _condition(condition)
+            clauses.append(clause)
+            values.extend(bound)
+        key = _column(order_by) if order_by else "''"
+        if after:
+            clauses.append(f"({key}, path) {'<' if descending else '>'} (?, ?)")
+            values.extend(after)
+        turn = "DESC" if descending else "ASC"
+        order = f"{key} {turn}, path {turn}" if order_by else f"path {turn}"
+        sql = f"{_SELECT} WHERE {' AND '.join(clauses)} ORDER BY {order} LIMIT ?"
+        return self._read(sql, [*values, max(1, min(limit, 1000))])
+
+    def close(self) -> None:
+        while self._opened:
+            pid, connection = self._opened.pop()
+            if pid == os.getpid():  # a connection inherited over fork is not ours to close
+                with suppress(sqlite3.Error):
+                    connection.close()
+        self._local = threading.local()
+
+    def _read(self, sql: str, values: Sequence[Any]) -> list[Document]:
+        try:
+            rows = self._connection().execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise _outage(error) from error
+        return [
+            Document(path, json.loads(data), str(revision), _instant(created_us))
+            for path, data, revision, created_us in rows
+        ]
+
+    def _connection(self) -> sqlite3.Connection:
+        held: tuple[int, sqlite3.Connection] | None = getattr(self._local, "held", None)
+        if held and held[0] == os.getpid():
+            return held[1]
+        connection = sqlite3.connect(
+            self._path, timeout=self._timeout_s, isolation_level=None, check_same_thread=False
+        )
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        if not connection.execute("PRAGMA table_info(documents)").fetchall():
+            with self._lock.held(self._timeout_s):
+                connection.executescript(_SCHEMA)
+        self._local.held = (os.getpid(), connection)
+        self._opened.append(self._local.held)
+        return connection
+
+
+def _commit(connection: sqlite3.Connection, encoded: Sequence[tuple[Write, str]]) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        now_us = int(datetime.now(UTC).timestamp() * 1_000_000)
+        (created_us,) = connection.execute(_NEXT_CREATION, [now_us]).fetchone()
+        for write, text in encoded:
+            _apply(connection, write, text, created_us)
+        connection.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _apply(connection: sqlite3.Connection, write: Write, text: str, created_us: int) -> None:
+    match write:
+        case Create(path):
+            collection = path.rpartition("/")[0]
+            done = connection.execute(
+                "INSERT OR IGNORE INTO documents VALUES (?, ?, ?, ?, 1, ?)",
+                [path, collection, collection.rpartition("/")[2], text, created_us],
+            )
+        case Update(path, _, revision):
+            done = connection.execute(
+                "UPDATE documents SET data = ?, revision = revision + 1"
+                " WHERE path = ? AND revision = ?",
+                [text, path, _number(revision)],
+            )
+        case Delete(path, revision):
+            done = connection.execute(
+                "DELETE FROM documents WHERE path = ? AND revision = ?", [path, _number(revision)]
+            )
+    if done.rowcount != 1:
+        code = "already-exists" if isinstance(write, Create) else "stale-revision"
+        raise ConflictError(code, f"{write.path}: {code.replace('-', ' ')}; nothing was written")
+
+
+def _encode(write: Write) -> str:
+    _check_path(write.path)
+    if write.path.count("/") % 2 == 0:
+        raise InputError("bad-path", "a document's path has an even number of segments")
+    return "" if isinstance(write, Delete) else _json(write.data)
+
+
+def _json(data: Json) -> str:
+    try:
+        text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        size_bytes = len(text.encode())
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError("not-json", f"a document must be JSON: {error}") from error
+    if size_bytes > MAX_DOCUMENT_BYTES:
+        raise InputError("too-large", f"{size_bytes} bytes; at most {MAX_DOCUMENT_BYTES}")
+    return text
+
+
+def _condition(condition: Where) -> tuple[str, list[Any]]:
+    column = _column(condition.field)
+    if condition.op == "in":
+        values = list(condition.value) if not isinstance(condition.value, (str, int)) else []
+        return f"{column} IN ({', '.join('?' * len(values))})", values
+    return f"{column} {condition.op.replace('==', '=')} ?", [condition.value]
+
+
+def _column(field: str) -> str:
+    if not _FIELD.fullmatch(field):
+        raise InputError("bad-field", f"{field[:64]!r} is no field name")
+    return f"json_extract(data, '$.{field}')"
+
+
+def _check_path(path: str) -> None:
+    if not all(map(_SEGMENT.fullmatch, path.split("/"))):
+        raise InputError("bad-path", f"{path[:200]!r} is no document path")
+
+
+def _number(revision: str) -> int:
+    return int(revision) if revision.isdecimal() else -1
+
+
+def _instant(created_us: int) -> datetime:
+    return datetime.fromtimestamp(created_us / 1_000_000, UTC)
+
+
+def _outage(error: sqlite3.Error) -> OutageError:
+    return OutageError("documents-unavailable", f"SQLite: {error}", retry_after_s=2)

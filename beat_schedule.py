@@ -1,0 +1,38 @@
+"""When things fire by themselves: one dict, data only.
+
+Intervals are given by the settings. Ticks are claimed by whoever carries them out, so a second
+beat does no harm; ``expires`` drops the ticks that piled up while nobody consumed.
+"""
+
+
+def entries(*, health_interval_s: float, tally_interval_s: float) -> dict[str, dict[str, object]]:
+    """Beat's entries by name."""
+    return {
+        "health": {
+            "task": "degrade_to_safe_mode.check",
+            "schedule": health_interval_s,
+            "options": {"queue": "health", "expires": health_interval_s},
+        },
+        "reap": {
+            "task": "reap.sweep",
+            "schedule": 1.0,
+            "options": {"queue": "health", "expires": 1},
+        },
+        "tally": {
+            "task": "tally.receipt",
+            "schedule": tally_interval_s,
+            "options": {"queue": "ledger", "expires": tally_interval_s},
+        },
+        "canary-actions": {
+            "task": "canary.sing",
+            "schedule": 10.0,
+            "args": ("actions",),
+            "options": {"queue": "actions", "expires": 10},
+        },
+        "canary-runbooks": {
+            "task": "canary.sing",
+            "schedule": 10.0,
+            "args": ("runbooks",),
+            "options": {"queue": "runbooks", "expires": 10},
+        },
+    }

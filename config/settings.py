@@ -1,0 +1,135 @@
+"""Settings: the only reader of the environment.
+
+Every field is ``GGEN_`` and its name in capitals. The string below each says unit, default and why.
+"""
+
+import difflib
+import os
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from governor.errors import InputError
+from governor.records import Region
+
+_PREFIX = "GGEN_"
+
+
+class Settings(BaseSettings):
+    """Frozen; read once per process by ``load``."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="forbid")
+
+    state_dir: Path = Path(".ggen")
+    """Where the embedded start keeps everything; relative to the working directory."""
+
+    http_host: str = "127.0.0.1"
+    """Address the ingress listens on. Loopback: TLS and the outside belong to a proxy."""
+
+    http_port: int = Field(default=8080, ge=1, le=65535)
+    """Port of the ingress."""
+
+    flower_port: int = Field(default=5555, ge=1, le=65535)
+    """Port of Flower, on loopback, behind a password, read-only."""
+
+    valkey_port: int = Field(default=6390, ge=1, le=65535)
+    """Port of the embedded Valkey, on loopback, behind a password."""
+
+    documents_url: str = ""
+    """``sqlite:///absolute/path``; empty: ``documents.db`` in the state directory."""
+
+    objects_url: str = ""
+    """``file:///absolute/path``; empty: ``objects`` in the state directory."""
+
+    memory_url: str = ""
+    """``redis://…/n``; empty: database 1 of the embedded Valkey."""
+
+    signals_url: str = ""
+    """``redis://…/n``; empty: database 2 of the embedded Valkey."""
+
+    broker_url: str = ""
+    """Celery's broker; empty: database 0 of the embedded Valkey."""
+
+    actions_concurrency: int = Field(default=8, ge=1, le=512)
+    """Actions one worker runs at once; 8 keeps 2 cores busy with handlers that wait."""
+
+    runbooks_concurrency: int = Field(default=2, ge=1, le=64)
+    """Steps of runs one worker carries out at once."""
+
+    default_region: Region = "us-central1"
+    """Region of an entitlement whose webhook names none (D4)."""
+
+    webhook_wait_s: float = Field(default=5.0, ge=0, le=60)
+    """How long a webhook is held open for its receipt before a 202 (D6)."""
+
+    run_deadline_s: int = Field(default=60, ge=1, le=3600)
+    """How old a run may get before it is undone; far above the 2 s it takes."""
+
+    store_timeout_s: float = Field(default=1.0, gt=0, le=30)
+    """Bound of one call to Documents; 1 s on the path of an action (D9)."""
+
+    health_interval_s: float = Field(default=10.0, ge=0.1, le=60)
+    """Seconds between health checks (D11)."""
+
+    lease_s: int = Field(default=33, ge=1, le=300)
+    """How long one good health check lets the system admit (D11: three checks and their bound)."""
+
+    tally_interval_s: float = Field(default=60.0, ge=1, le=3600)
+    """How often refusals are receipted in aggregate (D7)."""
+
+    @field_validator("state_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @property
+    def secrets_dir(self) -> Path:
+        """Where secrets lie, mode 0600 (D22)."""
+        return self.state_dir / "secrets"
+
+    @property
+    def log_file(self) -> Path:
+        """The one log of the embedded start."""
+        return self.state_dir / "log" / "ggen.log"
+
+    @property
+    def demo_file(self) -> Path:
+        """Where the demo actions record what really happened (D22)."""
+        return self.state_dir / "demo-actions.jsonl"
+
+
+@cache
+def load() -> Settings:
+    """The settings of this process.
+
+    Raises:
+        InputError: a value out of bounds, or a ``GGEN_`` variable nobody reads; one line that
+            says which, and the nearest name that exists.
+    """
+    known = {_PREFIX + name.upper() for name in Settings.model_fields}
+    for name in sorted(os.environ):
+        if name.upper().startswith(_PREFIX) and name.upper() not in known:
+            near = difflib.get_close_matches(name.upper(), known, n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(sorted(known))}"
+            raise InputError("unknown-setting", f"there is no setting {name}. {hint}")
+    try:
+        return Settings()
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{_PREFIX}{str(f['loc'][0]).upper()}: {f['msg']}"
+            for f in error.errors(include_url=False, include_input=False)
+        )
+        raise InputError("bad-setting", f"{faults}. Correct it in the environment") from None
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The environment of a child process that must see exactly these settings."""
+    inherited = {k: v for k, v in os.environ.items() if not k.upper().startswith(_PREFIX)}
+    changed = settings.model_dump(mode="json", exclude_defaults=True)
+    return {
+        **inherited,
+        **{_PREFIX + name.upper(): str(value) for name, value in changed.items()},
+        f"{_PREFIX}STATE_DIR": str(settings.state_dir),
+    }

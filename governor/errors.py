@@ -1,0 +1,81 @@
+"""The errors of this system, in families named by what the caller should do.
+
+::
+
+    GovernorError               what happened     HTTP      exit  what to do
+    ├── InputError              the caller erred  400/422   2     correct it, do not retry
+    ├── DeniedError             a rule said no    403/429   3     stop, or wait as told
+    ├── ConflictError           someone was first 409       4     read again, retry a few times
+    └── OutageError             a dependency is   503       5     back off; a write MAY HAVE LANDED:
+                                down                              read and compare before repeating
+    ActionError                 raised by handlers of actions
+    ├── RecoverableError        the action failed and can be rolled back
+    └── UnrecoverableError      the action failed and cannot be undone: a person must look
+    ActionDeadline              BaseException: the time of an action is up
+
+Anything else is a bug of ours: HTTP 500, exit 1. Every argument goes to ``super().__init__``, or
+the error would not survive the queue (pickle and Celery's JSON rebuild it from ``args``).
+"""
+
+
+class GovernorError(Exception):
+    """A failure with a stable ``code`` for machines and a ``detail`` for people."""
+
+    exit_code = 1
+
+    def __init__(self, code: str, detail: str, retry_after_s: int | None = None) -> None:
+        super().__init__(code, detail, retry_after_s)
+        self.code = code
+        self.detail = detail
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+class InputError(GovernorError):
+    """The caller is wrong; repeating the same call fails the same way. Nothing was changed."""
+
+    exit_code = 2
+
+
+class DeniedError(GovernorError):
+    """A policy, quota or state refused the call. Nothing was changed but the refusal's count."""
+
+    exit_code = 3
+
+
+class ConflictError(GovernorError):
+    """A precondition did not hold: someone moved first. Nothing of this call was written."""
+
+    exit_code = 4
+
+
+class OutageError(GovernorError):
+    """A dependency did not answer. A write may have landed: re-read before you repeat it."""
+
+    exit_code = 5
+
+
+class ActionError(Exception):
+    """What a handler raises to say how it failed; ``code`` ends up in the receipt."""
+
+    def __init__(self, code: str, detail: str = "") -> None:
+        super().__init__(code, detail)
+        self.code = code
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return self.detail or self.code
+
+
+class RecoverableError(ActionError):
+    """The handler failed and its rollback will restore the state before it."""
+
+
+class UnrecoverableError(ActionError):
+    """The handler failed and nothing can undo it; the failure is escalated."""
+
+
+class ActionDeadline(BaseException):
+    """An action's time is up. Not an Exception, so that library code does not swallow it."""

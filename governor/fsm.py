@@ -1,0 +1,124 @@
+"""The state machines of governors, actions and runs, as tables (D23).
+
+Each table maps (state, event) to the next state; whatever is not in it is illegal. The diagrams in
+``docs/state-machines.md`` are drawn from the same tables and a test holds the two together.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import TypeVar
+
+from governor.errors import ConflictError
+
+S = TypeVar("S", bound=StrEnum)
+
+
+class GovernorState(StrEnum):
+    """``stable``, ``executing`` and ``rolling_back`` are derived from what is in flight."""
+
+    PROVISIONING = "provisioning"
+    STABLE = "stable"
+    EXECUTING = "executing"
+    ROLLING_BACK = "rolling_back"
+    DEGRADED = "degraded"
+    DRAINING = "draining"
+    DECOMMISSIONED = "decommissioned"
+
+
+class ActionState(StrEnum):
+    """Where an action is; see ``ACTION`` for the moves."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETE = "complete"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    ROLLING_BACK = "rolling_back"
+    ROLLED_BACK = "rolled_back"
+    ROLLBACK_FAILED = "rollback_failed"
+
+
+class RunState(StrEnum):
+    """Where a run is; see ``RUN`` for the moves."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPENSATING = "compensating"
+    COMPLETE = "complete"
+    FAILED = "failed"
+    REFUSED = "refused"
+
+_G = GovernorState
+_WORKING = (_G.STABLE, _G.EXECUTING, _G.ROLLING_BACK)
+
+GOVERNOR: Mapping[tuple[GovernorState, str], GovernorState] = {
+    (_G.PROVISIONING, "boot"): _G.STABLE,
+    (_G.STABLE, "start"): _G.EXECUTING,
+    (_G.EXECUTING, "settle"): _G.STABLE,
+    (_G.STABLE, "undo"): _G.ROLLING_BACK,
+    (_G.EXECUTING, "undo"): _G.ROLLING_BACK,
+    (_G.ROLLING_BACK, "settle"): _G.STABLE,
+    **{(state, "lose_store"): _G.DEGRADED for state in (_G.PROVISIONING, *_WORKING)},
+    (_G.DEGRADED, "recover"): _G.STABLE,
+    # An outage does not un-cancel anyone: draining has no way back to degraded or stable.
+    **{(state, "cancel"): _G.DRAINING for state in (_G.PROVISIONING, *_WORKING, _G.DEGRADED)},
+    (_G.DRAINING, "drained"): _G.DECOMMISSIONED,
+}
+
+_A = ActionState
+ACTION: Mapping[tuple[ActionState, str], ActionState] = {
+    (_A.PENDING, "claim"): _A.RUNNING,
+    (_A.PENDING, "expire"): _A.FAILED,
+    (_A.RUNNING, "succeed"): _A.COMPLETE,
+    (_A.RUNNING, "deadline"): _A.TIMED_OUT,
+    (_A.RUNNING, "error"): _A.FAILED,
+    (_A.TIMED_OUT, "undo"): _A.ROLLING_BACK,
+    (_A.FAILED, "undo"): _A.ROLLING_BACK,
+    (_A.ROLLING_BACK, "undone"): _A.ROLLED_BACK,
+    (_A.ROLLING_BACK, "undo_failed"): _A.ROLLBACK_FAILED,
+    (_A.ROLLBACK_FAILED, "retry"): _A.ROLLING_BACK,
+}
+
+_R = RunState
+RUN: Mapping[tuple[RunState, str], RunState] = {
+    (_R.PENDING, "claim"): _R.RUNNING,
+    (_R.RUNNING, "finish"): _R.COMPLETE,
+    (_R.PENDING, "fail"): _R.COMPENSATING,
+    (_R.RUNNING, "fail"): _R.COMPENSATING,
+    (_R.COMPENSATING, "undone_for_good"): _R.REFUSED,
+    (_R.COMPENSATING, "undone_for_now"): _R.FAILED,
+    (_R.FAILED, "redeliver"): _R.PENDING,
+}
+
+TABLES: Mapping[str, Mapping[tuple[StrEnum, str], StrEnum]] = {
+    "governor": {(s, e): t for (s, e), t in GOVERNOR.items()},
+    "action": {(s, e): t for (s, e), t in ACTION.items()},
+    "run": {(s, e): t for (s, e), t in RUN.items()},
+}
+
+
+def advance(table: Mapping[tuple[S, str], S], state: S, *events: str) -> S:
+    """The state after ``events``, taken one after the other.
+
+    Raises:
+        ConflictError: an event is not legal in the state it met; nothing was changed.
+    """
+    for event in events:
+        target = table.get((state, event))
+        if target is None:
+            raise ConflictError("illegal-transition", f"{event!r} is not legal in state {state!r}")
+        state = target
+    return state
+
+
+def derived_governor_state(in_flight: int, rolling_back: int) -> GovernorState:
+    """What a booted governor is doing, from the number of its actions under way (D23)."""
+    if rolling_back > 0:
+        return GovernorState.ROLLING_BACK
+    return GovernorState.EXECUTING if in_flight > 0 else GovernorState.STABLE
+
+
+def diagram(name: str) -> str:
+    """A Mermaid state diagram of one table, as it stands in ``docs/state-machines.md``."""
+    lines = [f"    {s} --> {t}: {event}" for (s, event), t in TABLES[name].items()]
+    return "\n".join(["stateDiagram-v2", *lines])

@@ -1,0 +1,126 @@
+"""Policies: what a plan may do, how much of it, and how fast.
+
+A policy is one JSON document per SKU, plan and version. It is validated whole when it is loaded:
+a signal that leads nowhere or a handler nobody registered is refused then, not when it is used.
+"""
+
+from collections.abc import Collection, Mapping
+from decimal import Decimal
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import model_validator as validator
+
+from governor.errors import InputError
+from governor.records import PlanType, SemVer, SignalType, SkuId
+
+MAX_POLICY_BYTES = 256 * 1024
+"""Upper bound of a policy document."""
+
+Usd = Annotated[Decimal, Field(ge=0, le=Decimal(10**9), max_digits=18, decimal_places=6)]
+HandlerName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,127}$")]
+StateName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Prices(_Strict):
+    """What use costs; Runbook 3 reckons a scale-up's cost from it."""
+
+    action_usd: Usd = Decimal(0)
+    concurrent_action_month_usd: Usd = Decimal(0)
+
+
+class Quota(_Strict):
+    """How much a plan may use (D24)."""
+
+    monthly_actions: int = Field(ge=0, le=10**12)
+    concurrent_actions: int = Field(default=20, ge=1, le=10_000)
+    max_concurrent_actions: int = Field(default=100, ge=1, le=10_000)
+    monthly_budget_usd: Usd = Decimal(0)
+    prices: Prices = Prices()
+
+    @validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.concurrent_actions > self.max_concurrent_actions:
+            raise ValueError("concurrent_actions is above max_concurrent_actions")
+        return self
+
+
+class ActionSpec(_Strict):
+    """How one action is carried out (D9, D10, D17)."""
+
+    handler: HandlerName
+    timeout_ms: int = Field(default=500, ge=50, le=30_000)
+    rollback_timeout_ms: int = Field(default=100, ge=10, le=30_000)
+    queue_timeout_ms: int = Field(default=15_000, ge=100, le=3_600_000)
+    recoverable: bool = True
+    deadline_from: Literal["start", "submit"] = "start"
+
+
+class Transition(_Strict):
+    """One legal move of the operating states a policy declares for its entitlement (D23)."""
+
+    source: StateName
+    event: StateName
+    target: StateName
+
+
+class Policy(_Strict):
+    """One version of what ``plan_type`` of ``sku_id`` may do."""
+
+    sku_id: SkuId
+    plan_type: PlanType
+    policy_version: SemVer
+    quota: Quota
+    actions: dict[HandlerName, ActionSpec] = Field(min_length=1, max_length=256)
+    signals: dict[SignalType, HandlerName] = Field(min_length=1, max_length=256)
+    permissions: frozenset[HandlerName] = Field(max_length=256)
+    initial_state: StateName = "active"
+    states: frozenset[StateName] = frozenset({"active"})
+    transitions: tuple[Transition, ...] = Field(default=(), max_length=1024)
+
+    @validator(mode="after")
+    def _closed(self) -> Self:
+        for kind, names in (("signals lead to", self.signals.values()),
+                            ("permissions name", self.permissions)):  # fmt: skip
+            if unknown := sorted(set(names) - set(self.actions)):
+                raise ValueError(f"{kind} undeclared actions: {', '.join(unknown)}")
+        named = {self.initial_state, *(s for t in self.transitions for s in (t.source, t.target))}
+        if unknown := sorted(named - self.states):
+            raise ValueError(f"undeclared states: {', '.join(unknown)}")
+        return self
+
+    def route(self) -> Mapping[str, str]:
+        """Permitted signal type -> action; what is not in it is refused with 403."""
+        return {s: a for s, a in self.signals.items() if a in self.permissions}
+
+
+def parse(document: bytes, known_handlers: Collection[str]) -> Policy:
+    """The policy in ``document``, whole and usable, or a refusal that names each fault.
+
+    Raises:
+        InputError: too large, not JSON, a field out of bounds, or a handler nobody registered.
+    """
+    if len(document) > MAX_POLICY_BYTES:
+        raise InputError("policy-invalid", f"a policy is at most {MAX_POLICY_BYTES} bytes")
+    try:
+        policy = Policy.model_validate_json(document)
+    except ValidationError as error:
+        raise InputError("policy-invalid", f"the policy is not valid: {_faults(error)}") from None
+    if unknown := sorted({a.handler for a in policy.actions.values()} - set(known_handlers)):
+        raise InputError(
+            "policy-unknown-handler",
+            f"policy {policy.sku_id}/{policy.plan_type} {policy.policy_version} names unknown "
+            f"handlers: {', '.join(unknown)}. Known: {', '.join(sorted(known_handlers)) or 'none'}",
+        )
+    return policy
+
+
+def _faults(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, fault['loc'])) or 'document'}: {fault['msg']}"
+        for fault in error.errors(include_url=False, include_input=False)[:10]
+    )

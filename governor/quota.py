@@ -1,0 +1,57 @@
+"""Quota arithmetic (D24): calendar months in UTC, counted at admission, never refunded."""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from governor.errors import InputError
+
+
+class Verdict(StrEnum):
+    """What admission says of one signal; only the first two lead to an action."""
+
+    ADMITTED = "admitted"
+    DUPLICATE = "duplicate"
+    CONFLICT = "conflict"
+    NO_LEASE = "no-lease"
+    DEGRADED = "degraded"
+    UNKNOWN_TENANT = "unknown-tenant"
+    DRAINING = "draining"
+    NOT_PERMITTED = "not-permitted"
+    AMBIGUOUS = "ambiguous"
+    CONCURRENCY = "concurrency-exceeded"
+    QUOTA = "quota-exceeded"
+
+
+def month_of(at: datetime) -> str:
+    """The quota month of a moment, e.g. ``2026-11``.
+
+    Raises:
+        InputError: ``at`` is naive, so nobody knows which month it is.
+    """
+    if at.tzinfo is None:
+        raise InputError("naive-datetime", "a quota month needs an aware datetime")
+    return at.astimezone(UTC).strftime("%Y-%m")
+
+
+def month_ends_in_s(at: datetime) -> int:
+    """Whole seconds until the next quota month begins, at least 1."""
+    now = at.astimezone(UTC)
+    year, month = (now.year + 1, 1) if now.month == 12 else (now.year, now.month + 1)
+    return max(1, int((datetime(year, month, 1, tzinfo=UTC) - now).total_seconds()))
+
+
+def remaining(limit: int, used: int) -> int:
+    """How many more may be taken, never negative."""
+    return max(0, limit - used)
+
+
+def decide(*, in_flight: int, concurrent_limit: int, used: int, monthly_limit: int) -> Verdict:
+    """Whether one more action fits. The admission script computes the same; a test compares them.
+
+    Concurrency is asked first: it passes in a moment, an exhausted month does not.
+    """
+    if remaining(concurrent_limit, in_flight) == 0:
+        return Verdict.CONCURRENCY
+    if remaining(monthly_limit, used) == 0:
+        return Verdict.QUOTA
+    return Verdict.ADMITTED

@@ -1,0 +1,43 @@
+"""Canonical JSON (RFC 8785), and a strict reader for what was signed."""
+
+import json
+from typing import Any
+
+import rfc8785
+
+from governor.errors import InputError
+
+
+def dumps(value: Any) -> bytes:
+    """The one UTF-8 encoding RFC 8785 gives ``value``.
+
+    Raises:
+        InputError: it has no canonical form (an integer beyond 2**53-1, NaN, a lone surrogate).
+    """
+    try:
+        return rfc8785.dumps(value)
+    except (rfc8785.CanonicalizationError, UnicodeError, RecursionError) as error:
+        raise InputError("not-canonical", f"no canonical JSON form: {error}") from error
+
+
+def loads(text: str | bytes) -> Any:
+    """Parse JSON, refusing what two readers could understand differently.
+
+    Raises:
+        InputError: not JSON, a repeated key, NaN or Infinity, or nested too deeply.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise InputError("not-json", f"not valid JSON: {error}") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")

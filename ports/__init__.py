@@ -1,0 +1,28 @@
+"""What we ask of the world: Protocols whose docstrings are promises.
+
+``Ports`` is one open connection to each; it is passed as a value and never looked up.
+"""
+
+from dataclasses import dataclass
+
+from ports.alerts import Alerts
+from ports.documents import Documents
+from ports.memory import Memory
+from ports.objects import Objects
+from ports.secrets import Secrets
+from ports.signals import Signals
+from ports.system import Clock, Processes
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Everything a runbook may touch."""
+
+    documents: Documents
+    objects: Objects
+    signals: Signals
+    memory: Memory
+    secrets: Secrets
+    alerts: Alerts
+    clock: Clock
+    processes: Processes

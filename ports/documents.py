@@ -1,0 +1,122 @@
+"""Documents: where truth lies. Three methods are all that SQLite and Firestore need to share."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+Json = Mapping[str, Any]
+MAX_DOCUMENT_BYTES = 1_000_000
+"""Largest document; Firestore's own limit is 1 MiB."""
+
+MAX_WRITES = 500
+"""Most writes in one commit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One stored document.
+
+    ``revision`` changes with every write of this document. ``created_at`` is assigned by the store
+    and never decreases in commit order, whatever the workers' clocks say.
+    """
+
+    path: str
+    data: dict[str, Any]
+    revision: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Write a document that must not exist yet."""
+
+    path: str
+    data: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Replace a document that must still have ``revision``."""
+
+    path: str
+    data: Json
+    revision: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Remove a document that must still have ``revision``."""
+
+    path: str
+    revision: str
+
+
+Write = Create | Update | Delete
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """A condition on one top-level field; text compares by code point, absent fields never match."""
+
+    field: str
+    op: Literal["==", "in", "<=", ">="]
+    value: str | int | Sequence[str]
+
+
+class Documents(Protocol):
+    """A store of small JSON documents at paths ``collection/id[/collection/id…]``.
+
+    Reads see every commit that was acknowledged before they began. Safe for many processes and
+    threads at once. Every call is bounded in time; nothing is retried here.
+    """
+
+    def get(self, path: str) -> Document | None:
+        """The document, or None.
+
+        Raises:
+            OutageError: the store did not answer in time.
+        """
+        ...
+
+    def commit(self, writes: Sequence[Write]) -> None:
+        """All writes, or none; durable on return.
+
+        Raises:
+            ConflictError: a precondition did not hold; nothing was written.
+            InputError: a path or document out of bounds; nothing was written.
+            OutageError: unknown: the commit MAY HAVE LANDED. Re-read and compare.
+        """
+        ...
+
+    def scan(
+        self,
+        collection: str,
+        *,
+        group: bool = False,
+        where: Sequence[Where] = (),
+        order_by: str | None = None,
+        descending: bool = False,
+        after: tuple[str, str] | None = None,
+        limit: int = 100,
+    ) -> list[Document]:
+        """Up to ``limit`` documents of a collection, or of a collection group.
+
+        Args:
+            collection: a collection's path; with ``group`` the last name of all collections
+                called so, wherever they lie.
+            group: whether ``collection`` names a group.
+            where: conditions, all of which hold.
+            order_by: a top-level text field; ties, and None, order by path.
+            descending: turn the whole order round.
+            after: ``(value of order_by or "", path)`` of the last document of the page before.
+            limit: 1 to 1000.
+
+        Raises:
+            OutageError: the store did not answer in time.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of every connection of this process."""
+        ...

@@ -1,0 +1,44 @@
+"""Secrets: what must be known and never shown."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from ledger.receipt import Signer
+
+
+class Secrets(Protocol):
+    """Read anew when they change, so that rotation needs no restart.
+
+    Every method raises OutageError when the secret cannot be read, InputError when it is
+    malformed; neither message contains any part of it.
+    """
+
+    def webhook_secrets(self) -> Sequence[str]:
+        """The marketplace's secrets, newest first."""
+        ...
+
+    def tenant_key(self, account_id: str) -> str:
+        """The key a tenant signs its signals with; derived, the same for ever."""
+        ...
+
+    def publish_tenant_key(self, account_id: str) -> None:
+        """Hand the tenant's key over to where its owner reads it (D22)."""
+        ...
+
+    def api_token(self) -> str:
+        """The bearer token of reads."""
+        ...
+
+    def push_token(self) -> str:
+        """What the signal pump shows the ingress."""
+        ...
+
+    def signer(self) -> Signer:
+        """The ledger's signing key."""
+        ...
+
+    def public_keys(self) -> Mapping[str, Ed25519PublicKey]:
+        """Trusted verification keys by id."""
+        ...

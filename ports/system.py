@@ -1,0 +1,30 @@
+"""The machine: its clock and its processes."""
+
+from datetime import datetime
+from typing import Protocol
+
+from governor.records import ProcessClaim
+
+
+class Clock(Protocol):
+    """The only source of time."""
+
+    def now(self) -> datetime:
+        """Aware, UTC."""
+        ...
+
+    def monotonic_s(self) -> float:
+        """Seconds that never run backwards; system-wide, so processes may compare them."""
+        ...
+
+
+class Processes(Protocol):
+    """Which process acts, and whether it still lives."""
+
+    def claim(self, at: datetime) -> ProcessClaim:
+        """A claim in this process's name."""
+        ...
+
+    def is_gone(self, claim: ProcessClaim) -> bool:
+        """True when the claim's process certainly ended; False on another host or in doubt."""
+        ...

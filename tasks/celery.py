@@ -1,0 +1,96 @@
+"""The Celery app and its configuration, nothing else.
+
+Celery carries work and decides nothing: outcomes are documents and receipts. The reason for each
+setting stands beside it; the measurements are in ``docs/decisions/0002-celery-carries.md``.
+"""
+
+from typing import Any
+
+from celery import Celery
+from celery.signals import setup_logging, worker_ready
+from kombu import Queue
+
+import beat_schedule
+from adapters.wiring import broker_url
+from config.logs import configure
+from config.settings import load
+
+ACTIONS, RUNBOOKS, LEDGER, HEALTH = "actions", "runbooks", "ledger", "health"
+
+
+def configuration() -> dict[str, Any]:
+    """Everything Celery is told; read when the app is first used, never at import."""
+    settings = load()
+    return {
+        "broker_url": broker_url(settings),
+        "broker_transport_options": {
+            "visibility_timeout": 120,  # above the longest task; the reaper is much faster
+            "unacked_restore_interval": 5,  # the default sweep is every 100 s
+            "unacked_restore_throttle": 1,
+            "socket_timeout": 5,  # the default waits for ever on a silent broker
+            "socket_connect_timeout": 2,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+        },
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,  # the default gives up after 100 and exits
+        "broker_connection_timeout": 2,
+        # ~46 s in all: a chain survived a broker that was away for 38 s (None means 3, not for ever)
+        "task_publish_retry_policy": {
+            "max_retries": 12, "interval_start": 0.1, "interval_step": 0.3, "interval_max": 2,
+        },
+        "task_acks_late": True,  # at least once
+        "task_reject_on_worker_lost": True,  # a killed child's message comes back at once
+        "task_acks_on_failure": True,  # False would delete it
+        "task_acks_on_timeout": True,  # False would requeue it and call errbacks
+        "worker_cancel_long_running_tasks_on_connection_loss": False,  # True kills without undo
+        "worker_prefetch_multiplier": 1,
+        "task_time_limit": 110,  # a backstop below visibility_timeout; actions set their own
+        "task_ignore_result": True,  # receipts are the results
+        "task_serializer": "json", "result_serializer": "json", "event_serializer": "json",
+        "accept_content": ["json"], "result_accept_content": ["json"],
+        "worker_send_task_events": True, "task_send_sent_event": True,  # Flower shows live work
+        "worker_soft_shutdown_timeout": 3,  # with REMAP_SIGTERM: bounded stops, work requeued
+        "worker_hijack_root_logger": False,
+        "worker_max_tasks_per_child": 10_000,
+        "task_create_missing_queues": False,  # a typo must fail, not make a queue nobody reads
+        "task_queues": [Queue(name) for name in (ACTIONS, RUNBOOKS, LEDGER, HEALTH)],
+        "task_default_queue": RUNBOOKS,
+        "enable_utc": True, "timezone": "UTC",
+        "beat_max_loop_interval": 1,
+        "beat_sync_every": 1,  # a killed beat must not forget when things last fired
+        "beat_schedule": beat_schedule.entries(
+            health_interval_s=settings.health_interval_s,
+            tally_interval_s=settings.tally_interval_s,
+        ),
+    }  # fmt: skip
+
+
+app = Celery(
+    "ggen",
+    include=(
+        "tasks.deploy_sku",
+        "tasks.entitlement_lifecycle",
+        "tasks.execute_action",
+        "tasks.recover_action",
+        "tasks.degrade_to_safe_mode",
+        "tasks.reap",
+        "tasks.tally",
+    ),
+)
+app.add_defaults(configuration)  # type: ignore[arg-type]  # a callable defers it to first use
+
+
+@setup_logging.connect
+def _configure_logging(**_: object) -> None:
+    configure()
+
+
+@worker_ready.connect
+def _prove_consumption(sender: Any, **_: object) -> None:
+    """Have each queue of a fresh worker prove at once that it consumes, not just that it runs."""
+    for queue in sender.task_consumer.queues:
+        if queue.name in (ACTIONS, RUNBOOKS):
+            app.send_task("canary.sing", (queue.name,), queue=queue.name)
+        if queue.name == HEALTH:
+            app.send_task("degrade_to_safe_mode.check", queue=HEALTH)

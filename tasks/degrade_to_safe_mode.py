@@ -1,0 +1,85 @@
+"""Runbook 4's watch: health as a lease, and Memory rebuilt before anything is admitted.
+
+A good check lengthens the lease; without one, admission refuses by itself. A check may never
+create the lease: only a finished rebuild of Memory from Documents does, so that an emptied Memory
+cannot admit too much.
+"""
+
+import logging
+from collections import Counter
+
+from adapters import wiring
+from config.settings import load
+from governor import quota
+from governor.errors import ConflictError
+from governor.fsm import ActionState
+from governor.records import Action, timestamp
+from ports import Ports
+from ports.documents import Create, Document, Update, Where
+from ports.memory import Slot
+from tasks.canary import ALIVE_FOR_S
+from tasks.celery import HEALTH, app
+from tasks.deploy_sku import boot_governor
+
+_LOG = logging.getLogger("ggen.health")
+_PROBE_PATH = "health/probe"
+_HOLDS_SLOT = (ActionState.PENDING, ActionState.RUNNING, ActionState.ROLLING_BACK)
+
+
+@app.task(name="degrade_to_safe_mode.check", queue=HEALTH)
+def check() -> None:
+    """One health check (D11): commit and read back, then lengthen the lease or rebuild."""
+    ports, settings = wiring.ports(), load()
+    ports.memory.beat_alive("health", ALIVE_FOR_S)
+    ports.memory.beat_alive("beat", ALIVE_FOR_S)
+    probe(ports)
+    if not ports.memory.extend_lease(settings.lease_s):
+        rebuild_memory(ports)
+        ports.memory.create_lease(settings.lease_s)
+
+
+def probe(ports: Ports) -> None:
+    """Write and read one document the way a receipt is.
+
+    Raises:
+        OutageError: the store did not take it, did not give it back, or gave back another.
+    """
+    nonce = {"checked_at": timestamp(ports.clock.now())}
+    found = ports.documents.get(_PROBE_PATH)
+    try:
+        ports.documents.commit([
+            Update(_PROBE_PATH, nonce, found.revision) if found else Create(_PROBE_PATH, nonce)
+        ])  # fmt: skip
+    except ConflictError:
+        return  # another check wrote between our two calls, so the store works
+    ports.documents.get(_PROBE_PATH)
+
+
+def rebuild_memory(ports: Ports) -> None:
+    """Bring Memory back from Documents: governors, slots in flight, this month's use."""
+    month = quota.month_of(ports.clock.now())
+    used: Counter[tuple[str, str, str]] = Counter()
+    for document in _pages(ports, "actions", Where("month", "==", month)):
+        used[document.data["account_id"], document.data["sku_id"], month] += 1
+    slots = [
+        Slot(action.account_id, action.sku_id, action.action_id)
+        for document in _pages(ports, "actions", Where("state", "in", _HOLDS_SLOT))
+        for action in [Action.model_validate(document.data)]
+    ]
+    ports.memory.restore(slots, used)
+    governors = 0
+    for document in _pages(ports, "tenants"):
+        boot_governor(ports, document.data["account_id"])
+        governors += 1
+    _LOG.info("memory rebuilt: %d governors, %d slots in flight", governors, len(slots))
+
+
+def _pages(ports: Ports, group: str, *where: Where) -> list[Document]:
+    documents: list[Document] = []
+    after = None
+    while page := ports.documents.scan(group, group=True, where=where, after=after, limit=1000):
+        documents += page
+        after = ("", page[-1].path)
+    return documents
+
+

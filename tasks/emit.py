@@ -1,0 +1,105 @@
+"""How truth is written: receipts made, and whole commits landed exactly once."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import tenacity
+
+from governor.errors import ConflictError, OutageError
+from governor.records import receipt_path, timestamp
+from ledger import contracts
+from ledger.receipt import receipt_id
+from ports import Ports
+from ports.alerts import Alert
+from ports.documents import Create, Delete, Update, Write
+
+LANDING_PATIENCE_S = 2.0
+"""How long a commit is repeated while the store does not answer; below the hard limit's margin."""
+
+
+def receipt(
+    ports: Ports,
+    operation: str,
+    account_id: str,
+    subject: str,
+    *,
+    attempt: int = 1,
+    status: str = "success",
+    duration_ms: int = 0,
+    **fields: Any,
+) -> Create:
+    """The write that creates a signed receipt, to be committed with the state it speaks of.
+
+    The same operation, subject and attempt always have the same id, so that of two tellings of
+    one operation only the first is kept.
+
+    Raises:
+        InputError: the fields do not fulfil the operation's contract.
+    """
+    contract = contracts.validate({
+        "receipt_id": receipt_id(account_id, operation, subject, attempt),
+        "timestamp": timestamp(ports.clock.now()),
+        "operation": operation,
+        "account_id": account_id,
+        "status": status,
+        "duration_ms": duration_ms,
+        **fields,
+    })  # fmt: skip
+    signed = ports.secrets.signer().sign(contract)
+    return Create(receipt_path(account_id, contract.receipt_id), signed.document())
+
+
+def alert(
+    ports: Ports,
+    severity: Literal["warning", "critical"],
+    cause: str,
+    account_id: str,
+    subject: str,
+    detail: str,
+    *,
+    attempt: int = 1,
+    cause_receipt: Create | None = None,
+) -> tuple[Create, Alert]:
+    """The receipt of an alert, to be committed, and the alert, to be sent once it is."""
+    write = receipt(
+        ports, "alert_raised", account_id, f"{cause}/{subject}", attempt=attempt, status="raised",
+        severity=severity, cause=cause, subject=subject, detail=detail[:1024],
+        cause_receipt_id=cause_receipt.data["receipt_id"] if cause_receipt else None,
+    )  # fmt: skip
+    told = Alert(write.data["receipt_id"], severity, cause, account_id, subject, detail)
+    return write, told
+
+
+def land(ports: Ports, writes: Sequence[Write]) -> None:
+    """Commit, and when the reply was lost find out whether it landed; land it once or not at all.
+
+    Raises:
+        ConflictError: somebody else wrote first; nothing of this commit is stored.
+        OutageError: still no answer after ``LANDING_PATIENCE_S``; it MAY HAVE LANDED.
+    """
+    for attempt in tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(OutageError),
+        stop=tenacity.stop_after_delay(LANDING_PATIENCE_S),
+        wait=tenacity.wait_exponential_jitter(initial=0.02, max=0.5, jitter=0.05),
+        reraise=True,
+    ):
+        with attempt:
+            try:
+                ports.documents.commit(writes)
+            except ConflictError:
+                if not _has_landed(ports, writes):
+                    raise
+
+
+def _has_landed(ports: Ports, writes: Sequence[Write]) -> bool:
+    """Whether the store holds what these writes leave behind: our own commit, told as failed."""
+    for write in writes:
+        found = ports.documents.get(write.path)
+        match write:
+            case Create(_, data) | Update(_, data, _):
+                if found is None or found.data != data:
+                    return False
+            case Delete(_, revision):
+                if found is not None and found.revision == revision:
+                    return False
+    return True

@@ -1,0 +1,113 @@
+"""The hot path: an admitted action is carried out, at most once, inside its deadline (Runbook 5).
+
+(1) look, (2) expire what waited too long, (3) claim, (4) run the handler, (5) one commit of its end
+and receipt. What did not end well goes to ``tasks.recover_action``.
+"""
+
+import logging
+
+from adapters import wiring
+from governor import actions as rules
+from governor import records
+from governor.errors import ConflictError, UnrecoverableError
+from governor.fsm import ACTION, ActionState, advance
+from governor.records import Action, elapsed_ms, timestamp
+from ports import Ports
+from ports.documents import Document, Update
+from tasks import actions, recover_action
+from tasks.celery import ACTIONS, app
+from tasks.deadline import Ended, Ending, run_within
+from tasks.emit import land, receipt
+from tasks.handlers import registered
+
+_LOG = logging.getLogger("ggen.actions")
+
+
+@app.task(name="execute_action.run", queue=ACTIONS)
+def execute(account_id: str, action_id: str) -> None:
+    """Carry out one action, at most once (D18)."""
+    ports = wiring.ports()
+    # (1) Whoever finds it started changes nothing: the reaper ends what its claimer cannot.
+    found = ports.documents.get(records.action_path(account_id, action_id))
+    if found is None or found.data["state"] != ActionState.PENDING:
+        return
+    action = Action.model_validate(found.data)
+    # (2) It waited too long: it ends without having begun (D10).
+    queue_ms = elapsed_ms(action.accepted_at, ports.clock.now())
+    budget_ms = action.timeout_ms - (queue_ms if action.deadline_from_submit else 0)
+    if queue_ms >= action.queue_timeout_ms or budget_ms <= 0:
+        expire(ports, found, action)
+        return
+    # (3) The claim: only one process ever gets past this line.
+    action = action.evolve(
+        state=advance(ACTION, action.state, "claim"),
+        claim=ports.processes.claim(ports.clock.now()),
+        queue_ms=queue_ms,
+    )
+    try:
+        land(ports, [Update(found.path, action.document(), found.revision)])
+    except ConflictError:
+        return
+    actions.keep_slot(ports, action)
+    # (4) The handler, under its deadline.
+    ended = _run(ports, action, budget_ms)
+    # (5) The end: state and receipt in one commit; then what must be undone.
+    actions.or_die(lambda: _settle(ports, action, ended))
+
+
+def expire(ports: Ports, found: Document, action: Action) -> None:
+    """End an action that was never started: failed, receipted, nothing to undo (D10)."""
+    now = ports.clock.now()
+    queue_ms = elapsed_ms(action.accepted_at, now)
+    ended = action.evolve(
+        state=advance(ACTION, action.state, "expire"), ended_at=timestamp(now), queue_ms=queue_ms,
+        run_ms=0, error_code="QUEUE_TIMEOUT",
+        error_detail=f"not started within {action.queue_timeout_ms} ms",
+    )  # fmt: skip
+    proof = receipt(
+        ports, "action_timeout", action.account_id, action.action_id, status="failed",
+        duration_ms=queue_ms, phase="queued", timeout_ms=action.queue_timeout_ms,
+        error_code=ended.error_code, error_detail=ended.error_detail, **actions.end_fields(ended),
+    )  # fmt: skip
+    try:
+        land(ports, [Update(found.path, ended.document(), found.revision), proof])
+    except ConflictError:
+        return  # claimed or ended meanwhile
+    actions.free_slot(ports, action)
+
+
+def _run(ports: Ports, action: Action, budget_ms: int) -> Ended:
+    handler = registered().get(action.handler)
+    if handler is None:
+        missing = UnrecoverableError("unknown-handler", f"this worker has no handler {action.handler!r}")
+        return Ended(Ending.RAISED, 0.0, error=missing)
+    context = actions.context_of(action, ports.clock.monotonic_s() + budget_ms / 1000)
+    return run_within(budget_ms / 1000, lambda: handler.call(context, action.payload))
+
+
+def _settle(ports: Ports, action: Action, ended: Ended) -> None:
+    run_ms = round(ended.elapsed_s * 1000)
+    if ended.ending is not Ending.RETURNED:
+        failure = (
+            rules.timed_out(action)
+            if ended.ending is Ending.TIMED_OUT
+            else rules.failed(action, ended.error or RuntimeError("no error"))
+        )
+        recover_action.recover(ports, action.evolve(run_ms=run_ms), failure)
+        return
+    done = action.evolve(
+        state=advance(ACTION, action.state, "succeed"),
+        ended_at=timestamp(ports.clock.now()),
+        run_ms=run_ms,
+    )
+    proof = receipt(
+        ports, "action_complete", action.account_id, action.action_id,
+        duration_ms=(action.queue_ms or 0) + run_ms, **actions.end_fields(done),
+    )  # fmt: skip
+    try:
+        actions.land_end(ports, action, done, proof)
+    except ConflictError:
+        _LOG.warning("action %s was ended by the reaper; its late result is refused",
+                     action.action_id)  # fmt: skip
+        return
+    actions.free_slot(ports, action)

@@ -1,0 +1,69 @@
+"""The policy registry: immutable documents in Objects, the version in force in Documents."""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+from governor import policy
+from governor.errors import ConflictError, InputError
+from governor.policy import Policy
+from ports import Ports
+from ports.documents import Create
+from tasks.handlers import registered
+
+
+def publish(ports: Ports, document: bytes) -> Policy:
+    """Register a policy; it comes into force at once if its plan had none.
+
+    Raises:
+        InputError: not a valid policy, or it names an unknown handler; nothing was stored.
+        ConflictError: this version is registered with other content; give it a new version.
+    """
+    parsed = policy.parse(document, registered())
+    ports.objects.create(_object(parsed.sku_id, parsed.plan_type, parsed.policy_version), document)
+    pointer = Create(
+        _pointer(parsed.sku_id, parsed.plan_type), {"policy_version": parsed.policy_version}
+    )
+    try:
+        ports.documents.commit([pointer])
+    except ConflictError:
+        pass  # a version is in force already; Runbook 2 moves the pointer
+    return parsed
+
+
+def in_force(ports: Ports, sku_id: str, plan_type: str) -> Policy:
+    """The policy a new entitlement gets.
+
+    Raises:
+        InputError: no policy is registered for this SKU and plan.
+    """
+    pointer = ports.documents.get(_pointer(sku_id, plan_type))
+    if pointer is None:
+        raise InputError(
+            "no-policy", f"no policy is registered for SKU {sku_id!r} with plan {plan_type!r}"
+        )
+    return load(ports, sku_id, plan_type, pointer.data["policy_version"])
+
+
+def load(ports: Ports, sku_id: str, plan_type: str, version: str) -> Policy:
+    """One version of a policy; versions never change, so they are kept in this process.
+
+    Raises:
+        InputError: not registered, or it names a handler this process does not have.
+    """
+    return _load(ports.objects.get, sku_id, plan_type, version)
+
+
+@lru_cache(maxsize=4096)
+def _load(get: Callable[[str], bytes | None], sku_id: str, plan_type: str, version: str) -> Policy:
+    document = get(_object(sku_id, plan_type, version))
+    if document is None:
+        raise InputError("no-policy", f"policy {sku_id}/{plan_type} {version} is not registered")
+    return policy.parse(document, registered())
+
+
+def _object(sku_id: str, plan_type: str, version: str) -> str:
+    return f"policies/{sku_id}/{plan_type}/{version}.json"
+
+
+def _pointer(sku_id: str, plan_type: str) -> str:
+    return f"policies/{sku_id}~{plan_type}"

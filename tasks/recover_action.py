@@ -1,0 +1,197 @@
+"""Runbook 5: an action that failed or ran out of time is receipted, undone, and never forgotten.
+
+=========  =====================================================================================
+recover    one commit: the failure's state and receipt (and alert, when nothing can undo it)
+roll_back  the handler's rollback under its own deadline, then one commit: undone, or failed again
+=========  =====================================================================================
+
+A rollback runs in the child that ran the handler, right after it; when that child died, the reaper
+has the actions worker take the claim over. Never beside its own handler (D18).
+"""
+
+import logging
+from datetime import timedelta
+
+from adapters import wiring
+from governor import actions as rules
+from governor import records
+from governor.actions import Failure
+from governor.errors import ConflictError, OutageError
+from governor.fsm import ACTION, ActionState, advance
+from governor.records import Action, elapsed_ms, instant, timestamp
+from ports import Ports
+from ports.documents import Create, Update
+from tasks import actions
+from tasks.celery import ACTIONS, app
+from tasks.deadline import Ended, Ending, run_within
+from tasks.emit import alert, land, receipt
+from tasks.handlers import registered
+
+_LOG = logging.getLogger("ggen.actions")
+
+
+def recover(ports: Ports, action: Action, failure: Failure, *, undo_here: bool = True) -> None:
+    """End a running action as failed or timed out and, where the failure allows, undo it.
+
+    With ``undo_here`` false (the reaper) the undo is left to the actions worker.
+    """
+    ended = action.evolve(
+        state=failure.state,
+        ended_at=None if failure.rolls_back else timestamp(ports.clock.now()),
+        error_code=failure.error_code,
+        error_detail=failure.error_detail,
+    )
+    proof = _failure_receipt(ports, ended, failure)
+    writes, told = [proof], None
+    if not failure.rolls_back:
+        raised, told = alert(
+            ports, "critical", "action_failed", action.account_id, action.action_id,
+            f"{failure.error_code}: {failure.error_detail}", cause_receipt=proof,
+        )  # fmt: skip
+        writes.append(raised)
+    ended = ended.evolve(failure_receipt_id=proof.data["receipt_id"])
+    try:
+        actions.land_end(ports, action, ended, *writes)
+    except ConflictError:
+        _LOG.warning("action %s had been ended by somebody else", action.action_id)
+        return
+    if told:
+        ports.alerts.send(told)
+    if not failure.rolls_back:
+        actions.free_slot(ports, action)
+    elif undo_here:
+        _undo(ports, ended)
+    else:
+        actions.publish(roll_back, ended)
+
+
+@app.task(name="recover_action.roll_back", queue=ACTIONS)
+def roll_back(account_id: str, action_id: str) -> None:
+    """Undo an action whose own child cannot any more, or whose rollback failed before."""
+    ports = wiring.ports()
+    found = ports.documents.get(records.action_path(account_id, action_id))
+    if found is None:
+        return
+    action = Action.model_validate(found.data)
+    if not may_take_over(ports, action):
+        return
+    events = ["retry"] if action.state is ActionState.ROLLBACK_FAILED else []
+    claimed = action.evolve(
+        state=advance(ACTION, action.state, *events),
+        claim=ports.processes.claim(ports.clock.now()),
+        rollback_attempts=action.rollback_attempts + (0 if events else 1),
+    )
+    try:
+        land(ports, [Update(found.path, claimed.document(), found.revision)])
+    except ConflictError:
+        return
+    _undo(ports, claimed)
+
+
+def may_take_over(ports: Ports, action: Action) -> bool:
+    """Whether a rollback is due and nobody else is at it."""
+    now = ports.clock.now()
+    if action.state is ActionState.ROLLBACK_FAILED:
+        return action.retry_at is not None and instant(action.retry_at) <= now
+    if action.state is not ActionState.ROLLING_BACK or action.claim is None:
+        return False
+    rest = timedelta(seconds=rules.retry_after_s(action.rollback_attempts))
+    rested = action.rollback_attempts == 0 or instant(action.claim.claimed_at) + rest <= now
+    return rested and ports.processes.is_gone(action.claim)
+
+
+def _undo(ports: Ports, action: Action) -> None:
+    _note_rolling_back(ports, action, rolling=True)
+    ended = _run_rollback(ports, action)
+    elapsed = round(ended.elapsed_s * 1000)
+    if ended.ending is Ending.RETURNED:
+        after, proofs = _undone(ports, action, elapsed), [_undone_receipt(ports, action, elapsed)]
+        told = None
+    else:
+        after = _undo_failed(ports, action, ended)
+        proof = _undo_failed_receipt(ports, after, elapsed)
+        raised, told = alert(
+            ports, "critical", "rollback_failed", action.account_id, action.action_id,
+            f"{after.error_code}: tried again at {after.retry_at}",
+            attempt=after.rollback_attempts, cause_receipt=proof,
+        )  # fmt: skip
+        proofs = [proof, raised]
+    actions.or_die(lambda: actions.land_end(ports, action, after, *proofs))
+    if told:
+        ports.alerts.send(told)
+    actions.free_slot(ports, action)
+
+
+def _run_rollback(ports: Ports, action: Action) -> Ended:
+    handler = registered().get(action.handler)
+    seconds = action.rollback_timeout_ms / 1000
+    context = actions.context_of(action, ports.clock.monotonic_s() + seconds)
+    if handler is None:
+        missing = LookupError(f"this worker has no handler {action.handler!r}")
+        return Ended(Ending.RAISED, 0.0, error=missing)
+    return run_within(seconds, lambda: handler.call_rollback(context, action.payload))
+
+
+def _undone(ports: Ports, action: Action, elapsed: int) -> Action:
+    return action.evolve(
+        state=advance(ACTION, action.state, "undone"),
+        ended_at=timestamp(ports.clock.now()),
+        retry_at=None,
+    )
+
+
+def _undo_failed(ports: Ports, action: Action, ended: Ended) -> Action:
+    attempts = action.rollback_attempts + 1
+    retry_at = ports.clock.now() + timedelta(seconds=rules.retry_after_s(attempts))
+    timed_out = ended.ending is Ending.TIMED_OUT
+    return action.evolve(
+        state=advance(ACTION, action.state, "undo_failed"),
+        rollback_attempts=attempts,
+        retry_at=timestamp(retry_at),
+        error_code="ROLLBACK_TIMEOUT" if timed_out else rules.error_code(ended.error or Exception()),
+        error_detail=(
+            f"the rollback did not end within {action.rollback_timeout_ms} ms"
+            if timed_out
+            else str(ended.error)[: rules.MAX_ERROR_DETAIL_CHARS]
+        ),
+    )
+
+
+def _failure_receipt(ports: Ports, ended: Action, failure: Failure) -> Create:
+    particular = (
+        {"phase": "running", "timeout_ms": ended.timeout_ms}
+        if failure.operation == "action_timeout"
+        else {"is_recoverable": failure.rolls_back}
+    )
+    return receipt(
+        ports, failure.operation, ended.account_id, ended.action_id, status="failed",
+        duration_ms=(ended.queue_ms or 0) + (ended.run_ms or 0),
+        error_code=failure.error_code, error_detail=failure.error_detail,
+        **particular, **actions.end_fields(ended),
+    )  # fmt: skip
+
+
+def _undone_receipt(ports: Ports, action: Action, elapsed: int) -> Create:
+    return receipt(
+        ports, "action_rolled_back", action.account_id, action.action_id, status="rolled_back",
+        duration_ms=elapsed, rollback_duration_ms=elapsed, action_id=action.action_id,
+        sku_id=action.sku_id, signal_type=action.signal_type,
+        previous_action_receipt_id=action.failure_receipt_id,
+    )  # fmt: skip
+
+
+def _undo_failed_receipt(ports: Ports, after: Action, elapsed: int) -> Create:
+    return receipt(
+        ports, "rollback_failed", after.account_id, after.action_id,
+        attempt=after.rollback_attempts, status="failed", duration_ms=elapsed,
+        action_id=after.action_id, sku_id=after.sku_id, signal_type=after.signal_type,
+        previous_action_receipt_id=after.failure_receipt_id,
+        error_code=after.error_code, error_detail=after.error_detail, retry_at=after.retry_at,
+    )  # fmt: skip
+
+
+def _note_rolling_back(ports: Ports, action: Action, *, rolling: bool) -> None:
+    try:
+        ports.memory.set_rolling_back(actions.slot_of(action), rolling)
+    except OutageError:
+        pass  # only the derived state of the governor is less exact for a moment

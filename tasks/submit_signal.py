@@ -1,0 +1,133 @@
+"""Admission: a signal becomes an action, durably, before anybody is told so (D8)."""
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from governor import quota, records
+from governor.errors import ConflictError, DeniedError, GovernorError, InputError, OutageError
+from governor.quota import Verdict
+from governor.records import Action, timestamp
+from ledger import canonical
+from ports import Ports
+from ports.documents import Create
+from ports.memory import Admission, Request
+from tasks import actions, policies
+from tasks.emit import land
+from tasks.execute_action import execute
+
+_LOG = logging.getLogger("ggen.signals")
+_FIRST_QUEUE_TIMEOUT_MS = 15_000
+"""A slot's deadline until the policy has been read; D10's default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """A validated signal of one tenant."""
+
+    account_id: str
+    signal_id: str
+    type: str
+    sku_id: str | None
+    payload: dict[str, Any]
+
+    def sha256(self) -> str:
+        """What must be equal for two signals of one id to be the same signal."""
+        content = {"type": self.type, "sku_id": self.sku_id, "payload": self.payload}
+        return hashlib.sha256(canonical.dumps(content)).hexdigest()
+
+
+def submit(ports: Ports, asked: Signal) -> str:
+    """Accept a signal durably and have it acted on; the id of its action.
+
+    The same signal again gives the same id and costs nothing.
+
+    Raises:
+        InputError: unknown tenant, or a payload without canonical form.
+        DeniedError: not permitted, or beyond a quota; ``retry_after_s`` says when to come back.
+        ConflictError: the id was used with another content, or the type needs a ``sku_id``.
+        OutageError: refused for now, or no answer: it MAY HAVE BEEN accepted; repeat it.
+    """
+    now = ports.clock.now()
+    request = Request(
+        account_id=asked.account_id,
+        action_id=records.action_id(asked.account_id, asked.signal_id),
+        signal_type=asked.type,
+        sku_id=asked.sku_id,
+        signal_sha256=asked.sha256(),
+        month=quota.month_of(now),
+        queue_timeout_ms=_FIRST_QUEUE_TIMEOUT_MS,
+    )
+    admission = ports.memory.admit(request)
+    if admission.verdict not in (Verdict.ADMITTED, Verdict.DUPLICATE):
+        raise refusal(admission.verdict, month_ends_in_s=quota.month_ends_in_s(now))
+    if admission.verdict is Verdict.DUPLICATE and _is_stored(ports, request):
+        return request.action_id
+    action = _pending(ports, asked, request, admission)
+    try:
+        land(ports, [Create(actions.path_of(action), action.document())])
+    except ConflictError:
+        # Stored before, and Memory had forgotten: give back what was just taken for it.
+        if admission.verdict is Verdict.ADMITTED:
+            ports.memory.release(actions.slot_of(action), refund_month=action.month)
+        _is_stored(ports, request)
+        return request.action_id
+    if action.queue_timeout_ms != _FIRST_QUEUE_TIMEOUT_MS:
+        ports.memory.keep(actions.slot_of(action), action.queue_timeout_ms)
+    actions.publish(execute, action)
+    return request.action_id
+
+
+def refusal(verdict: Verdict, *, month_ends_in_s: int) -> GovernorError:
+    """The error a refused signal is answered with (D8)."""
+    code = verdict.value
+    match verdict:
+        case Verdict.NO_LEASE | Verdict.DEGRADED:
+            return OutageError(code, "new actions are refused until the store is healthy again", 5)
+        case Verdict.DRAINING:
+            return OutageError(code, "this governor takes no new actions in its present state", 30)
+        case Verdict.CONCURRENCY:
+            return DeniedError(code, "as many actions as the plan allows are in flight", 1)
+        case Verdict.QUOTA:
+            return DeniedError(code, "this month's actions are used up", month_ends_in_s)
+        case Verdict.NOT_PERMITTED:
+            return DeniedError(code, "no entitlement of this account permits this signal type")
+        case Verdict.UNKNOWN_TENANT:
+            return InputError(code, "this account has no governor; it must subscribe first")
+        case Verdict.AMBIGUOUS:
+            return ConflictError(code, "several entitlements map this type: name one in sku_id")
+        case _:
+            return ConflictError(code, "this signal_id was used before with another content")
+
+
+def _pending(ports: Ports, asked: Signal, request: Request, admission: Admission) -> Action:
+    terms = policies.load(ports, admission.sku_id, admission.plan_type, admission.policy_version)
+    spec = terms.actions[terms.route()[asked.type]]
+    return Action(
+        action_id=request.action_id,
+        account_id=asked.account_id,
+        sku_id=admission.sku_id,
+        signal_id=asked.signal_id,
+        signal_type=asked.type,
+        signal_sha256=request.signal_sha256,
+        payload=asked.payload,
+        handler=spec.handler,
+        policy_version=admission.policy_version,
+        timeout_ms=spec.timeout_ms,
+        rollback_timeout_ms=spec.rollback_timeout_ms,
+        queue_timeout_ms=spec.queue_timeout_ms,
+        recoverable=spec.recoverable,
+        deadline_from_submit=spec.deadline_from == "submit",
+        accepted_at=timestamp(ports.clock.now()),
+        month=request.month,
+    )
+
+
+def _is_stored(ports: Ports, request: Request) -> bool:
+    found = ports.documents.get(records.action_path(request.account_id, request.action_id))
+    if found is None:
+        return False
+    if found.data["signal_sha256"] != request.signal_sha256:
+        raise refusal(Verdict.CONFLICT, month_ends_in_s=0)
+    return True

@@ -1,0 +1,38 @@
+"""Refusals, receipted in aggregate: nothing is silent, and rubbish cannot grow a ledger (D7)."""
+
+from adapters import wiring
+from governor.errors import ConflictError
+from governor.records import SYSTEM_ACCOUNT, instant, timestamp
+from ports import Ports
+from tasks.celery import LEDGER, app
+from tasks.emit import land, receipt
+
+_LAST = "ggen-tally"
+
+
+def ledger_of(operation: str, account_id: str = SYSTEM_ACCOUNT) -> str:
+    """The name under which Memory counts one ledger's refusals."""
+    return f"{operation}:{account_id}"
+
+
+@app.task(name="tally.receipt", queue=LEDGER)
+def tally() -> None:
+    """Freeze the counts of the last window and commit a receipt for each ledger they touch."""
+    ports = wiring.ports()
+    window = timestamp(ports.clock.now())
+    for frozen, ledgers in ports.memory.take_counts(window).items():
+        for ledger, reasons in ledgers.items():
+            _receipt(ports, frozen, ledger, reasons)
+        ports.memory.drop_counts(frozen)
+
+
+def _receipt(ports: Ports, window: str, ledger: str, reasons: dict[str, int]) -> None:
+    operation, _, account_id = ledger.partition(":")
+    proof = receipt(
+        ports, operation, account_id, window, status="refused", window_end=window,
+        window_start=timestamp(instant(window)), total=sum(reasons.values()), by_reason=reasons,
+    )  # fmt: skip
+    try:
+        land(ports, [proof])
+    except ConflictError:
+        pass  # committed before, and the window not yet dropped
