@@ -37,12 +37,12 @@ CREATE TABLE IF NOT EXISTS documents (
     revision INTEGER NOT NULL, created_us INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS by_collection ON documents (collection, path);
 CREATE INDEX IF NOT EXISTS by_creation ON documents (created_us);
-CREATE INDEX IF NOT EXISTS by_time ON documents (collection, json_extract(data, '$.timestamp'), path)
-    WHERE grp = 'receipts';
+CREATE INDEX IF NOT EXISTS by_time
+    ON documents (collection, json_extract(data, '$.timestamp'), path) WHERE grp = 'receipts';
 CREATE INDEX IF NOT EXISTS open_actions ON documents (json_extract(data, '$.state'), path)
     WHERE grp = 'actions';
-CREATE INDEX IF NOT EXISTS actions_by_month ON documents (json_extract(data, '$.month'), path)
-    WHERE grp = 'actions';
+CREATE INDEX IF NOT EXISTS actions_by_month
+    ON documents (json_extract(data, '$.month'), path) WHERE grp = 'actions';
 CREATE INDEX IF NOT EXISTS open_runs ON documents (json_extract(data, '$.state'), path) WHERE grp = 'runs';
 """
 # Store-assigned, non-decreasing in commit order: the write lock is held when it is computed.

@@ -33,7 +33,8 @@ _RELEASE = """
 local held = redis.call('SREM', KEYS[1], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[2])
 redis.call('SREM', KEYS[3], ARGV[1])
-if held == 1 and ARGV[3] == '1' then redis.call('DECR', KEYS[4]) end"""
+if held == 1 and ARGV[3] == '1' then redis.call('DECR', KEYS[4]) end
+if ARGV[3] == '1' then redis.call('DEL', KEYS[5]) end"""
 _OVERDUE = """
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -102,7 +103,8 @@ class ValkeyMemory:
 
     def release(self, slot: Slot, *, refund_month: str | None = None) -> None:
         keys = [_inflight(slot.account_id, slot.sku_id), _DEADLINES, _rolling(slot.account_id),
-                _used(slot.account_id, slot.sku_id, refund_month or "-")]  # fmt: skip
+                _used(slot.account_id, slot.sku_id, refund_month or "-"),
+                f"ggen:seen:{slot.action_id}"]  # fmt: skip
         refund = "1" if refund_month else "0"
         self._script(_RELEASE, keys, [slot.action_id, _member(slot), refund])
 
@@ -143,6 +145,9 @@ class ValkeyMemory:
             bounded(lambda sku_id=sku_id: self._redis.scard(_inflight(account_id, sku_id)))
             for sku_id in sku_ids
         )
+
+    def used(self, account_id: str, sku_id: str, month: str) -> int:
+        return int(bounded(lambda: self._redis.get(_used(account_id, sku_id, month))) or 0)
 
     def rolling_back(self, account_id: str) -> int:
         return int(bounded(lambda: self._redis.scard(_rolling(account_id))))

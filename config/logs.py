@@ -18,5 +18,11 @@ def configure() -> None:
     handler.setFormatter(formatter)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     # One line per task or request would bury what matters; Flower and the ledger have them.
-    for noisy in ("celery.app.trace", "celery.worker.strategy", "httpx", "uvicorn.access"):
+    for noisy in (
+        "celery.worker.strategy",
+        "celery.beat",
+        "httpx",
+        "uvicorn.access",
+        "celery.app.trace",
+    ):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -48,6 +48,7 @@ class RunState(StrEnum):
     FAILED = "failed"
     REFUSED = "refused"
 
+
 _G = GovernorState
 _WORKING = (_G.STABLE, _G.EXECUTING, _G.ROLLING_BACK)
 

@@ -44,9 +44,7 @@ class Record(BaseModel):
 class MarketplaceEvent(Record):
     """A marketplace webhook, validated and completed with defaults (D4)."""
 
-    event_type: Literal[
-        "entitlement.created", "entitlement.plan_changed", "entitlement.cancelled"
-    ]
+    event_type: Literal["entitlement.created", "entitlement.plan_changed", "entitlement.cancelled"]
     event_id: EventId
     account_id: AccountId
     sku_id: SkuId
@@ -107,7 +105,7 @@ class Action(Record):
     signal_id: EventId
     signal_type: SignalType
     signal_sha256: str
-    payload: dict[str, Any]
+    payload: str = Field(description="canonical JSON of the signal's payload, an object")
     handler: str
     policy_version: SemVer
     timeout_ms: int

@@ -70,7 +70,7 @@ class Slots(Protocol):
         ...
 
     def release(self, slot: Slot, *, refund_month: str | None = None) -> None:
-        """Give a slot back; with ``refund_month`` also its quota (a duplicate found late)."""
+        """Give a slot back; with ``refund_month`` as if it had never been asked for."""
         ...
 
     def overdue(self, limit: int) -> list[Slot]:
@@ -95,6 +95,10 @@ class Governors(Protocol):
 
     def in_flight(self, account_id: str, sku_ids: Sequence[str]) -> int:
         """How many slots a governor's entitlements hold."""
+        ...
+
+    def used(self, account_id: str, sku_id: str, month: str) -> int:
+        """Actions counted against a month's quota."""
         ...
 
     def rolling_back(self, account_id: str) -> int:

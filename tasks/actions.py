@@ -98,11 +98,11 @@ def land_end(ports: Ports, before: Action, after: Action, *proofs: Create) -> No
 def or_die(end: Callable[[], None]) -> None:
     """Run the end of an action; a process that cannot tell its outcome must not live on.
 
-    While the store is away, only this process knows the outcome. Its death is the fence: the
-    reaper sees it, and ends the action by what the documents say.
+    While the store is away (or we have a bug), only this process knows the outcome. Its death is
+    the fence: the reaper sees it, and ends the action by what the documents say.
     """
     try:
         end()
-    except OutageError as error:
-        _LOG.critical("an action's end could not be stored, the reaper will end it: %s", error)
+    except Exception as error:
+        _LOG.critical("an action's end was not stored, the reaper will end it", exc_info=error)
         os.kill(os.getpid(), signal.SIGKILL)

@@ -7,8 +7,8 @@ setting stands beside it; the measurements are in ``docs/decisions/0002-celery-c
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging, worker_ready
-from kombu import Queue
+from celery.signals import setup_logging, worker_init, worker_ready
+from kombu import Exchange, Queue
 
 import beat_schedule
 from adapters.wiring import broker_url
@@ -35,7 +35,7 @@ def configuration() -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,  # the default gives up after 100 and exits
         "broker_connection_timeout": 2,
-        # ~46 s in all: a chain survived a broker that was away for 38 s (None means 3, not for ever)
+        # ~46 s in all: chains survived a broker away for 38 s (None means 3, not for ever)
         "task_publish_retry_policy": {
             "max_retries": 12, "interval_start": 0.1, "interval_step": 0.3, "interval_max": 2,
         },
@@ -54,7 +54,10 @@ def configuration() -> dict[str, Any]:
         "worker_hijack_root_logger": False,
         "worker_max_tasks_per_child": 10_000,
         "task_create_missing_queues": False,  # a typo must fail, not make a queue nobody reads
-        "task_queues": [Queue(name) for name in (ACTIONS, RUNBOOKS, LEDGER, HEALTH)],
+        "task_queues": [
+            Queue(name, Exchange(name), routing_key=name)
+            for name in (ACTIONS, RUNBOOKS, LEDGER, HEALTH)
+        ],
         "task_default_queue": RUNBOOKS,
         "enable_utc": True, "timezone": "UTC",
         "beat_max_loop_interval": 1,
@@ -69,6 +72,7 @@ def configuration() -> dict[str, Any]:
 app = Celery(
     "ggen",
     include=(
+        "tasks.canary",
         "tasks.deploy_sku",
         "tasks.entitlement_lifecycle",
         "tasks.execute_action",
@@ -84,6 +88,14 @@ app.add_defaults(configuration)  # type: ignore[arg-type]  # a callable defers i
 @setup_logging.connect
 def _configure_logging(**_: object) -> None:
     configure()
+
+
+@worker_init.connect
+def _load_handlers(**_: object) -> None:
+    """Import what children will run before they are forked: no child pays for it, none lacks it."""
+    from tasks.handlers import registered
+
+    registered()
 
 
 @worker_ready.connect

@@ -81,5 +81,3 @@ def _pages(ports: Ports, group: str, *where: Where) -> list[Document]:
         documents += page
         after = ("", page[-1].path)
     return documents
-
-

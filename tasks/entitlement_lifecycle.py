@@ -55,7 +55,8 @@ def begin(ports: Ports, event: MarketplaceEvent, body: bytes) -> Run:
     """
     if event.event_type not in SUPPORTED:
         raise InputError(
-            "unsupported-event", f"{event.event_type} is not served by this version; nothing changed"
+            "unsupported-event",
+            f"{event.event_type} is not served by this version; nothing changed",
         )
     run = _new_run(ports, event, body)
     path = records.run_path(run.run_id)
@@ -92,9 +93,7 @@ def _again(ports: Ports, asked: Run) -> Run:
         raise ConflictError("event-id-reused", "this event_id came before with another body")
     if former.state is not RunState.FAILED:
         return former
-    again = asked.evolve(
-        state=advance(RUN, former.state, "redeliver"), attempt=former.attempt + 1
-    )
+    again = asked.evolve(state=advance(RUN, former.state, "redeliver"), attempt=former.attempt + 1)
     try:
         land(ports, [Update(found.path, again.document(), found.revision)])
     except ConflictError:
@@ -116,7 +115,9 @@ def _choose_policy(ports: Ports, run: Run) -> Result:
         # It tells of a time before what is in force: acknowledged, and nothing changes (D4).
         return Result(ends_with=_receipt_of(ports, former.run_id))
     if is_change and (former is None or former.state is not GovernorState.STABLE):
-        raise DeniedError("no-entitlement", "there is no active entitlement whose plan could change")
+        raise DeniedError(
+            "no-entitlement", "there is no active entitlement whose plan could change"
+        )
     policy = policies.in_force(ports, run.event.sku_id, run.event.plan_type)
     return Result({"policy_version": policy.policy_version})
 
@@ -217,7 +218,7 @@ RUNBOOKS_BY_NAME[NAME] = RUNBOOK
 
 def _task(step_name: str) -> None:
     @app.task(name=step_name, queue=RUNBOOKS)
-    def carry_out(run_id: str, account_id: str) -> None:  # noqa: ARG001  # for Flower's search
+    def carry_out(run_id: str, account_id: str) -> None:  # for Flower's search
         run_step(wiring.ports(), RUNBOOK, step_name, run_id)
 
 

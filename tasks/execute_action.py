@@ -79,7 +79,9 @@ def expire(ports: Ports, found: Document, action: Action) -> None:
 def _run(ports: Ports, action: Action, budget_ms: int) -> Ended:
     handler = registered().get(action.handler)
     if handler is None:
-        missing = UnrecoverableError("unknown-handler", f"this worker has no handler {action.handler!r}")
+        missing = UnrecoverableError(
+            "unknown-handler", f"this worker has no handler {action.handler!r}"
+        )
         return Ended(Ending.RAISED, 0.0, error=missing)
     context = actions.context_of(action, ports.clock.monotonic_s() + budget_ms / 1000)
     return run_within(budget_ms / 1000, lambda: handler.call(context, action.payload))

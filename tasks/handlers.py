@@ -66,18 +66,18 @@ class Handler(Generic[P]):
         self.undo = undo
         return undo
 
-    def call(self, context: ActionContext, payload: Mapping[str, Any]) -> None:
+    def call(self, context: ActionContext, payload: str) -> None:
         """Execute the action. A payload the model refuses is an UnrecoverableError."""
         self.execute(context, self._parse(payload))
 
-    def call_rollback(self, context: ActionContext, payload: Mapping[str, Any]) -> None:
+    def call_rollback(self, context: ActionContext, payload: str) -> None:
         """Undo the action; nothing is to be undone where no rollback was declared."""
         if self.undo is not None:
             self.undo(context, self._parse(payload))
 
-    def _parse(self, payload: Mapping[str, Any]) -> P:
+    def _parse(self, payload: str) -> P:
         try:
-            return self.payload.model_validate(payload)
+            return self.payload.model_validate_json(payload)
         except ValidationError as error:
             faults = "; ".join(
                 f"{'.'.join(map(str, f['loc'])) or 'payload'}: {f['msg']}"

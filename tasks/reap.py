@@ -4,14 +4,16 @@ It reads, fences and enqueues; handlers and undos are never run here. Documents 
 message is only a hint to look.
 """
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from datetime import timedelta
 
 from adapters import wiring
 from governor import actions as rules
 from governor import records
 from governor.actions import Failure
-from governor.errors import RecoverableError, UnrecoverableError
+from governor.errors import OutageError, RecoverableError, UnrecoverableError
 from governor.fsm import ActionState, RunState
 from governor.quota import month_of
 from governor.records import Action, Run, elapsed_ms, instant
@@ -41,13 +43,25 @@ def sweep() -> None:
     for document in ports.documents.scan(
         "actions", group=True, where=[Where("state", "in", _UNDER_WAY)], limit=_BATCH
     ):
-        _look_at_action(ports, document, Action.model_validate(document.data))
+        with _apart(document.path):
+            _look_at_action(ports, document, Action.model_validate(document.data))
     for slot in ports.memory.overdue(_BATCH):
-        _look_at_slot(ports, slot)
-    for document in ports.documents.scan(
-        "runs", where=[Where("state", "in", OPEN)], limit=_BATCH
-    ):
-        _look_at_run(ports, Run.model_validate(document.data))
+        with _apart(slot.action_id):
+            _look_at_slot(ports, slot)
+    for document in ports.documents.scan("runs", where=[Where("state", "in", OPEN)], limit=_BATCH):
+        with _apart(document.path):
+            _look_at_run(ports, Run.model_validate(document.data))
+
+
+@contextlib.contextmanager
+def _apart(what: str) -> Iterator[None]:
+    """Keep one poisoned record from shielding all the others; an outage ends the sweep."""
+    try:
+        yield
+    except OutageError:
+        raise
+    except Exception:
+        _LOG.exception("the reaper could not deal with %s", what)
 
 
 def _look_at_action(ports: Ports, found: Document, action: Action) -> None:
@@ -61,7 +75,8 @@ def _look_at_action(ports: Ports, found: Document, action: Action) -> None:
         case ActionState.RUNNING:
             if action.claim and ports.processes.is_gone(action.claim):
                 _LOG.warning("action %s: its process is gone", action.action_id)
-                recover_action.recover(ports, action, _lost(ports, action), undo_here=False)
+                lived = action.evolve(run_ms=elapsed_ms(action.claim.claimed_at, ports.clock.now()))
+                recover_action.recover(ports, lived, _lost(ports, action), undo_here=False)
         case _:
             if recover_action.may_take_over(ports, action):
                 _enqueue(ports, recover_action.roll_back, action)

@@ -18,7 +18,7 @@ from governor import records
 from governor.actions import Failure
 from governor.errors import ConflictError, OutageError
 from governor.fsm import ACTION, ActionState, advance
-from governor.records import Action, elapsed_ms, instant, timestamp
+from governor.records import Action, instant, timestamp
 from ports import Ports
 from ports.documents import Create, Update
 from tasks import actions
@@ -148,7 +148,9 @@ def _undo_failed(ports: Ports, action: Action, ended: Ended) -> Action:
         state=advance(ACTION, action.state, "undo_failed"),
         rollback_attempts=attempts,
         retry_at=timestamp(retry_at),
-        error_code="ROLLBACK_TIMEOUT" if timed_out else rules.error_code(ended.error or Exception()),
+        error_code="ROLLBACK_TIMEOUT"
+        if timed_out
+        else rules.error_code(ended.error or Exception()),
         error_detail=(
             f"the rollback did not end within {action.rollback_timeout_ms} ms"
             if timed_out
@@ -184,7 +186,7 @@ def _undo_failed_receipt(ports: Ports, after: Action, elapsed: int) -> Create:
     return receipt(
         ports, "rollback_failed", after.account_id, after.action_id,
         attempt=after.rollback_attempts, status="failed", duration_ms=elapsed,
-        action_id=after.action_id, sku_id=after.sku_id, signal_type=after.signal_type,
+        rollback_attempt=after.rollback_attempts, action_id=after.action_id, sku_id=after.sku_id, signal_type=after.signal_type,
         previous_action_receipt_id=after.failure_receipt_id,
         error_code=after.error_code, error_detail=after.error_detail, retry_at=after.retry_at,
     )  # fmt: skip

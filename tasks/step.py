@@ -116,7 +116,7 @@ def run_step(ports: Ports, runbook: Runbook, step_name: str, run_id: str) -> Non
             takes it up again.
     """
     step = next(s for s in runbook.steps if s.name == step_name)
-    # (1) + (2)
+    # (1) replay, (2) load
     found = ports.documents.get(records.run_path(run_id))
     if found is None:
         return
@@ -129,11 +129,11 @@ def run_step(ports: Ports, runbook: Runbook, step_name: str, run_id: str) -> Non
         return
     try:
         _check(ports, runbook, run)
-        # (3)
+        # (3) intent
         begun = _begin(ports, found, run, step)
-        # (4)
+        # (4) act
         result = step.act(ports, begun)
-        # (5)
+        # (5) commit
         _finish(ports, runbook, begun, step, result)
     except _ElsewhereError as error:
         _LOG.info("run %s: %s goes on elsewhere (%s)", run_id, step_name, error)

@@ -79,7 +79,7 @@ def submit(ports: Ports, asked: Signal) -> str:
     return request.action_id
 
 
-def refusal(verdict: Verdict, *, month_ends_in_s: int) -> GovernorError:
+def refusal(verdict: Verdict, *, month_ends_in_s: int) -> GovernorError:  # noqa: PLR0911  # a table
     """The error a refused signal is answered with (D8)."""
     code = verdict.value
     match verdict:
@@ -111,7 +111,7 @@ def _pending(ports: Ports, asked: Signal, request: Request, admission: Admission
         signal_id=asked.signal_id,
         signal_type=asked.type,
         signal_sha256=request.signal_sha256,
-        payload=asked.payload,
+        payload=canonical.dumps(asked.payload).decode(),
         handler=spec.handler,
         policy_version=admission.policy_version,
         timeout_ms=spec.timeout_ms,

@@ -2,12 +2,10 @@
 
 from adapters import wiring
 from governor.errors import ConflictError
-from governor.records import SYSTEM_ACCOUNT, instant, timestamp
+from governor.records import SYSTEM_ACCOUNT, timestamp
 from ports import Ports
 from tasks.celery import LEDGER, app
 from tasks.emit import land, receipt
-
-_LAST = "ggen-tally"
 
 
 def ledger_of(operation: str, account_id: str = SYSTEM_ACCOUNT) -> str:
@@ -30,7 +28,7 @@ def _receipt(ports: Ports, window: str, ledger: str, reasons: dict[str, int]) ->
     operation, _, account_id = ledger.partition(":")
     proof = receipt(
         ports, operation, account_id, window, status="refused", window_end=window,
-        window_start=timestamp(instant(window)), total=sum(reasons.values()), by_reason=reasons,
+        total=sum(reasons.values()), by_reason=reasons,
     )  # fmt: skip
     try:
         land(ports, [proof])

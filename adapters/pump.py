@@ -1,0 +1,177 @@
+"""The signal pump: plays Pub/Sub's push for the embedded topics (``python -m adapters.pump``).
+
+Reads every tenant's stream and delivers each message to the ingress until it answers 2xx, backing
+off from 1 to 60 s per message; what is not acknowledged survives this process, and nothing is ever
+dropped here: only the ingress may call a message hopeless.
+"""
+
+import asyncio
+import base64
+import contextlib
+import logging
+import time
+from typing import Any
+
+import httpx
+import redis
+import redis.asyncio
+
+from adapters import wiring
+from adapters.streams import GROUP, TOPICS, stream_key
+from config.logs import configure
+from config.settings import Settings, load
+from governor.errors import OutageError
+from governor.records import topic_name
+
+_LOG = logging.getLogger("ggen.pump")
+_CONSUMER = "pump"
+_AT_ONCE = 64
+_BLOCK_MS = 500
+_FIRST_RETRY_S, _LAST_RETRY_S = 1.0, 60.0
+_FULL_LOOK_EVERY_S = 30.0
+_ALIVE_FOR_S, _ALIVE_EVERY_S = 35, 10.0
+
+
+class Pump:
+    """One process; a second one would only share the work."""
+
+    def __init__(self, settings: Settings, http: httpx.AsyncClient) -> None:
+        self._redis: Any = redis.asyncio.Redis.from_url(
+            wiring.signals_url(settings), socket_timeout=5, socket_connect_timeout=2
+        )
+        self._http = http
+        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._under_way: set[tuple[str, bytes]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._unacknowledged: set[str] = set()
+
+    async def deliver_new(self) -> None:
+        """Read what nobody has read yet, for ever."""
+        while True:
+            accounts = [a.decode() for a in await self._redis.smembers(TOPICS)]
+            if not accounts:
+                await asyncio.sleep(_BLOCK_MS / 1000)
+                continue
+            by_key = {stream_key(a).encode(): a for a in accounts}
+            try:
+                read = await self._redis.xreadgroup(
+                    GROUP, _CONSUMER, dict.fromkeys(by_key, ">"), count=16, block=_BLOCK_MS
+                )
+            except redis.ResponseError as error:
+                _LOG.info("a topic was deleted while it was read: %s", error)
+                continue
+            for key, messages in _pairs(read):
+                for message_id, fields in messages:
+                    await self._start(by_key[key], message_id, fields)
+
+    async def redeliver(self) -> None:
+        """Deliver again what was not acknowledged, when its back-off is over, for ever."""
+        next_full_look = 0.0
+        while True:
+            accounts = set(self._unacknowledged)
+            if time.monotonic() >= next_full_look:
+                accounts = {a.decode() for a in await self._redis.smembers(TOPICS)}
+                next_full_look = time.monotonic() + _FULL_LOOK_EVERY_S
+            for account_id in accounts:
+                with contextlib.suppress(redis.ResponseError):  # deleted meanwhile
+                    await self._redeliver_topic(account_id)
+            await asyncio.sleep(_FIRST_RETRY_S)
+
+    async def prove_alive(self) -> None:
+        """Tell Memory that the pump polls, for ever."""
+        memory = wiring.ports().memory
+        while True:
+            with contextlib.suppress(OutageError):
+                await asyncio.to_thread(memory.beat_alive, "pump", _ALIVE_FOR_S)
+            await asyncio.sleep(_ALIVE_EVERY_S)
+
+    async def _redeliver_topic(self, account_id: str) -> None:
+        key = stream_key(account_id)
+        pending = await self._redis.xpending_range(key, GROUP, "-", "+", 500)
+        if not pending:
+            self._unacknowledged.discard(account_id)
+        for entry in pending:
+            rest_s = min(_LAST_RETRY_S, _FIRST_RETRY_S * 2 ** (entry["times_delivered"] - 1))
+            message_id = entry["message_id"]
+            if (account_id, message_id) in self._under_way:
+                continue
+            if entry["time_since_delivered"] < rest_s * 1000:
+                self._unacknowledged.add(account_id)
+                continue
+            claimed = await self._redis.xclaim(key, GROUP, _CONSUMER, 0, [message_id])
+            for claimed_id, fields in claimed:
+                await self._start(account_id, claimed_id, fields)
+
+    async def _start(self, account_id: str, message_id: bytes, fields: dict[bytes, bytes]) -> None:
+        await self._places.acquire()
+        self._under_way.add((account_id, message_id))
+        task = asyncio.create_task(self._deliver(account_id, message_id, fields))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _deliver(
+        self, account_id: str, message_id: bytes, fields: dict[bytes, bytes]
+    ) -> None:
+        try:
+            if await self._is_accepted(account_id, message_id, fields):
+                async with self._redis.pipeline(transaction=True) as pipe:
+                    key = stream_key(account_id)
+                    await pipe.xack(key, GROUP, message_id).xdel(key, message_id).execute()
+            else:
+                self._unacknowledged.add(account_id)
+        except redis.RedisError as error:
+            self._unacknowledged.add(account_id)  # accepted, told again: the ingress knows it
+            _LOG.warning("could not acknowledge a message of %s: %s", account_id, error)
+        finally:
+            self._under_way.discard((account_id, message_id))
+            self._places.release()
+
+    async def _is_accepted(
+        self, account_id: str, message_id: bytes, fields: dict[bytes, bytes]
+    ) -> bool:
+        envelope = {
+            "message": {
+                "data": base64.b64encode(fields.get(b"data", b"")).decode(),
+                "messageId": message_id.decode(),
+                "attributes": {},
+            },
+            "subscription": f"projects/embedded/subscriptions/{topic_name(account_id)}",
+        }
+        try:
+            token = wiring.ports().secrets.push_token()
+            answer = await self._http.post(
+                "/v1/pubsub/signals", json=envelope, headers={"Authorization": f"Bearer {token}"}
+            )
+        except (httpx.HTTPError, OutageError) as error:
+            _LOG.info("the ingress does not answer: %s", type(error).__name__)
+            return False
+        return answer.is_success
+
+
+async def run(settings: Settings) -> None:
+    """Pump until cancelled; a lost Valkey is waited for."""
+    base_url = f"http://{settings.http_host}:{settings.http_port}"
+    async with httpx.AsyncClient(base_url=base_url, timeout=10, trust_env=False) as http:
+        pump = Pump(settings, http)
+        await asyncio.gather(
+            *(_for_ever(part) for part in (pump.deliver_new, pump.redeliver, pump.prove_alive))
+        )
+
+
+async def _for_ever(part: Any) -> None:
+    while True:
+        try:
+            await part()
+        except (redis.RedisError, OSError) as error:
+            _LOG.warning("Valkey does not answer (%s); trying again", type(error).__name__)
+            await asyncio.sleep(1)
+
+
+def _pairs(read: Any) -> Any:
+    return read.items() if isinstance(read, dict) else read or ()
+
+
+if __name__ == "__main__":
+    configure()
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(run(load()))

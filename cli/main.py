@@ -1,0 +1,207 @@
+"""``ggen``: every command, its options, and nothing else; the work is in the modules beside it."""
+
+import json
+import sys
+from typing import Annotated, Any, Literal
+
+import typer
+
+from cli.output import AccountOption, Json, show, show_error, summary
+from governor.errors import GovernorError
+
+app = typer.Typer(
+    name="ggen",
+    help="Operations that run themselves, with a signed receipt for each.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    epilog="Exit codes: 0 done, 2 your input, 3 denied, 4 conflict, 5 outage, 1 a fault of ours; "
+    "verification: 0 valid and sealed, 6 valid but not sealed yet, 1 broken.",
+)
+
+
+@app.command()
+def up(
+    detach: Annotated[bool, typer.Option(help="Return once everything is ready.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Start the whole stack; Ctrl-C stops it."""
+    from cli import up as command
+
+    command.up(detach, as_json)
+
+
+@app.command()
+def down(as_json: Json = False) -> None:
+    """Stop the stack of this state directory."""
+    from cli import stack
+    from config.settings import load
+
+    stopped = stack.stop(load())
+    show({"stopped": stopped}, as_json, "stopped" if stopped else "nothing was running")
+
+
+@app.command()
+def demo(as_json: Json = False) -> None:
+    """Play the whole story on a stack of its own, and verify every receipt."""
+    from cli import demo as command
+
+    raise typer.Exit(command.demo(as_json))
+
+
+@app.command()
+def status(as_json: Json = False) -> None:
+    """What runs, and what is missing."""
+    from cli import up as command
+
+    raise typer.Exit(command.status(as_json))
+
+
+@app.command("send-webhook")
+def send_webhook(
+    account_id: AccountOption,
+    sku_id: Annotated[str, typer.Option(help="Product SKU.")] = "demo-sku",
+    plan_type: Annotated[str, typer.Option(help="Pricing plan.")] = "starter",
+    event_type: Annotated[str, typer.Option(help="Kind of event.")] = "entitlement.created",
+    event_id: Annotated[str | None, typer.Option(help="Else a new one.")] = None,
+    region: Annotated[str | None, typer.Option(help="Else the setting's.")] = None,
+    standard: Annotated[bool, typer.Option(help="Sign with Standard Webhooks headers.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Deliver a signed marketplace event and show its receipt."""
+    from cli.client import Client, checked, new_id
+
+    event = {
+        "event_type": event_type, "event_id": event_id or new_id("event"),
+        "account_id": account_id, "sku_id": sku_id, "plan_type": plan_type, "region": region,
+    }  # fmt: skip
+    with Client() as client:
+        answer = client.post_webhook({k: v for k, v in event.items() if v}, standard=standard)
+    if answer.status_code in (422, 503) and as_json:
+        print(answer.text)
+    fields = checked(answer).json()
+    show(fields, as_json, summary(fields) if answer.status_code == 200 else "")
+
+
+@app.command("send-signal")
+def send_signal(
+    account_id: AccountOption,
+    type: Annotated[str, typer.Option(help="Signal type.")] = "demo.succeed",
+    payload: Annotated[str, typer.Option(help="A JSON object.")] = "{}",
+    signal_id: Annotated[str | None, typer.Option(help="Else a new one.")] = None,
+    sku_id: Annotated[str | None, typer.Option(help="If several entitlements map it.")] = None,
+    wait: Annotated[bool, typer.Option(help="Wait for the action's end.")] = False,
+    via: Annotated[Literal["http", "topic"], typer.Option(help="How it is delivered.")] = "http",
+    as_json: Json = False,
+) -> None:
+    """Send a signal as the tenant would."""
+    from cli.client import Client, checked, new_id
+    from governor.errors import InputError
+
+    try:
+        parsed = json.loads(payload)
+    except ValueError as error:
+        raise InputError("bad-payload", f"--payload is not JSON: {error}") from None
+    signal: dict[str, Any] = {
+        "signal_id": signal_id or new_id("signal"), "type": type, "payload": parsed,
+    }  # fmt: skip
+    if sku_id:
+        signal["sku_id"] = sku_id
+    with Client() as client:
+        if via == "topic":
+            show({"message_id": client.publish_signal(account_id, signal)}, as_json)
+            return
+        answer = checked(client.post_signal(account_id, signal))
+        shown = client.wait_action(answer.headers["Location"]) if wait else answer.json()
+    show(shown, as_json)
+
+
+@app.command()
+def receipts(
+    account_id: AccountOption,
+    operation: Annotated[str | None, typer.Option(help="Only this operation.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    as_json: Json = False,
+) -> None:
+    """List receipts, newest first."""
+    from cli.client import Client
+
+    with Client() as client:
+        page = client.read(f"/v1/tenants/{account_id}/receipts", operation=operation, limit=limit)
+    show(page, as_json, "\n".join(summary(item) for item in page["items"]) or "no receipts")
+
+
+@app.command("verify-receipt")
+def verify_receipt(
+    receipt_id: Annotated[str, typer.Option("--receipt-id", help="The receipt's UUID.")],
+    account_id: AccountOption,
+    as_json: Json = False,
+) -> None:
+    """Check one receipt: immutability, ordering, integrity, completeness."""
+    from cli import ledger
+
+    findings = ledger.verify_one(ledger.open_ledger(), account_id, receipt_id)
+    code = ledger.exit_code(findings)
+    verdict = "broken" if code == ledger.BROKEN else "valid, not sealed yet"
+    lines = [f"{'ok    ' if f.holds else 'BROKEN'} {f.check:<13} {f.fault}" for f in findings]
+    value = {
+        "receipt_id": receipt_id, "account_id": account_id, "verdict": verdict,
+        "checks": {f.check: {"holds": f.holds, "fault": f.fault} for f in findings},
+    }  # fmt: skip
+    show(value, as_json, "\n".join([*lines, f"=> {verdict}"]))
+    raise typer.Exit(code)
+
+
+@app.command("export-receipts")
+def export_receipts(
+    account_id: AccountOption,
+    format: Annotated[Literal["json", "jsonl"], typer.Option(help="Shape.")] = "json",
+    operation: Annotated[str | None, typer.Option(help="Only this operation.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
+) -> None:
+    """Write an account's receipts to standard output, oldest first, each with its proof."""
+    from cli import ledger
+
+    items = ledger.export(ledger.open_ledger(), account_id, operation, limit)
+    for piece in ledger.write_export(items, "json" if as_json else format):
+        sys.stdout.write(piece if format == "json" or as_json else piece + "\n")
+    sys.stdout.write("\n" if format == "json" or as_json else "")
+
+
+@app.command()
+def schema(
+    operation: Annotated[str | None, typer.Argument(help="One operation; else all.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Print the JSON Schema of receipts."""
+    from governor.errors import InputError
+    from ledger import contracts
+
+    schemas = contracts.schemas()
+    if operation and operation not in schemas:
+        raise InputError("unknown-operation", f"operation is one of {', '.join(schemas)}")
+    show(schemas[operation] if operation else schemas, as_json)
+
+
+@app.command()
+def bench(
+    only: Annotated[list[str] | None, typer.Option(help="Only these measurements.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure this machine against the bars, on a stack of its own."""
+    from bench import measure
+
+    show(result := measure.run(only or []), as_json, measure.table(result))
+
+
+def main() -> None:
+    """Run a command; an error of ours is one line and the exit code of its family."""
+    try:
+        app()
+    except GovernorError as error:
+        show_error(error)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

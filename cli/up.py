@@ -1,0 +1,70 @@
+"""``ggen up`` and ``ggen status``."""
+
+import sys
+import time
+from collections.abc import Callable
+
+import httpx
+
+from cli import embedded, stack
+from cli.output import show
+from config.settings import Settings, load
+from governor.errors import OutageError
+
+
+def up(detach: bool, as_json: bool) -> None:
+    """Start the stack, in the foreground or detached."""
+    settings = load()
+    if detach:
+        with stack.only_one(settings):
+            embedded.check_ports(settings)
+            embedded.prepare(settings)
+        stack.detach(settings)
+        _banner(settings, as_json)
+        return
+    with stack.only_one(settings):
+        embedded.check_ports(settings)
+        embedded.prepare(settings)
+        if not as_json:
+            print("starting…", file=sys.stderr, flush=True)
+        stack.run(settings, lambda: _banner(settings, as_json), _follower(settings))
+
+
+def status(as_json: bool) -> int:
+    """Print what runs and what is missing; 0 when ready, else 5."""
+    settings = load()
+    components = {
+        name: {"pid": process.pid, "up_s": round(time.time() - process.create_time())}  # noqa: TID251
+        for name, process in sorted(stack.processes(settings).items())
+    }
+    try:
+        answer = httpx.get(stack.base_url(settings) + "/readyz", timeout=3, trust_env=False).json()
+    except (httpx.HTTPError, ValueError):
+        answer = {"ready": False, "missing": {"ingress": "does not answer; start it with: ggen up"}}
+    lines = [f"{n:<9} process {c['pid']:<8} up {c['up_s']} s" for n, c in components.items()]
+    lines += [f"missing: {name}: {why}" for name, why in answer["missing"].items()]
+    lines.append("ready" if answer["ready"] else "not ready")
+    show({**answer, "components": components}, as_json, "\n".join(lines))
+    return 0 if answer["ready"] else OutageError.exit_code
+
+
+def _banner(settings: Settings, as_json: bool) -> None:
+    facts = {
+        "url": stack.base_url(settings),
+        "flower": f"http://127.0.0.1:{settings.flower_port} (user ggen)",
+        "state": str(settings.state_dir),
+        "secrets": str(settings.secrets_dir),
+        "log": str(settings.log_file),
+    }
+    lines = [f"  {name:<8} {value}" for name, value in facts.items()]
+    show(facts, as_json, "\n".join(["ready", *lines]))
+    sys.stdout.flush()
+
+
+def _follower(settings: Settings) -> Callable[[], None]:
+    """Print what the log gained since the last call, when a person is watching."""
+    if not sys.stdout.isatty():
+        return lambda: None
+    log = settings.log_file.open()
+    log.seek(0, 2)
+    return lambda: print(log.read(), end="", flush=True)

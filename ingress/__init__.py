@@ -1,0 +1,1 @@
+"""HTTP in: webhooks, signals and reads. It checks, starts work, and answers; it never does it."""

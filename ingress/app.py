@@ -1,0 +1,48 @@
+"""The ASGI app: ``uvicorn ingress.app:create_app --factory``."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from adapters import wiring
+from config.logs import configure
+from config.settings import load
+from governor.errors import GovernorError
+from ingress import health, problems, reads, signals, webhooks
+from ingress.state import Refusals, State
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    configure()
+    ports, settings = wiring.ports(), load()
+    state = State(ports, settings, Refusals(ports))
+    app.state.ggen = state
+    background = [
+        asyncio.create_task(state.waiters.listen(settings)),
+        asyncio.create_task(state.refusals.hand_over()),
+    ]
+    yield
+    for task in background:
+        task.cancel()
+    await asyncio.gather(*background, return_exceptions=True)
+    await state.refusals.flush()
+
+
+def create_app() -> FastAPI:
+    """The app; ports are opened when it starts."""
+    # The interactive pages load scripts from elsewhere, so only the document itself is served.
+    app = FastAPI(
+        title="ggen governor", version="1", lifespan=_lifespan, docs_url=None, redoc_url=None
+    )
+    for module in (health, webhooks, signals, reads):
+        app.include_router(module.router)
+    app.add_exception_handler(GovernorError, problems.on_governor_error)
+    app.add_exception_handler(HTTPException, problems.on_http_error)
+    app.add_exception_handler(RequestValidationError, problems.on_validation_error)
+    app.add_exception_handler(Exception, problems.on_bug)
+    return app

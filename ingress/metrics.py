@@ -1,0 +1,8 @@
+"""Every metric, once. None is labelled by tenant: ``/metrics`` needs no token."""
+
+from prometheus_client import Counter, Gauge
+
+WEBHOOKS = Counter("ggen_webhooks", "Webhooks answered, by outcome", ["outcome"])
+SIGNALS = Counter("ggen_signals", "Signals answered: accepted, or why not", ["verdict"])
+LEASE_S = Gauge("ggen_lease_seconds", "How long the lease to admit still lasts; 0 refuses all")
+READY = Gauge("ggen_ready", "1 when nothing that /readyz looks at is missing")

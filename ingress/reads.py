@@ -1,0 +1,129 @@
+"""Reads: tenants, actions, receipts, runs. All need the bearer token (D22)."""
+
+import base64
+import binascii
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Query
+from fastapi.concurrency import run_in_threadpool
+
+from governor import quota, records
+from governor.errors import InputError, OutageError
+from governor.fsm import GovernorState, derived_governor_state
+from governor.records import AccountId, Entitlement, Run, Tenant
+from ingress.state import Here, require_token
+from ledger.contracts import MODELS
+from ledger.receipt import SignedReceipt
+from ports import Ports
+from ports.documents import Document, Where
+
+router = APIRouter(prefix="/v1", dependencies=[Depends(require_token)])
+LedgerId = Annotated[str, Path(pattern=r"^(_system|[A-Za-z0-9][A-Za-z0-9_-]{0,127})$")]
+Id = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,127}$")]
+
+
+@router.get("/tenants/{account_id}")
+async def tenant(account_id: AccountId, here: Here) -> dict[str, Any]:
+    """A governor: its state as derived from what is in flight, its entitlements, their use."""
+    return await run_in_threadpool(_tenant, here.ports, account_id)
+
+
+@router.get("/tenants/{account_id}/actions/{action_id}")
+async def action(account_id: AccountId, action_id: Id, here: Here) -> dict[str, Any]:
+    """One action as it is now."""
+    path = records.action_path(account_id, action_id)
+    return await run_in_threadpool(lambda: _found(here.ports, path).data)
+
+
+@router.get("/tenants/{account_id}/receipts")
+async def receipts(
+    account_id: LedgerId,
+    here: Here,
+    operation: Annotated[str | None, Query(max_length=64)] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    cursor: Annotated[str | None, Query(max_length=1024)] = None,
+) -> dict[str, Any]:
+    """Receipts, newest first: each item is a receipt's own fields."""
+    if operation is not None and operation not in MODELS:
+        raise InputError("unknown-operation", f"operation is one of {', '.join(sorted(MODELS))}")
+    after = _position(cursor) if cursor else None
+    return await run_in_threadpool(_receipts, here.ports, account_id, operation, limit, after)
+
+
+@router.get("/tenants/{account_id}/receipts/{receipt_id}")
+async def receipt(account_id: LedgerId, receipt_id: Id, here: Here) -> dict[str, Any]:
+    """One receipt as it is stored: the signed text, its signature and the key's id."""
+    path = records.receipt_path(account_id, receipt_id)
+    return await run_in_threadpool(lambda: _found(here.ports, path).data)
+
+
+@router.get("/runs/{run_id}")
+async def run(run_id: Id, here: Here) -> dict[str, Any]:
+    """One run and its journal; the webhook's body is not shown."""
+    found = await run_in_threadpool(_found, here.ports, records.run_path(run_id))
+    return Run.model_validate(found.data).model_dump(mode="json", exclude={"body"})
+
+
+def _tenant(ports: Ports, account_id: str) -> dict[str, Any]:
+    stored = Tenant.model_validate(_found(ports, records.tenant_path(account_id)).data)
+    found = ports.documents.scan(f"tenants/{account_id}/entitlements", limit=1000)
+    entitlements = [Entitlement.model_validate(d.data) for d in found]
+    month = quota.month_of(ports.clock.now())
+    state: str = stored.state
+    in_flight: int | None = None
+    used: dict[str, int] = {}
+    try:
+        in_flight = ports.memory.in_flight(account_id, [e.sku_id for e in entitlements])
+        used = {e.sku_id: ports.memory.used(account_id, e.sku_id, month) for e in entitlements}
+        if stored.state is GovernorState.STABLE:
+            state = derived_governor_state(in_flight, ports.memory.rolling_back(account_id))
+    except OutageError:
+        pass  # what is stored is still true; what is derived is left out
+    return {
+        **stored.document(),
+        "state": state,
+        "in_flight_actions": in_flight,
+        "entitlements": [
+            {**e.document(), "actions_this_month": used.get(e.sku_id)} for e in entitlements
+        ],
+    }
+
+
+def _receipts(
+    ports: Ports, account_id: str, operation: str | None, limit: int, after: tuple[str, str] | None
+) -> dict[str, Any]:
+    page = ports.documents.scan(
+        f"tenants/{account_id}/receipts",
+        where=[Where("operation", "==", operation)] if operation else [],
+        order_by="timestamp",
+        descending=True,
+        after=after,
+        limit=limit,
+    )
+    items = [SignedReceipt.model_validate(d.data).fields() for d in page]
+    is_full = len(page) == limit
+    return {"items": items, "next_cursor": _cursor(page[-1]) if is_full else None}
+
+
+def _found(ports: Ports, path: str) -> Document:
+    found = ports.documents.get(path)
+    if found is None:
+        raise InputError("not-found", f"there is no {path}")
+    return found
+
+
+def _cursor(last: Document) -> str:
+    text = json.dumps([last.data["timestamp"], last.path])
+    return base64.urlsafe_b64encode(text.encode()).decode()
+
+
+def _position(cursor: str) -> tuple[str, str]:
+    try:
+        at, path = json.loads(base64.urlsafe_b64decode(cursor.encode()))
+        if not (isinstance(at, str) and isinstance(path, str)):
+            raise ValueError("not two strings")
+        at.encode(), path.encode()
+    except (ValueError, TypeError, binascii.Error, RecursionError):
+        raise InputError("bad-cursor", "cursor is not one that was given out") from None
+    return at, path

@@ -1,0 +1,106 @@
+"""Signals in: from the tenant itself, or pushed from its topic (D8)."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+
+from governor.errors import ConflictError, DeniedError, GovernorError, InputError
+from governor.records import SYSTEM_ACCOUNT, AccountId
+from ingress import metrics, signature
+from ingress.bodies import (
+    MAX_BODY_BYTES,
+    PushEnvelope,
+    SignalBody,
+    parse,
+    raw_body,
+    read_bounded,
+)
+from ingress.problems import status_of
+from ingress.state import Here, State
+from ports import Ports
+from tasks.emit import land, receipt
+from tasks.submit_signal import Signal, submit
+from tasks.tally import ledger_of
+
+router = APIRouter()
+_FOREIGN = ("unknown-tenant", "bad-signature", "missing-signature")
+"""Refusals counted on the platform's ledger: anybody can provoke them, for any account."""
+
+
+def _schema(model: type[SignalBody | PushEnvelope]) -> dict[str, object]:
+    content = {
+        "application/json": {"schema": model.model_json_schema(ref_template="#/$defs/{model}")}
+    }
+    return {"requestBody": {"required": True, "content": content}}
+
+
+@router.post("/v1/tenants/{account_id}/signals", status_code=202, openapi_extra=_schema(SignalBody))
+async def from_tenant(
+    account_id: AccountId, request: Request, here: Here, body: Annotated[bytes, Depends(raw_body)]
+) -> Response:
+    """Accept a signal signed with the tenant's own key; 202 only once it is stored."""
+    try:
+        key = await run_in_threadpool(here.ports.secrets.tenant_key, account_id)
+        signature.check_signal(request.headers, body, key)
+        asked = _signal(account_id, parse(SignalBody, body))
+        action_id = await run_in_threadpool(submit, here.ports, asked)
+    except GovernorError as error:
+        _count(here, account_id, error)
+        raise
+    metrics.SIGNALS.labels("accepted").inc()
+    # The answer of the admission, the same for ever; the action's present state is at Location.
+    location = {"Location": f"/v1/tenants/{account_id}/actions/{action_id}"}
+    return JSONResponse({"action_id": action_id, "state": "pending"}, 202, location)
+
+
+@router.post("/v1/pubsub/signals", status_code=204)
+async def from_topic(request: Request, here: Here) -> Response:
+    """Accept a pushed message: 2xx acknowledges it, anything else has it delivered again."""
+    token = await run_in_threadpool(here.ports.secrets.push_token)
+    if not signature.is_token(request.headers.get("authorization"), token):
+        raise InputError("unauthorized", "only the subscription's own pusher may deliver here")
+    envelope = parse(PushEnvelope, await read_bounded(request, MAX_BODY_BYTES * 2))
+    account_id = envelope.account_id
+    try:
+        asked = _signal(account_id, envelope.signal())
+        await run_in_threadpool(submit, here.ports, asked)
+    except GovernorError as error:
+        if not _is_hopeless(error):
+            _count(here, account_id, error)
+            raise
+        await run_in_threadpool(_dead_letter, here.ports, envelope, error)
+        return Response(status_code=200)
+    metrics.SIGNALS.labels("accepted").inc()
+    return Response(status_code=204)
+
+
+def _signal(account_id: str, body: SignalBody) -> Signal:
+    return Signal(account_id, body.signal_id, body.type, body.sku_id, body.payload)
+
+
+def _is_hopeless(error: GovernorError) -> bool:
+    """Whether no repetition can ever succeed. An unknown tenant may still be being provisioned."""
+    if isinstance(error, DeniedError):
+        return status_of(error) == 403
+    return isinstance(error, (InputError, ConflictError)) and error.code != "unknown-tenant"
+
+
+def _dead_letter(ports: Ports, envelope: PushEnvelope, error: GovernorError) -> None:
+    message_id = envelope.message.messageId
+    proof = receipt(
+        ports, "signal_dead_lettered", envelope.account_id, message_id, status="failed",
+        message_id=message_id, error_code=error.code, error_detail=error.detail[:1024],
+    )  # fmt: skip
+    try:
+        land(ports, [proof])
+    except ConflictError:
+        pass  # delivered and receipted before
+    metrics.SIGNALS.labels("dead-lettered").inc()
+
+
+def _count(here: State, account_id: str, error: GovernorError) -> None:
+    metrics.SIGNALS.labels(error.code).inc()
+    ledger = SYSTEM_ACCOUNT if error.code in _FOREIGN else account_id
+    here.refusals.add(ledger_of("signals_refused", ledger), error.code)

@@ -1,0 +1,107 @@
+"""What the ingress holds while it runs: ports, settings, who waits, what was refused."""
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import redis
+from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
+
+from adapters.wiring import open_notices
+from config.settings import Settings
+from governor.errors import InputError, OutageError
+from ingress.signature import is_token
+from ports import Ports
+
+_LOG = logging.getLogger("ggen.ingress")
+
+
+class Waiters:
+    """Who waits for the end of which run; no thread is held while waiting (D6)."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, set[asyncio.Event]] = defaultdict(set)
+
+    @contextlib.asynccontextmanager
+    async def expect(self, run_id: str) -> AsyncIterator[asyncio.Event]:
+        """An event that is set when the run's end is announced from now on."""
+        event = asyncio.Event()
+        self._waiting[run_id].add(event)
+        try:
+            yield event
+        finally:
+            self._waiting[run_id].discard(event)
+            if not self._waiting[run_id]:
+                del self._waiting[run_id]
+
+    async def listen(self, settings: Settings) -> None:
+        """Wake who waits, for ever; while Memory is away the waiters look by themselves."""
+        while True:
+            with contextlib.suppress(redis.RedisError, OSError):
+                async for run_id in open_notices(settings).ended_runs():
+                    for event in self._waiting.get(run_id, ()):
+                        event.set()
+            await asyncio.sleep(0.5)
+
+
+class Refusals:
+    """Refusals counted here first, and handed to Memory as soon as it takes them (D7)."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+        self._counts: dict[str, Counter[str]] = defaultdict(Counter)
+        self._wanted = asyncio.Event()
+
+    def add(self, ledger: str, reason: str) -> None:
+        """Count one refusal."""
+        self._counts[ledger][reason] += 1
+        self._wanted.set()
+
+    async def hand_over(self) -> None:
+        """Move what was counted to Memory, for ever."""
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            await self.flush()
+            await asyncio.sleep(0.2)
+
+    async def flush(self) -> None:
+        """Move what was counted until now; what Memory does not take is kept."""
+        for ledger in list(self._counts):
+            reasons = self._counts.pop(ledger)
+            try:
+                await run_in_threadpool(self._ports.memory.count, ledger, reasons)
+            except OutageError:
+                self._counts[ledger] += reasons
+                self._wanted.set()
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One per ingress process."""
+
+    ports: Ports
+    settings: Settings
+    refusals: Refusals
+    waiters: Waiters = field(default_factory=Waiters)
+
+
+def state_of(request: Request) -> State:
+    """The state of the app a request came to."""
+    state: State = request.app.state.ggen
+    return state
+
+
+Here = Annotated[State, Depends(state_of)]
+
+
+async def require_token(request: Request, here: Here) -> None:
+    """Reads need the API's bearer token (D22)."""
+    token = await run_in_threadpool(here.ports.secrets.api_token)
+    if not is_token(request.headers.get("authorization"), token):
+        raise InputError("unauthorized", "reads need the bearer token of secrets/api.token")

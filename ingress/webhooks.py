@@ -1,0 +1,97 @@
+"""``POST /v1/webhooks/marketplace``: a signed event becomes a run, and its receipt the answer."""
+
+import asyncio
+import contextlib
+import time
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from governor import records
+from governor.errors import GovernorError, OutageError
+from governor.fsm import RunState
+from governor.records import Run
+from ingress import metrics, signature
+from ingress.bodies import MarketplaceWebhook, parse, raw_body
+from ingress.problems import problem, status_of
+from ingress.state import Here, State
+from ledger.receipt import SignedReceipt
+from ports import Ports
+from tasks import entitlement_lifecycle
+from tasks.tally import ledger_of
+
+router = APIRouter()
+_LOOK_EVERY_S = 0.5
+"""How often a waiter looks for itself, in case a notice was missed."""
+
+_SCHEMA = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": MarketplaceWebhook.model_json_schema()}},
+    }
+}
+
+
+@router.post("/v1/webhooks/marketplace", openapi_extra=_SCHEMA)
+async def marketplace(
+    request: Request, here: Here, body: Annotated[bytes, Depends(raw_body)]
+) -> Response:
+    """Verify, start or find the run of the event, and answer with its receipt (D4-D6)."""
+    try:
+        secrets = await run_in_threadpool(here.ports.secrets.webhook_secrets)
+        signature.check_webhook(request.headers, body, secrets)
+        webhook = parse(MarketplaceWebhook, body)
+        event = webhook.event(body, here.ports.clock.now(), here.settings.default_region)
+        run_id = records.run_id(event.event_id)
+        async with here.waiters.expect(run_id) as ended:
+            run = await run_in_threadpool(entitlement_lifecycle.begin, here.ports, event, body)
+            give_up_at = time.monotonic() + here.settings.webhook_wait_s
+            while entitlement_lifecycle.is_open(run) and time.monotonic() < give_up_at:
+                await _wait(ended, min(_LOOK_EVERY_S, give_up_at - time.monotonic()))
+                run = await run_in_threadpool(_load, here.ports, run_id)
+        return await run_in_threadpool(_answer, here.ports, run)
+    except GovernorError as error:
+        _count(here, error)
+        raise
+
+
+async def _wait(ended: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(ended.wait(), max(0.0, seconds))
+
+
+def _load(ports: Ports, run_id: str) -> Run:
+    found = ports.documents.get(records.run_path(run_id))
+    if found is None:
+        raise OutageError("run-vanished", "the run of this event cannot be read; repeat")
+    return Run.model_validate(found.data)
+
+
+def _answer(ports: Ports, run: Run) -> Response:
+    if entitlement_lifecycle.is_open(run) or run.receipt_id is None:
+        metrics.WEBHOOKS.labels("accepted").inc()
+        body = f'{{"run_id":"{run.run_id}","state":"{run.state}"}}'
+        location = {"Location": f"/v1/runs/{run.run_id}"}
+        return Response(body, 202, location, media_type="application/json")
+    found = ports.documents.get(records.receipt_path(run.account_id, run.receipt_id))
+    if found is None:
+        raise OutageError("receipt-unreadable", "the event's receipt cannot be read; repeat")
+    stored = SignedReceipt.model_validate(found.data)
+    metrics.WEBHOOKS.labels(run.state).inc()
+    if run.state is RunState.COMPLETE:
+        return Response(stored.payload, 200, media_type="application/json")
+    for_good = run.state is RunState.REFUSED
+    return problem(
+        422 if for_good else 503,
+        "entitlement-failed",
+        f"the subscription was refused and nothing of it is left: {run.error_detail}",
+        retry_after_s=None if for_good else 5,
+        receipt=stored.fields(),
+    )
+
+
+def _count(here: State, error: GovernorError) -> None:
+    metrics.WEBHOOKS.labels("rejected").inc()
+    if status_of(error) < 500:
+        here.refusals.add(ledger_of("webhook_rejected"), error.code)

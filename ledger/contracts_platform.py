@@ -1,0 +1,94 @@
+"""Contracts of what concerns the platform and its ledger."""
+
+from typing import Literal
+
+from governor.records import Timestamp
+from ledger.contract_base import Count, Detail, Receipt, ReceiptId, Sha256Hex, Word
+
+
+class _Tally(Receipt):
+    status: Literal["refused"]
+    window_end: Timestamp
+    total: Count
+    by_reason: dict[Word, Count]
+
+
+class WebhookRejected(_Tally):
+    """Webhooks refused since the receipt before this one, counted by reason (D7)."""
+
+    operation: Literal["webhook_rejected"]
+
+
+class SignalsRefused(_Tally):
+    """Signals refused since the receipt before this one, counted by reason (D7)."""
+
+    operation: Literal["signals_refused"]
+
+
+class AlertRaised(Receipt):
+    """Somebody was told."""
+
+    operation: Literal["alert_raised"]
+    status: Literal["raised"]
+    severity: Literal["warning", "critical"]
+    cause: Word
+    subject: Word
+    detail: Detail
+    cause_receipt_id: ReceiptId | None = None
+
+
+class CompensationFailed(Receipt):
+    """An undo of a run failed and is parked; it is taken up again."""
+
+    operation: Literal["compensation_failed"]
+    status: Literal["failed"]
+    run_id: Word
+    failed_step: Word
+    error_code: Word
+    error_detail: Detail
+
+
+class ReceiptConflict(Receipt):
+    """The same operation was told twice with different words; the first stands."""
+
+    operation: Literal["receipt_conflict"]
+    status: Literal["conflict"]
+    subject: Word
+    kept_sha256: Sha256Hex
+    refused_sha256: Sha256Hex
+
+
+class RunCancelled(Receipt):
+    """An operator cancelled a run."""
+
+    operation: Literal["run_cancelled"]
+    status: Literal["cancelled"]
+    run_id: Word
+    operator: Word
+
+
+class KeyRotated(Receipt):
+    """A new signing key is in use."""
+
+    operation: Literal["key_rotated"]
+    status: Literal["success"]
+    previous_key_id: Word
+    key_id: Word
+
+
+class TenantPurged(Receipt):
+    """A tenant's personal data was deleted as the law asks; the receipts stay."""
+
+    operation: Literal["tenant_purged"]
+    status: Literal["success"]
+    documents_deleted: Count
+
+
+class SignalDeadLettered(Receipt):
+    """A signal that can never succeed was taken off its topic (D8)."""
+
+    operation: Literal["signal_dead_lettered"]
+    status: Literal["failed"]
+    message_id: Word
+    error_code: Word
+    error_detail: Detail
