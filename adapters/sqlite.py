@@ -43,7 +43,8 @@ CREATE INDEX IF NOT EXISTS open_actions ON documents (json_extract(data, '$.stat
     WHERE grp = 'actions';
 CREATE INDEX IF NOT EXISTS actions_by_month
     ON documents (json_extract(data, '$.month'), path) WHERE grp = 'actions';
-CREATE INDEX IF NOT EXISTS open_runs ON documents (json_extract(data, '$.state'), path) WHERE grp = 'runs';
+CREATE INDEX IF NOT EXISTS open_runs ON documents (json_extract(data, '$.state'), path)
+    WHERE grp = 'runs';
 """
 # Store-assigned, non-decreasing in commit order: the write lock is held when it is computed.
 _NEXT_CREATION = "SELECT max(?, ifnull((SELECT max(created_us) FROM documents), 0))"

@@ -52,7 +52,7 @@ return redis.call('SMEMBERS', KEYS[3])"""
 T = TypeVar("T")
 
 
-def client(url: str, *, timeout_s: float = TIMEOUT_S) -> "redis.Redis[str]":
+def client(url: str, *, timeout_s: float = TIMEOUT_S) -> redis.Redis:
     """A connection pool that fails in bounded time and retries one lost connection."""
     return redis.Redis.from_url(
         url,
@@ -141,10 +141,8 @@ class ValkeyMemory:
         bounded(lambda: self._redis.delete(_governor(account_id)))
 
     def in_flight(self, account_id: str, sku_ids: Sequence[str]) -> int:
-        return sum(
-            bounded(lambda sku_id=sku_id: self._redis.scard(_inflight(account_id, sku_id)))
-            for sku_id in sku_ids
-        )
+        keys = [_inflight(account_id, sku_id) for sku_id in sku_ids]
+        return sum(bounded(lambda: [self._redis.scard(key) for key in keys]))
 
     def used(self, account_id: str, sku_id: str, month: str) -> int:
         return int(bounded(lambda: self._redis.get(_used(account_id, sku_id, month))) or 0)
@@ -173,7 +171,7 @@ class ValkeyMemory:
         bounded(lambda: self._redis.set(_LEASE, "1", ex=seconds))
 
     def lease_left_s(self) -> float:
-        return max(0.0, bounded(lambda: self._redis.pttl(_LEASE)) / 1000)
+        return float(max(0, bounded(lambda: self._redis.pttl(_LEASE)))) / 1000
 
     def claim_tick(self, name: str, seconds: float) -> bool:
         ms = max(1, int(seconds * 1000))

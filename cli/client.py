@@ -76,7 +76,12 @@ class Client:
             time.sleep(0.02)
 
     def _send(
-        self, method: str, path: str, body: bytes, headers: Mapping[str, str], query: Any = None
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        query: Mapping[str, Any] | None = None,
     ) -> httpx.Response:
         headers = {**headers, "Content-Type": "application/json"}
         try:
@@ -102,10 +107,11 @@ def checked(answer: httpx.Response) -> httpx.Response:
         code, detail = problem["type"].rpartition(":")[2], problem["detail"]
     except (ValueError, KeyError):
         code, detail = "bad-answer", f"HTTP {answer.status_code}: {answer.text[:200]}"
-    family: type[GovernorError] = {
+    of_status: dict[int, type[GovernorError]] = {
         403: DeniedError, 429: DeniedError, 409: ConflictError, 503: OutageError,
-    }.get(answer.status_code, InputError if answer.status_code < 500 else GovernorError)  # fmt: skip
-    raise family(code, detail)
+    }  # fmt: skip
+    otherwise = InputError if answer.status_code < 500 else GovernorError
+    raise of_status.get(answer.status_code, otherwise)(code, detail)
 
 
 def new_id(prefix: str) -> str:

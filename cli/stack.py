@@ -60,6 +60,19 @@ def only_one(settings: Settings) -> Iterator[None]:
         os.close(lock)
 
 
+@contextlib.contextmanager
+def running(settings: Settings) -> Iterator[None]:
+    """A whole stack, ready, for as long as the block lasts; nothing is left of it afterwards."""
+    with only_one(settings):
+        embedded.prepare(settings)
+        supervisor = _spawn(settings)
+        try:
+            wait_ready(settings, give_up=lambda: supervisor.poll() is not None)
+            yield
+        finally:
+            _stop(settings, supervisor.pid)
+
+
 def run(settings: Settings, on_ready: Callable[[], None], follow: Callable[[], None]) -> None:
     """Start everything, call ``on_ready`` once, and stay until a signal; then stop everything.
 

@@ -33,7 +33,7 @@ def check_webhook(headers: Mapping[str, str], body: bytes, secrets: Sequence[str
     if given is None and not is_standard:
         raise InputError(
             "missing-signature",
-            "sign the raw body: Standard Webhooks headers, or X-Entitlement-Signature: sha256=<hex>",
+            "sign the body: Standard Webhooks headers, or X-Entitlement-Signature: sha256=<hex>",
         )
     # Every secret is tried, whichever fits, so that time says nothing of their order.
     fits = [given is not None and _is_hmac(given, body, secret.encode()) for secret in secrets]

@@ -24,11 +24,14 @@ def loads(text: str | bytes) -> Any:
     """Parse JSON, refusing what two readers could understand differently.
 
     Raises:
-        InputError: not JSON, a repeated key, NaN or Infinity, or nested too deeply.
+        InputError: not JSON, a repeated key, NaN or Infinity, nested too deeply, or an integer
+            that a reader with IEEE doubles would silently change.
     """
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
+        return json.loads(
+            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_integer
+        )
+    except (ValueError, OverflowError, RecursionError) as error:
         raise InputError("not-json", f"not valid JSON: {error}") from error
 
 
@@ -37,6 +40,16 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a key stands twice in one object")
     return found
+
+
+def _integer(text: str) -> int | float:
+    value = int(text)
+    if abs(value) <= 2**53 - 1:
+        return value
+    as_double = float(value)
+    if int(as_double) != value and rfc8785.dumps(as_double) != text.encode():
+        raise ValueError("an integer beyond 2**53-1 that is no IEEE double; send it as a string")
+    return as_double
 
 
 def _no_constant(name: str) -> Any:

@@ -57,7 +57,7 @@ Write = Create | Update | Delete
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """A condition on one top-level field; text compares by code point, absent fields never match."""
+    """A condition on a top-level field; text compares by code point, absent ones never match."""
 
     field: str
     op: Literal["==", "in", "<=", ">="]
@@ -67,7 +67,7 @@ class Where:
 class Documents(Protocol):
     """A store of small JSON documents at paths ``collection/id[/collection/id…]``.
 
-    Reads see every commit that was acknowledged before they began. Safe for many processes and
+    Reads see every commit acknowledged before they began. Safe for many processes and
     threads at once. Every call is bounded in time; nothing is retried here.
     """
 

@@ -82,7 +82,7 @@ app = Celery(
         "tasks.tally",
     ),
 )
-app.add_defaults(configuration)  # type: ignore[arg-type]  # a callable defers it to first use
+app.add_defaults(configuration)  # a callable: deferred to first use
 
 
 @setup_logging.connect

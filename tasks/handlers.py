@@ -45,7 +45,7 @@ class ActionContext:
     deadline_s: float = field(repr=False)
 
     def remaining_s(self) -> float:
-        """Seconds left, for the ``timeout`` of every call to the outside; at least a millisecond."""
+        """Seconds left, for the ``timeout`` of every outside call; at least a millisecond."""
         return max(0.001, self.deadline_s - time.monotonic())
 
 

@@ -186,7 +186,8 @@ def _undo_failed_receipt(ports: Ports, after: Action, elapsed: int) -> Create:
     return receipt(
         ports, "rollback_failed", after.account_id, after.action_id,
         attempt=after.rollback_attempts, status="failed", duration_ms=elapsed,
-        rollback_attempt=after.rollback_attempts, action_id=after.action_id, sku_id=after.sku_id, signal_type=after.signal_type,
+        rollback_attempt=after.rollback_attempts, action_id=after.action_id,
+        sku_id=after.sku_id, signal_type=after.signal_type,
         previous_action_receipt_id=after.failure_receipt_id,
         error_code=after.error_code, error_detail=after.error_detail, retry_at=after.retry_at,
     )  # fmt: skip

@@ -1,0 +1,60 @@
+# make help lists what there is. Everything happens in .venv; nothing else on the machine changes.
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help demo up test check format bench lock clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venv/.runtime ## play the whole story on a stack of its own (no set-up needed)
+	@$(BIN)/ggen demo
+
+up: .venv/.runtime ## start the stack and stay; Ctrl-C stops it
+	@$(BIN)/ggen up
+
+test: .venv/.dev ## every test, on real Valkey, SQLite and workers
+	@$(BIN)/python -m pytest
+
+check: .venv/.dev ## format, lint, types, import rules, fast tests: what pre-commit runs too
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo | tail -n 3
+	@$(BIN)/coverage run -m pytest -q -m pure
+	@$(BIN)/coverage report --include='governor/*' --fail-under=100 --skip-covered | tail -n 3
+
+format: .venv/.dev ## format and mend what can be mended
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --fix --quiet .
+
+bench: .venv/.runtime ## measure this machine against the bars
+	@$(BIN)/ggen bench
+
+lock: ## resolve the dependencies anew (needs uv)
+	uv pip compile --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
+	  --no-header --quiet --extra build pyproject.toml -o requirements.lock
+	uv pip compile --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
+	  --no-header --quiet --extra build --extra dev -c requirements.lock pyproject.toml \
+	  -o requirements-dev.lock
+
+clean: ## remove .venv and caches; never .ggen, which is data
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "ggen needs Python 3.11, 3.12 or 3.13; name one with: make PYTHON=python3.12 …"; exit 2; }
+	@$(PYTHON) -m venv .venv
+
+.venv/.runtime: requirements.lock pyproject.toml | .venv/bin/python
+	@echo "installing locked dependencies into .venv (about a minute the first time)…"
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/.dev: requirements-dev.lock .venv/.runtime
+	@echo "installing the test tools…"
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.lock
+	@touch $@

@@ -1,0 +1,103 @@
+"""A stack of its own, driven over the outside interface, for measuring."""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from adapters.secret_files import SecretFiles
+from config.settings import Settings, environment
+from ingress.signature import sign
+
+
+class Driver:
+    """Posts what a marketplace and a tenant would post."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._secrets = SecretFiles(settings.secrets_dir)
+        base_url = f"http://{settings.http_host}:{settings.http_port}"
+        self.http = httpx.Client(base_url=base_url, timeout=30, trust_env=False)
+        self._count = 0
+
+    def subscribe(self, account_id: str, plan_type: str = "enterprise") -> dict[str, Any]:
+        """A webhook, and its receipt."""
+        body = json.dumps({
+            "event_type": "entitlement.created", "account_id": account_id,
+            "sku_id": "demo-sku", "plan_type": plan_type,
+        }).encode()  # fmt: skip
+        signature = sign(body, self._secrets.webhook_secrets()[0])
+        answer = self.http.post(
+            "/v1/webhooks/marketplace", content=body,
+            headers={"X-Entitlement-Signature": signature},
+        )  # fmt: skip
+        answer.raise_for_status()
+        receipt: dict[str, Any] = answer.json()
+        return receipt
+
+    def signal(self, account_id: str, kind: str, payload: dict[str, Any]) -> str:
+        """A signal; where its action is to be seen."""
+        self._count += 1
+        body = json.dumps(
+            {"signal_id": f"bench-{self._count}", "type": kind, "payload": payload}
+        ).encode()
+        answer = self.http.post(
+            f"/v1/tenants/{account_id}/signals", content=body,
+            headers={"X-Signature": sign(body, self._secrets.tenant_key(account_id))},
+        )  # fmt: skip
+        answer.raise_for_status()
+        return answer.headers["Location"]
+
+    def read(self, path: str) -> dict[str, Any]:
+        """A read with the token."""
+        token = {"Authorization": f"Bearer {self._secrets.api_token()}"}
+        found: dict[str, Any] = self.http.get(path, headers=token).json()
+        return found
+
+    def ended(self, location: str) -> dict[str, Any]:
+        """The action, once it has ended."""
+        while True:
+            action = self.read(location)
+            if action["ended_at"]:
+                return action
+            time.sleep(0.002)
+
+
+@contextmanager
+def stack() -> Iterator[Driver]:
+    """A stack in a directory of its own; stopped and removed afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="ggen-bench-"))
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(3)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        http, flower, valkey = (each.getsockname()[1] for each in sockets)
+    settings = Settings(state_dir=folder, http_port=http, flower_port=flower, valkey_port=valkey)
+    _ggen(settings, "up", "--detach")
+    try:
+        yield Driver(settings)
+    finally:
+        _ggen(settings, "down")
+        shutil.rmtree(folder)
+
+
+def family(settings: Settings) -> list[psutil.Process]:
+    """The supervisor and everything below it."""
+    pid = int((settings.state_dir / "run" / "supervisord.pid").read_text())
+    supervisor = psutil.Process(pid)
+    return [supervisor, *supervisor.children(recursive=True)]
+
+
+def _ggen(settings: Settings, *arguments: str) -> None:
+    command = [sys.executable, "-m", "cli.main", *arguments]
+    subprocess.run(command, env=environment(settings), check=True, stdout=subprocess.DEVNULL)

@@ -1,0 +1,100 @@
+import hashlib
+import socket
+import threading
+import time
+
+import pytest
+
+from tasks.deadline import Ending, run_within
+
+
+def test_a_call_that_returns_in_time_has_won() -> None:
+    ended = run_within(5, lambda: None)
+
+    assert ended.ending is Ending.RETURNED
+    assert ended.fired_late_s is None
+
+
+def _sleeps() -> None:
+    time.sleep(30)
+
+
+def _loops() -> None:
+    while True:
+        pass
+
+
+def _reads() -> None:
+    left, right = socket.socketpair()
+    with left, right:
+        left.recv(1)
+
+
+@pytest.mark.parametrize("call", [_sleeps, _loops, _reads])
+def test_whatever_a_call_does_in_python_it_is_interrupted_and_never_early(call: object) -> None:
+    ended = run_within(0.05, call)  # type: ignore[arg-type]
+
+    assert ended.ending is Ending.TIMED_OUT
+    assert ended.fired_late_s is not None
+    assert ended.fired_late_s >= 0
+    assert ended.elapsed_s >= 0.05
+
+
+def test_a_call_that_swallows_the_interruption_and_returns_has_timed_out() -> None:
+    def swallows() -> None:
+        try:
+            time.sleep(30)
+        except BaseException:  # noqa: BLE001
+            pass
+
+    assert run_within(0.02, swallows).ending is Ending.TIMED_OUT
+
+
+def test_a_call_that_turns_the_interruption_into_an_error_has_timed_out() -> None:
+    def turns() -> None:
+        try:
+            time.sleep(30)
+        except BaseException as error:
+            raise ValueError from error
+
+    assert run_within(0.02, turns).ending is Ending.TIMED_OUT
+
+
+def test_a_call_in_c_code_ends_when_it_comes_back_and_has_timed_out() -> None:
+    ended = run_within(0.001, lambda: hashlib.pbkdf2_hmac("sha256", b"", b"", 200_000))
+
+    assert ended.ending is Ending.TIMED_OUT
+
+
+def test_an_error_is_handed_back_not_raised() -> None:
+    def fails() -> None:
+        raise LookupError("x")
+
+    ended = run_within(5, fails)
+
+    assert ended.ending is Ending.RAISED
+    assert isinstance(ended.error, LookupError)
+
+
+def test_no_timer_is_left_behind() -> None:
+    run_within(0.05, lambda: None)
+
+    ended = run_within(5, lambda: threading.Event().wait(0.1))
+
+    assert ended.ending is Ending.RETURNED
+
+
+def test_outside_the_main_thread_it_refuses_rather_than_never_fire() -> None:
+    raised: list[BaseException] = []
+
+    def elsewhere() -> None:
+        try:
+            run_within(1, lambda: None)
+        except RuntimeError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+
+    assert "main thread" in str(raised[0])

@@ -1,0 +1,80 @@
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from governor import records
+from governor.records import AccountId, EventId
+
+account = TypeAdapter(AccountId)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "_system", "-x", "a/b", "a.b", "..", "a b", "é", "a\n", "a" * 129, "a\x00"]
+)
+def test_an_account_id_that_is_no_topic_path_or_document_id_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError):
+        account.validate_python(name)
+
+
+@pytest.mark.parametrize("name", ["a", "customer-123", "A_b-9", "a" * 128])
+def test_good_account_ids_pass(name: str) -> None:
+    assert account.validate_python(name) == name
+
+
+@pytest.mark.parametrize("event_id", ["", "é", "a" * 257, "tab\t"])
+def test_event_ids_are_printable_ascii(event_id: str) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(EventId).validate_python(event_id)
+
+
+@given(st.text(max_size=20), st.text(max_size=20), st.text(max_size=20), st.text(max_size=20))
+def test_ids_of_different_parts_never_collide(a: str, b: str, c: str, d: str) -> None:
+    same = records.digest_id("x", a, b) == records.digest_id("x", c, d)
+
+    assert same == ((a, b) == (c, d))
+
+
+def test_generations_of_a_governor_have_names_of_their_own() -> None:
+    assert records.fsm_id("acme", 1) == "governor-acme"
+    assert records.fsm_id("acme", 2) == "governor-acme-g2"
+
+
+def test_text_order_of_timestamps_is_time_order() -> None:
+    early = datetime(2026, 11, 23, 12, 0, 0, 0, UTC)
+    late = (early + timedelta(microseconds=1)).astimezone(timezone(timedelta(hours=-5)))
+
+    assert records.timestamp(early) < records.timestamp(late)
+    assert records.instant(records.timestamp(late)) == late
+
+
+def test_elapsed_time_is_never_negative() -> None:
+    now = datetime(2026, 11, 23, tzinfo=UTC)
+
+    assert records.elapsed_ms(records.timestamp(now), now - timedelta(hours=1)) == 0
+    assert records.elapsed_ms(records.timestamp(now), now + timedelta(milliseconds=7)) == 7
+
+
+def test_everything_has_its_place() -> None:
+    assert records.tenant_path("a") == "tenants/a"
+    assert records.entitlement_path("a", "s") == "tenants/a/entitlements/s"
+    assert records.action_path("a", "x") == "tenants/a/actions/x"
+    assert records.receipt_path("_system", "r") == "tenants/_system/receipts/r"
+    assert records.run_path("r") == "runs/r"
+    assert records.turn_path("a") == "turns/a"
+    assert records.topic_name("a") == "tenants.a.signals"
+    assert records.run_id("e").startswith("run-")
+    assert records.action_id("a", "s").startswith("action-")
+
+
+def test_a_record_evolves_by_a_validated_copy() -> None:
+    claim = records.ProcessClaim(
+        host="h", pid=1, process_started=1.0, claimed_at="2026-11-23T12:00:00.000000Z"
+    )
+
+    assert claim.evolve(pid=2).pid == 2
+    assert claim.document()["pid"] == 1
+    with pytest.raises(ValidationError):
+        claim.evolve(pid="many")
