@@ -1,0 +1,263 @@
+"""What every Documents adapter must do."""
+
+import multiprocessing
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from adapters.sqlite import SqliteDocuments
+from governor.errors import ConflictError, InputError, OutageError
+from ports.documents import MAX_DOCUMENT_BYTES, Create, Delete, Documents, Update, Where
+
+Open = Callable[[], Documents]
+
+
+@pytest.fixture(params=["sqlite"])
+def open_documents(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
+    opened: list[Documents] = []
+
+    def open_one() -> Documents:
+        opened.append(SqliteDocuments(tmp_path / "documents.db", timeout_s=10))
+        return opened[-1]
+
+    yield open_one
+    for documents in opened:
+        documents.close()
+
+
+@pytest.fixture
+def documents(open_documents: Open) -> Documents:
+    return open_documents()
+
+
+def test_what_was_committed_is_read_by_everybody(
+    documents: Documents, open_documents: Open
+) -> None:
+    documents.commit([Create("runs/r", {"text": "é\u0000😀", "n": 1.5, "deep": [{"a": None}]})])
+
+    found = open_documents().get("runs/r")
+
+    assert found is not None
+    assert found.data == {"text": "é\u0000😀", "n": 1.5, "deep": [{"a": None}]}
+
+
+def test_what_is_not_there_is_none(documents: Documents) -> None:
+    assert documents.get("runs/none") is None
+
+
+def test_an_update_needs_the_revision_it_read(documents: Documents) -> None:
+    documents.commit([Create("runs/r", {"n": 0})])
+    read = documents.get("runs/r")
+    assert read
+    documents.commit([Update("runs/r", {"n": 1}, read.revision)])
+
+    with pytest.raises(ConflictError) as refused:
+        documents.commit([Update("runs/r", {"n": 2}, read.revision)])
+
+    assert refused.value.code == "stale-revision"
+    again = documents.get("runs/r")
+    assert again
+    assert again.data == {"n": 1}
+    assert again.created_at == read.created_at
+
+
+def test_a_create_needs_an_empty_place(documents: Documents) -> None:
+    documents.commit([Create("runs/r", {"n": 0})])
+
+    with pytest.raises(ConflictError) as refused:
+        documents.commit([Create("runs/r", {"n": 1})])
+
+    assert refused.value.code == "already-exists"
+
+
+@pytest.mark.parametrize("write", [Update("runs/x", {}, "1"), Delete("runs/x", "1"), Update("runs/x", {}, "not-a-revision")])  # fmt: skip
+def test_what_is_not_there_can_neither_be_updated_nor_deleted(
+    documents: Documents, write: Update | Delete
+) -> None:
+    with pytest.raises(ConflictError):
+        documents.commit([write])
+
+
+def test_a_commit_is_all_or_nothing(documents: Documents) -> None:
+    documents.commit([Create("runs/b", {})])
+
+    with pytest.raises(ConflictError):
+        documents.commit([Create("runs/a", {}), Create("runs/b", {}), Create("runs/c", {})])
+
+    assert documents.get("runs/a") is None
+    assert documents.get("runs/c") is None
+
+
+def test_a_deleted_document_may_be_created_again(documents: Documents) -> None:
+    documents.commit([Create("runs/r", {"n": 0})])
+    read = documents.get("runs/r")
+    assert read
+    documents.commit([Delete("runs/r", read.revision)])
+    documents.commit([Create("runs/r", {"n": 1})])
+
+    assert documents.get("runs/r")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["runs", "runs/a/b", "runs/", "/runs/a", "runs/..", "runs/a b", "runs/é", "runs/" + "a" * 257],
+)
+def test_a_path_that_is_none_is_refused(documents: Documents, path: str) -> None:
+    with pytest.raises(InputError):
+        documents.commit([Create(path, {})])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [{"x": "a" * MAX_DOCUMENT_BYTES}, {"x": float("nan")}, {"x": object()}, {"x": "\ud800"}],
+    ids=["too large", "nan", "no json", "lone surrogate"],
+)
+def test_what_is_no_document_is_refused_and_nothing_written(
+    documents: Documents, data: dict[str, object]
+) -> None:
+    with pytest.raises(InputError):
+        documents.commit([Create("runs/good", {}), Create("runs/bad", data)])
+
+    assert documents.get("runs/good") is None
+
+
+def test_creation_times_never_decrease_in_commit_order(documents: Documents) -> None:
+    for n in range(50):
+        documents.commit([Create(f"runs/r{n:02}", {})])
+
+    times = [d.created_at for d in documents.scan("runs")]
+
+    assert times == sorted(times)
+    assert times[0].tzinfo is not None
+
+
+def test_a_scan_pages_through_a_collection_in_either_direction(documents: Documents) -> None:
+    for n in range(7):
+        documents.commit([Create(f"tenants/a/receipts/r{n}", {"timestamp": f"t{n // 2}"})])
+    documents.commit([Create("tenants/b/receipts/other", {"timestamp": "t0"})])
+
+    for descending in (False, True):
+        seen: list[str] = []
+        after = None
+        while page := documents.scan(
+            "tenants/a/receipts", order_by="timestamp", descending=descending, after=after, limit=2
+        ):
+            seen += [d.path for d in page]
+            after = (page[-1].data["timestamp"], page[-1].path)
+        expected = [f"tenants/a/receipts/r{n}" for n in range(7)]
+        assert seen == (expected[::-1] if descending else expected)
+
+
+def test_a_group_is_scanned_wherever_its_collections_lie(documents: Documents) -> None:
+    documents.commit([
+        Create("tenants/a/actions/1", {"state": "pending"}),
+        Create("tenants/b/actions/2", {"state": "running"}),
+        Create("tenants/b/actions/3", {"state": "complete"}),
+        Create("tenants/b/receipts/4", {"state": "pending"}),
+    ])  # fmt: skip
+
+    found = documents.scan(
+        "actions", group=True, where=[Where("state", "in", ("pending", "running"))]
+    )
+
+    assert [d.path for d in found] == ["tenants/a/actions/1", "tenants/b/actions/2"]
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        (Where("n", "==", 2), ["b"]), (Where("n", "<=", 2), ["a", "b"]),
+        (Where("n", ">=", 2), ["b", "c"]), (Where("absent", "==", 1), []),
+        (Where("n", "in", ()), []),
+    ],
+)  # fmt: skip
+def test_conditions(documents: Documents, where: Where, expected: list[str]) -> None:
+    documents.commit([Create(f"runs/{x}", {"n": n}) for n, x in enumerate("abc", 1)])
+
+    assert [d.path.removeprefix("runs/") for d in documents.scan("runs", where=[where])] == expected
+
+
+def test_a_field_name_is_never_code(documents: Documents) -> None:
+    with pytest.raises(InputError):
+        documents.scan("runs", where=[Where("n') OR 1=1 --", "==", 1)])
+    with pytest.raises(InputError):
+        documents.scan("runs' OR '1'='1")
+
+
+@pytest.mark.parametrize("attempt", range(10))
+def test_of_many_threads_that_create_one_document_exactly_one_wins(
+    open_documents: Open, attempt: int
+) -> None:
+    shared, barrier, won = open_documents(), threading.Barrier(8), []
+
+    def race(n: int) -> None:
+        barrier.wait()
+        try:
+            shared.commit([Create("runs/one", {"by": n})])
+            won.append(n)
+        except ConflictError:
+            pass
+
+    threads = [threading.Thread(target=race, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    found = shared.get("runs/one")
+    assert found
+    assert won == [found.data["by"]]
+
+
+def _increment(path: Path, times: int) -> None:
+    documents = SqliteDocuments(path, timeout_s=30)
+    for _ in range(times):
+        while True:
+            found = documents.get("runs/counter")
+            assert found
+            try:
+                documents.commit(
+                    [Update("runs/counter", {"n": found.data["n"] + 1}, found.revision)]
+                )
+                break
+            except ConflictError:
+                continue
+    documents.close()
+
+
+def test_processes_that_count_together_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "documents.db"
+    documents = SqliteDocuments(path)
+    documents.commit([Create("runs/counter", {"n": 0})])
+    documents.close()
+    context = multiprocessing.get_context("spawn")
+
+    workers = [context.Process(target=_increment, args=(path, 100)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+
+    found = SqliteDocuments(path)
+    counter = found.get("runs/counter")
+    found.close()
+    assert counter
+    assert counter.data == {"n": 400}
+
+
+def test_a_store_that_cannot_be_opened_is_an_outage(tmp_path: Path) -> None:
+    documents = SqliteDocuments(tmp_path / "nowhere" / "documents.db")
+
+    with pytest.raises(OutageError):
+        documents.get("runs/r")
+    with pytest.raises(OutageError):
+        documents.commit([Create("runs/r", {})])
+
+
+def test_a_file_that_is_no_database_is_an_outage(tmp_path: Path) -> None:
+    (tmp_path / "documents.db").write_text("not a database, " * 100)
+
+    with pytest.raises(OutageError):
+        SqliteDocuments(tmp_path / "documents.db").get("runs/r")

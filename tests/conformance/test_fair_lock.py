@@ -1,0 +1,66 @@
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from adapters.fair_lock import FairLock
+from governor.errors import OutageError
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from adapters.fair_lock import FairLock
+with FairLock(Path(sys.argv[1])).held(5):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_waiting_is_bounded_and_the_place_is_given_up(tmp_path: Path) -> None:
+    lock = FairLock(tmp_path / "lock")
+
+    with lock.held(1), pytest.raises(OutageError, match="nothing was written"), lock.held(0.05):
+        pass
+
+    with lock.held(1):  # nobody holds it for the one that gave up
+        pass
+
+
+def test_the_death_of_its_holder_frees_it(tmp_path: Path) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path / "lock")], stdout=subprocess.PIPE
+    )
+    with holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == b"held\n"
+        holder.kill()
+
+    with FairLock(tmp_path / "lock").held(5):
+        pass
+
+
+def test_whoever_waits_gets_it_before_the_last_holder_again(tmp_path: Path) -> None:
+    lock, order, go_on = FairLock(tmp_path / "lock"), [], threading.Event()
+
+    def hog() -> None:
+        while not go_on.is_set():
+            with lock.held(10):
+                order.append("hog")
+                time.sleep(0.001)
+
+    thread = threading.Thread(target=hog)
+    thread.start()
+    try:
+        for _ in range(20):
+            with lock.held(10):
+                order.append("guest")
+    finally:
+        go_on.set()
+        thread.join()
+
+    runs = "".join("h" if o == "hog" else "g" for o in order).split("g")
+    assert order.count("guest") == 20
+    assert max(len(r) for r in runs[1:]) <= 20  # bounded waiting, not hundreds of turns

@@ -1,0 +1,317 @@
+"""What every Memory adapter must do."""
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+import redis
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adapters.valkey import ValkeyMemory, ValkeyNotices
+from governor.errors import OutageError
+from governor.quota import Verdict, decide
+from ports.memory import Memory, Request, Slot, Terms
+from tests.conftest import Valkey
+
+
+@pytest.fixture(params=["valkey"])
+def memory(request: pytest.FixtureRequest, valkey: Valkey) -> Iterator[Memory]:
+    redis.Redis.from_url(valkey.url).flushdb()
+    opened = ValkeyMemory(valkey.url)
+    yield opened
+    opened.close()
+
+
+def _terms(sku_id: str = "crm", concurrent: int = 2, monthly: int = 10) -> Terms:
+    return Terms(sku_id, "starter", "1.0.0", concurrent, monthly, ["seats.changed"])
+
+
+def _ask(memory: Memory, action_id: str, **changes: object) -> Verdict:
+    request = {
+        "account_id": "acme", "action_id": action_id, "signal_type": "seats.changed",
+        "sku_id": None, "signal_sha256": "a" * 64, "month": "2026-11", "queue_timeout_ms": 15_000,
+    }  # fmt: skip
+    return memory.admit(Request(**{**request, **changes})).verdict  # type: ignore[arg-type]
+
+
+def _open(memory: Memory, *terms: Terms) -> None:
+    memory.boot("acme", "stable", terms or [_terms()])
+    memory.create_lease(33)
+
+
+def test_nothing_is_admitted_without_a_lease(memory: Memory) -> None:
+    memory.boot("acme", "stable", [_terms()])
+
+    assert memory.extend_lease(33) is False  # a check may lengthen a lease, never make one
+    assert _ask(memory, "a1") is Verdict.NO_LEASE
+    memory.create_lease(33)
+    assert memory.extend_lease(33) is True
+    assert 30 < memory.lease_left_s() <= 33
+    assert _ask(memory, "a1") is Verdict.ADMITTED
+
+
+def test_a_lease_runs_out_by_itself(memory: Memory) -> None:
+    _open(memory)
+    memory.create_lease(1)
+    while memory.lease_left_s() > 0:
+        time.sleep(0.02)
+
+    assert _ask(memory, "a1") is Verdict.NO_LEASE
+
+
+def test_the_admitted_signal_is_told_its_entitlement(memory: Memory) -> None:
+    _open(memory)
+    request = Request("acme", "a1", "seats.changed", None, "a" * 64, "2026-11", 15_000)
+
+    admission = memory.admit(request)
+
+    assert (admission.sku_id, admission.plan_type, admission.policy_version) == (
+        "crm", "starter", "1.0.0",
+    )  # fmt: skip
+    again = memory.admit(request)
+    assert again.verdict is Verdict.DUPLICATE
+    assert again.sku_id == "crm"
+
+
+def test_a_duplicate_costs_nothing_and_another_content_is_a_conflict(memory: Memory) -> None:
+    _open(memory)
+    _ask(memory, "a1")
+
+    assert _ask(memory, "a1") is Verdict.DUPLICATE
+    assert _ask(memory, "a1", signal_sha256="b" * 64) is Verdict.CONFLICT
+    assert memory.used("acme", "crm", "2026-11") == 1
+    assert memory.in_flight("acme", ["crm"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({"account_id": "stranger"}, Verdict.UNKNOWN_TENANT),
+        ({"signal_type": "other"}, Verdict.NOT_PERMITTED),
+        ({"sku_id": "other"}, Verdict.NOT_PERMITTED),
+    ],
+)
+def test_refusals_take_nothing(memory: Memory, changes: dict[str, str], verdict: Verdict) -> None:
+    _open(memory)
+
+    assert _ask(memory, "a1", **changes) is verdict
+    assert memory.in_flight("acme", ["crm"]) == 0
+    assert memory.used("acme", "crm", "2026-11") == 0
+    assert _ask(memory, "a1") is Verdict.ADMITTED
+
+
+def test_a_type_of_two_entitlements_needs_the_sku_named(memory: Memory) -> None:
+    _open(memory, _terms("crm"), _terms("erp"))
+
+    assert _ask(memory, "a1") is Verdict.AMBIGUOUS
+    assert _ask(memory, "a1", sku_id="erp") is Verdict.ADMITTED
+    assert memory.in_flight("acme", ["erp"]) == 1
+    assert memory.in_flight("acme", ["crm"]) == 0
+
+
+def test_a_draining_governor_and_a_degraded_system_refuse(memory: Memory, valkey: Valkey) -> None:
+    _open(memory)
+    memory.boot("acme", "draining", [_terms()])
+    assert _ask(memory, "a1") is Verdict.DRAINING
+
+    _open(memory)
+    redis.Redis.from_url(valkey.url).set("ggen:mode", "degraded")
+    assert _ask(memory, "a1") is Verdict.DEGRADED
+
+
+def test_a_released_slot_is_free_and_its_quota_stays_spent(memory: Memory) -> None:
+    _open(memory, _terms(concurrent=1))
+    _ask(memory, "a1")
+    assert _ask(memory, "a2") is Verdict.CONCURRENCY
+
+    memory.release(Slot("acme", "crm", "a1"))
+
+    assert _ask(memory, "a2") is Verdict.ADMITTED
+    assert memory.used("acme", "crm", "2026-11") == 2
+
+
+def test_a_refunded_slot_is_as_if_never_asked_for_and_refunded_once(memory: Memory) -> None:
+    _open(memory)
+    _ask(memory, "a1")
+    for _ in range(2):
+        memory.release(Slot("acme", "crm", "a1"), refund_month="2026-11")
+
+    assert memory.used("acme", "crm", "2026-11") == 0
+    assert _ask(memory, "a1") is Verdict.ADMITTED
+
+
+def test_months_are_counted_apart(memory: Memory) -> None:
+    _open(memory, _terms(concurrent=9, monthly=1))
+
+    assert _ask(memory, "a1", month="2026-11") is Verdict.ADMITTED
+    assert _ask(memory, "a2", month="2026-11") is Verdict.QUOTA
+    assert _ask(memory, "a2", month="2026-12") is Verdict.ADMITTED
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 4), st.integers(0, 6), st.lists(st.booleans(), max_size=12))
+def test_the_script_decides_as_the_rules_do(
+    valkey: Valkey, concurrent: int, monthly: int, moves: list[bool]
+) -> None:
+    redis.Redis.from_url(valkey.url).flushdb()
+    memory = ValkeyMemory(valkey.url)
+    _open(memory, _terms(concurrent=concurrent, monthly=monthly))
+    held: list[str] = []
+    used = 0
+    for n, asks in enumerate(moves):
+        if not asks and held:
+            memory.release(Slot("acme", "crm", held.pop()))
+            continue
+        expected = decide(
+            in_flight=len(held), concurrent_limit=concurrent, used=used, monthly_limit=monthly
+        )
+        assert _ask(memory, f"a{n}") is expected
+        if expected is Verdict.ADMITTED:
+            held.append(f"a{n}")
+            used += 1
+    memory.close()
+
+
+def test_a_thousand_at_once_never_exceed_either_limit(memory: Memory, valkey: Valkey) -> None:
+    _open(memory, _terms(concurrent=20, monthly=100))
+    verdicts: Counter[Verdict] = Counter()
+    most = 0
+    lock = threading.Lock()
+
+    def worker(n: int) -> None:
+        nonlocal most
+        own = ValkeyMemory(valkey.url)
+        for i in range(125):
+            verdict = _ask(own, f"a{n}-{i}")
+            with lock:
+                verdicts[verdict] += 1
+            if verdict is Verdict.ADMITTED:
+                in_flight = own.in_flight("acme", ["crm"])
+                with lock:
+                    most = max(most, in_flight)
+                if i % 2:
+                    own.release(Slot("acme", "crm", f"a{n}-{i}"))
+                else:
+                    threading.Timer(0.01, own.release, [Slot("acme", "crm", f"a{n}-{i}")]).run()
+        own.close()
+
+    threads = [threading.Thread(target=worker, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert most <= 20
+    assert verdicts[Verdict.ADMITTED] == 100
+    assert verdicts.total() == 1000
+
+
+def test_slots_past_their_deadline_are_told(memory: Memory) -> None:
+    _open(memory)
+    _ask(memory, "a1", queue_timeout_ms=1)
+    _ask(memory, "a2")
+    while not (overdue := memory.overdue(10)):
+        time.sleep(0.002)
+
+    assert overdue == [Slot("acme", "crm", "a1")]
+    memory.keep(overdue[0], 60_000)
+    assert memory.overdue(10) == []
+
+
+def test_a_slot_that_was_released_cannot_be_kept(memory: Memory) -> None:
+    _open(memory)
+    memory.keep(Slot("acme", "crm", "a1"), -1000)
+
+    assert memory.overdue(10) == []
+
+
+def test_a_forgotten_governor_is_an_unknown_tenant(memory: Memory) -> None:
+    _open(memory)
+    memory.forget("acme")
+
+    assert _ask(memory, "a1") is Verdict.UNKNOWN_TENANT
+
+
+def test_what_was_lost_is_restored_before_anything_is_admitted(memory: Memory) -> None:
+    memory.restore([Slot("acme", "crm", "a1")], {("acme", "crm", "2026-11"): 9})
+    _open(memory, _terms(concurrent=2, monthly=10))
+
+    assert _ask(memory, "a2") is Verdict.ADMITTED
+    assert _ask(memory, "a3") is Verdict.CONCURRENCY
+    memory.release(Slot("acme", "crm", "a1"))
+    assert _ask(memory, "a3") is Verdict.QUOTA
+    assert memory.overdue(10) == []  # a1 was let go; a restored slot is looked at first of all
+
+
+def test_what_is_being_undone_is_known_until_the_slot_is_released(memory: Memory) -> None:
+    memory.set_rolling_back(Slot("acme", "crm", "a1"), True)
+    assert memory.rolling_back("acme") == 1
+    memory.release(Slot("acme", "crm", "a1"))
+    assert memory.rolling_back("acme") == 0
+
+
+def test_a_tick_is_claimed_by_one(memory: Memory) -> None:
+    assert [memory.claim_tick("reap", 10) for _ in range(3)] == [True, False, False]
+
+
+def test_who_worked_lately_is_known(memory: Memory) -> None:
+    memory.beat_alive("actions", 10)
+
+    assert memory.alive(["actions", "pump"]) == {"actions": True, "pump": False}
+
+
+def test_counts_are_frozen_and_told_until_they_are_dropped(memory: Memory) -> None:
+    memory.count("signals_refused:acme", {"quota-exceeded": 2})
+    memory.count("signals_refused:acme", {"quota-exceeded": 1, "draining": 1})
+    first = memory.take_counts("w1")
+    memory.count("webhook_rejected:_system", {"bad-signature": 5})
+
+    assert first == {"w1": {"signals_refused:acme": {"quota-exceeded": 3, "draining": 1}}}
+    assert memory.take_counts("w2") == {
+        "w1": {"signals_refused:acme": {"quota-exceeded": 3, "draining": 1}},
+        "w2": {"webhook_rejected:_system": {"bad-signature": 5}},
+    }
+    memory.drop_counts("w1")
+    memory.drop_counts("w2")
+    assert memory.take_counts("w3") == {}
+
+
+def test_the_end_of_a_run_is_announced(memory: Memory, valkey: Valkey) -> None:
+    async def hear() -> str:
+        ended = ValkeyNotices(valkey.url).ended_runs()
+        waiting = asyncio.ensure_future(anext(ended))
+        while not waiting.done():
+            await asyncio.to_thread(memory.announce, "run-1")
+            await asyncio.sleep(0.01)
+        await ended.aclose()  # type: ignore[attr-defined]
+        return waiting.result()
+
+    assert asyncio.run(hear()) == "run-1"
+
+
+def test_a_server_that_is_not_there_is_an_outage_within_its_bound() -> None:
+    memory = ValkeyMemory("redis://127.0.0.1:1/0")
+
+    with pytest.raises(OutageError):
+        memory.lease_left_s()
+
+
+def test_a_restarted_server_is_found_again_at_once(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    server = Valkey(tmp_path_factory.mktemp("restarted"))
+    server.start()
+    memory = ValkeyMemory(server.url)
+    memory.create_lease(33)
+    server.kill()
+    with pytest.raises(OutageError):
+        memory.lease_left_s()
+    server.start()
+
+    assert memory.lease_left_s() >= 0
+    memory.close()
+    server.kill()

@@ -1,0 +1,100 @@
+"""What every Objects adapter must do."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from adapters.directory import DirectoryObjects
+from governor.errors import ConflictError, InputError, OutageError
+from ports.objects import Objects
+
+
+@pytest.fixture(params=["directory"])
+def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Objects:
+    return DirectoryObjects(tmp_path / "objects")
+
+
+def test_what_was_created_is_read_back(objects: Objects) -> None:
+    assert objects.create("policies/a/1.0.0.json", b"\x00content") is True
+    assert objects.get("policies/a/1.0.0.json") == b"\x00content"
+
+
+def test_equal_content_again_is_found_not_made(objects: Objects) -> None:
+    objects.create("a/b", b"x")
+
+    assert objects.create("a/b", b"x") is False
+
+
+def test_other_content_is_refused_and_the_first_stays(objects: Objects) -> None:
+    objects.create("a/b", b"x")
+
+    with pytest.raises(ConflictError):
+        objects.create("a/b", b"y")
+
+    assert objects.get("a/b") == b"x"
+
+
+def test_what_is_not_there_is_none_and_may_be_deleted(objects: Objects) -> None:
+    assert objects.get("a/none") is None
+    objects.delete("a/none")
+
+
+def test_a_deleted_object_is_gone(objects: Objects) -> None:
+    objects.create("a/b", b"x")
+    objects.delete("a/b")
+
+    assert objects.get("a/b") is None
+    assert objects.create("a/b", b"y") is True
+
+
+def test_names_are_listed_sorted_by_prefix(objects: Objects) -> None:
+    for name in ("spool/b", "spool/a", "spool/deep/c", "other/x"):
+        objects.create(name, b"")
+
+    assert list(objects.names("spool/")) == ["spool/a", "spool/b", "spool/deep/c"]
+    assert list(objects.names("nothing/")) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["", "/a", "a/", "../x", "a/../b", "a b", "a\x00", "é", ".scratch/x"]
+)
+def test_a_name_that_leads_elsewhere_is_refused(objects: Objects, name: str) -> None:
+    with pytest.raises(InputError):
+        objects.create(name, b"x")
+
+
+@pytest.mark.parametrize("attempt", range(10))
+def test_of_many_that_create_one_name_exactly_one_makes_it(objects: Objects, attempt: int) -> None:
+    barrier, made, refused = threading.Barrier(8), [], []
+
+    def race(n: int) -> None:
+        barrier.wait()
+        try:
+            made.append(n) if objects.create("a/one", b"%d" % n) else None
+        except ConflictError:
+            refused.append(n)
+
+    threads = [threading.Thread(target=race, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(made) == 1
+    assert len(refused) == 7
+    assert objects.get("a/one") == b"%d" % made[0]
+
+
+def test_nothing_half_written_is_ever_seen(tmp_path: Path) -> None:
+    objects = DirectoryObjects(tmp_path / "objects")
+    objects.create("a/b", b"x")
+
+    assert list(objects.names("")) == ["a/b"]
+
+
+def test_a_store_that_cannot_be_written_is_an_outage(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(OutageError):
+        DirectoryObjects(tmp_path / "file").create("a/b", b"x")
