@@ -16,6 +16,7 @@ from governor.records import Action
 from ports import Ports
 from ports.documents import Create, Update
 from ports.memory import Slot
+from tasks.celery import PUBLISH_ONCE
 from tasks.emit import land
 from tasks.handlers import ActionContext
 
@@ -28,6 +29,7 @@ def publish(task: Any, action: Action) -> None:
         task.apply_async(
             kwargs={"account_id": action.account_id, "action_id": action.action_id},
             time_limit=rules.hard_limit_ms(action) / 1000,
+            retry_policy=PUBLISH_ONCE,
         )
     except (CeleryUnreachable, BrokerUnreachable, OSError) as error:
         _LOG.warning("action %s waits for the reaper: no broker (%s)", action.action_id, error)

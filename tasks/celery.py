@@ -15,6 +15,9 @@ from adapters.wiring import broker_url
 from config.logs import configure
 from config.settings import load
 
+PUBLISH_ONCE = {"max_retries": 1, "interval_start": 0.05, "interval_step": 0.0}
+"""For messages the reaper repeats anyway: nobody is kept waiting for a broker that is away."""
+
 ACTIONS, RUNBOOKS, LEDGER, HEALTH = "actions", "runbooks", "ledger", "health"
 
 
@@ -59,6 +62,11 @@ def configuration() -> dict[str, Any]:
             for name in (ACTIONS, RUNBOOKS, LEDGER, HEALTH)
         ],
         "task_default_queue": RUNBOOKS,
+        "task_routes": {
+            "execute_action.*": {"queue": ACTIONS}, "recover_action.*": {"queue": ACTIONS},
+            "reap.*": {"queue": HEALTH}, "degrade_to_safe_mode.*": {"queue": HEALTH},
+            "tally.*": {"queue": LEDGER},
+        },
         "enable_utc": True, "timezone": "UTC",
         "beat_max_loop_interval": 1,
         "beat_sync_every": 1,  # a killed beat must not forget when things last fired

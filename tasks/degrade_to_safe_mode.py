@@ -18,7 +18,7 @@ from ports import Ports
 from ports.documents import Create, Document, Update, Where
 from ports.memory import Slot
 from tasks.canary import ALIVE_FOR_S
-from tasks.celery import HEALTH, app
+from tasks.celery import app
 from tasks.deploy_sku import boot_governor
 
 _LOG = logging.getLogger("ggen.health")
@@ -26,7 +26,7 @@ _PROBE_PATH = "health/probe"
 _HOLDS_SLOT = (ActionState.PENDING, ActionState.RUNNING, ActionState.ROLLING_BACK)
 
 
-@app.task(name="degrade_to_safe_mode.check", queue=HEALTH)
+@app.task(name="degrade_to_safe_mode.check")
 def check() -> None:
     """One health check (D11): commit and read back, then lengthen the lease or rebuild."""
     ports, settings = wiring.ports(), load()

@@ -23,6 +23,7 @@ from ports import Ports
 from ports.documents import Create, Delete, Document, Update, Write
 from ports.memory import Terms
 from tasks import policies
+from tasks.emit import land
 from tasks.step import Result, Step
 
 _LIVE = (GovernorState.PROVISIONING, GovernorState.STABLE, GovernorState.DEGRADED)
@@ -96,7 +97,7 @@ def _undo_documents(ports: Ports, run: Run, entry: JournalEntry) -> None:
             _restore(entitlement, entry.result["previous_entitlement"]),
             _restore(tenant, entry.result["previous_tenant"]),
         ]
-        ports.documents.commit([w for w in writes if w is not None])
+        land(ports, [w for w in writes if w is not None])
     boot_governor(ports, run.account_id)
 
 

@@ -82,7 +82,7 @@ def land(ports: Ports, writes: Sequence[Write]) -> None:
     for attempt in tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(OutageError),
         stop=tenacity.stop_after_delay(LANDING_PATIENCE_S),
-        wait=tenacity.wait_exponential_jitter(initial=0.02, max=0.5, jitter=0.05),
+        wait=tenacity.wait_exponential_jitter(multiplier=0.02, max=0.5, jitter=0.05),
         reraise=True,
     ):
         with attempt:

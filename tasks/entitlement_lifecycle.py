@@ -35,7 +35,7 @@ from governor.records import (
 from ports import Ports
 from ports.documents import Create, Update, Write
 from tasks import deploy_sku, policies
-from tasks.celery import RUNBOOKS, app
+from tasks.celery import app
 from tasks.emit import land, receipt
 from tasks.step import OPEN, RUNBOOKS_BY_NAME, Result, Runbook, Step, run_step, start
 
@@ -217,7 +217,7 @@ RUNBOOKS_BY_NAME[NAME] = RUNBOOK
 
 
 def _task(step_name: str) -> None:
-    @app.task(name=step_name, queue=RUNBOOKS)
+    @app.task(name=step_name)
     def carry_out(run_id: str, account_id: str) -> None:  # for Flower's search
         run_step(wiring.ports(), RUNBOOK, step_name, run_id)
 

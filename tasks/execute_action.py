@@ -15,7 +15,7 @@ from governor.records import Action, elapsed_ms, timestamp
 from ports import Ports
 from ports.documents import Document, Update
 from tasks import actions, recover_action
-from tasks.celery import ACTIONS, app
+from tasks.celery import app
 from tasks.deadline import Ended, Ending, run_within
 from tasks.emit import land, receipt
 from tasks.handlers import registered
@@ -23,10 +23,14 @@ from tasks.handlers import registered
 _LOG = logging.getLogger("ggen.actions")
 
 
-@app.task(name="execute_action.run", queue=ACTIONS)
+@app.task(name="execute_action.run")
 def execute(account_id: str, action_id: str) -> None:
     """Carry out one action, at most once (D18)."""
-    ports = wiring.ports()
+    carry_out(wiring.ports(), account_id, action_id)
+
+
+def carry_out(ports: Ports, account_id: str, action_id: str) -> None:
+    """Claim, run and end one action; does nothing when it is not pending any more."""
     # (1) Whoever finds it started changes nothing: the reaper ends what its claimer cannot.
     found = ports.documents.get(records.action_path(account_id, action_id))
     if found is None or found.data["state"] != ActionState.PENDING:

@@ -21,7 +21,7 @@ from ports import Ports
 from ports.documents import Document, Where
 from ports.memory import Slot
 from tasks import actions, recover_action
-from tasks.celery import HEALTH, app
+from tasks.celery import app
 from tasks.execute_action import execute, expire
 from tasks.step import OPEN, RUNBOOKS_BY_NAME, start
 
@@ -34,12 +34,16 @@ _FIRST_REPUBLISH_S, _REPUBLISH_EVERY_S = 2.0, 5.0
 _RUN_STALE_S, _RUN_RESTART_EVERY_S = 2.0, 3.0
 
 
-@app.task(name="reap.sweep", queue=HEALTH)
+@app.task(name="reap.sweep")
 def sweep() -> None:
-    """One look at everything under way."""
+    """One look at everything under way, by one reaper at a time."""
     ports = wiring.ports()
-    if not ports.memory.claim_tick("reap", 0.8):
-        return
+    if ports.memory.claim_tick("reap", 0.8):
+        look(ports)
+
+
+def look(ports: Ports) -> None:
+    """End what is past its time, take up what was dropped."""
     for document in ports.documents.scan(
         "actions", group=True, where=[Where("state", "in", _UNDER_WAY)], limit=_BATCH
     ):

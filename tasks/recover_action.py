@@ -22,7 +22,7 @@ from governor.records import Action, instant, timestamp
 from ports import Ports
 from ports.documents import Create, Update
 from tasks import actions
-from tasks.celery import ACTIONS, app
+from tasks.celery import app
 from tasks.deadline import Ended, Ending, run_within
 from tasks.emit import alert, land, receipt
 from tasks.handlers import registered
@@ -65,10 +65,14 @@ def recover(ports: Ports, action: Action, failure: Failure, *, undo_here: bool =
         actions.publish(roll_back, ended)
 
 
-@app.task(name="recover_action.roll_back", queue=ACTIONS)
+@app.task(name="recover_action.roll_back")
 def roll_back(account_id: str, action_id: str) -> None:
     """Undo an action whose own child cannot any more, or whose rollback failed before."""
-    ports = wiring.ports()
+    take_over(wiring.ports(), account_id, action_id)
+
+
+def take_over(ports: Ports, account_id: str, action_id: str) -> None:
+    """Claim a rollback that is due and carry it out; does nothing when it is not."""
     found = ports.documents.get(records.action_path(account_id, action_id))
     if found is None:
         return

@@ -38,7 +38,7 @@ from governor.fsm import RUN, RunState, advance
 from governor.records import JournalEntry, Run, elapsed_ms, instant
 from ports import Ports
 from ports.documents import Create, Delete, Document, Update, Where, Write
-from tasks.celery import RUNBOOKS, app
+from tasks.celery import PUBLISH_ONCE, RUNBOOKS, app
 from tasks.emit import land
 
 _LOG = logging.getLogger("ggen.runs")
@@ -103,7 +103,7 @@ def start(run: Run, runbook: Runbook) -> None:
     kwargs = {"run_id": run.run_id, "account_id": run.account_id}
     links = [app.signature(name, kwargs=kwargs, immutable=True, queue=RUNBOOKS) for name in left]
     try:
-        chain(*links).apply_async()
+        chain(*links).apply_async(retry_policy=PUBLISH_ONCE)
     except (CeleryUnreachable, BrokerUnreachable, OSError) as error:
         _LOG.warning("run %s waits for the reaper: no broker (%s)", run.run_id, error)
 

@@ -4,7 +4,7 @@ from adapters import wiring
 from governor.errors import ConflictError
 from governor.records import SYSTEM_ACCOUNT, timestamp
 from ports import Ports
-from tasks.celery import LEDGER, app
+from tasks.celery import app
 from tasks.emit import land, receipt
 
 
@@ -13,7 +13,7 @@ def ledger_of(operation: str, account_id: str = SYSTEM_ACCOUNT) -> str:
     return f"{operation}:{account_id}"
 
 
-@app.task(name="tally.receipt", queue=LEDGER)
+@app.task(name="tally.receipt")
 def tally() -> None:
     """Freeze the counts of the last window and commit a receipt for each ledger they touch."""
     ports = wiring.ports()

@@ -26,6 +26,7 @@ class Valkey:
     def __init__(self, folder: Path) -> None:
         self.port = free_ports(1)[0]
         self.url = f"redis://127.0.0.1:{self.port}/1"
+        self.broker_url = f"redis://127.0.0.1:{self.port}/0"
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -44,7 +44,7 @@ def test_a_call_that_swallows_the_interruption_and_returns_has_timed_out() -> No
     def swallows() -> None:
         try:
             time.sleep(30)
-        except BaseException:  # noqa: BLE001
+        except BaseException:
             pass
 
     assert run_within(0.02, swallows).ending is Ending.TIMED_OUT

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 
 from config import settings
@@ -54,6 +56,6 @@ def test_every_setting_says_what_it_is() -> None:
     import inspect
 
     body = ast.parse(inspect.getsource(settings.Settings)).body[0].body  # type: ignore[attr-defined]
-    for field, after in zip(body, body[1:], strict=False):
+    for field, after in itertools.pairwise(body):
         if isinstance(field, ast.AnnAssign):
             assert isinstance(after, ast.Expr), f"{field.target.id} has no word"  # type: ignore[union-attr]
