@@ -24,6 +24,7 @@ save ""
 maxmemory-policy noeviction
 requirepass {password}
 daemonize no
+set-proc-title no
 loglevel warning
 logfile ""
 """

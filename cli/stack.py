@@ -37,7 +37,9 @@ def only_one(settings: Settings) -> Iterator[None]:
     """
     run = settings.state_dir / "run"
     try:
-        run.mkdir(parents=True, exist_ok=True, mode=0o700)
+        settings.state_dir.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (settings.state_dir, run):
+            folder.mkdir(exist_ok=True, mode=0o700)
         lock = os.open(run / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise OutageError(

@@ -125,7 +125,7 @@ def run_step(ports: Ports, runbook: Runbook, step_name: str, run_id: str) -> Non
         compensate(ports, runbook, run_id)
     if run.state not in (RunState.PENDING, RunState.RUNNING) or _is_done(run, step_name):
         return
-    if not _may_act(ports, run, step_name):
+    if not _is_next(runbook, run, step_name) or not _may_act(ports, run, step_name):
         return
     try:
         _check(ports, runbook, run)
@@ -270,6 +270,12 @@ def _journal(run: Run, step_name: str, entry: JournalEntry) -> Run:
 def _is_done(run: Run, step_name: str) -> bool:
     entry = run.journal.get(step_name)
     return entry is not None and entry.state == "done"
+
+
+def _is_next(runbook: Runbook, run: Run, step_name: str) -> bool:
+    """Whether every step before this one is done: a chain goes on even where a step gave way."""
+    names = [s.name for s in runbook.steps]
+    return all(_is_done(run, name) for name in names[: names.index(step_name)])
 
 
 def _load(ports: Ports, run_id: str) -> tuple[Document, Run]:

@@ -167,6 +167,8 @@ def test_runs_of_one_account_take_turns(ports: Ports) -> None:
 
     step.run_step(ports, RUNBOOK, RUNBOOK.steps[0].name, second.run_id)
     assert _run(ports, second.run_id).state is RunState.PENDING  # it waits
+    step.run_step(ports, RUNBOOK, RUNBOOK.steps[1].name, second.run_id)  # its chain goes on
+    assert _run(ports, second.run_id).journal == {}
 
     assert _play(ports, first.run_id).state is RunState.COMPLETE
     assert _play(ports, second.run_id).state is RunState.COMPLETE

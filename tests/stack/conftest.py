@@ -1,0 +1,124 @@
+"""One whole running stack for the session, started and driven as a user would."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from adapters.secret_files import SecretFiles
+from ingress.signature import sign
+from tests.conftest import free_ports
+
+GGEN = [sys.executable, "-m", "cli.main"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "/tests/stack/" in str(item.path):
+            item.add_marker(pytest.mark.stack)
+
+
+@dataclass
+class Stack:
+    """A state directory, its ports, and the ways in."""
+
+    state: Path
+    http_port: int
+    flower_port: int
+    valkey_port: int
+    more: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("GGEN_")}
+        return {
+            **inherited,
+            "GGEN_STATE_DIR": str(self.state),
+            "GGEN_HTTP_PORT": str(self.http_port),
+            "GGEN_FLOWER_PORT": str(self.flower_port),
+            "GGEN_VALKEY_PORT": str(self.valkey_port),
+            **self.more,
+        }
+
+    @property
+    def secrets(self) -> SecretFiles:
+        return SecretFiles(self.state / "secrets")
+
+    def ggen(self, *arguments: str, timeout: float = 90) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [*GGEN, *arguments], env=self.environment, capture_output=True, text=True,
+            timeout=timeout, check=False,
+        )  # fmt: skip
+
+    def http(self) -> httpx.Client:
+        return httpx.Client(
+            base_url=f"http://127.0.0.1:{self.http_port}", timeout=20, trust_env=False
+        )
+
+    def webhook(
+        self, event: dict[str, Any] | bytes, *, secret: str | None = None, **headers: str
+    ) -> httpx.Response:
+        body = event if isinstance(event, bytes) else json.dumps(event).encode()
+        signature = sign(body, secret or self.secrets.webhook_secrets()[0])
+        with self.http() as http:
+            return http.post(
+                "/v1/webhooks/marketplace", content=body,
+                headers={"X-Entitlement-Signature": signature, **headers},
+            )  # fmt: skip
+
+    def subscribe(self, account_id: str, plan_type: str = "professional") -> dict[str, Any]:
+        answer = self.webhook(created(account_id, plan_type=plan_type))
+        assert answer.status_code == 200, answer.text
+        receipt: dict[str, Any] = answer.json()
+        return receipt
+
+    def signal(self, account_id: str, signal: dict[str, Any] | bytes) -> httpx.Response:
+        body = signal if isinstance(signal, bytes) else json.dumps(signal).encode()
+        key = (self.state / "secrets" / "tenants" / f"{account_id}.key").read_text().strip()
+        with self.http() as http:
+            return http.post(
+                f"/v1/tenants/{account_id}/signals", content=body,
+                headers={"X-Signature": sign(body, key)},
+            )  # fmt: skip
+
+    def read(self, path: str, **query: Any) -> Any:
+        token = (self.state / "secrets" / "api.token").read_text().strip()
+        with self.http() as http:
+            answer = http.get(path, params=query, headers={"Authorization": f"Bearer {token}"})
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def receipts(self, account_id: str, **query: Any) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = self.read(f"/v1/tenants/{account_id}/receipts", **query)[
+            "items"
+        ]
+        return items
+
+
+def created(account_id: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "event_type": "entitlement.created", "event_id": f"event-of-{account_id}",
+        "account_id": account_id, "sku_id": "demo-sku", "plan_type": "professional", **changes,
+    }  # fmt: skip
+
+
+def new_stack(folder: Path, **more: str) -> Stack:
+    http, flower, valkey = free_ports(3)
+    return Stack(folder / "state", http, flower, valkey, more)
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    running = new_stack(tmp_path_factory.mktemp("stack"), GGEN_TALLY_INTERVAL_S="2")
+    started = running.ggen("up", "--detach")
+    assert started.returncode == 0, started.stderr
+    yield running
+    stopped = running.ggen("down")
+    assert stopped.returncode == 0, stopped.stderr
