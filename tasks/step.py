@@ -146,6 +146,8 @@ def fail(ports: Ports, runbook: Runbook, run_id: str, step_name: str, error: Exc
     if not isinstance(error, GovernorError):
         _LOG.error("run %s failed in %s", run_id, step_name, exc_info=error)
     found, run = _load(ports, run_id)
+    if run.state not in (RunState.PENDING, RunState.RUNNING):
+        return
     failed = run.evolve(
         state=advance(RUN, run.state, "fail"),
         error_code=error_code(error),
@@ -153,14 +155,29 @@ def fail(ports: Ports, runbook: Runbook, run_id: str, step_name: str, error: Exc
         failed_step=step_name,
         retryable=not isinstance(error, (InputError, DeniedError)),
     )
-    land(ports, [Update(found.path, failed.document(), found.revision)])
+    try:
+        land(ports, [Update(found.path, failed.document(), found.revision)])
+    except ConflictError:
+        return  # another process moved it, and goes on from there
     compensate(ports, runbook, run_id)
 
 
 def compensate(ports: Ports, runbook: Runbook, run_id: str) -> None:
-    """Undo a failed run's steps in reverse and end it; safe to repeat from any point."""
+    """Undo a failed run's steps in reverse and end it; safe to repeat from any point.
+
+    Of two processes at it, the second gives way as soon as it meets the first one's journal.
+    """
+    try:
+        _undo_steps(ports, runbook, run_id)
+    except ConflictError as error:
+        _LOG.info("run %s is undone elsewhere (%s)", run_id, error)
+
+
+def _undo_steps(ports: Ports, runbook: Runbook, run_id: str) -> None:
     for step in reversed(runbook.steps):
         found, run = _load(ports, run_id)
+        if run.state is not RunState.COMPENSATING:
+            return
         entry = run.journal.get(step.name)
         if entry is None or entry.state == "undone":
             continue
@@ -168,6 +185,8 @@ def compensate(ports: Ports, runbook: Runbook, run_id: str) -> None:
         undone = _journal(run, step.name, entry.evolve(state="undone"))
         land(ports, [Update(found.path, undone.document(), found.revision)])
     found, run = _load(ports, run_id)
+    if run.state is not RunState.COMPENSATING:
+        return
     proof = runbook.refused(ports, run, run.failed_step or runbook.steps[0].name)
     ended = run.evolve(
         state=advance(RUN, run.state, "undone_for_now" if run.retryable else "undone_for_good"),
