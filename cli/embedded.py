@@ -81,8 +81,7 @@ def commands(settings: Settings) -> dict[str, list[str]]:
                     "-n", "actions@%h"],
         "runbooks": [*worker, "-Q", "runbooks,ledger", "-c", str(settings.runbooks_concurrency),
                      "-n", "runbooks@%h"],
-        "beat": [*celery, "beat", "-l", "INFO",
-                 "-s", str(run / "beat-schedule"), "--pidfile="],
+        "beat": [*celery, "beat", "-l", "INFO", "--pidfile="],
         "pump": [*python, "adapters.pump"],
         "flower": [*celery, "flower", f"--conf={run / 'flowerconfig.py'}"],
     }  # fmt: skip

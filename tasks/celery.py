@@ -4,6 +4,7 @@ Celery carries work and decides nothing: outcomes are documents and receipts. Th
 setting stands beside it; the measurements are in ``docs/decisions/0002-celery-carries.md``.
 """
 
+import gc
 from typing import Any
 
 from celery import Celery
@@ -69,7 +70,7 @@ def configuration() -> dict[str, Any]:
         },
         "enable_utc": True, "timezone": "UTC",
         "beat_max_loop_interval": 1,
-        "beat_sync_every": 1,  # a killed beat must not forget when things last fired
+        "beat_scheduler": "celery.beat.Scheduler",  # every tick is claimed: no state file needed
         "beat_schedule": beat_schedule.entries(
             health_interval_s=settings.health_interval_s,
             tally_interval_s=settings.tally_interval_s,
@@ -104,6 +105,8 @@ def _load_handlers(**_: object) -> None:
     from tasks.handlers import registered
 
     registered()
+    gc.collect()
+    gc.freeze()  # a collection in a child would otherwise copy the pages they share
 
 
 @worker_ready.connect
