@@ -133,14 +133,21 @@ class SqliteDocuments:
         connection = sqlite3.connect(
             self._path, timeout=self._timeout_s, isolation_level=None, check_same_thread=False
         )
+        try:
+            self._set_up(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._local.held = (os.getpid(), connection)
+        self._opened.append(self._local.held)
+        return connection
+
+    def _set_up(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         if not connection.execute("PRAGMA table_info(documents)").fetchall():
             with self._lock.held(self._timeout_s):
                 connection.executescript(_SCHEMA)
-        self._local.held = (os.getpid(), connection)
-        self._opened.append(self._local.held)
-        return connection
 
 
 def _commit(connection: sqlite3.Connection, encoded: Sequence[tuple[Write, str]]) -> None:

@@ -1,4 +1,6 @@
 import itertools
+import os
+from collections.abc import Iterator
 
 import pytest
 
@@ -7,7 +9,11 @@ from governor.errors import InputError
 
 
 @pytest.fixture(autouse=True)
-def _forget() -> None:
+def _from_nothing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in [n for n in os.environ if n.startswith("GGEN_")]:
+        monkeypatch.delenv(name)
+    settings.load.cache_clear()
+    yield
     settings.load.cache_clear()
 
 
