@@ -121,7 +121,8 @@ class _Teller:
         for title, told in played:
             took = "" if told.measured_ms is None else f"{told.measured_ms:.1f} ms"
             is_met = told.sli_ms is None or (told.measured_ms or 0) <= told.sli_ms
-            table.add_row(title, told.outcome, took, told.sli, "met" if is_met else "missed")
+            verdict = ("met" if is_met else "missed") if told.sli else ""
+            table.add_row(title, told.outcome, took, told.sli, verdict)
         self._console.print(table)
         elapsed_s = time.monotonic() - self._started
         if faults:

@@ -136,9 +136,10 @@ def stop(settings: Settings) -> bool:
     was_running = supervisor is not None
     if pid and _is_ours(pid, "up"):
         was_running = True
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
-        _await_gone([psutil.Process(pid)] if psutil.pid_exists(pid) else [], STOP_WITHIN_S + 2)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            monitor = psutil.Process(pid)
+            monitor.terminate()
+            _await_gone([monitor], STOP_WITHIN_S + 2)
     if (supervisor := _supervisor(settings)) is not None:
         _stop(settings, supervisor.pid)
     return end_leftovers(settings) > 0 or was_running

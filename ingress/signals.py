@@ -47,7 +47,7 @@ async def from_tenant(
         asked = _signal(account_id, parse(SignalBody, body))
         action_id = await run_in_threadpool(submit, here.ports, asked)
     except GovernorError as error:
-        _count(here, account_id, error)
+        await _count(here, account_id, error)
         raise
     metrics.SIGNALS.labels("accepted").inc()
     # The answer of the admission, the same for ever; the action's present state is at Location.
@@ -68,7 +68,7 @@ async def from_topic(request: Request, here: Here) -> Response:
         await run_in_threadpool(submit, here.ports, asked)
     except GovernorError as error:
         if not _is_hopeless(error):
-            _count(here, account_id, error)
+            await _count(here, account_id, error)
             raise
         await run_in_threadpool(_dead_letter, here.ports, envelope, error)
         return Response(status_code=200)
@@ -100,7 +100,7 @@ def _dead_letter(ports: Ports, envelope: PushEnvelope, error: GovernorError) -> 
     metrics.SIGNALS.labels("dead-lettered").inc()
 
 
-def _count(here: State, account_id: str, error: GovernorError) -> None:
+async def _count(here: State, account_id: str, error: GovernorError) -> None:
     metrics.SIGNALS.labels(error.code).inc()
     ledger = SYSTEM_ACCOUNT if error.code in _FOREIGN else account_id
-    here.refusals.add(ledger_of("signals_refused", ledger), error.code)
+    await here.refusals.add(ledger_of("signals_refused", ledger), error.code)

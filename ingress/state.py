@@ -50,35 +50,32 @@ class Waiters:
 
 
 class Refusals:
-    """Refusals counted here first, and handed to Memory as soon as it takes them (D7)."""
+    """Refusals, counted in Memory before they are answered; kept here while it is away (D7)."""
 
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
-        self._counts: dict[str, Counter[str]] = defaultdict(Counter)
-        self._wanted = asyncio.Event()
+        self._kept: dict[str, Counter[str]] = defaultdict(Counter)
 
-    def add(self, ledger: str, reason: str) -> None:
+    async def add(self, ledger: str, reason: str) -> None:
         """Count one refusal."""
-        self._counts[ledger][reason] += 1
-        self._wanted.set()
+        await self._count(ledger, Counter({reason: 1}))
 
     async def hand_over(self) -> None:
-        """Move what was counted to Memory, for ever."""
+        """Move what was kept to Memory once it is back, for ever."""
         while True:
-            await self._wanted.wait()
-            self._wanted.clear()
+            await asyncio.sleep(1)
             await self.flush()
-            await asyncio.sleep(0.2)
 
     async def flush(self) -> None:
-        """Move what was counted until now; what Memory does not take is kept."""
-        for ledger in list(self._counts):
-            reasons = self._counts.pop(ledger)
-            try:
-                await run_in_threadpool(self._ports.memory.count, ledger, reasons)
-            except OutageError:
-                self._counts[ledger] += reasons
-                self._wanted.set()
+        """Try to move what was kept."""
+        for ledger in list(self._kept):
+            await self._count(ledger, self._kept.pop(ledger))
+
+    async def _count(self, ledger: str, reasons: Counter[str]) -> None:
+        try:
+            await run_in_threadpool(self._ports.memory.count, ledger, reasons)
+        except OutageError:
+            self._kept[ledger] += reasons
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ async def marketplace(
                 run = await run_in_threadpool(_load, here.ports, run_id)
         return await run_in_threadpool(_answer, here.ports, run)
     except GovernorError as error:
-        _count(here, error)
+        await _count(here, error)
         raise
 
 
@@ -91,7 +91,7 @@ def _answer(ports: Ports, run: Run) -> Response:
     )
 
 
-def _count(here: State, error: GovernorError) -> None:
+async def _count(here: State, error: GovernorError) -> None:
     metrics.WEBHOOKS.labels("rejected").inc()
     if status_of(error) < 500:
-        here.refusals.add(ledger_of("webhook_rejected"), error.code)
+        await here.refusals.add(ledger_of("webhook_rejected"), error.code)

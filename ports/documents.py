@@ -1,6 +1,6 @@
 """Documents: where truth lies. Three methods are all that SQLite and Firestore need to share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol
@@ -62,6 +62,14 @@ class Where:
     field: str
     op: Literal["==", "in", "<=", ">="]
     value: str | int | Sequence[str]
+
+
+def every(documents: "Documents", group: str, *where: Where) -> Iterator[Document]:
+    """Every document of a collection group that fulfils ``where``, page by page, by path."""
+    after = None
+    while page := documents.scan(group, group=True, where=where, after=after, limit=500):
+        yield from page
+        after = ("", page[-1].path)
 
 
 class Documents(Protocol):

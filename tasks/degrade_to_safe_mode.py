@@ -11,11 +11,11 @@ from collections import Counter
 from adapters import wiring
 from config.settings import load
 from governor import quota
-from governor.errors import ConflictError
+from governor.errors import ConflictError, OutageError
 from governor.fsm import ActionState
 from governor.records import Action, timestamp
 from ports import Ports
-from ports.documents import Create, Document, Update, Where
+from ports.documents import Create, Update, Where, every
 from ports.memory import Slot
 from tasks.canary import ALIVE_FOR_S
 from tasks.celery import app
@@ -52,32 +52,25 @@ def probe(ports: Ports) -> None:
         ])  # fmt: skip
     except ConflictError:
         return  # another check wrote between our two calls, so the store works
-    ports.documents.get(_PROBE_PATH)
+    back = ports.documents.get(_PROBE_PATH)
+    if back is None or back.data["checked_at"] < nonce["checked_at"]:
+        raise OutageError("documents-forgetful", "the store does not give back what it took", 5)
 
 
 def rebuild_memory(ports: Ports) -> None:
     """Bring Memory back from Documents: governors, slots in flight, this month's use."""
     month = quota.month_of(ports.clock.now())
     used: Counter[tuple[str, str, str]] = Counter()
-    for document in _pages(ports, "actions", Where("month", "==", month)):
+    for document in every(ports.documents, "actions", Where("month", "==", month)):
         used[document.data["account_id"], document.data["sku_id"], month] += 1
     slots = [
         Slot(action.account_id, action.sku_id, action.action_id)
-        for document in _pages(ports, "actions", Where("state", "in", _HOLDS_SLOT))
+        for document in every(ports.documents, "actions", Where("state", "in", _HOLDS_SLOT))
         for action in [Action.model_validate(document.data)]
     ]
     ports.memory.restore(slots, used)
     governors = 0
-    for document in _pages(ports, "tenants"):
+    for document in every(ports.documents, "tenants"):
         boot_governor(ports, document.data["account_id"])
         governors += 1
     _LOG.info("memory rebuilt: %d governors, %d slots in flight", governors, len(slots))
-
-
-def _pages(ports: Ports, group: str, *where: Where) -> list[Document]:
-    documents: list[Document] = []
-    after = None
-    while page := ports.documents.scan(group, group=True, where=where, after=after, limit=1000):
-        documents += page
-        after = ("", page[-1].path)
-    return documents

@@ -18,7 +18,7 @@ from governor.fsm import ActionState, RunState
 from governor.quota import month_of
 from governor.records import Action, Run, elapsed_ms, instant
 from ports import Ports
-from ports.documents import Document, Where
+from ports.documents import Document, Where, every
 from ports.memory import Slot
 from tasks import actions, recover_action
 from tasks.celery import app
@@ -44,15 +44,13 @@ def sweep() -> None:
 
 def look(ports: Ports) -> None:
     """End what is past its time, take up what was dropped."""
-    for document in ports.documents.scan(
-        "actions", group=True, where=[Where("state", "in", _UNDER_WAY)], limit=_BATCH
-    ):
+    for document in every(ports.documents, "actions", Where("state", "in", _UNDER_WAY)):
         with _apart(document.path):
             _look_at_action(ports, document, Action.model_validate(document.data))
     for slot in ports.memory.overdue(_BATCH):
         with _apart(slot.action_id):
             _look_at_slot(ports, slot)
-    for document in ports.documents.scan("runs", where=[Where("state", "in", OPEN)], limit=_BATCH):
+    for document in every(ports.documents, "runs", Where("state", "in", OPEN)):
         with _apart(document.path):
             _look_at_run(ports, Run.model_validate(document.data))
 

@@ -253,12 +253,13 @@ def _end(ports: Ports, run: Run, writes: Sequence[Write]) -> None:
     except OutageError:
         pass  # who waits looks by himself as well
     for waiting in ports.documents.scan(
-        "runs", where=[Where("state", "==", RunState.PENDING)], limit=100
+        "runs",
+        where=[Where("state", "==", RunState.PENDING), Where("account_id", "==", run.account_id)],
+        order_by="started_at",
+        limit=1,
     ):
-        if waiting.data["account_id"] == run.account_id:
-            upcoming = Run.model_validate(waiting.data)
-            start(upcoming, RUNBOOKS_BY_NAME[upcoming.runbook])
-            return
+        upcoming = Run.model_validate(waiting.data)
+        start(upcoming, RUNBOOKS_BY_NAME[upcoming.runbook])
 
 
 def _planned(ports: Ports, run: Run, step: Step) -> dict[str, bool]:

@@ -1,10 +1,15 @@
 """Reads, health, metrics, and what the OpenAPI document promises."""
 
+import json
+from urllib.parse import quote
+
 import httpx
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, settings
+import schemathesis.core
+from hypothesis import HealthCheck, given, settings
 
+from ingress.signature import sign
 from tests.stack.conftest import Stack
 
 
@@ -105,26 +110,42 @@ def test_no_input_the_document_allows_or_forbids_makes_it_fail(stack: Stack) -> 
     url = f"http://127.0.0.1:{stack.http_port}"
     document = httpx.get(f"{url}/openapi.json", trust_env=False).json()
     schema = schemathesis.openapi.from_dict(document)
-    schema.config.update(base_url=url)
-    token = {"Authorization": f"Bearer {stack.secrets.api_token()}"}
-    worst: list[tuple[int, str]] = []
+    failed: list[str] = []
+    calls = 0
 
     for result in schema.get_all_operations():
         operation = result.ok()
 
         @settings(
-            max_examples=25, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+            max_examples=30, deadline=None, database=None, suppress_health_check=list(HealthCheck)
         )
-        @(
-            schemathesis.hypothesis.given(operation.as_strategy())
-            if hasattr(schemathesis, "hypothesis")
-            else __import__("hypothesis").given(operation.as_strategy())
-        )
+        @given(operation.as_strategy())
         def fuzz(case: schemathesis.Case) -> None:
-            answer = case.call(headers=token)
+            nonlocal calls
+            calls += 1
+            answer = _send(stack, url, case)
             if answer.status_code == 500:
-                worst.append((answer.status_code, case.formatted_path))
+                failed.append(f"{case.method} {case.formatted_path} {case.body!r}")
 
         fuzz()
 
-    assert worst == []
+    assert calls > 100
+    assert failed == []
+
+
+def _send(stack: Stack, url: str, case: schemathesis.Case) -> httpx.Response:
+    """A generated call, signed and authorised, so that it gets past the door."""
+    body = (
+        b"" if isinstance(case.body, schemathesis.core.NotSet) else json.dumps(case.body).encode()
+    )
+    account = (case.path_parameters or {}).get("account_id", "")
+    headers = {
+        "Authorization": f"Bearer {stack.secrets.push_token() if 'pubsub' in case.path else stack.secrets.api_token()}",
+        "X-Entitlement-Signature": sign(body, stack.secrets.webhook_secrets()[0]),
+        "X-Signature": sign(body, stack.secrets.tenant_key(str(account))),
+    }
+    target = url + quote(case.formatted_path, safe="/%")
+    with httpx.Client(trust_env=False, timeout=20) as http:
+        return http.request(
+            case.method, target, params=dict(case.query or {}), content=body, headers=headers
+        )
