@@ -36,6 +36,8 @@ if found > 1 then return {'ambiguous'} end
 local plan, version, concurrent, monthly = terms(sku)
 local inflight = 'ggen:inflight:' .. account .. '/' .. sku
 local used = 'ggen:used:' .. account .. '/' .. sku .. '/' .. month
+-- Restored after a loss: the slot is there, only its answer was forgotten.
+if redis.call('SISMEMBER', inflight, action) == 1 then return {'duplicate', sku, plan, version} end
 if redis.call('SCARD', inflight) >= concurrent then return {'concurrency-exceeded', sku} end
 if tonumber(redis.call('GET', used) or '0') >= monthly then return {'quota-exceeded', sku} end
 

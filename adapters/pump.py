@@ -44,12 +44,14 @@ class Pump:
         self._under_way: set[tuple[str, bytes]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._unacknowledged: set[str] = set()
+        self._polled_at = float("-inf")
 
     async def deliver_new(self) -> None:
         """Read what nobody has read yet, for ever."""
         while True:
             accounts = [a.decode() for a in await self._redis.smembers(TOPICS)]
             if not accounts:
+                self._polled_at = time.monotonic()
                 await asyncio.sleep(_BLOCK_MS / 1000)
                 continue
             by_key = {stream_key(a).encode(): a for a in accounts}
@@ -58,8 +60,9 @@ class Pump:
                     GROUP, _CONSUMER, dict.fromkeys(by_key, ">"), count=16, block=_BLOCK_MS
                 )
             except redis.ResponseError as error:
-                _LOG.info("a topic was deleted while it was read: %s", error)
+                await self._forget_ghosts(accounts, error)
                 continue
+            self._polled_at = time.monotonic()
             for key, messages in _pairs(read):
                 for message_id, fields in messages:
                     await self._start(by_key[key], message_id, fields)
@@ -81,22 +84,38 @@ class Pump:
         """Tell Memory that the pump polls, for ever."""
         memory = wiring.ports().memory
         while True:
-            with contextlib.suppress(OutageError):
-                await asyncio.to_thread(memory.beat_alive, "pump", _ALIVE_FOR_S)
-            await asyncio.sleep(_ALIVE_EVERY_S)
+            if time.monotonic() - self._polled_at < _ALIVE_EVERY_S:
+                with contextlib.suppress(OutageError):
+                    await asyncio.to_thread(memory.beat_alive, "pump", _ALIVE_FOR_S)
+                await asyncio.sleep(_ALIVE_EVERY_S)
+            else:
+                await asyncio.sleep(_BLOCK_MS / 1000)
+
+    async def _forget_ghosts(self, accounts: list[str], error: Exception) -> None:
+        """One topic without its stream would keep every other one from being read."""
+        for account_id in accounts:
+            if not await self._redis.exists(stream_key(account_id)):
+                _LOG.warning("the topic of %s has no stream any more: %s", account_id, error)
+                await self._redis.srem(TOPICS, account_id)
+        await asyncio.sleep(_BLOCK_MS / 1000)
 
     async def _redeliver_topic(self, account_id: str) -> None:
+        key, after = stream_key(account_id), "-"
+        self._unacknowledged.discard(account_id)
+        while pending := await self._redis.xpending_range(key, GROUP, after, "+", 500):
+            self._unacknowledged.add(account_id)
+            await self._redeliver_due(account_id, pending)
+            after = "(" + pending[-1]["message_id"].decode()
+
+    async def _redeliver_due(self, account_id: str, pending: list[Any]) -> None:
         key = stream_key(account_id)
-        pending = await self._redis.xpending_range(key, GROUP, "-", "+", 500)
-        if not pending:
-            self._unacknowledged.discard(account_id)
         for entry in pending:
-            rest_s = min(_LAST_RETRY_S, _FIRST_RETRY_S * 2 ** (entry["times_delivered"] - 1))
+            doublings = min(entry["times_delivered"] - 1, 10)
+            rest_s = min(_LAST_RETRY_S, _FIRST_RETRY_S * 2**doublings)
             message_id = entry["message_id"]
             if (account_id, message_id) in self._under_way:
                 continue
             if entry["time_since_delivered"] < rest_s * 1000:
-                self._unacknowledged.add(account_id)
                 continue
             claimed = await self._redis.xclaim(key, GROUP, _CONSUMER, 0, [message_id])
             for claimed_id, fields in claimed:
@@ -164,6 +183,9 @@ async def _for_ever(part: Any) -> None:
             await part()
         except (redis.RedisError, OSError) as error:
             _LOG.warning("Valkey does not answer (%s); trying again", type(error).__name__)
+            await asyncio.sleep(1)
+        except Exception:  # one message must never keep all the others
+            _LOG.exception("the pump stumbled; going on")
             await asyncio.sleep(1)
 
 

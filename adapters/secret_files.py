@@ -14,7 +14,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from governor.errors import InputError, OutageError
+from governor.errors import OutageError
 from ledger.receipt import Signer
 
 T = TypeVar("T")
@@ -115,7 +115,7 @@ class SecretFiles:
         except OSError as error:
             raise _unreadable(path, error) from error
         except (ValueError, IndexError, UnsupportedAlgorithm) as error:
-            raise InputError(
+            raise OutageError(
                 "malformed-secret",
                 f"{path} is malformed. Restore it from a backup, or remove it and start again "
                 "to have a new one made (what was signed with the old one then needs it back)",
@@ -126,7 +126,7 @@ class SecretFiles:
 
 def _lines(text: str) -> list[str]:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines:
+    if not lines or "whsec_" in lines:
         raise ValueError("empty")
     return lines
 

@@ -7,8 +7,10 @@ tail), so writers first queue at ``FairLock``. One connection per process and th
 import json
 import os
 import re
+import secrets
 import sqlite3
 import threading
+import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -51,6 +53,27 @@ _NEXT_CREATION = "SELECT max(?, ifnull((SELECT max(created_us) FROM documents), 
 _SELECT = "SELECT path, data, revision, created_us FROM documents"
 
 
+_INHERITED: list[sqlite3.Connection] = []
+
+
+class _Held:
+    """A thread's connection: closed when the thread ends, never by a forked child."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.pid = os.getpid()
+        self.connection = connection
+
+    def close(self) -> None:
+        if self.pid != os.getpid():
+            _INHERITED.append(self.connection)  # SQLite forbids to close it here
+            return
+        with suppress(sqlite3.Error):
+            self.connection.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class SqliteDocuments:
     """See ``ports.documents.Documents`` for what it promises."""
 
@@ -59,7 +82,7 @@ class SqliteDocuments:
         self._timeout_s = timeout_s
         self._lock = FairLock(path.with_name(path.name + ".queue"))
         self._local = threading.local()
-        self._opened: list[tuple[int, sqlite3.Connection]] = []
+        self._opened: weakref.WeakSet[_Held] = weakref.WeakSet()
 
     def get(self, path: str) -> Document | None:
         _check_path(path)
@@ -109,11 +132,8 @@ class SqliteDocuments:
         return self._read(sql, [*values, max(1, min(limit, 1000))])
 
     def close(self) -> None:
-        while self._opened:
-            pid, connection = self._opened.pop()
-            if pid == os.getpid():  # a connection inherited over fork is not ours to close
-                with suppress(sqlite3.Error):
-                    connection.close()
+        for held in list(self._opened):
+            held.close()
         self._local = threading.local()
 
     def _read(self, sql: str, values: Sequence[Any]) -> list[Document]:
@@ -127,9 +147,9 @@ class SqliteDocuments:
         ]
 
     def _connection(self) -> sqlite3.Connection:
-        held: tuple[int, sqlite3.Connection] | None = getattr(self._local, "held", None)
-        if held and held[0] == os.getpid():
-            return held[1]
+        held: _Held | None = getattr(self._local, "held", None)
+        if held and held.pid == os.getpid():
+            return held.connection
         connection = sqlite3.connect(
             self._path, timeout=self._timeout_s, isolation_level=None, check_same_thread=False
         )
@@ -138,15 +158,17 @@ class SqliteDocuments:
         except BaseException:
             connection.close()
             raise
-        self._local.held = (os.getpid(), connection)
-        self._opened.append(self._local.held)
+        self._local.held = _Held(connection)
+        self._opened.add(self._local.held)
         return connection
 
     def _set_up(self, connection: sqlite3.Connection) -> None:
-        connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         if not connection.execute("PRAGMA table_info(documents)").fetchall():
-            with self._lock.held(self._timeout_s):
+            with self._lock.held(
+                self._timeout_s
+            ):  # two that turn WAL on at once lock each other out
+                connection.execute("PRAGMA journal_mode=WAL")
                 connection.executescript(_SCHEMA)
 
 
@@ -165,18 +187,18 @@ def _commit(connection: sqlite3.Connection, encoded: Sequence[tuple[Write, str]]
 
 
 def _apply(connection: sqlite3.Connection, write: Write, text: str, created_us: int) -> None:
+    fresh = secrets.randbits(62)  # never one this path had before, deleted or not
     match write:
         case Create(path):
             collection = path.rpartition("/")[0]
             done = connection.execute(
-                "INSERT OR IGNORE INTO documents VALUES (?, ?, ?, ?, 1, ?)",
-                [path, collection, collection.rpartition("/")[2], text, created_us],
+                "INSERT OR IGNORE INTO documents VALUES (?, ?, ?, ?, ?, ?)",
+                [path, collection, collection.rpartition("/")[2], text, fresh, created_us],
             )
         case Update(path, _, revision):
             done = connection.execute(
-                "UPDATE documents SET data = ?, revision = revision + 1"
-                " WHERE path = ? AND revision = ?",
-                [text, path, _number(revision)],
+                "UPDATE documents SET data = ?, revision = ? WHERE path = ? AND revision = ?",
+                [text, fresh, path, _number(revision)],
             )
         case Delete(path, revision):
             done = connection.execute(

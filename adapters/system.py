@@ -3,6 +3,7 @@
 import os
 import socket
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import psutil
@@ -37,16 +38,25 @@ class SystemProcesses:
             claimed_at=timestamp(at),
         )
 
+    def kill(self, claim: ProcessClaim) -> None:
+        if claim.host == socket.gethostname() and claim.pid != os.getpid():
+            with suppress(psutil.Error):
+                process = psutil.Process(claim.pid)
+                if _is_that(process, claim):
+                    process.kill()
+
     def is_gone(self, claim: ProcessClaim) -> bool:
         if claim.host != socket.gethostname():
             return False
         try:
             process = psutil.Process(claim.pid)
-            # A pid is used again; the start time tells the two apart (1 s: the kernel's rounding).
-            if abs(process.create_time() - claim.process_started) > 1.0:
-                return True
-            return bool(process.status() == psutil.STATUS_ZOMBIE)
+            return not _is_that(process, claim) or process.status() == psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return True
         except psutil.Error:
             return False
+
+
+def _is_that(process: psutil.Process, claim: ProcessClaim) -> bool:
+    """A pid is used again; the start time tells the two apart (1 s: the kernel's rounding)."""
+    return bool(abs(process.create_time() - claim.process_started) <= 1.0)

@@ -5,7 +5,6 @@ a call is bounded to ``TIMEOUT_S``.
 """
 
 import os
-import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any, TypeVar
@@ -41,7 +40,7 @@ local now = t[1] * 1000 + math.floor(t[2] / 1000)
 return redis.call('ZRANGE', KEYS[1], 0, now, 'BYSCORE', 'LIMIT', 0, ARGV[1])"""
 _COUNT = """
 if redis.call('SET', KEYS[2], 1, 'NX', 'EX', 120) then
-  for i = 1, #ARGV, 2 do redis.call('HINCRBY', KEYS[1], ARGV[i], ARGV[i + 1]) end
+  redis.call('HINCRBY', KEYS[1], ARGV[1], 1)
 end"""
 _FREEZE = """
 if redis.call('EXISTS', KEYS[1]) == 1 and redis.call('RENAMENX', KEYS[1], KEYS[2]) == 1 then
@@ -186,10 +185,8 @@ class ValkeyMemory:
 
     # -- Tallies
 
-    def count(self, ledger: str, reasons: Mapping[str, int]) -> None:
-        batch = f"ggen:batch:{secrets.token_hex(12)}"  # a repeated call must not count twice
-        values = [v for reason, n in reasons.items() for v in (f"{ledger} {reason}", n)]
-        self._script(_COUNT, [_TALLY, batch], values)
+    def count(self, ledger: str, reason: str, batch: str) -> None:
+        self._script(_COUNT, [_TALLY, f"ggen:batch:{batch}"], [f"{ledger} {reason}"])
 
     def take_counts(self, window: str) -> dict[str, dict[str, dict[str, int]]]:
         windows = self._script(_FREEZE, [_TALLY, f"{_TALLY}:{window}", _WINDOWS], [window])

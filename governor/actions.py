@@ -69,9 +69,8 @@ def failed(action: Action, error: BaseException) -> Failure:
 
 def error_code(error: BaseException) -> str:
     """A stable word for what went wrong."""
-    if isinstance(error, (ActionError, GovernorError)):
-        return error.code[:64]
-    return type(error).__name__[:64]
+    code = error.code if isinstance(error, (ActionError, GovernorError)) else ""
+    return str(code)[:64] or type(error).__name__[:64]
 
 
 def retry_after_s(attempts: int) -> float:

@@ -7,7 +7,8 @@
     ├── DeniedError             a rule said no    403/429   3     stop, or wait as told
     ├── ConflictError           someone was first 409       4     read again, retry a few times
     └── OutageError             a dependency is   503       5     back off; a write MAY HAVE LANDED:
-                                down                              read and compare before repeating
+    │                           down                              read and compare before repeating
+    │   └── PolicyError         a policy in force cannot be used by this process
     ActionError                 raised by handlers of actions
     ├── RecoverableError        the action failed and can be rolled back
     └── UnrecoverableError      the action failed and cannot be undone: a person must look
@@ -55,6 +56,10 @@ class OutageError(GovernorError):
     """A dependency did not answer. A write may have landed: re-read before you repeat it."""
 
     exit_code = 5
+
+
+class PolicyError(OutageError):
+    """A policy in force cannot be used here (a handler is missing): ours to mend, not theirs."""
 
 
 class ActionError(Exception):

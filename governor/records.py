@@ -136,6 +136,7 @@ class JournalEntry(Record):
     )
     result: dict[str, Any] = Field(default_factory=dict)
     claim: ProcessClaim | None = None
+    undo_claim: ProcessClaim | None = None
 
 
 class Run(Record):

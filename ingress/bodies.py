@@ -3,7 +3,7 @@
 import base64
 import binascii
 import hashlib
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Request
@@ -27,6 +27,7 @@ from ledger import canonical
 MAX_BODY_BYTES = 64 * 1024
 MAX_PAYLOAD_DEPTH = 32
 _MAX_AHEAD = timedelta(minutes=5)
+_EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 
 M = TypeVar("M", bound=BaseModel)
 Text = Annotated[str, Field(max_length=1024)]
@@ -50,11 +51,12 @@ class MarketplaceWebhook(BaseModel):
         """The event, completed.
 
         Raises:
-            InputError: ``event_time`` lies more than 5 minutes ahead, so that everything after it
-                would look old.
+            InputError: ``event_time`` lies before 2000, or more than 5 minutes ahead, so that
+                everything after it would look old.
         """
-        if self.event_time and self.event_time > now + _MAX_AHEAD:
-            raise FieldsError([{"field": "event_time", "fault": "lies in the future"}])
+        if self.event_time and not _EARLIEST <= self.event_time <= now + _MAX_AHEAD:
+            fault = "lies in the future" if self.event_time > now else "lies before the year 2000"
+            raise FieldsError([{"field": "event_time", "fault": fault}])
         return MarketplaceEvent(
             event_type=self.event_type,
             event_id=self.event_id or f"sha256-{hashlib.sha256(body).hexdigest()}",

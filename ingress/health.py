@@ -9,6 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from governor.errors import GovernorError
 from ingress import metrics
+from ingress.problems import public_detail
 from ingress.state import Here
 from ports import Ports
 
@@ -69,5 +70,5 @@ def _fault(look: Callable[[], object]) -> str:
     try:
         look()
     except GovernorError as error:
-        return error.detail
+        return public_detail(error)
     return ""

@@ -1,5 +1,6 @@
 """Errors as problem documents (RFC 9457): what happened, what state things are in, what to do."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from governor.errors import ConflictError, DeniedError, GovernorError, InputError, OutageError
 
+_LOG = logging.getLogger("ggen.ingress")
 MEDIA_TYPE = "application/problem+json"
 _FAMILIES: tuple[tuple[type[GovernorError], int], ...] = (
     (InputError, 422),
@@ -64,12 +66,27 @@ def problem(
     return JSONResponse(body, status, headers, media_type=MEDIA_TYPE)
 
 
+_OURS_TO_MEND = ("malformed-secret", "secret-unreadable", "policy-unusable")
+"""Codes whose detail names places on the server: for the log, not for callers."""
+
+
+def public_detail(error: GovernorError) -> str:
+    """What a caller may read of an error."""
+    if error.code in _OURS_TO_MEND:
+        return "the server cannot use its own configuration; its operator finds why in its log"
+    return error.detail
+
+
 def of_error(error: GovernorError) -> JSONResponse:
     """The problem document of one of our errors."""
     status = status_of(error)
+    if status >= 500:
+        _LOG.warning("%s: %s", error.code, error.detail)
     retry_after_s = error.retry_after_s or (5 if status == 503 else None)
     faults = error.faults if isinstance(error, FieldsError) else None
-    return problem(status, error.code, error.detail, retry_after_s=retry_after_s, errors=faults)
+    return problem(
+        status, error.code, public_detail(error), retry_after_s=retry_after_s, errors=faults
+    )
 
 
 async def on_governor_error(_request: Request, error: Exception) -> JSONResponse:

@@ -1,8 +1,6 @@
 """Signals in: from the tenant itself, or pushed from its topic (D8)."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
@@ -25,7 +23,7 @@ from tasks.submit_signal import Signal, submit
 from tasks.tally import ledger_of
 
 router = APIRouter()
-_FOREIGN = ("unknown-tenant", "bad-signature", "missing-signature")
+_FOREIGN = ("unknown-tenant", "bad-signature", "missing-signature", "body-too-large")
 """Refusals counted on the platform's ledger: anybody can provoke them, for any account."""
 
 
@@ -37,11 +35,10 @@ def _schema(model: type[SignalBody | PushEnvelope]) -> dict[str, object]:
 
 
 @router.post("/v1/tenants/{account_id}/signals", status_code=202, openapi_extra=_schema(SignalBody))
-async def from_tenant(
-    account_id: AccountId, request: Request, here: Here, body: Annotated[bytes, Depends(raw_body)]
-) -> Response:
+async def from_tenant(account_id: AccountId, request: Request, here: Here) -> Response:
     """Accept a signal signed with the tenant's own key; 202 only once it is stored."""
     try:
+        body = await raw_body(request)
         key = await run_in_threadpool(here.ports.secrets.tenant_key, account_id)
         signature.check_signal(request.headers, body, key)
         asked = _signal(account_id, parse(SignalBody, body))
@@ -58,10 +55,11 @@ async def from_tenant(
 @router.post("/v1/pubsub/signals", status_code=204)
 async def from_topic(request: Request, here: Here) -> Response:
     """Accept a pushed message: 2xx acknowledges it, anything else has it delivered again."""
-    token = await run_in_threadpool(here.ports.secrets.push_token)
-    if not signature.is_token(request.headers.get("authorization"), token):
-        raise InputError("unauthorized", "only the subscription's own pusher may deliver here")
-    envelope = parse(PushEnvelope, await read_bounded(request, MAX_BODY_BYTES * 2))
+    try:
+        envelope = await _envelope(request, here)
+    except GovernorError as error:
+        await _count(here, SYSTEM_ACCOUNT, error)
+        raise
     account_id = envelope.account_id
     try:
         asked = _signal(account_id, envelope.signal())
@@ -74,6 +72,13 @@ async def from_topic(request: Request, here: Here) -> Response:
         return Response(status_code=200)
     metrics.SIGNALS.labels("accepted").inc()
     return Response(status_code=204)
+
+
+async def _envelope(request: Request, here: State) -> PushEnvelope:
+    token = await run_in_threadpool(here.ports.secrets.push_token)
+    if not signature.is_token(request.headers.get("authorization"), token):
+        raise InputError("unauthorized", "only the subscription's own pusher may deliver here")
+    return parse(PushEnvelope, await read_bounded(request, MAX_BODY_BYTES * 2))
 
 
 def _signal(account_id: str, body: SignalBody) -> Signal:

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import logging
-from collections import Counter, defaultdict
+import secrets
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -54,11 +55,12 @@ class Refusals:
 
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
-        self._kept: dict[str, Counter[str]] = defaultdict(Counter)
+        self._kept: deque[tuple[str, str, str]] = deque()
 
     async def add(self, ledger: str, reason: str) -> None:
         """Count one refusal."""
-        await self._count(ledger, Counter({reason: 1}))
+        self._kept.append((ledger, reason, secrets.token_hex(12)))
+        await self.flush()
 
     async def hand_over(self) -> None:
         """Move what was kept to Memory once it is back, for ever."""
@@ -67,15 +69,14 @@ class Refusals:
             await self.flush()
 
     async def flush(self) -> None:
-        """Try to move what was kept."""
-        for ledger in list(self._kept):
-            await self._count(ledger, self._kept.pop(ledger))
-
-    async def _count(self, ledger: str, reasons: Counter[str]) -> None:
-        try:
-            await run_in_threadpool(self._ports.memory.count, ledger, reasons)
-        except OutageError:
-            self._kept[ledger] += reasons
+        """Tell Memory of what was kept, until it takes no more."""
+        while self._kept:
+            refusal = self._kept.popleft()
+            try:
+                await run_in_threadpool(self._ports.memory.count, *refusal)
+            except OutageError:
+                self._kept.append(refusal)  # told again under the same name: never twice
+                return
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,8 @@
 import asyncio
 import contextlib
 import time
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from governor import records
@@ -34,11 +33,10 @@ _SCHEMA = {
 
 
 @router.post("/v1/webhooks/marketplace", openapi_extra=_SCHEMA)
-async def marketplace(
-    request: Request, here: Here, body: Annotated[bytes, Depends(raw_body)]
-) -> Response:
+async def marketplace(request: Request, here: Here) -> Response:
     """Verify, start or find the run of the event, and answer with its receipt (D4-D6)."""
     try:
+        body = await raw_body(request)
         secrets = await run_in_threadpool(here.ports.secrets.webhook_secrets)
         signature.check_webhook(request.headers, body, secrets)
         webhook = parse(MarketplaceWebhook, body)

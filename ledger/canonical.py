@@ -24,12 +24,15 @@ def loads(text: str | bytes) -> Any:
     """Parse JSON, refusing what two readers could understand differently.
 
     Raises:
-        InputError: not JSON, a repeated key, NaN or Infinity, nested too deeply, or an integer
+        InputError: not JSON in UTF-8, a repeated key, NaN, nested too deeply, or an integer
             that a reader with IEEE doubles would silently change.
     """
     try:
         return json.loads(
-            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_integer
+            text.decode() if isinstance(text, bytes) else text,
+            object_pairs_hook=_unique,
+            parse_constant=_no_constant,
+            parse_int=_integer,
         )
     except (ValueError, OverflowError, RecursionError) as error:
         raise InputError("not-json", f"not valid JSON: {error}") from error

@@ -141,8 +141,11 @@ class Lease(Protocol):
 class Tallies(Protocol):
     """Refusals, counted exactly (D7)."""
 
-    def count(self, ledger: str, reasons: Mapping[str, int]) -> None:
-        """Add to the refusals of a ledger (``operation:account``), by reason (D7)."""
+    def count(self, ledger: str, reason: str, batch: str) -> None:
+        """Add one refusal to a ledger (``operation:account``); once, however often it is told.
+
+        ``batch`` names this very refusal.
+        """
         ...
 
     def take_counts(self, window: str) -> dict[str, dict[str, dict[str, int]]]:

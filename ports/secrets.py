@@ -11,8 +11,8 @@ from ledger.receipt import Signer
 class Secrets(Protocol):
     """Read anew when they change, so that rotation needs no restart.
 
-    Every method raises OutageError when the secret cannot be read, InputError when it is
-    malformed; neither message contains any part of it.
+    Every method raises OutageError when the secret cannot be read or is malformed; the message
+    names its place and contains no part of it.
     """
 
     def webhook_secrets(self) -> Sequence[str]:

@@ -25,6 +25,10 @@ class Processes(Protocol):
         """A claim in this process's name."""
         ...
 
+    def kill(self, claim: ProcessClaim) -> None:
+        """End exactly the claim's process, if it lives on this host; at once and for good."""
+        ...
+
     def is_gone(self, claim: ProcessClaim) -> bool:
         """True when the claim's process certainly ended; False on another host or in doubt."""
         ...

@@ -14,7 +14,7 @@ from governor import records
 from governor.errors import ConflictError, OutageError
 from governor.records import Action
 from ports import Ports
-from ports.documents import Create, Update
+from ports.documents import Create, Document, Update
 from ports.memory import Slot
 from tasks.celery import PUBLISH_ONCE
 from tasks.emit import land
@@ -79,6 +79,25 @@ def context_of(action: Action, deadline_s: float) -> ActionContext:
     return ActionContext(
         action.account_id, action.sku_id, action.action_id, action.signal_id, deadline_s
     )
+
+
+def claim(ports: Ports, found: Document, claimed: Action) -> bool:
+    """Commit a claim; False when somebody was first.
+
+    A claim that may have landed is as good as an outcome nobody can tell: its process dies.
+    """
+    won = False
+
+    def take() -> None:
+        nonlocal won
+        try:
+            land(ports, [Update(found.path, claimed.document(), found.revision)])
+            won = True
+        except ConflictError:
+            won = False
+
+    or_die(take)
+    return won
 
 
 def land_end(ports: Ports, before: Action, after: Action, *proofs: Create) -> None:

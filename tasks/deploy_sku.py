@@ -26,21 +26,46 @@ from tasks import policies
 from tasks.emit import land
 from tasks.step import Result, Step
 
-_LIVE = (GovernorState.PROVISIONING, GovernorState.STABLE, GovernorState.DEGRADED)
+_LIVE = (GovernorState.STABLE, GovernorState.DEGRADED)
 
 
-def boot_governor(ports: Ports, account_id: str) -> None:
-    """Tell Memory what Documents know of an account's governor, or that it has none."""
+def boot_governor(ports: Ports, account_id: str) -> bool:
+    """Tell Memory what Documents know of an account's governor; whether it may admit now.
+
+    Documents are read again afterwards, so that of two boots the later knowledge stays.
+    """
+    before = _known(ports, account_id)
+    while True:
+        admits = _boot(ports, account_id, *before)
+        after = _known(ports, account_id)
+        if after == before:
+            return admits
+        before = after
+
+
+Known = tuple[Document | None, list[Document]]
+
+
+def _known(ports: Ports, account_id: str) -> Known:
     tenant = ports.documents.get(records.tenant_path(account_id))
-    found = ports.documents.scan(f"tenants/{account_id}/entitlements", limit=1000)
-    entitlements = [Entitlement.model_validate(d.data) for d in found]
-    live = [e for e in entitlements if e.state in _LIVE]
-    if tenant is None or not live:
+    return tenant, ports.documents.scan(f"tenants/{account_id}/entitlements", limit=1000)
+
+
+def _boot(
+    ports: Ports, account_id: str, tenant: Document | None, entitlements: list[Document]
+) -> bool:
+    if tenant is None:
         ports.memory.forget(account_id)
-        return
-    is_up = Tenant.model_validate(tenant.data).state in _LIVE
-    state = GovernorState.STABLE if is_up else GovernorState.DRAINING
-    ports.memory.boot(account_id, state, [_terms(ports, e) for e in live])
+        return False
+    state = Tenant.model_validate(tenant.data).state
+    all_terms = [Entitlement.model_validate(d.data) for d in entitlements]
+    live = [e for e in all_terms if e.state in _LIVE]
+    admits = state in _LIVE and bool(live)
+    # What is still being provisioned is known to Memory already, but admits nothing.
+    known_as = GovernorState.STABLE if admits else state
+    chosen = live if admits else all_terms
+    ports.memory.boot(account_id, known_as, [_terms(ports, e) for e in chosen])
+    return admits
 
 
 def policy_of(ports: Ports, run: Run) -> Policy:
@@ -82,7 +107,7 @@ def _act_documents(ports: Ports, run: Run) -> Result:
     }
     writes: list[Write] = [
         _put(entitlement, records.entitlement_path(run.account_id, run.event.sku_id),
-             _entitlement(ports, run)),
+             _entitlement(ports, run, entitlement)),
     ]  # fmt: skip
     renewed = _tenant(ports, run, tenant)
     if renewed is not None:
@@ -93,11 +118,12 @@ def _act_documents(ports: Ports, run: Run) -> Result:
 def _undo_documents(ports: Ports, run: Run, entry: JournalEntry) -> None:
     if entry.state == "done":  # its writes were part of the commit that made it so
         tenant, entitlement = _stored(ports, run)
-        writes = [
-            _restore(entitlement, entry.result["previous_entitlement"]),
-            _restore(tenant, entry.result["previous_tenant"]),
-        ]
-        land(ports, [w for w in writes if w is not None])
+        writes = []
+        if entitlement and entitlement.data["run_id"] == run.run_id:
+            writes.append(_restore(entitlement, entry.result["previous_entitlement"]))
+        if tenant and tenant.data["created_by"] == run.run_id:
+            writes.append(_restore(tenant, entry.result["previous_tenant"]))
+        land(ports, writes)
     boot_governor(ports, run.account_id)
 
 
@@ -121,15 +147,16 @@ def _tenant(ports: Ports, run: Run, found: Document | None) -> Tenant | None:
     )
 
 
-def _entitlement(ports: Ports, run: Run) -> Entitlement:
+def _entitlement(ports: Ports, run: Run, found: Document | None) -> Entitlement:
     policy = policy_of(ports, run)
+    is_live = found is not None and found.data["state"] in _LIVE
     return Entitlement(
         account_id=run.account_id,
         sku_id=run.event.sku_id,
         plan_type=run.event.plan_type,
         policy_version=policy.policy_version,
         region=run.event.region,
-        state=GovernorState.PROVISIONING,
+        state=GovernorState.STABLE if is_live else GovernorState.PROVISIONING,
         operating_state=policy.initial_state,
         concurrent_actions=policy.quota.concurrent_actions,
         monthly_actions=policy.quota.monthly_actions,
@@ -155,9 +182,7 @@ def _put(found: Document | None, path: str, record: Tenant | Entitlement) -> Wri
     return Update(path, record.document(), found.revision)
 
 
-def _restore(found: Document | None, previous: dict[str, Any] | None) -> Write | None:
-    if found is None or found.data == previous:
-        return None
+def _restore(found: Document, previous: dict[str, Any] | None) -> Write:
     if previous is None:
         return Delete(found.path, found.revision)
     return Update(found.path, previous, found.revision)
@@ -194,8 +219,11 @@ def _act_governor(ports: Ports, run: Run) -> Result:
 
 
 def _undo_governor(ports: Ports, run: Run, _entry: JournalEntry) -> None:
-    # Shut the door first; undoing the documents boots whatever was there before this run.
-    ports.memory.forget(run.account_id)
+    # Shut the door of a governor this run made. Another's stays open: nothing of this run was
+    # live in it, and undoing the documents boots whatever was there before.
+    tenant = ports.documents.get(records.tenant_path(run.account_id))
+    if tenant and tenant.data["created_by"] == run.run_id:
+        ports.memory.forget(run.account_id)
 
 
 STEPS = (

@@ -173,6 +173,12 @@ def _active_receipt(ports: Ports, run: Run, tenant: Tenant, entitlement: Entitle
     )  # fmt: skip
 
 
+def _open_the_door(ports: Ports, run: Run) -> None:
+    """Admit signals, now that the receipt is committed; not a moment before."""
+    if run.state is RunState.COMPLETE:
+        deploy_sku.boot_governor(ports, run.account_id)
+
+
 def _refused(ports: Ports, run: Run, failed_step: str) -> Create:
     return receipt(
         ports, "entitlement_failed", run.account_id, run.run_id, attempt=run.attempt,
@@ -212,6 +218,7 @@ RUNBOOK = Runbook(
     ),
     succeeded=_succeeded,
     refused=_refused,
+    ended=_open_the_door,
 )
 RUNBOOKS_BY_NAME[NAME] = RUNBOOK
 

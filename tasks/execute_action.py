@@ -48,9 +48,7 @@ def carry_out(ports: Ports, account_id: str, action_id: str) -> None:
         claim=ports.processes.claim(ports.clock.now()),
         queue_ms=queue_ms,
     )
-    try:
-        land(ports, [Update(found.path, action.document(), found.revision)])
-    except ConflictError:
+    if not actions.claim(ports, found, action):
         return
     actions.keep_slot(ports, action)
     # (4) The handler, under its deadline.

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from governor import policy
-from governor.errors import ConflictError, InputError
+from governor.errors import ConflictError, InputError, PolicyError
 from governor.policy import Policy
 from ports import Ports
 from ports.documents import Create
@@ -35,6 +35,7 @@ def in_force(ports: Ports, sku_id: str, plan_type: str) -> Policy:
 
     Raises:
         InputError: no policy is registered for this SKU and plan.
+        PolicyError: one is, and this process cannot use it.
     """
     pointer = ports.documents.get(_pointer(sku_id, plan_type))
     if pointer is None:
@@ -48,7 +49,7 @@ def load(ports: Ports, sku_id: str, plan_type: str, version: str) -> Policy:
     """One version of a policy; versions never change, so they are kept in this process.
 
     Raises:
-        InputError: not registered, or it names a handler this process does not have.
+        PolicyError: not registered, or it names a handler this process does not have.
     """
     return _load(ports.objects.get, sku_id, plan_type, version)
 
@@ -56,9 +57,13 @@ def load(ports: Ports, sku_id: str, plan_type: str, version: str) -> Policy:
 @lru_cache(maxsize=4096)
 def _load(get: Callable[[str], bytes | None], sku_id: str, plan_type: str, version: str) -> Policy:
     document = get(_object(sku_id, plan_type, version))
+    name = f"policy {sku_id}/{plan_type} {version}"
     if document is None:
-        raise InputError("no-policy", f"policy {sku_id}/{plan_type} {version} is not registered")
-    return policy.parse(document, registered())
+        raise PolicyError("policy-unusable", f"{name} is in force and not registered", 30)
+    try:
+        return policy.parse(document, registered())
+    except InputError as error:
+        raise PolicyError("policy-unusable", f"{name}: {error.detail}", 30) from error
 
 
 def _object(sku_id: str, plan_type: str, version: str) -> str:

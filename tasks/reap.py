@@ -100,15 +100,21 @@ def _look_at_slot(ports: Ports, slot: Slot) -> None:
 
 
 def _look_at_overdue(ports: Ports, action: Action) -> None:
-    """A claim past its hard limit: fenced if it is on another host, awaited if it lives here."""
+    """A claim past its hard limit: fenced if it is on another host, killed first if it is here.
+
+    Celery should have killed it; it does not while its worker's parent waits for the broker.
+    """
     claim = action.claim
     limit = timedelta(milliseconds=rules.hard_limit_ms(action) + rules.SLOT_MARGIN_MS)
     is_over = claim is None or instant(claim.claimed_at) + limit <= ports.clock.now()
     own_host = ports.processes.claim(ports.clock.now()).host
     if is_over and (claim is None or claim.host != own_host):
         recover_action.recover(ports, action, rules.timed_out(action), undo_here=False)
-    else:
-        ports.memory.keep(actions.slot_of(action), 1_000)
+        return
+    if is_over and claim is not None:
+        _LOG.warning("action %s is past its hard limit; its process is killed", action.action_id)
+        ports.processes.kill(claim)
+    ports.memory.keep(actions.slot_of(action), 1_000)
 
 
 def _lost(ports: Ports, action: Action) -> Failure:

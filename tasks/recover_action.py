@@ -20,11 +20,11 @@ from governor.errors import ConflictError, OutageError
 from governor.fsm import ACTION, ActionState, advance
 from governor.records import Action, instant, timestamp
 from ports import Ports
-from ports.documents import Create, Update
+from ports.documents import Create
 from tasks import actions
 from tasks.celery import app
 from tasks.deadline import Ended, Ending, run_within
-from tasks.emit import alert, land, receipt
+from tasks.emit import alert, receipt
 from tasks.handlers import registered
 
 _LOG = logging.getLogger("ggen.actions")
@@ -85,11 +85,8 @@ def take_over(ports: Ports, account_id: str, action_id: str) -> None:
         claim=ports.processes.claim(ports.clock.now()),
         rollback_attempts=action.rollback_attempts + (0 if events else 1),
     )
-    try:
-        land(ports, [Update(found.path, claimed.document(), found.revision)])
-    except ConflictError:
-        return
-    _undo(ports, claimed)
+    if actions.claim(ports, found, claimed):
+        actions.or_die(lambda: _undo(ports, claimed))
 
 
 def may_take_over(ports: Ports, action: Action) -> bool:
@@ -120,7 +117,7 @@ def _undo(ports: Ports, action: Action) -> None:
             attempt=after.rollback_attempts, cause_receipt=proof,
         )  # fmt: skip
         proofs = [proof, raised]
-    actions.or_die(lambda: actions.land_end(ports, action, after, *proofs))
+    actions.land_end(ports, action, after, *proofs)
     if told:
         ports.alerts.send(told)
     actions.free_slot(ports, action)

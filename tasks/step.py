@@ -35,11 +35,11 @@ from governor.errors import (
     OutageError,
 )
 from governor.fsm import RUN, RunState, advance
-from governor.records import JournalEntry, Run, elapsed_ms, instant
+from governor.records import JournalEntry, ProcessClaim, Run, elapsed_ms, instant
 from ports import Ports
 from ports.documents import Create, Delete, Document, Update, Where, Write
 from tasks.celery import PUBLISH_ONCE, RUNBOOKS, app
-from tasks.emit import land
+from tasks.emit import alert, land, receipt
 
 _LOG = logging.getLogger("ggen.runs")
 
@@ -78,12 +78,16 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Runbook:
-    """A recipe: its steps, and the receipts its runs end with."""
+    """A recipe: its steps, the receipts its runs end with, and what follows a run's end.
+
+    ``ended`` only brings Memory up to date; where it fails, admission does so by itself.
+    """
 
     name: str
     steps: tuple[Step, ...]
     succeeded: Callable[[Ports, Run], tuple[Sequence[Write], Create]]
     refused: Callable[[Ports, Run, str], Create]
+    ended: Callable[[Ports, Run], None]
 
     def definition_sha256(self) -> str:
         """Changes when the steps or their order change."""
@@ -130,23 +134,30 @@ def run_step(ports: Ports, runbook: Runbook, step_name: str, run_id: str) -> Non
     try:
         _check(ports, runbook, run)
         # (3) intent
-        begun = _begin(ports, found, run, step)
+        run = _begin(ports, found, run, step)
         # (4) act
-        result = step.act(ports, begun)
+        result = step.act(ports, run)
         # (5) commit
-        _finish(ports, runbook, begun, step, result)
+        _finish(ports, runbook, run, step, result)
     except _ElsewhereError as error:
         _LOG.info("run %s: %s goes on elsewhere (%s)", run_id, step_name, error)
     except Exception as error:  # whatever a step raises, its run must not be stuck
-        fail(ports, runbook, run_id, step_name, error)
+        fail(ports, runbook, run, step_name, error)
 
 
-def fail(ports: Ports, runbook: Runbook, run_id: str, step_name: str, error: Exception) -> None:
-    """Turn a run to compensating because of ``error``, and undo what it did."""
+def fail(ports: Ports, runbook: Runbook, known: Run, step_name: str, error: Exception) -> None:
+    """Turn a run to compensating because of ``error``, and undo what it did.
+
+    ``known`` is the run as this process last saw it; whoever lost the step meanwhile has no say.
+    """
+    run_id = known.run_id
     if not isinstance(error, GovernorError):
         _LOG.error("run %s failed in %s", run_id, step_name, exc_info=error)
     found, run = _load(ports, run_id)
-    if run.state not in (RunState.PENDING, RunState.RUNNING):
+    is_open = run.state in (RunState.PENDING, RunState.RUNNING)
+    entry = run.journal.get(step_name)
+    is_ours = entry == known.journal.get(step_name) or (entry and _is_own(ports, entry))
+    if not is_open or run.attempt != known.attempt or not is_ours:
         return
     failed = run.evolve(
         state=advance(RUN, run.state, "fail"),
@@ -171,6 +182,9 @@ def compensate(ports: Ports, runbook: Runbook, run_id: str) -> None:
         _undo_steps(ports, runbook, run_id)
     except ConflictError as error:
         _LOG.info("run %s is undone elsewhere (%s)", run_id, error)
+    except Exception as error:
+        _tell_of_failed_undo(ports, run_id, error)
+        raise
 
 
 def _undo_steps(ports: Ports, runbook: Runbook, run_id: str) -> None:
@@ -181,7 +195,16 @@ def _undo_steps(ports: Ports, runbook: Runbook, run_id: str) -> None:
         entry = run.journal.get(step.name)
         if entry is None or entry.state == "undone":
             continue
+        if entry.undo_claim and not _may_take(ports, entry.undo_claim):
+            raise _ElsewhereError("undone-elsewhere", f"{step.name} is being undone")
+        # Claimed before it acts: the run cannot end, nor another begin, while an undo is at work.
+        claim = ports.processes.claim(ports.clock.now())
+        claimed = _journal(run, step.name, entry.evolve(undo_claim=claim))
+        land(ports, [Update(found.path, claimed.document(), found.revision)])
         step.undo(ports, run, entry)
+        found, run = _load(ports, run_id)
+        if run.journal[step.name].undo_claim != claim:
+            raise _ElsewhereError("undone-elsewhere", f"{step.name} was taken over")
         undone = _journal(run, step.name, entry.evolve(state="undone"))
         land(ports, [Update(found.path, undone.document(), found.revision)])
     found, run = _load(ports, run_id)
@@ -193,7 +216,28 @@ def _undo_steps(ports: Ports, runbook: Runbook, run_id: str) -> None:
         receipt_id=proof.data["receipt_id"],
     )
     update = Update(found.path, ended.document(), found.revision)
-    _end(ports, ended, [update, proof])
+    _end(ports, runbook, ended, [update, proof])
+
+
+def _tell_of_failed_undo(ports: Ports, run_id: str, error: Exception) -> None:
+    """Receipt and alarm an undo that failed, once a run's attempt; the reaper tries it again."""
+    _LOG.error("an undo of run %s failed; it will be tried again", run_id, exc_info=error)
+    _found, run = _load(ports, run_id)
+    words: dict[str, Any] = {"error_code": error_code(error), "error_detail": str(error)[:1024]}
+    proof = receipt(
+        ports, "compensation_failed", run.account_id, run_id, attempt=run.attempt, status="failed",
+        run_id=run_id, failed_step=run.failed_step or "unknown", **words,
+    )  # fmt: skip
+    raised, told = alert(
+        ports, "critical", "compensation_failed", run.account_id, run_id,
+        f"{words['error_code']}: {words['error_detail']}", attempt=run.attempt,
+        cause_receipt=proof,
+    )  # fmt: skip
+    try:
+        ports.documents.commit([proof, raised])
+    except ConflictError:
+        return  # told before
+    ports.alerts.send(told)
 
 
 def _check(ports: Ports, runbook: Runbook, run: Run) -> None:
@@ -240,18 +284,19 @@ def _finish(ports: Ports, runbook: Runbook, run: Run, step: Step, result: Result
         land(ports, [Update(found.path, done.document(), found.revision), *writes])
         return
     done = done.evolve(state=advance(RUN, done.state, "finish"))
-    _end(ports, done, [Update(found.path, done.document(), found.revision), *writes])
+    _end(ports, runbook, done, [Update(found.path, done.document(), found.revision), *writes])
 
 
-def _end(ports: Ports, run: Run, writes: Sequence[Write]) -> None:
+def _end(ports: Ports, runbook: Runbook, run: Run, writes: Sequence[Write]) -> None:
     """Commit a run's end, give the account's turn back, tell who waits, start who is next."""
     turn = ports.documents.get(records.turn_path(run.account_id))
     mine = [Delete(turn.path, turn.revision)] if turn and turn.data["run_id"] == run.run_id else []
     land(ports, [*writes, *mine])
     try:
+        runbook.ended(ports, run)
         ports.memory.announce(run.run_id)
     except OutageError:
-        pass  # who waits looks by himself as well
+        pass  # admission and who waits look for themselves as well
     for waiting in ports.documents.scan(
         "runs",
         where=[Where("state", "==", RunState.PENDING), Where("account_id", "==", run.account_id)],
@@ -272,15 +317,25 @@ def _planned(ports: Ports, run: Run, step: Step) -> dict[str, bool]:
 def _may_act(ports: Ports, run: Run, step_name: str) -> bool:
     """Whether the step is not under way in a process that still lives."""
     entry = run.journal.get(step_name)
-    if entry is None or entry.claim is None:
-        return True
+    return entry is None or entry.claim is None or _may_take(ports, entry.claim)
+
+
+def _may_take(ports: Ports, claim: ProcessClaim) -> bool:
+    """Whether a claim is this process's own, too old, or of a process that is gone."""
     now = ports.clock.now()
-    own = ports.processes.claim(now)
-    is_old = elapsed_ms(entry.claim.claimed_at, now) > STEP_MAX_AGE_S * 1000
-    is_own = (entry.claim.host, entry.claim.pid, entry.claim.process_started) == (
+    is_old = elapsed_ms(claim.claimed_at, now) > STEP_MAX_AGE_S * 1000
+    return is_old or _is_same_process(ports, claim) or ports.processes.is_gone(claim)
+
+
+def _is_own(ports: Ports, entry: JournalEntry) -> bool:
+    return entry.claim is not None and _is_same_process(ports, entry.claim)
+
+
+def _is_same_process(ports: Ports, claim: ProcessClaim) -> bool:
+    own = ports.processes.claim(ports.clock.now())
+    return (claim.host, claim.pid, claim.process_started) == (
         own.host, own.pid, own.process_started,
     )  # fmt: skip
-    return is_own or is_old or ports.processes.is_gone(entry.claim)
 
 
 def _journal(run: Run, step_name: str, entry: JournalEntry) -> Run:

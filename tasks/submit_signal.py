@@ -13,13 +13,20 @@ from ledger import canonical
 from ports import Ports
 from ports.documents import Create
 from ports.memory import Admission, Request
-from tasks import actions, policies
+from tasks import actions, deploy_sku, policies
 from tasks.emit import land
 from tasks.execute_action import execute
 
 _LOG = logging.getLogger("ggen.signals")
 _FIRST_QUEUE_TIMEOUT_MS = 15_000
 """A slot's deadline until the policy has been read; D10's default."""
+
+
+_NOT_ASKED = (Verdict.NO_LEASE, Verdict.DEGRADED, Verdict.CONFLICT)
+"""Refusals that look at nothing else."""
+
+_STALE = (Verdict.UNKNOWN_TENANT, Verdict.DRAINING)
+"""Refusals that may rest on a Memory that was told too little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +66,10 @@ def submit(ports: Ports, asked: Signal) -> str:
         month=quota.month_of(now),
         queue_timeout_ms=_FIRST_QUEUE_TIMEOUT_MS,
     )
-    admission = ports.memory.admit(request)
+    admission = _admit(ports, request)
     if admission.verdict not in (Verdict.ADMITTED, Verdict.DUPLICATE):
+        if admission.verdict not in _NOT_ASKED and _is_stored(ports, request):
+            return request.action_id  # Memory had forgotten it; a duplicate is never refused
         raise refusal(admission.verdict, month_ends_in_s=quota.month_ends_in_s(now))
     if admission.verdict is Verdict.DUPLICATE and _is_stored(ports, request):
         return request.action_id
@@ -77,6 +86,14 @@ def submit(ports: Ports, asked: Signal) -> str:
         ports.memory.keep(actions.slot_of(action), action.queue_timeout_ms)
     actions.publish(execute, action)
     return request.action_id
+
+
+def _admit(ports: Ports, request: Request) -> Admission:
+    """Ask Memory; where it knows less of the governor than Documents do, tell it, ask again."""
+    admission = ports.memory.admit(request)
+    if admission.verdict in _STALE and deploy_sku.boot_governor(ports, request.account_id):
+        return ports.memory.admit(request)
+    return admission
 
 
 def refusal(verdict: Verdict, *, month_ends_in_s: int) -> GovernorError:  # noqa: PLR0911  # a table

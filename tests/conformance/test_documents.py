@@ -261,3 +261,30 @@ def test_a_file_that_is_no_database_is_an_outage(tmp_path: Path) -> None:
 
     with pytest.raises(OutageError):
         SqliteDocuments(tmp_path / "documents.db").get("runs/r")
+
+
+def test_a_revision_is_never_used_again_not_even_after_a_deletion(documents: Documents) -> None:
+    documents.commit([Create("runs/r", {"n": 0})])
+    former = documents.get("runs/r")
+    assert former
+    documents.commit([Delete("runs/r", former.revision)])
+    documents.commit([Create("runs/r", {"n": 1})])
+
+    with pytest.raises(ConflictError):
+        documents.commit([Update("runs/r", {"n": 2}, former.revision)])
+
+
+def test_a_threads_connection_ends_with_it(open_documents: Open) -> None:
+    documents = open_documents()
+    documents.commit([Create("runs/r", {})])
+    descriptors = Path("/proc/self/fd")
+    before = len(list(descriptors.iterdir()))
+
+    for _ in range(5):
+        threads = [threading.Thread(target=documents.get, args=("runs/r",)) for _ in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    assert len(list(descriptors.iterdir())) <= before + 30  # 300 if each were kept

@@ -265,15 +265,16 @@ def test_who_worked_lately_is_known(memory: Memory) -> None:
 
 
 def test_counts_are_frozen_and_told_until_they_are_dropped(memory: Memory) -> None:
-    memory.count("signals_refused:acme", {"quota-exceeded": 2})
-    memory.count("signals_refused:acme", {"quota-exceeded": 1, "draining": 1})
+    for reason, batch in (("quota-exceeded", "1"), ("draining", "2"), ("quota-exceeded", "3")):
+        for _ in range(2):  # told twice, counted once
+            memory.count("signals_refused:acme", reason, batch)
     first = memory.take_counts("w1")
-    memory.count("webhook_rejected:_system", {"bad-signature": 5})
+    memory.count("webhook_rejected:_system", "bad-signature", "4")
 
-    assert first == {"w1": {"signals_refused:acme": {"quota-exceeded": 3, "draining": 1}}}
+    assert first == {"w1": {"signals_refused:acme": {"quota-exceeded": 2, "draining": 1}}}
     assert memory.take_counts("w2") == {
-        "w1": {"signals_refused:acme": {"quota-exceeded": 3, "draining": 1}},
-        "w2": {"webhook_rejected:_system": {"bad-signature": 5}},
+        "w1": {"signals_refused:acme": {"quota-exceeded": 2, "draining": 1}},
+        "w2": {"webhook_rejected:_system": {"bad-signature": 1}},
     }
     memory.drop_counts("w1")
     memory.drop_counts("w2")

@@ -401,3 +401,91 @@ def test_the_limit_of_actions_at_once_is_kept_and_told(ports: Ports) -> None:
 def test_a_health_check_reads_what_it_wrote(ports: Ports) -> None:
     for _ in range(3):
         degrade_to_safe_mode.probe(ports)
+
+
+def test_a_duplicate_is_never_refused_whatever_is_used_up(ports: Ports, valkey: Valkey) -> None:
+    done = submit(ports, _signal("done"))
+    carry_out(ports, "acme", done)
+    for n in range(20):
+        submit(ports, _signal(f"s{n}"))
+    redis.Redis.from_url(valkey.url).delete(f"ggen:seen:{done}")
+
+    assert submit(ports, _signal("done")) == done
+
+
+def test_a_duplicate_after_a_rebuild_leaves_the_slot_of_its_action_alone(
+    ports: Ports, valkey: Valkey
+) -> None:
+    waiting = submit(ports, _signal("waits"))
+    redis.Redis.from_url(valkey.url).flushdb()
+    degrade_to_safe_mode.rebuild_memory(ports)
+    ports.memory.create_lease(33)
+
+    assert submit(ports, _signal("waits")) == waiting
+    assert _in_flight(ports) == 1
+
+
+def test_one_unusable_policy_keeps_nobody_else_from_being_booted(
+    ports: Ports, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from governor.errors import PolicyError
+    from tasks import deploy_sku
+
+    _subscribe(ports, event(event_id="e-2", account_id="other"))
+    redis.Redis.from_url(valkey.url).flushdb()
+    usable = deploy_sku._terms
+
+    def terms(ports: Ports, entitlement: records.Entitlement) -> object:
+        if entitlement.account_id == "acme":
+            raise PolicyError("policy-unusable", "its handler is gone")
+        return usable(ports, entitlement)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(deploy_sku, "_terms", terms)
+        degrade_to_safe_mode.rebuild_memory(ports)
+        degrade_to_safe_mode.rebuild_memory(ports)
+    ports.memory.create_lease(33)
+
+    assert submit(ports, Signal("other", "s", "demo.succeed", None, {}))
+    causes = [
+        SignedReceipt.model_validate(d.data).fields().get("cause")
+        for d in ports.documents.scan("tenants/acme/receipts")
+    ]
+    assert causes.count("governor_unbootable") == 1
+
+
+def test_a_process_that_cannot_tell_whether_it_claimed_dies(
+    ports: Ports, faulty: Callable[[Fault, set[int]], Ports]
+) -> None:
+    action_id = submit(ports, _signal("s"))
+    child = multiprocessing.get_context("fork").Process(
+        target=carry_out, args=(faulty("lost", set(range(1, 1000))), "acme", action_id)
+    )
+    child.start()
+    child.join()
+
+    assert child.exitcode == -signal.SIGKILL
+    carry_out(ports, "acme", action_id)
+    assert _operations(ports, action_id) == ["action_complete"]
+
+
+def test_a_claim_past_its_hard_limit_is_killed_and_then_undone(ports: Ports) -> None:
+    action_id = submit(ports, _signal("s", "demo.swallow"))
+    child = multiprocessing.get_context("fork").Process(
+        target=carry_out, args=(ports, "acme", action_id)
+    )
+    child.start()
+    while _action(ports, action_id).state is not ActionState.RUNNING:
+        time.sleep(0.005)
+    while True:  # the claim moves the slot's deadline a moment after it is stored
+        ports.memory.keep(Slot("acme", "demo-sku", action_id), -1)
+        reap.look(_later(ports, 10))
+        if not child.is_alive():
+            break
+        time.sleep(0.02)
+    child.join()
+
+    assert child.exitcode == -signal.SIGKILL
+    reap.look(_later(ports, 10))
+    take_over(_later(ports, 11), "acme", action_id)
+    assert _operations(ports, action_id) == ["action_timeout", "action_rolled_back"]

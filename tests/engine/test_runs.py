@@ -257,3 +257,151 @@ def test_a_registered_policy_version_never_changes(ports: Ports) -> None:
 
     with pytest.raises(ConflictError):
         policies.publish(ports, changed)
+
+
+def _until_governor(ports: Ports, of: MarketplaceEvent) -> Run:
+    """A run with everything done but its last step."""
+    run = begin(ports, of, b"{}")
+    for each in RUNBOOK.steps[:-1]:
+        step.run_step(ports, RUNBOOK, each.name, run.run_id)
+    return _run(ports, run.run_id)
+
+
+def _failing_last_step(error: Exception) -> step.Runbook:
+    def down(_ports: Ports, _run: Run) -> step.Result:
+        raise error
+
+    last = dataclasses.replace(RUNBOOK.steps[-1], act=down)
+    return dataclasses.replace(RUNBOOK, steps=(*RUNBOOK.steps[:-1], last))
+
+
+def test_no_signal_is_accepted_before_the_receipt_is_committed(ports: Ports) -> None:
+    from tasks.submit_signal import Signal, submit
+
+    asked = Signal("acme", "s", "demo.succeed", None, {})
+    run = _until_governor(ports, event())
+    with pytest.raises(OutageError):
+        submit(ports, asked)
+
+    _play(ports, run.run_id)
+
+    assert submit(ports, asked)
+
+
+def test_a_governor_memory_forgot_is_told_to_it_again_by_its_first_signal(ports: Ports) -> None:
+    from tasks.submit_signal import Signal, submit
+
+    _subscribe(ports, event())
+    ports.memory.forget("acme")
+
+    assert submit(ports, Signal("acme", "s", "demo.succeed", None, {}))
+
+
+def test_a_second_entitlement_that_fails_never_shuts_the_door_of_the_first(
+    ports: Ports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks import policies
+    from tasks.submit_signal import Signal, submit
+
+    other = (ports.objects.get("policies/demo-sku/starter/1.0.0.json") or b"").replace(
+        b'"demo-sku"', b'"other-sku"'
+    )
+    policies.publish(ports, other)
+    _subscribe(ports, event())
+    second = _until_governor(ports, event(event_id="e-2", sku_id="other-sku"))
+    failing = _failing_last_step(OutageError("down", "a dependency is down"))
+
+    assert submit(ports, Signal("acme", "s1", "demo.succeed", None, {}))
+    step.run_step(ports, failing, RUNBOOK.steps[-1].name, second.run_id)
+
+    assert _run(ports, second.run_id).state is RunState.FAILED
+    assert submit(ports, Signal("acme", "s2", "demo.succeed", None, {}))
+    assert len(ports.documents.scan("tenants/acme/entitlements")) == 1
+
+
+def test_an_undo_under_way_elsewhere_is_left_to_it_until_it_dies(ports: Ports) -> None:
+    import subprocess
+
+    import psutil
+
+    from governor.records import JournalEntry, ProcessClaim, timestamp
+
+    other = subprocess.Popen(["sleep", "600"])
+    claim = ProcessClaim(
+        host=ports.processes.claim(ports.clock.now()).host, pid=other.pid,
+        process_started=psutil.Process(other.pid).create_time(),
+        claimed_at=timestamp(ports.clock.now()),
+    )  # fmt: skip
+    run = _until_governor(ports, event())
+    from ports.documents import Update
+
+    found = ports.documents.get(records.run_path(run.run_id))
+    assert found
+    entry: JournalEntry = run.journal["deploy_sku.governor"].evolve(undo_claim=claim)
+    undoing = run.evolve(
+        state=RunState.COMPENSATING, error_code="x", error_detail="x", retryable=True,
+        failed_step="deploy_sku.governor", journal={**run.journal, "deploy_sku.governor": entry},
+    )  # fmt: skip
+    ports.documents.commit([Update(found.path, undoing.document(), found.revision)])
+
+    step.compensate(ports, RUNBOOK, run.run_id)
+    assert _run(ports, run.run_id).state is RunState.COMPENSATING
+    other.kill()
+    other.wait()
+    step.compensate(ports, RUNBOOK, run.run_id)
+
+    assert _run(ports, run.run_id).state is RunState.FAILED
+    assert _nothing_is_left(ports)
+
+
+def test_a_stale_undo_touches_nothing_a_later_run_made(ports: Ports) -> None:
+    first = _until_governor(ports, event())
+    step.run_step(
+        ports, _failing_last_step(OutageError("down", "down")), RUNBOOK.steps[-1].name, first.run_id
+    )
+    _subscribe(ports, event(event_id="e-2"))
+    stale = first.journal["deploy_sku.documents"]
+    undo = next(s.undo for s in RUNBOOK.steps if s.name == "deploy_sku.documents")
+
+    undo(ports, first, stale)
+
+    assert ports.documents.get(records.tenant_path("acme"))
+    assert len(ports.documents.scan("tenants/acme/entitlements")) == 1
+
+
+def test_an_undo_that_fails_is_receipted_and_alarmed_once_and_tried_again(ports: Ports) -> None:
+    def refuses(_ports: Ports, _run: Run, _entry: object) -> None:
+        raise OutageError("down", "the topic cannot be deleted")
+
+    run = _until_governor(ports, event())
+    failing = _failing_last_step(OutageError("down", "down"))
+    stuck = dataclasses.replace(
+        failing,
+        steps=tuple(
+            dataclasses.replace(s, undo=refuses) if s.name == "deploy_sku.signals" else s
+            for s in failing.steps
+        ),
+    )
+    for _ in range(2):
+        with pytest.raises(OutageError):
+            step.run_step(ports, stuck, RUNBOOK.steps[-1].name, run.run_id)
+
+    assert _operations(ports) == ["compensation_failed", "alert_raised"]
+    step.compensate(ports, RUNBOOK, run.run_id)
+    assert _run(ports, run.run_id).state is RunState.FAILED
+    assert _nothing_is_left(ports)
+
+
+def test_a_policy_this_process_cannot_use_is_not_the_customers_fault(
+    ports: Ports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks import policies
+
+    with monkeypatch.context() as broken:
+        broken.setattr(policies, "registered", dict)
+        policies._load.cache_clear()
+        run = _subscribe(ports, event())
+        assert (run.state, run.error_code) == (RunState.FAILED, "policy-unusable")
+
+    again = begin(ports, event(), b"{}")
+    assert _play(ports, again.run_id).state is RunState.COMPLETE

@@ -60,6 +60,8 @@ def test_failed_rollbacks_rest_longer_each_time_up_to_five_minutes() -> None:
 def test_errors_have_a_stable_code() -> None:
     assert actions.error_code(InputError("no-policy", "…")) == "no-policy"
     assert actions.error_code(KeyError("x")) == "KeyError"
+    assert actions.error_code(RecoverableError(409)) == "409"  # type: ignore[arg-type]
+    assert actions.error_code(RecoverableError("")) == "RecoverableError"
 
 
 def test_only_an_outage_is_transient() -> None:

@@ -103,3 +103,17 @@ def test_a_signal_on_the_topic_survives_the_death_of_pump_and_ingress(stack: Sta
 
     until(lambda: stack.ggen("status").returncode == 0, 60)
     until(lambda: len(stack.receipts("kill-pump", operation="action_complete", limit=100)) == 5, 60)
+
+
+def test_a_topic_that_lost_its_stream_keeps_no_other_from_being_read(stack: Stack) -> None:
+    stack.subscribe("kill-ghost")
+    client = redis.Redis(
+        port=stack.valkey_port, db=2, password=stack.secrets.read("valkey.password")
+    )
+    client.sadd("ggen:topics", "a-ghost")
+    sent = stack.ggen("send-signal", "--account-id", "kill-ghost", "--via", "topic")
+    assert sent.returncode == 0, sent.stderr
+
+    until(lambda: stack.receipts("kill-ghost", operation="action_complete"))
+    until(lambda: not client.sismember("ggen:topics", "a-ghost"))
+    client.close()

@@ -141,8 +141,12 @@ def test_a_bad_signature_is_400_and_counted_in_a_receipt(stack: Stack) -> None:
         (created("a", event_time="2026-01-01T00:00:00"), 422, "event_time"),
         (created("a", cancellation_reason="x" * 1025), 422, "cancellation_reason"),
         ({"event_type": "entitlement.created"}, 422, "account_id"),
+        (created("a", event_time="0001-01-01T00:00:00+14:00"), 422, "event_time"),
+        (created("a", event_time="0999-01-01T00:00:00Z"), 422, "event_time"),
+        (json.dumps(created("a")).encode("utf-16"), 400, "JSON"),
+        (b'{"x":"\xed\xa0\x80"}', 400, "JSON"),
     ],
-    ids=range(17),
+    ids=range(21),
 )  # fmt: skip
 def test_a_valid_signature_on_an_invalid_body_lists_each_field(
     stack: Stack, body: dict[str, object] | bytes, status: int, names: str
@@ -194,3 +198,28 @@ def test_nobody_waits_longer_than_the_setting_says(tmp_path: object, stack: Stac
     answer = stack.webhook(created("hook-quick"))
 
     assert answer.elapsed.total_seconds() < 6
+
+
+def test_a_spoilt_secret_is_our_fault_and_its_place_is_told_to_nobody(stack: Stack) -> None:
+    path = stack.state / "secrets" / "webhook.key"
+    before = path.read_text()
+    try:
+        for spoilt in ("", "whsec_\n"):
+            path.write_text(spoilt)
+            answer = stack.webhook(created("hook-spoilt"), secret="x")
+            assert answer.status_code == 503
+            assert str(stack.state) not in answer.text
+    finally:
+        path.write_text(before)
+    assert stack.webhook(created("hook-spoilt")).status_code == 200
+
+
+def test_a_body_that_was_too_large_is_counted_like_every_refusal(stack: Stack) -> None:
+    stack.webhook(b" " * 70_000)
+
+    until(
+        lambda: any(
+            "body-too-large" in r["by_reason"]
+            for r in stack.receipts("_system", operation="webhook_rejected")
+        )
+    )
