@@ -1,11 +1,8 @@
 """Signals on Valkey streams: a stream per tenant; the pump plays the part of Pub/Sub's push."""
 
-import os
-from typing import Any
-
 import redis
 
-from adapters.valkey import bounded, client
+from adapters.valkey import Connected, bounded
 from governor.errors import InputError
 from governor.records import topic_name
 
@@ -19,18 +16,8 @@ def stream_key(account_id: str) -> str:
     return f"ggen:stream:{topic_name(account_id)}"
 
 
-class StreamSignals:
+class StreamSignals(Connected):
     """See ``ports.signals.Signals`` for what it promises."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._held: tuple[int, Any] | None = None
-
-    @property
-    def _redis(self) -> Any:
-        if self._held is None or self._held[0] != os.getpid():
-            self._held = (os.getpid(), client(self._url))
-        return self._held[1]
 
     def create(self, account_id: str) -> bool:
         def make() -> bool:
@@ -76,9 +63,3 @@ class StreamSignals:
 
     def backlog(self, account_id: str) -> int:
         return int(bounded(lambda: self._redis.xlen(stream_key(account_id))))
-
-    def close(self) -> None:
-        """Let go of every connection of this process."""
-        if self._held and self._held[0] == os.getpid():
-            self._held[1].close()
-        self._held = None

@@ -73,8 +73,8 @@ def bounded(call: Callable[[], T]) -> T:
         raise OutageError("memory-unavailable", f"Valkey refused: {error}", 2) from error
 
 
-class ValkeyMemory:
-    """See ``ports.memory.Memory`` for what it promises."""
+class Connected:
+    """A client opened on first use, anew in a forked child."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -85,6 +85,16 @@ class ValkeyMemory:
         if self._held is None or self._held[0] != os.getpid():
             self._held = (os.getpid(), client(self._url))
         return self._held[1]
+
+    def close(self) -> None:
+        """Let go of every connection of this process."""
+        if self._held and self._held[0] == os.getpid():
+            self._held[1].close()
+        self._held = None
+
+
+class ValkeyMemory(Connected):
+    """See ``ports.memory.Memory`` for what it promises."""
 
     # -- Slots
 
@@ -203,11 +213,6 @@ class ValkeyMemory:
 
     def announce(self, run_id: str) -> None:
         bounded(lambda: self._redis.publish(_ENDED, run_id))
-
-    def close(self) -> None:
-        if self._held and self._held[0] == os.getpid():
-            self._held[1].close()
-        self._held = None
 
     def _frozen(self, window: str) -> dict[str, dict[str, int]]:
         counts: dict[str, dict[str, int]] = {}

@@ -77,11 +77,7 @@ class Driver:
 def stack() -> Iterator[Driver]:
     """A stack in a directory of its own; stopped and removed afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="ggen-bench-"))
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(3)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        http, flower, valkey = (each.getsockname()[1] for each in sockets)
+    http, flower, valkey = free_ports(3)
     settings = Settings(state_dir=folder, http_port=http, flower_port=flower, valkey_port=valkey)
     _ggen(settings, "up", "--detach")
     try:
@@ -89,6 +85,15 @@ def stack() -> Iterator[Driver]:
     finally:
         _ggen(settings, "down")
         shutil.rmtree(folder)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback interface that nobody listens on just now."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
 
 
 def family(settings: Settings) -> list[psutil.Process]:

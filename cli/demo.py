@@ -3,7 +3,6 @@
 import json
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -18,6 +17,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from adapters.wiring import open_ports
+from bench.stack import free_ports
 from cli import ledger, stack
 from cli.client import Client
 from cli.output import summary
@@ -135,19 +135,11 @@ class _Teller:
 
 
 def _settings(folder: Path) -> Settings:
-    http, flower, valkey = _free_ports(3)
+    http, flower, valkey = free_ports(3)
     return Settings(
         state_dir=folder, http_port=http, flower_port=flower, valkey_port=valkey,
         tally_interval_s=2, actions_concurrency=4,
     )  # fmt: skip
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from ports.documents import Create, Delete, Document, Update, Write
 from ports.memory import Terms
 from tasks import policies
 from tasks.emit import land
-from tasks.step import Result, Step
+from tasks.runbook import Result, Step
 
 _LIVE = (GovernorState.STABLE, GovernorState.DEGRADED)
 

@@ -37,7 +37,9 @@ from ports.documents import Create, Update, Write
 from tasks import deploy_sku, policies
 from tasks.celery import app
 from tasks.emit import land, receipt
-from tasks.step import OPEN, RUNBOOKS_BY_NAME, Result, Runbook, Step, run_step, start
+from tasks.journal import start
+from tasks.runbook import OPEN, RUNBOOKS_BY_NAME, Result, Runbook, Step
+from tasks.step import run_step
 
 NAME = "entitlement_lifecycle"
 SUPPORTED = ("entitlement.created", "entitlement.plan_changed")

@@ -23,7 +23,8 @@ from ports.memory import Slot
 from tasks import actions, recover_action
 from tasks.celery import app
 from tasks.execute_action import execute, expire
-from tasks.step import OPEN, RUNBOOKS_BY_NAME, start
+from tasks.journal import start
+from tasks.runbook import OPEN, RUNBOOKS_BY_NAME
 
 _LOG = logging.getLogger("ggen.reaper")
 _UNDER_WAY = (

@@ -12,7 +12,7 @@ from governor.fsm import RunState
 from governor.records import MarketplaceEvent, Run
 from ledger.receipt import SignedReceipt
 from ports import Ports
-from tasks import step
+from tasks import compensate, runbook, step
 from tasks.entitlement_lifecycle import RUNBOOK, begin
 from tests.engine.conftest import event
 from tests.faults import Fault
@@ -98,7 +98,7 @@ def test_a_run_makes_as_many_commits_as_are_broken_above(
 def test_a_step_that_fails_for_now_undoes_all_before_it_and_may_be_tried_again(
     ports: Ports, monkeypatch: pytest.MonkeyPatch, step_name: str
 ) -> None:
-    def down(_ports: Ports, _run: Run) -> step.Result:
+    def down(_ports: Ports, _run: Run) -> runbook.Result:
         raise OutageError("down", "a dependency is down")
 
     failing = dataclasses.replace(
@@ -267,8 +267,8 @@ def _until_governor(ports: Ports, of: MarketplaceEvent) -> Run:
     return _run(ports, run.run_id)
 
 
-def _failing_last_step(error: Exception) -> step.Runbook:
-    def down(_ports: Ports, _run: Run) -> step.Result:
+def _failing_last_step(error: Exception) -> runbook.Runbook:
+    def down(_ports: Ports, _run: Run) -> runbook.Result:
         raise error
 
     last = dataclasses.replace(RUNBOOK.steps[-1], act=down)
@@ -344,11 +344,11 @@ def test_an_undo_under_way_elsewhere_is_left_to_it_until_it_dies(ports: Ports) -
     )  # fmt: skip
     ports.documents.commit([Update(found.path, undoing.document(), found.revision)])
 
-    step.compensate(ports, RUNBOOK, run.run_id)
+    compensate.compensate(ports, RUNBOOK, run.run_id)
     assert _run(ports, run.run_id).state is RunState.COMPENSATING
     other.kill()
     other.wait()
-    step.compensate(ports, RUNBOOK, run.run_id)
+    compensate.compensate(ports, RUNBOOK, run.run_id)
 
     assert _run(ports, run.run_id).state is RunState.FAILED
     assert _nothing_is_left(ports)
@@ -387,7 +387,7 @@ def test_an_undo_that_fails_is_receipted_and_alarmed_once_and_tried_again(ports:
             step.run_step(ports, stuck, RUNBOOK.steps[-1].name, run.run_id)
 
     assert _operations(ports) == ["compensation_failed", "alert_raised"]
-    step.compensate(ports, RUNBOOK, run.run_id)
+    compensate.compensate(ports, RUNBOOK, run.run_id)
     assert _run(ports, run.run_id).state is RunState.FAILED
     assert _nothing_is_left(ports)
 

@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from adapters.secret_files import SecretFiles
+from bench.stack import free_ports
 from ingress.signature import sign
-from tests.conftest import free_ports
 
 GGEN = [sys.executable, "-m", "cli.main"]
 

@@ -1,0 +1,96 @@
+"""A run's own document: read, claimed, handed to the workers, and ended."""
+
+import logging
+from collections.abc import Sequence
+
+from celery import chain
+from celery.exceptions import OperationalError as CeleryUnreachable
+from kombu.exceptions import OperationalError as BrokerUnreachable
+
+from governor import records
+from governor.errors import ConflictError, OutageError
+from governor.fsm import RunState
+from governor.records import JournalEntry, ProcessClaim, Run, elapsed_ms
+from ports import Ports
+from ports.documents import Delete, Document, Where, Write
+from tasks.celery import PUBLISH_ONCE, RUNBOOKS, app
+from tasks.emit import land
+from tasks.runbook import RUNBOOKS_BY_NAME, Runbook
+
+_LOG = logging.getLogger("ggen.runs")
+STEP_MAX_AGE_S = 15
+"""After this long another process may take a step over, whatever became of the one that had it."""
+
+
+def start(run: Run, runbook: Runbook) -> None:
+    """Hand a run's remaining steps to the workers. A lost message is repeated by the reaper."""
+    left = [s.name for s in runbook.steps if not is_done(run, s.name)]
+    kwargs = {"run_id": run.run_id, "account_id": run.account_id}
+    links = [app.signature(name, kwargs=kwargs, immutable=True, queue=RUNBOOKS) for name in left]
+    try:
+        chain(*links).apply_async(retry_policy=PUBLISH_ONCE)
+    except (CeleryUnreachable, BrokerUnreachable, OSError) as error:
+        _LOG.warning("run %s waits for the reaper: no broker (%s)", run.run_id, error)
+
+
+def end(ports: Ports, runbook: Runbook, run: Run, writes: Sequence[Write]) -> None:
+    """Commit a run's end, give the account's turn back, tell who waits, start who is next."""
+    turn = ports.documents.get(records.turn_path(run.account_id))
+    mine = [Delete(turn.path, turn.revision)] if turn and turn.data["run_id"] == run.run_id else []
+    land(ports, [*writes, *mine])
+    try:
+        runbook.ended(ports, run)
+        ports.memory.announce(run.run_id)
+    except OutageError:
+        pass  # admission and who waits look for themselves as well
+    for waiting in ports.documents.scan(
+        "runs",
+        where=[Where("state", "==", RunState.PENDING), Where("account_id", "==", run.account_id)],
+        order_by="started_at",
+        limit=1,
+    ):
+        upcoming = Run.model_validate(waiting.data)
+        start(upcoming, RUNBOOKS_BY_NAME[upcoming.runbook])
+
+
+def may_take(ports: Ports, claim: ProcessClaim) -> bool:
+    """Whether a claim is this process's own, too old, or of a process that is gone."""
+    now = ports.clock.now()
+    is_old = elapsed_ms(claim.claimed_at, now) > STEP_MAX_AGE_S * 1000
+    return is_old or is_same_process(ports, claim) or ports.processes.is_gone(claim)
+
+
+def is_own(ports: Ports, entry: JournalEntry) -> bool:
+    """Whether this very process journalled the step last."""
+    return entry.claim is not None and is_same_process(ports, entry.claim)
+
+
+def is_same_process(ports: Ports, claim: ProcessClaim) -> bool:
+    """Whether a claim is in this process's name."""
+    own = ports.processes.claim(ports.clock.now())
+    return (claim.host, claim.pid, claim.process_started) == (
+        own.host, own.pid, own.process_started,
+    )  # fmt: skip
+
+
+def with_entry(run: Run, step_name: str, entry: JournalEntry) -> Run:
+    """The run with one entry of its journal written anew."""
+    return run.evolve(journal={**run.journal, step_name: entry})
+
+
+def is_done(run: Run, step_name: str) -> bool:
+    """Whether the journal says the step is done."""
+    entry = run.journal.get(step_name)
+    return entry is not None and entry.state == "done"
+
+
+def load(ports: Ports, run_id: str) -> tuple[Document, Run]:
+    """A run as it is now, with the document it was read from.
+
+    Raises:
+        ConflictError: there is none.
+    """
+    found = ports.documents.get(records.run_path(run_id))
+    if found is None:
+        raise ConflictError("no-such-run", f"run {run_id} does not exist")
+    return found, Run.model_validate(found.data)
