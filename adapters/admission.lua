@@ -1,7 +1,7 @@
 -- Admission of one signal, in one atomic step (ports.memory.Slots.admit).
 -- KEYS: lease, mode, governor, deadlines, seen     ARGV: account, action, type, sku or "", sha256,
 --       month, queue timeout (ms), seconds to remember the answer
--- Returns {verdict, sku, plan, policy version}. Nothing is written unless it is "admitted".
+-- Returns {verdict, sku, plan, policy version}. Nothing is taken unless it is "admitted".
 local account, action, kind, asked, sha256, month =
   ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 
@@ -14,10 +14,20 @@ local function terms(sku)
   return t[1], t[2], tonumber(t[3]), tonumber(t[4])
 end
 
+local time = redis.call('TIME')
+local deadline_ms = time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[7])
+
+-- A repeated signal may still have to be stored: the slot it was given must last as long as a new
+-- one, or the reaper would take it away under the delivery that is landing.
+local function duplicate(sku, plan, version)
+  redis.call('ZADD', KEYS[4], 'XX', 'GT', deadline_ms, account .. '/' .. sku .. '/' .. action)
+  return {'duplicate', sku, plan, version}
+end
+
 local seen = redis.call('HMGET', KEYS[5], 'sha256', 'sku', 'plan', 'version')
 if seen[1] then
   if seen[1] ~= sha256 then return {'conflict', seen[2], seen[3], seen[4]} end
-  return {'duplicate', seen[2], seen[3], seen[4]}
+  return duplicate(seen[2], seen[3], seen[4])
 end
 
 local state = redis.call('HGET', KEYS[3], 'state')
@@ -37,16 +47,15 @@ local plan, version, concurrent, monthly = terms(sku)
 local inflight = 'ggen:inflight:' .. account .. '/' .. sku
 local used = 'ggen:used:' .. account .. '/' .. sku .. '/' .. month
 -- Restored after a loss: the slot is there, only its answer was forgotten.
-if redis.call('SISMEMBER', inflight, action) == 1 then return {'duplicate', sku, plan, version} end
+if redis.call('SISMEMBER', inflight, action) == 1 then return duplicate(sku, plan, version) end
 if redis.call('SCARD', inflight) >= concurrent then return {'concurrency-exceeded', sku} end
 if tonumber(redis.call('GET', used) or '0') >= monthly then return {'quota-exceeded', sku} end
 
-local time = redis.call('TIME')
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('SADD', inflight, action)
-redis.call('ZADD', KEYS[4], now_ms + tonumber(ARGV[7]), account .. '/' .. sku .. '/' .. action)
+redis.call('ZADD', KEYS[4], deadline_ms, account .. '/' .. sku .. '/' .. action)
 redis.call('INCR', used)
 redis.call('EXPIRE', used, 5529600)  -- 64 days: outlives its month
-redis.call('HSET', KEYS[5], 'sha256', sha256, 'sku', sku, 'plan', plan, 'version', version)
+redis.call('HSET', KEYS[5], 'sha256', sha256, 'sku', sku, 'plan', plan, 'version', version,
+  'month', month)
 redis.call('EXPIRE', KEYS[5], tonumber(ARGV[8]))
 return {'admitted', sku, plan, version}

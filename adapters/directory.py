@@ -87,7 +87,9 @@ def _same_or_conflict(target: Path, name: str, content: bytes) -> None:
     there = hashlib.sha256(target.read_bytes()).hexdigest()
     if there != hashlib.sha256(content).hexdigest():
         raise ConflictError(
-            "object-exists", f"{name} exists with other content (SHA-256 {there[:12]}…), kept as is"
+            "object-exists",
+            f"{name} exists with other content (SHA-256 {there[:12]}…) and was kept as it is; "
+            "what changed needs a new version",
         )
 
 

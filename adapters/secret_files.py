@@ -54,17 +54,18 @@ class SecretFiles:
             raise _unreadable(Path(error.filename or self._folder), error) from error
 
     def webhook_secrets(self) -> Sequence[str]:
-        return self._read("webhook.key", _lines)
+        return self._read("webhook.key", _webhook_secrets)
 
     def tenant_key(self, account_id: str) -> str:
         master = self._read("master.key", _hex_32)
         return hmac.new(master, b"tenant/" + account_id.encode(), hashlib.sha256).hexdigest()
 
     def publish_tenant_key(self, account_id: str) -> None:
+        path, key = self._folder / "tenants" / f"{account_id}.key", self.tenant_key(account_id)
         try:
-            _write_once(
-                self._folder / "tenants" / f"{account_id}.key", lambda: self.tenant_key(account_id)
-            )
+            if path.exists() and path.read_text().strip() != key:
+                path.unlink()  # of another master secret: what it signs is refused
+            _write_once(path, lambda: key)
         except OSError as error:
             raise _unreadable(self._folder / "tenants", error) from error
 
@@ -117,8 +118,8 @@ class SecretFiles:
         except (ValueError, IndexError, UnsupportedAlgorithm) as error:
             raise OutageError(
                 "malformed-secret",
-                f"{path} is malformed. Restore it from a backup, or remove it and start again "
-                "to have a new one made (what was signed with the old one then needs it back)",
+                f"{path} is malformed. Restore it from a backup; if there is none, remove it and "
+                "start again: a new one is made, and whoever used the old one needs the new one",
             ) from error
         self._cache[name, parse.__name__] = (version, value)
         return value
@@ -126,8 +127,19 @@ class SecretFiles:
 
 def _lines(text: str) -> list[str]:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines or "whsec_" in lines:
+    if not lines:
         raise ValueError("empty")
+    return lines
+
+
+def _webhook_secrets(text: str) -> list[str]:
+    lines = _lines(text)
+    for line in lines:
+        if line.startswith("whsec_"):
+            encoded = line.removeprefix("whsec_")
+            padded = encoded + "=" * (-len(encoded) % 4)
+            if len(base64.b64decode(padded, validate=True)) < 16:
+                raise ValueError("too short")
     return lines
 
 

@@ -59,19 +59,26 @@ _INHERITED: list[sqlite3.Connection] = []
 class _Held:
     """A thread's connection: closed when the thread ends, never by a forked child."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, owner: "SqliteDocuments", connection: sqlite3.Connection) -> None:
+        self.owner = owner
         self.pid = os.getpid()
         self.connection = connection
+        self.closed = False
 
     def close(self) -> None:
         if self.pid != os.getpid():
             _INHERITED.append(self.connection)  # SQLite forbids to close it here
             return
+        self.closed = True
         with suppress(sqlite3.Error):
             self.connection.close()
 
     def __del__(self) -> None:
         self.close()
+
+
+_HELD: "weakref.WeakSet[_Held]" = weakref.WeakSet()
+"""Every connection of this process, and those it inherited."""
 
 
 class SqliteDocuments:
@@ -82,7 +89,6 @@ class SqliteDocuments:
         self._timeout_s = timeout_s
         self._lock = FairLock(path.with_name(path.name + ".queue"))
         self._local = threading.local()
-        self._opened: weakref.WeakSet[_Held] = weakref.WeakSet()
 
     def get(self, path: str) -> Document | None:
         _check_path(path)
@@ -132,8 +138,9 @@ class SqliteDocuments:
         return self._read(sql, [*values, max(1, min(limit, 1000))])
 
     def close(self) -> None:
-        for held in list(self._opened):
-            held.close()
+        for held in list(_HELD):
+            if held.owner is self:
+                held.close()
         self._local = threading.local()
 
     def _read(self, sql: str, values: Sequence[Any]) -> list[Document]:
@@ -150,6 +157,9 @@ class SqliteDocuments:
         held: _Held | None = getattr(self._local, "held", None)
         if held and held.pid == os.getpid():
             return held.connection
+        if any(other.pid != os.getpid() and not other.closed for other in list(_HELD)):
+            # SQLite's locks do not survive a fork: what this process commits could be lost.
+            raise RuntimeError("this process was forked while a SQLite connection was open")
         connection = sqlite3.connect(
             self._path, timeout=self._timeout_s, isolation_level=None, check_same_thread=False
         )
@@ -158,8 +168,8 @@ class SqliteDocuments:
         except BaseException:
             connection.close()
             raise
-        self._local.held = _Held(connection)
-        self._opened.add(self._local.held)
+        self._local.held = _Held(self, connection)
+        _HELD.add(self._local.held)
         return connection
 
     def _set_up(self, connection: sqlite3.Connection) -> None:

@@ -32,8 +32,10 @@ _RELEASE = """
 local held = redis.call('SREM', KEYS[1], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[2])
 redis.call('SREM', KEYS[3], ARGV[1])
-if held == 1 and ARGV[3] == '1' then redis.call('DECR', KEYS[4]) end
-if ARGV[3] == '1' then redis.call('DEL', KEYS[5]) end"""
+if ARGV[3] == '' then return end
+local month = redis.call('HGET', KEYS[4], 'month') or ARGV[3]
+if held == 1 then redis.call('DECR', 'ggen:used:' .. ARGV[4] .. '/' .. month) end
+redis.call('DEL', KEYS[4])"""
 _OVERDUE = """
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -112,10 +114,11 @@ class ValkeyMemory(Connected):
 
     def release(self, slot: Slot, *, refund_month: str | None = None) -> None:
         keys = [_inflight(slot.account_id, slot.sku_id), _DEADLINES, _rolling(slot.account_id),
-                _used(slot.account_id, slot.sku_id, refund_month or "-"),
                 f"ggen:seen:{slot.action_id}"]  # fmt: skip
-        refund = "1" if refund_month else "0"
-        self._script(_RELEASE, keys, [slot.action_id, _member(slot), refund])
+        entitlement = f"{slot.account_id}/{slot.sku_id}"
+        self._script(
+            _RELEASE, keys, [slot.action_id, _member(slot), refund_month or "", entitlement]
+        )
 
     def overdue(self, limit: int) -> list[Slot]:
         return [Slot(*m.split("/")) for m in self._script(_OVERDUE, [_DEADLINES], [limit])]

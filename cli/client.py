@@ -11,7 +11,7 @@ from standardwebhooks.webhooks import Webhook
 
 from adapters.secret_files import SecretFiles
 from adapters.wiring import open_ports
-from cli.stack import base_url
+from cli.stack import address
 from config.settings import Settings, load
 from governor.errors import ConflictError, DeniedError, GovernorError, InputError, OutageError
 from ingress.signature import sign
@@ -25,7 +25,7 @@ class Client:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or load()
         self.secrets = SecretFiles(self.settings.secrets_dir)
-        self._http = httpx.Client(base_url=base_url(self.settings), timeout=15, trust_env=False)
+        self._http = httpx.Client(base_url=address(self.settings), timeout=15, trust_env=False)
 
     def __enter__(self) -> "Client":
         return self
@@ -89,8 +89,8 @@ class Client:
         except httpx.HTTPError as error:
             raise OutageError(
                 "no-answer",
-                f"nothing answers at {base_url(self.settings)} ({type(error).__name__}). "
-                "Is the stack up? Start it with: ggen up",
+                f"nothing answers at {self._http.base_url} ({type(error).__name__}): the "
+                "stack is starting, or in trouble. See: ggen status",
             ) from error
 
 

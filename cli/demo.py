@@ -2,14 +2,12 @@
 
 import json
 import shutil
-import signal
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from rich.console import Console
@@ -36,7 +34,7 @@ def demo(as_json: bool) -> int:
     settings = _settings(folder)
     played: Played = []
     faults: list[str] = []
-    with _terminating():
+    with stack.terminating():
         try:
             with teller.live("starting the stack"), stack.running(settings):
                 _play(settings, teller, played)
@@ -44,6 +42,10 @@ def demo(as_json: bool) -> int:
                 teller.stage("stopping everything")
         except (UnexpectedError, GovernorError) as error:
             faults.append(str(error))
+        except (KeyboardInterrupt, SystemExit):
+            shutil.rmtree(folder)
+            teller.say("interrupted; everything was stopped and removed")
+            raise
     teller.table(played, faults)
     if faults:
         teller.say(f"the state is kept for a look: {folder}")
@@ -105,7 +107,8 @@ class _Teller:
 
     def stage(self, title: str) -> None:
         if self._progress:
-            self._progress.update(self._progress.task_ids[0], description=title)
+            self._console.print(f"[bold]{title}[/bold]")
+            self._progress.update(self._progress.task_ids[0], description=title, refresh=True)
 
     def receipt(self, fields: dict[str, Any]) -> None:
         if self._plain:
@@ -117,9 +120,9 @@ class _Teller:
         self._console.print(text)
 
     def table(self, played: Played, faults: list[str]) -> None:
-        table = Table("what happened", "what came of it", "took", "the spec asks", "")
+        table = Table("what happened", "what came of it", "took", "the spec asks", "SLI")
         for title, told in played:
-            took = "" if told.measured_ms is None else f"{told.measured_ms:.1f} ms"
+            took = "" if told.measured_ms is None else _milliseconds(told.measured_ms)
             is_met = told.sli_ms is None or (told.measured_ms or 0) <= told.sli_ms
             verdict = ("met" if is_met else "missed") if told.sli else ""
             table.add_row(title, told.outcome, took, told.sli, verdict)
@@ -134,23 +137,13 @@ class _Teller:
         )
 
 
+def _milliseconds(measured_ms: float) -> str:
+    return f"{measured_ms:.1f} ms" if measured_ms >= 1 else "< 1 ms"
+
+
 def _settings(folder: Path) -> Settings:
     http, flower, valkey = free_ports(3)
     return Settings(
         state_dir=folder, http_port=http, flower_port=flower, valkey_port=valkey,
         tally_interval_s=2, actions_concurrency=4,
     )  # fmt: skip
-
-
-@contextmanager
-def _terminating() -> Iterator[None]:
-    """Let SIGTERM stop the stack on the way out, as Ctrl-C does."""
-
-    def leave(_signum: int, _frame: FrameType | None) -> None:
-        raise SystemExit(143)
-
-    former = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, former)

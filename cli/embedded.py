@@ -11,6 +11,7 @@ from adapters.secret_files import SecretFiles
 from adapters.wiring import open_ports
 from config.settings import Settings
 from governor.errors import GovernorError, InputError, OutageError
+from governor.policy import Policy
 from tasks import policies
 
 _VALKEY = """\
@@ -98,8 +99,10 @@ def valkey_binary() -> str:
         raise OutageError("no-valkey", f"no Valkey for this machine: {error}") from error
 
 
-def prepare(settings: Settings) -> None:
+def prepare(settings: Settings) -> list[str]:
     """Make the state directory whole: secrets, configuration, registered policies.
+
+    Returns what its operator should know, a sentence each.
 
     Raises:
         OutageError: it cannot be read or written.
@@ -124,7 +127,7 @@ def prepare(settings: Settings) -> None:
             f"cannot use the state directory {settings.state_dir}: {error.strerror}: "
             f"{error.filename}. Mend its mode, or set GGEN_STATE_DIR to another one",
         ) from error
-    _register_policies(settings)
+    return _register_policies(settings)
 
 
 def check_ports(settings: Settings) -> None:
@@ -192,16 +195,29 @@ def _supervisord(settings: Settings) -> str:
     return "".join(parts)
 
 
-def _register_policies(settings: Settings) -> None:
-    ports = open_ports(settings)
+def _register_policies(settings: Settings) -> list[str]:
+    ports, notices = open_ports(settings), []
     try:
         for file in sorted(files("config").joinpath("policies").iterdir(), key=str):
             try:
-                policies.publish(ports, file.read_bytes())
+                policy, in_force = policies.publish(ports, file.read_bytes())
             except GovernorError as error:
                 raise InputError(error.code, f"policy {file.name}: {error.detail}") from error
+            notices += not_in_force(policy, in_force)
     finally:
         ports.documents.close()
+    return notices
+
+
+def not_in_force(policy: Policy, in_force: str) -> list[str]:
+    """The sentence about a registered version that is not the one new entitlements get."""
+    if policy.policy_version == in_force:
+        return []
+    plan = f"{policy.sku_id}/{policy.plan_type}"
+    return [
+        f"policy {plan} {policy.policy_version} is registered; {in_force} stays in force "
+        "(this version does not serve upgrades yet)"
+    ]
 
 
 def _turn_log_over(log: Path, limit_bytes: int = 10_000_000) -> None:

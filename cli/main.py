@@ -2,11 +2,12 @@
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from cli.output import AccountOption, Json, show, show_error, summary
+from cli.output import AccountOption, Json, action_line, show, show_error, summary
 from governor.errors import GovernorError
 
 app = typer.Typer(
@@ -60,8 +61,12 @@ def status(as_json: Json = False) -> None:
 def send_webhook(
     account_id: AccountOption,
     sku_id: Annotated[str, typer.Option(help="Product SKU.")] = "demo-sku",
-    plan_type: Annotated[str, typer.Option(help="Pricing plan.")] = "starter",
-    event_type: Annotated[str, typer.Option(help="Kind of event.")] = "entitlement.created",
+    plan_type: Annotated[
+        str, typer.Option(help="Pricing plan: starter, professional, enterprise, …")
+    ] = "starter",
+    event_type: Annotated[
+        str, typer.Option(help="entitlement.created or entitlement.plan_changed.")
+    ] = "entitlement.created",
     event_id: Annotated[str | None, typer.Option(help="Else a new one.")] = None,
     region: Annotated[str | None, typer.Option(help="Else the setting's.")] = None,
     standard: Annotated[bool, typer.Option(help="Sign with Standard Webhooks headers.")] = False,
@@ -101,6 +106,8 @@ def send_signal(
         parsed = json.loads(payload)
     except ValueError as error:
         raise InputError("bad-payload", f"--payload is not JSON: {error}") from None
+    if wait and via == "topic":
+        raise InputError("cannot-wait", "a topic tells nothing back: --wait goes with --via http")
     signal: dict[str, Any] = {
         "signal_id": signal_id or new_id("signal"), "type": type, "payload": parsed,
     }  # fmt: skip
@@ -112,7 +119,25 @@ def send_signal(
             return
         answer = checked(client.post_signal(account_id, signal))
         shown = client.wait_action(answer.headers["Location"]) if wait else answer.json()
-    show(shown, as_json)
+    show(shown, as_json, action_line(shown))
+
+
+@app.command("publish-policy")
+def publish_policy(
+    file: Annotated[Path, typer.Argument(help="A policy document (JSON).", exists=True)],
+    as_json: Json = False,
+) -> None:
+    """Register a policy; the first version of a plan comes into force at once."""
+    from cli import embedded, ledger
+    from tasks import policies
+
+    policy, in_force = policies.publish(ledger.open_ledger(), file.read_bytes())
+    value = {
+        "sku_id": policy.sku_id, "plan_type": policy.plan_type,
+        "policy_version": policy.policy_version, "in_force": in_force,
+    }  # fmt: skip
+    text = f"policy {policy.sku_id}/{policy.plan_type} {in_force} is in force"
+    show(value, as_json, "\n".join(embedded.not_in_force(policy, in_force)) or text)
 
 
 @app.command()
@@ -127,7 +152,11 @@ def receipts(
 
     with Client() as client:
         page = client.read(f"/v1/tenants/{account_id}/receipts", operation=operation, limit=limit)
-    show(page, as_json, "\n".join(summary(item) for item in page["items"]) or "no receipts")
+    show(
+        page,
+        as_json,
+        "\n".join(summary(item) for item in page["items"]) or f"no receipts of {account_id}",
+    )
 
 
 @app.command("verify-receipt")
@@ -190,8 +219,11 @@ def bench(
 ) -> None:
     """Measure this machine against the bars, on a stack of its own."""
     from bench import measure
+    from cli import stack
 
-    show(result := measure.run(only or []), as_json, measure.table(result))
+    with stack.terminating():
+        result = measure.run(only or [])
+    show(result, as_json, measure.table(result))
 
 
 def main() -> None:

@@ -28,8 +28,19 @@ def show_error(error: GovernorError) -> None:
     print(f"ggen: {error.detail}", file=sys.stderr)
 
 
+_TOLD = ("plan_type", "error_code", "phase", "run_ms", "rollback_duration_ms", "cause", "by_reason")
+
+
 def summary(fields: Mapping[str, Any]) -> str:
-    """A receipt in one line."""
-    names = ("action_id", "plan_type", "error_code", "phase", "run_ms", "rollback_duration_ms")
-    more = " ".join(f"{n}={fields[n]}" for n in names if n in fields)
-    return f"{fields['timestamp']}  {fields['operation']:<22} {fields['status']:<11} {more}"
+    """A receipt in one line: its id first, for verify-receipt."""
+    told = " ".join(f"{name}={fields[name]}" for name in _TOLD if name in fields)
+    subject = f" {fields['action_id'][:15]}…" if "action_id" in fields else ""
+    at = fields["timestamp"][11:23]
+    return f"{fields['receipt_id']}  {at}  {fields['operation']:<24}{told}{subject}"
+
+
+def action_line(action: Mapping[str, Any]) -> str:
+    """An action in one line: as accepted, or how it ended."""
+    names = ("error_code", "queue_ms", "run_ms")
+    told = " ".join(f"{n}={action[n]}" for n in names if action.get(n) is not None)
+    return f"{action['action_id']}  {action['state']}  {told}".rstrip()

@@ -27,6 +27,22 @@ def base_url(settings: Settings) -> str:
     return f"http://{settings.http_host}:{settings.http_port}"
 
 
+def address(settings: Settings) -> str:
+    """Where the ingress of the stack of this state directory answers, whatever the settings say.
+
+    Raises:
+        OutageError: no stack runs here.
+    """
+    try:
+        return (settings.state_dir / "run" / "url").read_text()
+    except OSError as error:
+        raise OutageError(
+            "not-running",
+            f"no stack runs in {settings.state_dir}. Start it with: ggen up; or set GGEN_STATE_DIR "
+            "to the directory of the one you mean",
+        ) from error
+
+
 @contextlib.contextmanager
 def only_one(settings: Settings) -> Iterator[None]:
     """Be the only start of this state directory.
@@ -63,6 +79,21 @@ def only_one(settings: Settings) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def terminating() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP (a closed terminal) unwind the block, as Ctrl-C does."""
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    former = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
 def running(settings: Settings) -> Iterator[None]:
     """A whole stack, ready, for as long as the block lasts; nothing is left of it afterwards."""
     with only_one(settings):
@@ -75,7 +106,12 @@ def running(settings: Settings) -> Iterator[None]:
             _stop(settings, supervisor.pid)
 
 
-def run(settings: Settings, on_ready: Callable[[], None], follow: Callable[[], None]) -> None:
+def run(
+    settings: Settings,
+    on_ready: Callable[[], None],
+    follow: Callable[[], None],
+    tell: Callable[[list[str]], None],
+) -> None:
     """Start everything, call ``on_ready`` once, and stay until a signal; then stop everything.
 
     A supervisor that dies is replaced, after what it left behind was ended.
@@ -103,7 +139,9 @@ def run(settings: Settings, on_ready: Callable[[], None], follow: Callable[[], N
             follow()
             time.sleep(0.2)
     finally:
+        tell(["stopping…"])
         _stop(settings, supervisor.pid)
+        tell(["stopped"])
 
 
 def detach(settings: Settings) -> None:
@@ -132,9 +170,8 @@ def detach(settings: Settings) -> None:
 def stop(settings: Settings) -> bool:
     """Stop a running stack; False when none was running. Ends whatever is left of it."""
     pid = _read_pid(settings.state_dir / "run" / "up.pid")
-    supervisor = _supervisor(settings)
-    was_running = supervisor is not None
-    if pid and _is_ours(pid, "up"):
+    was_running = _supervisor(settings) is not None
+    if pid and _is_locked(settings):
         was_running = True
         with contextlib.suppress(psutil.NoSuchProcess):
             monitor = psutil.Process(pid)
@@ -194,6 +231,7 @@ def end_leftovers(settings: Settings) -> int:
 
 def _spawn(settings: Settings) -> "subprocess.Popen[bytes]":
     embedded.check_ports(settings)
+    (settings.state_dir / "run" / "url").write_text(base_url(settings))
     with settings.log_file.open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "supervisor.supervisord",
@@ -205,6 +243,8 @@ def _spawn(settings: Settings) -> "subprocess.Popen[bytes]":
 
 
 def _stop(settings: Settings, supervisor_pid: int) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # impatience must not leave processes behind
     try:
         supervisor = psutil.Process(supervisor_pid)
         family = [supervisor, *supervisor.children(recursive=True)]
@@ -215,6 +255,7 @@ def _stop(settings: Settings, supervisor_pid: int) -> None:
         with contextlib.suppress(psutil.Error):
             process.kill()
     end_leftovers(settings)
+    (settings.state_dir / "run" / "url").unlink(missing_ok=True)
 
 
 def _await_gone(family: list[psutil.Process], seconds: float) -> list[psutil.Process]:
@@ -224,15 +265,30 @@ def _await_gone(family: list[psutil.Process], seconds: float) -> list[psutil.Pro
 
 def _supervisor(settings: Settings) -> psutil.Process | None:
     pid = _read_pid(settings.state_dir / "run" / "supervisord.pid")
-    return psutil.Process(pid) if pid and _is_ours(pid, "supervisor.supervisord") else None
-
-
-def _is_ours(pid: int, word: str) -> bool:
     try:
-        process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and word in process.cmdline()
+        process = psutil.Process(pid) if pid else None
+        if process is None or process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        # The pid may have been used again: believe it only of a supervisor of this directory.
+        is_ours = process.environ().get("GGEN_STATE_DIR") == str(settings.state_dir)
+        return process if is_ours and "supervisor.supervisord" in process.cmdline() else None
     except psutil.Error:
+        return None
+
+
+def _is_locked(settings: Settings) -> bool:
+    """Whether a ``ggen up`` of this directory lives: the kernel frees its lock when it dies."""
+    try:
+        lock = os.open(settings.state_dir / "run" / "up.lock", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
         return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(lock)
+    return False
 
 
 def _read_pid(path: Path) -> int | None:

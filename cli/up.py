@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
+from typing import TextIO
 
 import httpx
 
@@ -18,16 +19,20 @@ def up(detach: bool, as_json: bool) -> None:
     if detach:
         with stack.only_one(settings):
             embedded.check_ports(settings)
-            embedded.prepare(settings)
+            _tell(embedded.prepare(settings))
         stack.detach(settings)
         _banner(settings, as_json)
         return
     with stack.only_one(settings):
         embedded.check_ports(settings)
-        embedded.prepare(settings)
-        if not as_json:
-            print("starting…", file=sys.stderr, flush=True)
-        stack.run(settings, lambda: _banner(settings, as_json), _follower(settings))
+        _tell(embedded.prepare(settings))
+        _tell(["starting…"])
+        stack.run(settings, lambda: _banner(settings, as_json), _follower(settings), _tell)
+
+
+def _tell(notices: list[str]) -> None:
+    for notice in notices:
+        print(notice, file=sys.stderr, flush=True)
 
 
 def status(as_json: bool) -> int:
@@ -38,12 +43,14 @@ def status(as_json: bool) -> int:
         for name, process in sorted(stack.processes(settings).items())
     }
     try:
-        answer = httpx.get(stack.base_url(settings) + "/readyz", timeout=3, trust_env=False).json()
+        answer = httpx.get(stack.address(settings) + "/readyz", timeout=3, trust_env=False).json()
+    except OutageError as error:
+        answer = {"ready": False, "missing": {"stack": error.detail}}
     except (httpx.HTTPError, ValueError):
         answer = {"ready": False, "missing": {"ingress": "does not answer; start it with: ggen up"}}
     lines = [f"{n:<9} process {c['pid']:<8} up {c['up_s']} s" for n, c in components.items()]
     lines += [f"missing: {name}: {why}" for name, why in answer["missing"].items()]
-    lines.append("ready" if answer["ready"] else "not ready")
+    lines.append(f"{'ready' if answer['ready'] else 'not ready'}: {settings.state_dir}")
     show({**answer, "components": components}, as_json, "\n".join(lines))
     return 0 if answer["ready"] else OutageError.exit_code
 
@@ -62,9 +69,16 @@ def _banner(settings: Settings, as_json: bool) -> None:
 
 
 def _follower(settings: Settings) -> Callable[[], None]:
-    """Print what the log gained since the last call, when a person is watching."""
+    """Print what the log gained since the first call, when a person is watching."""
     if not sys.stdout.isatty():
         return lambda: None
-    log = settings.log_file.open()
-    log.seek(0, 2)
-    return lambda: print(log.read(), end="", flush=True)
+    opened: list[TextIO] = []
+
+    def follow() -> None:
+        if not opened:
+            print("Ctrl-C stops it; the log follows.", flush=True)
+            opened.append(settings.log_file.open())
+            opened[0].seek(0, 2)
+        print(opened[0].read(), end="", flush=True)
+
+    return follow

@@ -107,7 +107,7 @@ def parse(document: bytes, known_handlers: Collection[str]) -> Policy:
     if len(document) > MAX_POLICY_BYTES:
         raise InputError("policy-invalid", f"a policy is at most {MAX_POLICY_BYTES} bytes")
     try:
-        policy = Policy.model_validate_json(document)
+        policy = Policy.model_validate_json(document, strict=True)
     except ValidationError as error:
         raise InputError("policy-invalid", f"the policy is not valid: {_faults(error)}") from None
     if unknown := sorted({a.handler for a in policy.actions.values()} - set(known_handlers)):

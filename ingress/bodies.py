@@ -3,11 +3,20 @@
 import base64
 import binascii
 import hashlib
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Request
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+)
 from pydantic import field_validator as validator
 
 from governor.errors import InputError
@@ -30,7 +39,17 @@ _MAX_AHEAD = timedelta(minutes=5)
 _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 
 M = TypeVar("M", bound=BaseModel)
+_RFC3339 = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}")
 Text = Annotated[str, Field(max_length=1024)]
+
+
+def _rfc3339(value: Any) -> Any:
+    if not isinstance(value, str) or not _RFC3339.match(value):
+        raise ValueError("must be an RFC 3339 date and time with an offset")
+    return value
+
+
+EventTime = Annotated[AwareDatetime, BeforeValidator(_rfc3339)]
 
 
 class MarketplaceWebhook(BaseModel):
@@ -42,7 +61,7 @@ class MarketplaceWebhook(BaseModel):
     account_id: AccountId
     sku_id: SkuId
     event_id: EventId | None = Field(default=None, description="else derived from the body")
-    event_time: AwareDatetime | None = Field(default=None, description="else the arrival")
+    event_time: EventTime | None = Field(default=None, description="else the arrival")
     plan_type: PlanType = "starter"
     region: Region | None = Field(default=None, description="else the setting's")
     cancellation_reason: Text | None = None

@@ -34,11 +34,11 @@ STATUS: Mapping[str, int] = {
 
 
 class FieldsError(InputError):
-    """A body with faults, each named."""
+    """A request with faults, each named."""
 
     def __init__(self, faults: list[dict[str, str]]) -> None:
         summary = "; ".join(f"{f['field']}: {f['fault']}" for f in faults[:10])
-        super().__init__("invalid-body", f"the body is not valid: {summary}")
+        super().__init__("invalid-body", f"the request is not valid: {summary}")
         self.args = (faults,)
         self.faults = faults
 

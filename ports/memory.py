@@ -70,7 +70,10 @@ class Slots(Protocol):
         ...
 
     def release(self, slot: Slot, *, refund_month: str | None = None) -> None:
-        """Give a slot back; with ``refund_month`` as if it had never been asked for."""
+        """Give a slot back; with ``refund_month`` as if it had never been asked for.
+
+        The month is the one it was counted in, as far as Memory remembers; else ``refund_month``.
+        """
         ...
 
     def overdue(self, limit: int) -> list[Slot]:

@@ -45,7 +45,8 @@ def _undo_steps(ports: Ports, runbook: Runbook, run_id: str) -> None:
         land(ports, [Update(found.path, claimed.document(), found.revision)])
         step.undo(ports, run, entry)
         found, run = load(ports, run_id)
-        if run.journal[step.name].undo_claim != claim:
+        mine = run.journal.get(step.name)
+        if mine is None or mine.undo_claim != claim:
             raise ElsewhereError("undone-elsewhere", f"{step.name} was taken over")
         undone = with_entry(run, step.name, entry.evolve(state="undone"))
         land(ports, [Update(found.path, undone.document(), found.revision)])

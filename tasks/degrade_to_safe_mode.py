@@ -5,14 +5,13 @@ create the lease: only a finished rebuild of Memory from Documents does, so that
 cannot admit too much.
 """
 
-import contextlib
 import logging
 from collections import Counter
 
 from adapters import wiring
 from config.settings import load
 from governor import quota
-from governor.errors import ConflictError, OutageError, PolicyError
+from governor.errors import ConflictError, OutageError
 from governor.fsm import ActionState
 from governor.records import Action, timestamp
 from ports import Ports
@@ -21,7 +20,6 @@ from ports.memory import Slot
 from tasks.canary import ALIVE_FOR_S
 from tasks.celery import app
 from tasks.deploy_sku import boot_governor
-from tasks.emit import alert, land
 
 _LOG = logging.getLogger("ggen.health")
 _PROBE_PATH = "health/probe"
@@ -73,22 +71,7 @@ def rebuild_memory(ports: Ports) -> None:
     ports.memory.restore(slots, used)
     governors = 0
     for document in every(ports.documents, "tenants"):
-        governors += _restore_governor(ports, document.data["account_id"])
+        if boot_governor(ports, document.data["account_id"]):
+            ports.signals.create(document.data["account_id"])
+            governors += 1
     _LOG.info("memory rebuilt: %d governors, %d slots in flight", governors, len(slots))
-
-
-def _restore_governor(ports: Ports, account_id: str) -> bool:
-    """Boot one governor, topic included; one that cannot be booted is alarmed and left out."""
-    try:
-        if boot_governor(ports, account_id):
-            ports.signals.create(account_id)
-        return True
-    except PolicyError as error:
-        ports.memory.forget(account_id)
-        raised, told = alert(
-            ports, "critical", "governor_unbootable", account_id, account_id, error.detail
-        )
-        with contextlib.suppress(ConflictError):  # told before
-            land(ports, [raised])
-        ports.alerts.send(told)
-        return False

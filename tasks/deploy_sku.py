@@ -15,7 +15,7 @@ idempotent, for effects are looked at before they are brought about.
 from typing import Any
 
 from governor import records
-from governor.errors import ConflictError
+from governor.errors import ConflictError, PolicyError
 from governor.fsm import GovernorState
 from governor.policy import Policy
 from governor.records import Entitlement, JournalEntry, Run, Tenant, timestamp
@@ -23,7 +23,7 @@ from ports import Ports
 from ports.documents import Create, Delete, Document, Update, Write
 from ports.memory import Terms
 from tasks import policies
-from tasks.emit import land
+from tasks.emit import alert, land
 from tasks.runbook import Result, Step
 
 _LIVE = (GovernorState.STABLE, GovernorState.DEGRADED)
@@ -64,8 +64,29 @@ def _boot(
     # What is still being provisioned is known to Memory already, but admits nothing.
     known_as = GovernorState.STABLE if admits else state
     chosen = live if admits else all_terms
-    ports.memory.boot(account_id, known_as, [_terms(ports, e) for e in chosen])
+    terms = [t for e in chosen if (t := _usable_terms(ports, e)) is not None]
+    ports.memory.boot(account_id, known_as, terms)
     return admits
+
+
+def _usable_terms(ports: Ports, entitlement: Entitlement) -> Terms | None:
+    """An entitlement's terms; None, and an alarm, when its policy cannot be used here.
+
+    One that cannot be used keeps nobody else's door shut, not even of the same account.
+    """
+    try:
+        return _terms(ports, entitlement)
+    except PolicyError as error:
+        subject = f"{entitlement.sku_id} {entitlement.policy_version}"
+        raised, told = alert(
+            ports, "critical", "policy_unusable", entitlement.account_id, subject, error.detail
+        )
+        try:
+            land(ports, [raised])
+        except ConflictError:
+            return None  # told before
+        ports.alerts.send(told)
+        return None
 
 
 def policy_of(ports: Ports, run: Run) -> Policy:

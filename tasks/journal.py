@@ -18,6 +18,9 @@ from tasks.emit import land
 from tasks.runbook import RUNBOOKS_BY_NAME, Runbook
 
 _LOG = logging.getLogger("ggen.runs")
+STEP_TIME_LIMIT_S = 12
+"""A step that hangs is killed before anybody may take it over."""
+
 STEP_MAX_AGE_S = 15
 """After this long another process may take a step over, whatever became of the one that had it."""
 
@@ -26,7 +29,12 @@ def start(run: Run, runbook: Runbook) -> None:
     """Hand a run's remaining steps to the workers. A lost message is repeated by the reaper."""
     left = [s.name for s in runbook.steps if not is_done(run, s.name)]
     kwargs = {"run_id": run.run_id, "account_id": run.account_id}
-    links = [app.signature(name, kwargs=kwargs, immutable=True, queue=RUNBOOKS) for name in left]
+    links = [
+        app.signature(
+            name, kwargs=kwargs, immutable=True, queue=RUNBOOKS, time_limit=STEP_TIME_LIMIT_S
+        )
+        for name in left
+    ]
     try:
         chain(*links).apply_async(retry_policy=PUBLISH_ONCE)
     except (CeleryUnreachable, BrokerUnreachable, OSError) as error:

@@ -6,18 +6,22 @@ from functools import lru_cache
 from governor import policy
 from governor.errors import ConflictError, InputError, PolicyError
 from governor.policy import Policy
+from ledger import canonical
 from ports import Ports
 from ports.documents import Create
 from tasks.handlers import registered
 
 
-def publish(ports: Ports, document: bytes) -> Policy:
-    """Register a policy; it comes into force at once if its plan had none.
+def publish(ports: Ports, document: bytes) -> tuple[Policy, str]:
+    """Register a policy; the policy, and the version that is in force for its plan now.
+
+    The first version of a plan comes into force at once; which one is after it, Runbook 2 decides.
 
     Raises:
         InputError: not a valid policy, or it names an unknown handler; nothing was stored.
         ConflictError: this version is registered with other content; give it a new version.
     """
+    canonical.loads(document)  # refuses what two readers could understand differently
     parsed = policy.parse(document, registered())
     ports.objects.create(_object(parsed.sku_id, parsed.plan_type, parsed.policy_version), document)
     pointer = Create(
@@ -26,8 +30,9 @@ def publish(ports: Ports, document: bytes) -> Policy:
     try:
         ports.documents.commit([pointer])
     except ConflictError:
-        pass  # a version is in force already; Runbook 2 moves the pointer
-    return parsed
+        found = ports.documents.get(pointer.path)
+        return parsed, found.data["policy_version"] if found else parsed.policy_version
+    return parsed, parsed.policy_version
 
 
 def in_force(ports: Ports, sku_id: str, plan_type: str) -> Policy:

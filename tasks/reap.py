@@ -131,7 +131,8 @@ def _look_at_run(ports: Ports, run: Run) -> None:
     now = ports.clock.now()
     if elapsed_ms(run.started_at, now) < _RUN_STALE_S * 1000:
         return
-    if run.state is RunState.PENDING and _waits_its_turn(ports, run):
+    is_late = now > instant(run.deadline_at)
+    if run.state is RunState.PENDING and not is_late and _waits_its_turn(ports, run):
         return
     if not ports.memory.claim_tick(f"restart:{run.run_id}", _RUN_RESTART_EVERY_S):
         return

@@ -47,6 +47,8 @@ def run_step(ports: Ports, runbook: Runbook, step_name: str, run_id: str) -> Non
     run = Run.model_validate(found.data)
     if run.state is RunState.COMPENSATING:
         compensate(ports, runbook, run_id)
+    if run.state is RunState.COMPLETE and step is runbook.steps[-1]:
+        runbook.ended(ports, run)  # whoever ended it may have died before it came to this
     if run.state not in (RunState.PENDING, RunState.RUNNING) or is_done(run, step_name):
         return
     if not _is_next(runbook, run, step_name) or not _may_act(ports, run, step_name):

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from governor import quota, records
@@ -22,10 +23,13 @@ _FIRST_QUEUE_TIMEOUT_MS = 15_000
 """A slot's deadline until the policy has been read; D10's default."""
 
 
+_CLOCK_SKEW = timedelta(seconds=5)
+"""How far the clocks of two ingresses may be apart (D13)."""
+
 _NOT_ASKED = (Verdict.NO_LEASE, Verdict.DEGRADED, Verdict.CONFLICT)
 """Refusals that look at nothing else."""
 
-_STALE = (Verdict.UNKNOWN_TENANT, Verdict.DRAINING)
+_STALE = (Verdict.UNKNOWN_TENANT, Verdict.DRAINING, Verdict.NOT_PERMITTED)
 """Refusals that may rest on a Memory that was told too little."""
 
 
@@ -77,8 +81,9 @@ def submit(ports: Ports, asked: Signal) -> str:
     try:
         land(ports, [Create(actions.path_of(action), action.document())])
     except ConflictError:
-        # Stored before, and Memory had forgotten: give back what was just taken for it.
-        if admission.verdict is Verdict.ADMITTED:
+        # Stored long before, and Memory had forgotten: give back what was just taken for it. Stored
+        # a moment ago, it was by another delivery of this signal, whose slot this is.
+        if admission.verdict is Verdict.ADMITTED and _is_older(ports, request, now):
             ports.memory.release(actions.slot_of(action), refund_month=action.month)
         _is_stored(ports, request)
         return request.action_id
@@ -91,7 +96,12 @@ def submit(ports: Ports, asked: Signal) -> str:
 def _admit(ports: Ports, request: Request) -> Admission:
     """Ask Memory; where it knows less of the governor than Documents do, tell it, ask again."""
     admission = ports.memory.admit(request)
-    if admission.verdict in _STALE and deploy_sku.boot_governor(ports, request.account_id):
+    if admission.verdict not in _STALE:
+        return admission
+    # Once a second at most: refusals must stay cheap.
+    if not ports.memory.claim_tick(f"boot:{request.account_id}", 1):
+        return admission
+    if deploy_sku.boot_governor(ports, request.account_id):
         return ports.memory.admit(request)
     return admission
 
@@ -139,6 +149,11 @@ def _pending(ports: Ports, asked: Signal, request: Request, admission: Admission
         accepted_at=timestamp(ports.clock.now()),
         month=request.month,
     )
+
+
+def _is_older(ports: Ports, request: Request, now: datetime) -> bool:
+    found = ports.documents.get(records.action_path(request.account_id, request.action_id))
+    return found is not None and found.data["accepted_at"] < timestamp(now - _CLOCK_SKEW)
 
 
 def _is_stored(ports: Ports, request: Request) -> bool:

@@ -288,3 +288,17 @@ def test_a_threads_connection_ends_with_it(open_documents: Open) -> None:
             thread.join()
 
     assert len(list(descriptors.iterdir())) <= before + 30  # 300 if each were kept
+
+
+def test_a_fork_with_an_open_connection_is_refused_before_it_loses_anything(tmp_path: Path) -> None:
+    documents = SqliteDocuments(tmp_path / "documents.db")
+    documents.commit([Create("runs/r", {})])
+    context = multiprocessing.get_context("fork")
+
+    child = context.Process(target=documents.commit, args=([Create("runs/lost", {})],))
+    child.start()
+    child.join()
+
+    assert child.exitcode == 1
+    assert documents.get("runs/lost") is None
+    documents.close()

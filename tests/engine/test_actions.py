@@ -4,6 +4,7 @@ import dataclasses
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -75,6 +76,16 @@ def _operations(ports: Ports, action_id: str) -> list[str]:
 
 def _in_flight(ports: Ports) -> int:
     return ports.memory.in_flight("acme", ["demo-sku"])
+
+
+def _worker(ports: Ports, action_id: str) -> "multiprocessing.process.BaseProcess":
+    """A process of its own that carries an action out; SQLite must not be open when it forks."""
+    ports.documents.close()
+    child = multiprocessing.get_context("fork").Process(
+        target=carry_out, args=(ports, "acme", action_id)
+    )
+    child.start()
+    return child
 
 
 def _every_receipt_is_valid(ports: Ports) -> bool:
@@ -168,22 +179,20 @@ def test_a_duplicate_memory_forgot_is_found_in_documents_and_refunded(
     action_id = submit(ports, _signal("s"))
     carry_out(ports, "acme", action_id)
     redis.Redis.from_url(valkey.url).delete(f"ggen:seen:{action_id}")
+    later = _later(ports, 10)
 
-    assert submit(ports, _signal("s")) == action_id
+    assert submit(later, _signal("s")) == action_id
     assert _in_flight(ports) == 0
     assert ports.memory.used("acme", "demo-sku", _action(ports, action_id).month) == 1
     redis.Redis.from_url(valkey.url).delete(f"ggen:seen:{action_id}")
     with pytest.raises(ConflictError):
-        submit(ports, _signal("s", more=1))
+        submit(later, _signal("s", more=1))
     assert _in_flight(ports) == 0
 
 
 def test_two_workers_with_one_message_start_it_once(ports: Ports) -> None:
     action_id = submit(ports, _signal("started once", "demo.sleep", seconds=0.2))
-    context = multiprocessing.get_context("fork")
-    workers = [context.Process(target=carry_out, args=(ports, "acme", action_id)) for _ in range(4)]
-    for worker in workers:
-        worker.start()
+    workers = [_worker(ports, action_id) for _ in range(4)]
     for worker in workers:
         worker.join()
 
@@ -232,15 +241,8 @@ def test_a_signal_whose_store_is_away_is_refused_and_may_be_repeated(
     assert _in_flight(ports) == 0
 
 
-def _dies_in_its_handler(ports: Ports, action_id: str) -> None:
-    carry_out(ports, "acme", action_id)
-
-
 def _killed_while_running(ports: Ports, action_id: str) -> None:
-    child = multiprocessing.get_context("fork").Process(
-        target=_dies_in_its_handler, args=(ports, action_id)
-    )
-    child.start()
+    child = _worker(ports, action_id)
     while _action(ports, action_id).state is not ActionState.RUNNING:
         time.sleep(0.005)
     assert child.pid
@@ -277,10 +279,7 @@ def test_a_process_that_cannot_store_its_outcome_dies_and_the_reaper_ends_it(
 ) -> None:
     action_id = submit(ports, _signal("s"))
     away = faulty("lost", set(range(2, 1000)))  # the claim lands, the end does not
-    child = multiprocessing.get_context("fork").Process(
-        target=carry_out, args=(away, "acme", action_id)
-    )
-    child.start()
+    child = _worker(away, action_id)
     child.join()
 
     assert child.exitcode == -signal.SIGKILL
@@ -291,10 +290,7 @@ def test_a_process_that_cannot_store_its_outcome_dies_and_the_reaper_ends_it(
 
 def test_a_late_result_is_refused(ports: Ports) -> None:
     action_id = submit(ports, _signal("s", "demo.sleep", seconds=0.3))
-    child = multiprocessing.get_context("fork").Process(
-        target=carry_out, args=(ports, "acme", action_id)
-    )
-    child.start()
+    child = _worker(ports, action_id)
     while (running := _action(ports, action_id)).state is not ActionState.RUNNING:
         time.sleep(0.005)
     from governor.actions import timed_out
@@ -451,17 +447,14 @@ def test_one_unusable_policy_keeps_nobody_else_from_being_booted(
         SignedReceipt.model_validate(d.data).fields().get("cause")
         for d in ports.documents.scan("tenants/acme/receipts")
     ]
-    assert causes.count("governor_unbootable") == 1
+    assert causes.count("policy_unusable") == 1
 
 
 def test_a_process_that_cannot_tell_whether_it_claimed_dies(
     ports: Ports, faulty: Callable[[Fault, set[int]], Ports]
 ) -> None:
     action_id = submit(ports, _signal("s"))
-    child = multiprocessing.get_context("fork").Process(
-        target=carry_out, args=(faulty("lost", set(range(1, 1000))), "acme", action_id)
-    )
-    child.start()
+    child = _worker(faulty("lost", set(range(1, 1000))), action_id)
     child.join()
 
     assert child.exitcode == -signal.SIGKILL
@@ -471,10 +464,7 @@ def test_a_process_that_cannot_tell_whether_it_claimed_dies(
 
 def test_a_claim_past_its_hard_limit_is_killed_and_then_undone(ports: Ports) -> None:
     action_id = submit(ports, _signal("s", "demo.swallow"))
-    child = multiprocessing.get_context("fork").Process(
-        target=carry_out, args=(ports, "acme", action_id)
-    )
-    child.start()
+    child = _worker(ports, action_id)
     while _action(ports, action_id).state is not ActionState.RUNNING:
         time.sleep(0.005)
     while True:  # the claim moves the slot's deadline a moment after it is stored
@@ -489,3 +479,56 @@ def test_a_claim_past_its_hard_limit_is_killed_and_then_undone(ports: Ports) -> 
     reap.look(_later(ports, 10))
     take_over(_later(ports, 11), "acme", action_id)
     assert _operations(ports, action_id) == ["action_timeout", "action_rolled_back"]
+
+
+def test_one_signal_delivered_by_many_at_once_is_counted_and_holds_its_slot_once(
+    ports: Ports,
+) -> None:
+    _subscribe(ports, event(event_id="e-big", plan_type="enterprise"))
+    barrier = threading.Barrier(4)
+
+    def deliver(n: int) -> None:
+        for i in range(40):
+            barrier.wait()
+            submit(ports, _signal(f"storm-{i}"))
+
+    threads = [threading.Thread(target=deliver, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    month = _action(ports, records.action_id("acme", "storm-0")).month
+    assert ports.memory.used("acme", "demo-sku", month) == 40
+    assert _in_flight(ports) == 40
+
+
+def test_a_retry_that_is_landing_keeps_its_slot_from_the_reaper(
+    ports: Ports, valkey: Valkey
+) -> None:
+    from governor.quota import month_of
+    from ports.memory import Request
+
+    asked = _signal("slow")
+    month = month_of(ports.clock.now())
+    action_id = records.action_id("acme", "slow")
+    request = Request("acme", action_id, "demo.succeed", None, asked.sha256(), month, 1)
+    ports.memory.admit(request)
+    while not ports.memory.overdue(1):
+        time.sleep(0.005)
+
+    ports.memory.admit(dataclasses.replace(request, queue_timeout_ms=15_000))  # the retry asks
+    reap.look(ports)
+    assert _in_flight(ports) == 1
+    assert submit(ports, asked) == action_id
+    assert ports.memory.used("acme", "demo-sku", month) == 1
+
+
+def test_a_new_entitlement_memory_was_not_told_of_is_found_by_its_first_signal(
+    ports: Ports,
+) -> None:
+    from ports.memory import Terms
+
+    ports.memory.boot("acme", "stable", [Terms("old", "starter", "1.0.0", 1, 1, ["other"])])
+
+    assert submit(ports, _signal("s"))

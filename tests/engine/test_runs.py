@@ -405,3 +405,28 @@ def test_a_policy_this_process_cannot_use_is_not_the_customers_fault(
 
     again = begin(ports, event(), b"{}")
     assert _play(ports, again.run_id).state is RunState.COMPLETE
+
+
+def test_an_entitlement_that_cannot_be_used_jams_neither_undo_nor_account(
+    ports: Ports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from governor.errors import PolicyError
+    from governor.records import Entitlement
+    from tasks import deploy_sku
+
+    _subscribe(ports, event())
+    usable = deploy_sku._terms
+
+    def terms(ports: Ports, entitlement: Entitlement) -> object:
+        if entitlement.sku_id == "demo-sku":
+            raise PolicyError("policy-unusable", "its handler is gone")
+        return usable(ports, entitlement)
+
+    monkeypatch.setattr(deploy_sku, "_terms", terms)
+    run = _until_governor(ports, event(event_id="e-2", plan_type="professional"))
+    step.run_step(
+        ports, _failing_last_step(OutageError("down", "down")), RUNBOOK.steps[-1].name, run.run_id
+    )
+
+    assert _run(ports, run.run_id).state is RunState.FAILED
+    assert ports.documents.get(records.turn_path("acme")) is None

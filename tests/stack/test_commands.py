@@ -149,6 +149,34 @@ def test_a_second_start_in_the_same_directory_is_refused_with_the_reason(stack: 
     assert stack.ggen("status").returncode == 0
 
 
+def test_where_nothing_runs_commands_say_so_and_what_to_do(tmp_path: Path) -> None:
+    stack = new_stack(tmp_path)
+
+    for arguments in (["receipts", "--account-id", "x"], ["send-signal", "--account-id", "x"]):
+        answer = stack.ggen(*arguments)
+        assert answer.returncode == 5
+        assert f"no stack runs in {stack.state}" in answer.stderr
+        assert "ggen up" in answer.stderr
+    assert stack.ggen("status").returncode == 5
+
+
+def test_a_terminal_that_is_closed_ends_the_demo_and_all_it_started(tmp_path: Path) -> None:
+    demo = subprocess.Popen(
+        [*GGEN, "demo"], env={"PATH": "/usr/bin:/bin", "TMPDIR": str(tmp_path)},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    pidfile = until(lambda: next(tmp_path.glob("*/run/supervisord.pid"), None))
+    supervisor = psutil.Process(int(until(pidfile.read_text)))
+    until(supervisor.children)
+    family = [supervisor, *supervisor.children(recursive=True)]
+    demo.send_signal(signal.SIGHUP)
+    demo.wait(30)
+
+    _gone, alive = psutil.wait_procs(family, 10)
+    assert alive == []
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_busy_port_is_named_with_its_setting(tmp_path: Path) -> None:
     stack = new_stack(tmp_path)
     with socket.socket() as holder:

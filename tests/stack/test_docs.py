@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack.conftest import new_stack
+from tests.stack.conftest import Stack, new_stack
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,6 +30,41 @@ def test_the_tour_of_the_readme_runs_as_it_stands(tmp_path: Path) -> None:
     assert told.returncode == 0, told.stdout + told.stderr
     assert "=> valid, not sealed yet" in told.stdout
     assert "action_rolled_back" in (tmp_path / "receipts.jsonl").read_text()
+
+
+def test_the_example_signal_is_accepted_as_it_is_printed(stack: Stack) -> None:
+    stack.subscribe("acme")
+    (example,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs/interface.md").read_text(), re.DOTALL
+    )
+    code = example.replace(".ggen/", f"{stack.state}/").replace(":8080/", f":{stack.http_port}/")
+
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert '"state":"pending"' in told.stdout
+
+
+def test_the_example_policy_is_published_as_it_is_printed(stack: Stack, tmp_path: Path) -> None:
+    (example,) = re.findall(r"```json\n(.*?)```", (ROOT / "docs/actions.md").read_text(), re.DOTALL)
+    known = example.replace("crm.resize", "demo.succeed")
+    for version, says in (("1.0.0", "1.0.0 is in force"), ("1.1.0", "1.0.0 stays in force")):
+        file = tmp_path / "crm.starter.json"
+        file.write_text(known.replace("1.0.0", version))
+
+        told = stack.ggen("publish-policy", str(file))
+
+        assert told.returncode == 0, told.stderr
+        assert says in told.stdout
+    (tmp_path / "other.json").write_text(example)
+    refused = stack.ggen("publish-policy", str(tmp_path / "other.json"))
+    assert refused.returncode == 2
+    assert "unknown handlers: crm.resize" in refused.stderr
+    sent = stack.ggen("send-webhook", "--account-id", "docs-crm", "--sku-id", "crm")
+    assert sent.returncode == 0, sent.stderr
+    acted = stack.ggen(
+        "send-signal", "--account-id", "docs-crm", "--type", "seats.changed", "--wait"
+    )
+    assert "complete" in acted.stdout
 
 
 def test_the_example_action_works_as_it_is_printed(
