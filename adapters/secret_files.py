@@ -1,4 +1,4 @@
-"""Secrets in files below one directory, mode 0600, read anew when they change (D22)."""
+"""Secrets in files, mode 0600, read anew when they change; signing keys lie beside them (D22)."""
 
 import base64
 import hashlib
@@ -26,7 +26,8 @@ class SecretFiles:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._cache: dict[tuple[str, object], tuple[tuple[int, int, int], object]] = {}
+        self._keys = folder.with_name("keys")
+        self._cache: dict[Path, tuple[tuple[int, int, int], object]] = {}
 
     def create_missing(self) -> None:
         """Make every secret that is not there yet. Never touches one that is.
@@ -36,7 +37,7 @@ class SecretFiles:
         """
         token = secrets.token_urlsafe
         try:
-            for folder in (self._folder, self._folder / "tenants", self._folder / "keys"):
+            for folder in (self._folder, self._folder / "tenants", self._keys):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             for name, make in {
                 "webhook.key": lambda: "whsec_" + base64.b64encode(os.urandom(32)).decode(),
@@ -48,16 +49,16 @@ class SecretFiles:
                 "valkey.password": lambda: token(32),
             }.items():
                 _write_once(self._folder / name, make)
-            if not (self._folder / "keys" / "current").exists():
+            if not (self._keys / "current").exists():
                 self._create_signing_key()
         except OSError as error:
             raise _unreadable(Path(error.filename or self._folder), error) from error
 
     def webhook_secrets(self) -> Sequence[str]:
-        return self._read("webhook.key", _webhook_secrets)
+        return self._read(self._folder / "webhook.key", _webhook_secrets)
 
     def tenant_key(self, account_id: str) -> str:
-        master = self._read("master.key", _hex_32)
+        master = self._read(self._folder / "master.key", _hex_32)
         return hmac.new(master, b"tenant/" + account_id.encode(), hashlib.sha256).hexdigest()
 
     def publish_tenant_key(self, account_id: str) -> None:
@@ -77,17 +78,18 @@ class SecretFiles:
 
     def read(self, name: str) -> str:
         """A secret of one line."""
-        return self._read(name, lambda text: _lines(text)[0])
+        return self._read(self._folder / name, _first_line)
 
     def signer(self) -> Signer:
-        return self._read(f"keys/{self.read('keys/current')}.pem", _signer)
+        current = self._read(self._keys / "current", _first_line)
+        return self._read(self._keys / f"{current}.pem", _signer)
 
     def public_keys(self) -> Mapping[str, Ed25519PublicKey]:
         try:
-            names = sorted(p.name for p in (self._folder / "keys").glob("*.pem"))
+            paths = sorted(self._keys.glob("*.pem"))
         except OSError as error:
-            raise _unreadable(self._folder / "keys", error) from error
-        signers = [self._read(f"keys/{name}", _signer) for name in names]
+            raise _unreadable(self._keys, error) from error
+        signers = [self._read(path, _signer) for path in paths]
         return {signer.key_id: signer.public_key for signer in signers}
 
     def _create_signing_key(self) -> None:
@@ -98,16 +100,14 @@ class SecretFiles:
             serialization.NoEncryption(),
         )
         signer = Signer(key)
-        keys = self._folder / "keys"
-        _write_once(keys / f"{signer.key_id}.pem", pem.decode)
-        _write_once(keys / "current", lambda: signer.key_id)
+        _write_once(self._keys / f"{signer.key_id}.pem", pem.decode)
+        _write_once(self._keys / "current", lambda: signer.key_id)
 
-    def _read(self, name: str, parse: Callable[[str], T]) -> T:
-        path = self._folder / name
+    def _read(self, path: Path, parse: Callable[[str], T]) -> T:
         try:
             status = path.stat()
             version = (status.st_mtime_ns, status.st_ino, status.st_size)
-            held = self._cache.get((name, parse.__name__))
+            held = self._cache.get(path)
             if held and held[0] == version:
                 return held[1]  # type: ignore[return-value]  # the same parser put it there
             if status.st_size > _MAX_SECRET_BYTES:
@@ -121,7 +121,7 @@ class SecretFiles:
                 f"{path} is malformed. Restore it from a backup; if there is none, remove it and "
                 "start again: a new one is made, and whoever used the old one needs the new one",
             ) from error
-        self._cache[name, parse.__name__] = (version, value)
+        self._cache[path] = (version, value)
         return value
 
 
@@ -130,6 +130,10 @@ def _lines(text: str) -> list[str]:
     if not lines:
         raise ValueError("empty")
     return lines
+
+
+def _first_line(text: str) -> str:
+    return _lines(text)[0]
 
 
 def _webhook_secrets(text: str) -> list[str]:

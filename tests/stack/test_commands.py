@@ -194,8 +194,8 @@ def test_a_busy_port_is_named_with_its_setting(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "code", "says"),
     [
-        (lambda s: (s.state / "secrets" / "keys" / "current").write_text("\n"), 5, "malformed"),
-        (lambda s: next((s.state / "secrets" / "keys").glob("*.pem")).write_text("x"), 5, "malformed"),
+        (lambda s: (s.state / "keys" / "current").write_text("\n"), 5, "malformed"),
+        (lambda s: next((s.state / "keys").glob("*.pem")).write_text("x"), 5, "malformed"),
         (lambda s: (s.state / "secrets" / "master.key").write_text("short"), 5, "malformed"),
         (lambda s: s.more.update(GGEN_HTTP_PROT="1"), 2, "GGEN_HTTP_PORT"),
         (lambda s: s.more.update(GGEN_DOCUMENTS_URL="mysql://x"), 2, "no backend"),

@@ -13,10 +13,10 @@ from tests.stack.waiting import until
 
 
 def _values(stack: Stack) -> dict[str, str]:
-    folder = stack.state / "secrets"
     found = {
-        str(p.relative_to(folder)): p.read_text().strip()
-        for p in folder.rglob("*")
+        str(p.relative_to(stack.state)): p.read_text().strip()
+        for folder in ("secrets", "keys")
+        for p in (stack.state / folder).rglob("*")
         if p.is_file() and p.name != "current"
     }
     return {name: value for name, value in found.items() if value}
@@ -30,7 +30,9 @@ def _used(stack: Stack) -> None:
 
 
 def test_secret_files_are_for_their_owner_alone(stack: Stack) -> None:
-    for path in [stack.state, *(stack.state / "secrets").rglob("*")]:
+    kept = [*(stack.state / "secrets").rglob("*"), *(stack.state / "keys").rglob("*")]
+    assert len(kept) > 10
+    for path in [stack.state, *kept]:
         mode = stat.S_IMODE(path.stat().st_mode)
         assert mode in ((0o700, 0o600)[path.is_file()],), f"{path}: {mode:o}"
 
