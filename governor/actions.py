@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from governor.errors import (
     ActionError,
     GovernorError,
-    OutageError,
     RecoverableError,
     UnrecoverableError,
 )
@@ -76,8 +75,3 @@ def error_code(error: BaseException) -> str:
 def retry_after_s(attempts: int) -> float:
     """How long a failed rollback rests before the next try: doubling from 1 s to 5 minutes."""
     return min(_RETRY_MAX_S, _RETRY_BASE_S * 2.0 ** min(attempts - 1, 20))
-
-
-def is_transient(error: BaseException) -> bool:
-    """Whether the same call may succeed later without anyone changing anything."""
-    return isinstance(error, OutageError)

@@ -1,7 +1,7 @@
 import pytest
 
 from governor import actions
-from governor.errors import InputError, OutageError, RecoverableError, UnrecoverableError
+from governor.errors import InputError, RecoverableError, UnrecoverableError
 from governor.fsm import ActionState
 from governor.records import Action
 
@@ -62,8 +62,3 @@ def test_errors_have_a_stable_code() -> None:
     assert actions.error_code(KeyError("x")) == "KeyError"
     assert actions.error_code(RecoverableError(409)) == "409"  # type: ignore[arg-type]
     assert actions.error_code(RecoverableError("")) == "RecoverableError"
-
-
-def test_only_an_outage_is_transient() -> None:
-    assert actions.is_transient(OutageError("x", "y"))
-    assert not actions.is_transient(InputError("x", "y"))
