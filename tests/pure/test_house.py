@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 
@@ -96,11 +95,11 @@ def test_the_lock_pins_hashes_and_names_no_index() -> None:
         assert "index-url" not in text
 
 
-def test_help_comes_at_once() -> None:
-    started = time.monotonic()
-    subprocess.run([sys.executable, "-m", "cli.main", "--help"], check=True, capture_output=True)
-    code = "import sys, cli.main; print([m for m in ('celery','fastapi','redis','httpx') if m in sys.modules])"
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, cli.main\n"
+        "print([m for m in ('celery', 'fastapi', 'redis', 'httpx') if m in sys.modules])"
+    )
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=ROOT)
 
     assert loaded.stdout.strip() == b"[]"
-    assert time.monotonic() - started < 30  # not a measurement: only that it ends
