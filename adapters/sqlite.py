@@ -13,7 +13,7 @@ import threading
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from ports.documents import (
     Write,
 )
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~-]{0,255}")
 _FIELD = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _SCHEMA = """
@@ -41,6 +42,12 @@ CREATE INDEX IF NOT EXISTS by_collection ON documents (collection, path);
 CREATE INDEX IF NOT EXISTS by_creation ON documents (created_us);
 CREATE INDEX IF NOT EXISTS by_time
     ON documents (collection, json_extract(data, '$.timestamp'), path) WHERE grp = 'receipts';
+CREATE INDEX IF NOT EXISTS receipts_by_creation
+    ON documents (collection, created_us, path) WHERE grp = 'receipts';
+CREATE INDEX IF NOT EXISTS seals_by_id
+    ON documents (collection, json_extract(data, '$.seal_id'), path) WHERE grp = 'seals';
+CREATE INDEX IF NOT EXISTS seals_by_time
+    ON documents (collection, json_extract(data, '$.recorded_until'), path) WHERE grp = 'seals';
 CREATE INDEX IF NOT EXISTS open_actions ON documents (json_extract(data, '$.state'), path)
     WHERE grp = 'actions';
 CREATE INDEX IF NOT EXISTS actions_by_month
@@ -48,8 +55,9 @@ CREATE INDEX IF NOT EXISTS actions_by_month
 CREATE INDEX IF NOT EXISTS open_runs ON documents (json_extract(data, '$.state'), path)
     WHERE grp = 'runs';
 """
-# Store-assigned, non-decreasing in commit order: the write lock is held when it is computed.
-_NEXT_CREATION = "SELECT max(?, ifnull((SELECT max(created_us) FROM documents), 0))"
+_SCHEMA_VERSION = 2
+# Store-assigned, increasing from commit to commit: the write lock is held when it is computed.
+_NEXT_CREATION = "SELECT max(?, ifnull((SELECT max(created_us) FROM documents), 0) + 1)"
 _SELECT = "SELECT path, data, revision, created_us FROM documents"
 
 
@@ -137,6 +145,23 @@ class SqliteDocuments:
         sql = f"{_SELECT} WHERE {' AND '.join(clauses)} ORDER BY {order} LIMIT ?"
         return self._read(sql, [*values, max(1, min(limit, 1000))])
 
+    def created(
+        self, collection: str, *, after: tuple[datetime, str] | None = None, limit: int = 100
+    ) -> list[Document]:
+        _check_path(collection)
+        sql = f"{_SELECT} WHERE grp = '{collection.rsplit('/', 1)[-1]}' AND collection = ?"
+        values: list[Any] = [collection]
+        if after:
+            sql += " AND (created_us, path) > (?, ?)"
+            values += [_microseconds(after[0]), after[1]]
+        return self._read(
+            f"{sql} ORDER BY created_us, path LIMIT ?", [*values, max(1, min(limit, 1000))]
+        )
+
+    @property
+    def late_s(self) -> float:
+        return 0.0
+
     def close(self) -> None:
         for held in list(_HELD):
             if held.owner is self:
@@ -174,12 +199,12 @@ class SqliteDocuments:
 
     def _set_up(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA synchronous=FULL")
-        if not connection.execute("PRAGMA table_info(documents)").fetchall():
-            with self._lock.held(
-                self._timeout_s
-            ):  # two that turn WAL on at once lock each other out
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version < _SCHEMA_VERSION:
+            # Two that turn WAL on at once would lock each other out.
+            with self._lock.held(self._timeout_s):
                 connection.execute("PRAGMA journal_mode=WAL")
-                connection.executescript(_SCHEMA)
+                connection.executescript(f"{_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION};")
 
 
 def _commit(connection: sqlite3.Connection, encoded: Sequence[tuple[Write, str]]) -> None:
@@ -261,7 +286,11 @@ def _number(revision: str) -> int:
 
 
 def _instant(created_us: int) -> datetime:
-    return datetime.fromtimestamp(created_us / 1_000_000, UTC)
+    return _EPOCH + timedelta(microseconds=created_us)
+
+
+def _microseconds(at: datetime) -> int:
+    return (at - _EPOCH) // timedelta(microseconds=1)
 
 
 def _outage(error: sqlite3.Error) -> OutageError:

@@ -24,6 +24,7 @@ SEEN_FOR_S = 3600
 
 _LEASE, _MODE, _DEADLINES, _TALLY = "ggen:lease", "ggen:mode", "ggen:deadlines", "ggen:tally"
 _WINDOWS, _ENDED = "ggen:tally:windows", "ggen:ended-runs"
+_UNSEALED, _SEALING = "ggen:unsealed", "ggen:sealing"
 _ADMIT = files("adapters").joinpath("admission.lua").read_text()
 _KEEP = """
 local t = redis.call('TIME')
@@ -49,6 +50,18 @@ if redis.call('EXISTS', KEYS[1]) == 1 and redis.call('RENAMENX', KEYS[1], KEYS[2
   redis.call('SADD', KEYS[3], ARGV[1])
 end
 return redis.call('SMEMBERS', KEYS[3])"""
+_TAKE = """
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local given_up = redis.call('ZRANGE', KEYS[2], 0, now, 'BYSCORE', 'LIMIT', 0, ARGV[1])
+local marked = redis.call('SPOP', KEYS[1], ARGV[1] - #given_up)
+local held = now + ARGV[2] * 1000
+for _, account in ipairs(marked) do given_up[#given_up + 1] = account end
+for _, account in ipairs(given_up) do redis.call('ZADD', KEYS[2], held, account) end
+return {given_up, string.format('%d', held)}"""
+_DROP = """
+local held = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if held and tonumber(held) == tonumber(ARGV[2]) then redis.call('ZREM', KEYS[1], ARGV[1]) end"""
 
 T = TypeVar("T")
 
@@ -213,6 +226,21 @@ class ValkeyMemory(Connected):
         bounded(drop)
 
     # -- Notices
+
+    # -- Unsealed
+
+    def mark_unsealed(self, account_id: str) -> None:
+        bounded(lambda: self._redis.sadd(_UNSEALED, account_id))
+
+    def take_unsealed(self, limit: int, hold_s: int) -> list[tuple[str, str]]:
+        accounts, token = self._script(_TAKE, [_UNSEALED, _SEALING], [limit, hold_s])
+        return [(account, token) for account in accounts]
+
+    def sealed(self, account_id: str, token: str) -> None:
+        self._script(_DROP, [_SEALING], [account_id, token])
+
+    def unsealed_count(self) -> int:
+        return int(bounded(lambda: self._redis.scard(_UNSEALED) + self._redis.zcard(_SEALING)))
 
     def announce(self, run_id: str) -> None:
         bounded(lambda: self._redis.publish(_ENDED, run_id))

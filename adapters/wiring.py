@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from adapters.key_files import KeyFiles
 from adapters.log_alerts import LogAlerts
 from adapters.secret_files import SecretFiles
 from adapters.system import SystemClock, SystemProcesses
@@ -44,6 +45,7 @@ def open_ports(settings: Settings) -> Ports:
         signals=_signals(settings),
         memory=_memory(settings),
         secrets=SecretFiles(settings.secrets_dir),
+        keys=KeyFiles(settings.keys_dir, settings.ledger_origin),
         alerts=LogAlerts(),
         clock=SystemClock(),
         processes=SystemProcesses(),

@@ -77,7 +77,7 @@ def _verify(settings: Settings, teller: "_Teller") -> list[str]:
     for account_id in (ACCOUNT, SYSTEM_ACCOUNT):
         for item in ledger.export(ports, account_id):
             findings = ledger.verify_one(ports, account_id, item["receipt_id"])
-            faults += [f"{f.receipt_id}: {f.check}: {f.fault}" for f in findings if not f.holds]
+            faults += [f"{f.subject}: {f.check}: {f.fault}" for f in findings if not f.holds]
             checked += 1
     ports.documents.close()
     teller.checked = checked

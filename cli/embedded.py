@@ -7,6 +7,7 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 
+from adapters.key_files import KeyFiles
 from adapters.secret_files import SecretFiles
 from adapters.wiring import open_ports
 from config.settings import Settings
@@ -119,6 +120,7 @@ def prepare(settings: Settings) -> list[str]:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         _turn_log_over(settings.log_file)
         SecretFiles(settings.secrets_dir).create_missing()
+        KeyFiles(settings.keys_dir, settings.ledger_origin).create_missing()
         for name, text in _configuration(settings).items():
             _write_private(run / name, text)
     except OSError as error:
@@ -155,7 +157,9 @@ def check_ports(settings: Settings) -> None:
 
 def _configuration(settings: Settings) -> dict[str, str]:
     secrets = SecretFiles(settings.secrets_dir)
-    secrets.webhook_secrets(), secrets.tenant_key("probe"), secrets.signer(), secrets.api_token()
+    keys = KeyFiles(settings.keys_dir, settings.ledger_origin)
+    secrets.webhook_secrets(), secrets.tenant_key("probe"), secrets.api_token()
+    keys.signer(), keys.ring()
     return {
         "valkey.conf": _VALKEY.format(
             port=settings.valkey_port,

@@ -33,7 +33,7 @@ def verify_one(ports: Ports, account_id: str, receipt_id: str) -> list[Finding]:
         raise InputError(
             "no-such-receipt", f"the ledger of {account_id} has no receipt {receipt_id}"
         )
-    return verify(_recorded(found), account_id=account_id, keys=ports.secrets.public_keys())
+    return verify(_recorded(found), account_id=account_id, ring=ports.keys.ring())
 
 
 def exit_code(findings: list[Finding]) -> int:

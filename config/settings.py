@@ -58,6 +58,13 @@ class Settings(BaseSettings):
     runbooks_concurrency: int = Field(default=2, ge=1, le=64)
     """Steps of runs one worker carries out at once."""
 
+    ledger_origin: str = Field(
+        default="ledger.ggen.localhost", pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$",
+        max_length=200,
+    )  # fmt: skip
+    """What this platform's ledgers are called: a name of your own domain, as an auditor will see
+    it, before the first subscription. A log's own name is this, a slash and the account."""
+
     default_region: Region = "us-central1"
     """Region of an entitlement whose webhook names none (D4)."""
 
@@ -88,6 +95,11 @@ class Settings(BaseSettings):
     def secrets_dir(self) -> Path:
         """Where secrets lie, mode 0600 (D22)."""
         return self.state_dir / "secrets"
+
+    @property
+    def keys_dir(self) -> Path:
+        """Where the ledger's signing keys lie, mode 0600 (D22)."""
+        return self.state_dir / "keys"
 
     @property
     def log_file(self) -> Path:

@@ -182,6 +182,21 @@ def receipt_path(account_id: str, receipt_id: str) -> str:
     return f"tenants/{account_id}/receipts/{receipt_id}"
 
 
+def seal_path(account_id: str, seal_id: str) -> str:
+    """Where a seal of a ledger lies."""
+    return f"tenants/{account_id}/seals/{seal_id}"
+
+
+def checkpoint_path(account_id: str, seal_id: str) -> str:
+    """Where the signed checkpoint of a seal lies; its copy in Objects is ``mirror_name``."""
+    return f"tenants/{account_id}/checkpoints/{seal_id}"
+
+
+def mirror_name(account_id: str, seal_id: str) -> str:
+    """The object that holds a checkpoint where a restored database cannot take it back."""
+    return f"checkpoints/{account_id}/{seal_id}"
+
+
 def run_path(run_id: str) -> str:
     """Where a run's document lies."""
     return f"runs/{run_id}"

@@ -54,8 +54,8 @@ def _missing(ports: Ports) -> dict[str, str]:
     missing: dict[str, str] = {}
     if fault := _fault(lambda: ports.documents.get("health/probe")):
         missing["documents"] = fault
-    if fault := _fault(ports.secrets.signer):
-        missing["secrets"] = fault
+    if fault := _fault(ports.keys.signer):
+        missing["keys"] = fault
     try:
         if ports.memory.lease_left_s() <= 0:
             missing["lease"] = "no health check has succeeded lately: new actions are refused"

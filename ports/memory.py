@@ -160,7 +160,31 @@ class Tallies(Protocol):
         ...
 
 
-class Memory(Slots, Governors, Lease, Tallies, Protocol):
+class Unsealed(Protocol):
+    """Accounts with receipts that may not be sealed yet: hints, rebuilt by a reconcile."""
+
+    def mark_unsealed(self, account_id: str) -> None:
+        """A receipt was committed to this account's ledger."""
+        ...
+
+    def take_unsealed(self, limit: int, hold_s: int) -> list[tuple[str, str]]:
+        """Marked accounts with a token each.
+
+        Nobody else is given them for ``hold_s``, unless they are marked again; after that they
+        are given again, because whoever took them has died.
+        """
+        ...
+
+    def sealed(self, account_id: str, token: str) -> None:
+        """Drop the mark that was taken with ``token``; one made since stays."""
+        ...
+
+    def unsealed_count(self) -> int:
+        """How many accounts are marked or taken."""
+        ...
+
+
+class Memory(Slots, Governors, Lease, Tallies, Unsealed, Protocol):
     """All of it. Every verb raises OutageError when Memory does not answer in time."""
 
     def announce(self, run_id: str) -> None:

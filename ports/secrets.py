@@ -1,11 +1,7 @@
 """Secrets: what must be known and never shown."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-from ledger.receipt import Signer
 
 
 class Secrets(Protocol):
@@ -33,12 +29,4 @@ class Secrets(Protocol):
 
     def push_token(self) -> str:
         """What the signal pump shows the ingress."""
-        ...
-
-    def signer(self) -> Signer:
-        """The ledger's signing key."""
-        ...
-
-    def public_keys(self) -> Mapping[str, Ed25519PublicKey]:
-        """Trusted verification keys by id."""
         ...

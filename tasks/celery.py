@@ -66,7 +66,7 @@ def configuration() -> dict[str, Any]:
         "task_routes": {
             "execute_action.*": {"queue": ACTIONS}, "recover_action.*": {"queue": ACTIONS},
             "reap.*": {"queue": HEALTH}, "degrade_to_safe_mode.*": {"queue": HEALTH},
-            "tally.*": {"queue": LEDGER},
+            "tally.*": {"queue": LEDGER}, "seal.*": {"queue": LEDGER}, "audit.*": {"queue": LEDGER},
         },
         "enable_utc": True, "timezone": "UTC",
         "beat_max_loop_interval": 1,
@@ -88,6 +88,7 @@ app = Celery(
         "tasks.recover_action",
         "tasks.degrade_to_safe_mode",
         "tasks.reap",
+        "tasks.seal",
         "tasks.tally",
     ),
 )

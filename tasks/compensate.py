@@ -8,7 +8,7 @@ from governor.errors import ConflictError
 from governor.fsm import RUN, RunState, advance
 from ports import Ports
 from ports.documents import Update
-from tasks.emit import alert, land, receipt
+from tasks.emit import alert, land, receipt, tell
 from tasks.journal import end, load, may_take, with_entry
 from tasks.runbook import ElsewhereError, Runbook
 
@@ -76,8 +76,4 @@ def _tell_of_failed_undo(ports: Ports, run_id: str, error: Exception) -> None:
         f"{words['error_code']}: {words['error_detail']}", attempt=run.attempt,
         cause_receipt=proof,
     )  # fmt: skip
-    try:
-        ports.documents.commit([proof, raised])
-    except ConflictError:
-        return  # told before
-    ports.alerts.send(told)
+    tell(ports, told, proof, raised)

@@ -1,5 +1,6 @@
 """How truth is written: receipts made, and whole commits landed exactly once."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from ports import Ports
 from ports.alerts import Alert
 from ports.documents import Create, Delete, Update, Write
 
+_LOG = logging.getLogger("ggen.ledger")
 LANDING_PATIENCE_S = 2.0
 """How long a commit is repeated while the store does not answer; below the hard limit's margin."""
 
@@ -46,7 +48,7 @@ def receipt(
         "duration_ms": duration_ms,
         **fields,
     })  # fmt: skip
-    signed = ports.secrets.signer().sign(contract)
+    signed = ports.keys.signer().sign(contract)
     return Create(receipt_path(account_id, contract.receipt_id), signed.document())
 
 
@@ -76,8 +78,9 @@ def land(ports: Ports, writes: Sequence[Write]) -> None:
     """Commit, and when the reply was lost find out whether it landed; land it once or not at all.
 
     Raises:
-        ConflictError: somebody else wrote first; nothing of this commit is stored.
-        OutageError: still no answer after ``LANDING_PATIENCE_S``; it MAY HAVE LANDED.
+            ConflictError: somebody else wrote first; nothing of this commit is stored.
+            OutageError: still no answer after ``_LOG = logging.getLogger("ggen.ledger")
+    LANDING_PATIENCE_S``; it MAY HAVE LANDED.
     """
     for attempt in tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(OutageError),
@@ -91,6 +94,33 @@ def land(ports: Ports, writes: Sequence[Write]) -> None:
             except ConflictError:
                 if not _has_landed(ports, writes):
                     raise
+    _ask_for_a_seal(ports, writes)
+
+
+def tell(ports: Ports, told: Alert, *writes: Write) -> bool:
+    """Commit an alert's receipt, and what goes with it, and only then send it.
+
+    False when this was told before, which is once for ever: nothing was written or sent.
+
+    Raises:
+        OutageError: as ``land`` does; nothing was sent.
+    """
+    try:
+        land(ports, writes)
+    except ConflictError:
+        return False
+    ports.alerts.send(told)
+    return True
+
+
+def _ask_for_a_seal(ports: Ports, writes: Sequence[Write]) -> None:
+    """Mark the ledgers that grew; where Memory is away, the reconcile finds them."""
+    paths = [write.path.split("/") for write in writes if isinstance(write, Create)]
+    for account_id in sorted({path[1] for path in paths if path[2:3] == ["receipts"]}):
+        try:
+            ports.memory.mark_unsealed(account_id)
+        except OutageError as error:
+            _LOG.warning("the ledger of %s waits for the reconcile: %s", account_id, error)
 
 
 def _has_landed(ports: Ports, writes: Sequence[Write]) -> bool:

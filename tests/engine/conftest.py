@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from adapters.directory import DirectoryObjects
+from adapters.key_files import KeyFiles
 from adapters.log_alerts import LogAlerts
 from adapters.secret_files import SecretFiles
 from adapters.sqlite import SqliteDocuments
@@ -40,12 +41,15 @@ def ports(valkey: Valkey, tmp_path: Path) -> Iterator[Ports]:
     redis.Redis.from_url(valkey.url).flushall()
     secrets = SecretFiles(tmp_path / "secrets")
     secrets.create_missing()
+    keys = KeyFiles(tmp_path / "keys", "ledger.example")
+    keys.create_missing()
     opened = Ports(
         documents=SqliteDocuments(tmp_path / "documents.db"),
         objects=DirectoryObjects(tmp_path / "objects"),
         signals=StreamSignals(valkey.url),
         memory=ValkeyMemory(valkey.url),
         secrets=secrets,
+        keys=keys,
         alerts=LogAlerts(),
         clock=SystemClock(),
         processes=SystemProcesses(),

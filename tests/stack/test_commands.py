@@ -207,9 +207,11 @@ def test_a_bad_start_is_one_line_that_says_what_to_do(
     tmp_path: Path, spoil: object, code: int, says: str
 ) -> None:
     stack = new_stack(tmp_path)
+    from adapters.key_files import KeyFiles
     from adapters.secret_files import SecretFiles
 
     SecretFiles(stack.state / "secrets").create_missing()
+    KeyFiles(stack.state / "keys", "ledger.example").create_missing()
     spoil(stack)  # type: ignore[operator]
 
     answer = stack.ggen("up", "--detach")

@@ -1,0 +1,121 @@
+"""Signing keys in files: ``keys/{key_id}.pem``, ``keys/current``, and ``keys/ring.json`` (D22)."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from adapters.private_files import PrivateFiles, first_line, replace, unreadable, write_once
+from governor.errors import InputError
+from governor.records import timestamp
+from ledger.keys import ALWAYS, KeyId, KeyRing, TrustedKey, parse_ring
+from ledger.receipt import Signer
+
+
+class KeyFiles:
+    """See ``ports.keys.Keys`` for what it promises."""
+
+    def __init__(self, folder: Path, origin: str) -> None:
+        self._folder = folder
+        self._origin = origin
+        self._current, self._ring = folder / "current", folder / "ring.json"
+        self._files = PrivateFiles()
+
+    def create_missing(self) -> None:
+        """Make the first key if there is none, and list those that nobody listed yet.
+
+        Raises:
+            OutageError: the folder cannot be written.
+        """
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with self._alone():
+                if not self._current.exists():
+                    signer = self._create()
+                    write_once(self._current, lambda: signer.key_id)
+                listed = list(self.ring()) if self._ring.exists() else []
+                signer = self.signer()
+                if signer.key_id not in {key.key_id for key in listed}:
+                    self._write([*listed, TrustedKey.of(signer.public_key, ALWAYS)])
+        except OSError as error:
+            raise unreadable(self._folder, error) from error
+
+    def signer(self) -> Signer:
+        current = self._files.read(self._current, first_line)
+        return self._files.read(self._folder / f"{current}.pem", _signer)
+
+    def ring(self) -> KeyRing:
+        return self._files.read(self._ring, parse_ring).evolve(origin=self._origin)
+
+    def rotate(self, at: datetime) -> tuple[KeyId, KeyId]:
+        try:
+            with self._alone():
+                before, ring = self.signer(), self.ring()
+                after = self._create()
+                new = TrustedKey.of(after.public_key, timestamp(at))
+                # Trusted before it is used; the old one ends only once nobody takes it up again.
+                self._write([*ring, new])
+                replace(self._current, after.key_id)
+                self._write([_ended(key, timestamp(at)) for key in ring] + [new])
+                return before.key_id, after.key_id
+        except OSError as error:
+            raise unreadable(self._folder, error) from error
+
+    def retire(self, key_id: str, at: datetime) -> None:
+        try:
+            with self._alone():
+                ring = self.ring()
+                if ring.find(key_id) is None:
+                    known = ", ".join(key.key_id for key in ring)
+                    raise InputError(
+                        "no-such-key", f"there is no key {key_id[:64]}; known: {known}"
+                    )
+                if key_id == self.signer().key_id:
+                    raise InputError("key-in-use", f"key {key_id} is in use; rotate first")
+                self._write([
+                    key.evolve(valid_until=timestamp(at)) if key.key_id == key_id else key
+                    for key in ring
+                ])  # fmt: skip
+        except OSError as error:
+            raise unreadable(self._folder, error) from error
+
+    def _create(self) -> Signer:
+        key = Ed25519PrivateKey.generate()
+        pem = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        signer = Signer(key)
+        write_once(self._folder / f"{signer.key_id}.pem", pem.decode)
+        return signer
+
+    def _write(self, keys: list[TrustedKey]) -> None:
+        ring = KeyRing(origin=self._origin, keys=tuple(keys))
+        replace(self._ring, ring.model_dump_json(indent=1, exclude_none=True))
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep two commands that change keys apart."""
+        lock = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
+
+def _ended(key: TrustedKey, at: str) -> TrustedKey:
+    return key if key.valid_until else key.evolve(valid_until=at)
+
+
+def _signer(text: str) -> Signer:
+    key = serialization.load_pem_private_key(text.encode(), password=None)
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ValueError("not an Ed25519 key")
+    return Signer(key)

@@ -1,0 +1,94 @@
+"""Files nobody else may read: read anew when they change, written whole or not at all."""
+
+import os
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from cryptography.exceptions import UnsupportedAlgorithm
+
+from governor.errors import GovernorError, OutageError
+
+T = TypeVar("T")
+_MAX_FILE_BYTES = 256 * 1024
+
+
+class PrivateFiles:
+    """Parsed files, remembered for as long as they do not change."""
+
+    def __init__(self) -> None:
+        self._cache: dict[Path, tuple[tuple[int, int, int], object]] = {}
+
+    def read(self, path: Path, parse: Callable[[str], T]) -> T:
+        """What ``parse`` makes of a file; one file always has one parser.
+
+        Raises:
+            OutageError: it cannot be read, or is malformed; names the file and nothing in it.
+        """
+        try:
+            status = path.stat()
+            version = (status.st_mtime_ns, status.st_ino, status.st_size)
+            held = self._cache.get(path)
+            if held and held[0] == version:
+                return held[1]  # type: ignore[return-value]  # the same parser put it there
+            if status.st_size > _MAX_FILE_BYTES:
+                raise ValueError("too large")
+            value = parse(path.read_text())
+        except OSError as error:
+            raise unreadable(path, error) from error
+        except (GovernorError, ValueError, IndexError, UnsupportedAlgorithm) as error:
+            raise OutageError(
+                "malformed-secret",
+                f"{path} is malformed. Restore it from a backup; if there is none, remove it and "
+                "start again: a new one is made, and whoever used the old one needs the new one",
+            ) from error
+        self._cache[path] = (version, value)
+        return value
+
+
+def lines(text: str) -> list[str]:
+    """The lines of a file that say something; there must be one."""
+    found = [line.strip() for line in text.splitlines() if line.strip()]
+    if not found:
+        raise ValueError("empty")
+    return found
+
+
+def first_line(text: str) -> str:
+    """The secret of a file that holds one."""
+    return lines(text)[0]
+
+
+def write_once(path: Path, make: Callable[[], str]) -> None:
+    """Write a new file whole or not at all; whoever is second keeps the first one's."""
+    if path.exists():
+        return
+    scratch = _scratch(path, make())
+    try:
+        with suppress(FileExistsError):
+            path.hardlink_to(scratch)
+    finally:
+        scratch.unlink()
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a file anew; whoever reads it sees the old one or the new one, whole."""
+    _scratch(path, text).replace(path)
+
+
+def unreadable(path: Path, error: OSError) -> OutageError:
+    """A file that cannot be used, told without a word of what is in it."""
+    why = error.strerror or type(error).__name__
+    return OutageError("secret-unreadable", f"cannot use {path}: {why}. Check its owner and mode")
+
+
+def _scratch(path: Path, text: str) -> Path:
+    scratch = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(fd, "w") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return scratch

@@ -1,0 +1,207 @@
+"""The log of one account: leaves in their order, sealed in batches into one Merkle tree.
+
+A leaf binds a receipt to its place: account, index, when it was recorded, and the SHA-256 of its
+envelope. A seal is the next batch of leaves and the tree they lead to; whoever creates seal n+1
+first has decided the order.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from governor.errors import InputError
+from governor.records import Record, Timestamp, instant, timestamp
+from ledger import canonical
+from ledger.keys import KeyRing
+from ledger.merkle import Frontier, Subtree, leaf_hash
+from ledger.receipt import SignedReceipt, envelope
+from ledger.verify import Recorded, unfit
+
+MAX_LEAVES = 1000
+"""Most leaves of one seal: about 350 KB, well below what a document may hold."""
+
+
+class Leaf(Record):
+    """One entry of the log. ``rejected`` says why what was stored there is no receipt."""
+
+    v: Literal[1] = 1
+    account_id: str
+    index: int = Field(ge=0)
+    recorded_at: Timestamp
+    receipt_id: str
+    envelope_sha256: str
+    rejected: str | None = None
+
+    def text(self) -> str:
+        """The leaf's bytes in the tree: canonical JSON."""
+        fields = {name: value for name, value in self if value is not None}
+        return canonical.plain(fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A document of a ledger's collection of receipts, whatever is in it."""
+
+    receipt_id: str
+    data: Mapping[str, Any]
+    created_at: datetime
+
+
+class Seal(Record):
+    """``tenants/{account_id}/seals/{seal_id}``: the leaves of one batch, and the tree with them."""
+
+    account_id: str
+    seal_id: str
+    tree_size: int
+    root: str
+    frontier: tuple[str, ...]
+    recorded_until: Timestamp
+    leaves: tuple[str, ...]
+
+    @property
+    def number(self) -> int:
+        """Seals are numbered from 1 without a gap."""
+        return int(self.seal_id)
+
+    @property
+    def first_index(self) -> int:
+        """The index of its first leaf."""
+        return self.tree_size - len(self.leaves)
+
+    def tree(self) -> Frontier:
+        """The tree up to and with this seal."""
+        return Frontier(self.tree_size, tuple(map(bytes.fromhex, self.frontier)))
+
+
+def seal_id(number: int) -> str:
+    """A seal's name, whose order is that of the numbers."""
+    return f"{number:012d}"
+
+
+def rejected_line(data: Mapping[str, Any]) -> bytes:
+    """The one text of a document that is no receipt."""
+    return json.dumps({"rejected": data}, separators=(",", ":"), sort_keys=True).encode()
+
+
+def next_seal(
+    account_id: str, before: Seal | None, batch: Sequence[Stored], ring: KeyRing
+) -> Seal:  # fmt: skip
+    """The seal that appends ``batch``, in the order given, after ``before``.
+
+    Every receipt is hashed anew and its signature checked; what does not hold becomes a leaf that
+    is marked ``rejected``.
+    """
+    tree = before.tree() if before else Frontier()
+    recorded_at = before.recorded_until if before else ""
+    leaves = []
+    for stored in batch:
+        recorded_at = max(recorded_at, timestamp(stored.created_at))
+        leaf = Leaf(
+            account_id=account_id, index=tree.size, recorded_at=recorded_at,
+            receipt_id=stored.receipt_id, **_content(stored, account_id, recorded_at, ring),
+        )  # fmt: skip
+        leaves.append(leaf.text())
+        tree = tree.append(leaf_hash(leaves[-1].encode()))
+    return _seal(account_id, before.number + 1 if before else 1, tree, recorded_at, leaves)
+
+
+def again(account_id: str, before: Seal | None, leaves: Iterable[str]) -> Seal:
+    """The seal that these very leaves make after ``before``, hashed anew.
+
+    Raises:
+        InputError: they do not follow on it; says which one and why.
+    """
+    log = Log(account_id, before.tree() if before else Frontier(), _until(before))
+    texts = tuple(leaves)
+    for text in texts:
+        log.append(text)
+    number = before.number + 1 if before else 1
+    return _seal(account_id, number, log.tree, log.recorded_at, texts)
+
+
+def stated(log: "Log", seal: Seal) -> Seal:
+    """What a seal has to state whose leaves have just been read into the log."""
+    return _seal(log.account_id, seal.number, log.tree, log.recorded_at, seal.leaves)
+
+
+class Log:
+    """A log as it is read again, leaf by leaf, each checked against what came before it."""
+
+    def __init__(self, account_id: str, tree: Frontier, recorded_at: str = "") -> None:
+        self.account_id = account_id
+        self.tree = tree
+        self.recorded_at = recorded_at
+
+    def append(self, text: str) -> Leaf:
+        """Take the next leaf into the tree.
+
+        Raises:
+            InputError: it is no leaf of this log at this place; the tree is as it was.
+        """
+        leaf = parse_leaf(text)
+        at = f"leaf {self.tree.size}"
+        if leaf.account_id != self.account_id:
+            raise InputError("bad-leaf", f"{at} is of account {leaf.account_id[:64]!r}")
+        if leaf.index != self.tree.size:
+            raise InputError("bad-leaf", f"{at} says that it is leaf {leaf.index}")
+        if leaf.recorded_at < self.recorded_at:
+            raise InputError(
+                "bad-leaf",
+                f"{at} was recorded at {leaf.recorded_at}, before the one before it at "
+                f"{self.recorded_at}",
+            )
+        self.tree = self.tree.append(leaf_hash(text.encode()))
+        self.recorded_at = leaf.recorded_at
+        return leaf
+
+
+def parse_leaf(text: str) -> Leaf:
+    """A leaf from its bytes.
+
+    Raises:
+        InputError: it is none, or there is another way to write it.
+    """
+    try:
+        leaf = Leaf.model_validate_json(text)
+    except ValueError:
+        raise InputError("bad-leaf", f"{text[:80]!r} is no leaf of a log") from None
+    if leaf.text() != text:
+        raise InputError("bad-leaf", f"{text[:80]!r} is not the canonical form of its leaf")
+    return leaf
+
+
+def inclusion(before: Seal | None, seal: Seal, index: int) -> list[bytes]:
+    """The proof that a leaf of ``seal`` is in the tree of that seal (RFC 9162, 2.1.3.1)."""
+    hashes = [leaf_hash(text.encode()) for text in seal.leaves]
+    return Subtree(before.tree() if before else Frontier(), hashes).inclusion_proof(index)
+
+
+def _content(stored: Stored, account_id: str, recorded_at: str, ring: KeyRing) -> dict[str, Any]:
+    try:
+        receipt = SignedReceipt.model_validate(stored.data)
+        fault = unfit(Recorded(receipt, stored.receipt_id, instant(recorded_at)), account_id, ring)
+    except ValidationError:
+        fault = "not the fields of a receipt"
+    if not fault:
+        return {"envelope_sha256": hashlib.sha256(envelope(receipt)).hexdigest()}
+    digest = hashlib.sha256(rejected_line(stored.data)).hexdigest()
+    return {"envelope_sha256": digest, "rejected": fault[:512]}
+
+
+def _seal(
+    account_id: str, number: int, tree: Frontier, recorded_until: str, leaves: Sequence[str]
+) -> Seal:  # fmt: skip
+    return Seal(
+        account_id=account_id, seal_id=seal_id(number), tree_size=tree.size,
+        root=tree.root().hex(), frontier=tuple(node.hex() for node in tree.nodes),
+        recorded_until=recorded_until, leaves=tuple(leaves),
+    )  # fmt: skip
+
+
+def _until(before: Seal | None) -> str:
+    return before.recorded_until if before else ""

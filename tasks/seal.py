@@ -1,0 +1,158 @@
+"""Sealing: receipts that are committed get their order, and a signature over all of it.
+
+Anyone may seal, any number at once: whoever creates the next seal first has decided it. One round:
+
+    (1) settle   the newest seal has its checkpoint; where its sealer died, it is signed now
+    (2) look     at the receipts that are not in the log yet, in order of creation
+    (3) seal     hash them anew, append them, create the next seal; somebody was first: look again
+    (4) settle   read it back, recompute it, keep a copy of its checkpoint elsewhere, sign it
+
+Emission leaves a mark in Memory, a sweep takes the marks, and a reconcile finds what has none.
+"""
+
+import logging
+
+from adapters import wiring
+from governor import records
+from governor.errors import ConflictError
+from ledger.checkpoint import open_checkpoint
+from ledger.log import MAX_LEAVES, Leaf, Seal, next_seal, parse_leaf
+from ports import Ports
+from ports.alerts import Alert
+from ports.documents import Create, Document
+from tasks import sealed_log
+from tasks.celery import LEDGER, app
+from tasks.emit import alert, land, receipt, tell
+from tasks.sealed_log import BrokenLogError, note_of
+from tasks.settle import refuse_an_older_copy, report, settle
+
+_LOG = logging.getLogger("ggen.ledger")
+_MAX_ROUNDS = 16
+"""Seals made, or lost to others, in one call; what is left goes on in the next."""
+
+_AT_ONCE = 8
+"""Ledgers one sweep takes."""
+
+_HOLD_S = 10
+"""How long a sweep may take before another one goes after the same ledgers."""
+
+
+@app.task(name="seal.sweep")
+def sweep() -> None:
+    """Seal the ledgers that grew, those that wait longest first."""
+    ports = wiring.ports()
+    taken = ports.memory.take_unsealed(_AT_ONCE, _HOLD_S)
+    for account_id, token in taken:
+        if seal_or_report(ports, account_id):
+            ports.memory.sealed(account_id, token)
+        else:
+            ports.memory.mark_unsealed(account_id)
+    if len(taken) == _AT_ONCE:
+        app.send_task("seal.sweep", queue=LEDGER)
+
+
+@app.task(name="seal.account")
+def seal_account(account_id: str) -> None:
+    """Seal one ledger now: a verification asks for it."""
+    seal_or_report(wiring.ports(), account_id)
+
+
+def seal_or_report(ports: Ports, account_id: str, late: tuple[str, ...] = ()) -> bool:
+    """Seal a ledger; one that is broken raises an alert instead, and is left as it is."""
+    try:
+        return seal_ledger(ports, account_id, late)
+    except BrokenLogError as error:
+        _LOG.critical("%s", error)
+        report(ports, account_id, error)
+        return True
+
+
+def seal_ledger(ports: Ports, account_id: str, late: tuple[str, ...] = ()) -> bool:
+    """Seal what is not sealed yet; False when there is more to do.
+
+    Args:
+        ports: the stores, the keys and the clock.
+        account_id: whose ledger.
+        late: ids of receipts that a reconcile found missing from the log, though receipts that
+            were created after them are in it.
+
+    Raises:
+        BrokenLogError: what is stored was tampered with, or is an older copy. Nothing was signed.
+        OutageError: a store is away; what was done stays, and the next sealer goes on.
+    """
+    for _ in range(_MAX_ROUNDS):
+        last = sealed_log.newest(ports, account_id)
+        if last:
+            settle(ports, account_id, last)
+        refuse_an_older_copy(ports, account_id, last)
+        batch = _overlooked(ports, account_id, last, late)
+        batch += sealed_log.unsealed(ports, account_id, last, MAX_LEAVES - len(batch))
+        if not batch:
+            return True
+        if last and _tell_of_a_new_key(ports, account_id, last):
+            continue  # its receipt belongs into this very seal
+        built = _create(ports, account_id, last, batch)
+        if built:
+            settle(ports, account_id, built, is_ours=True)
+    return False
+
+
+def _create(ports: Ports, account_id: str, last: Seal | None, batch: list[Document]) -> Seal | None:
+    """Create the next seal; None when somebody else was first."""
+    built = next_seal(account_id, last, list(map(sealed_log.stored, batch)), ports.keys.ring())
+    write = Create(records.seal_path(account_id, built.seal_id), built.document())
+    rejected = [leaf for text in built.leaves if (leaf := parse_leaf(text)).rejected is not None]
+    if rejected:
+        proof, told = _poison(ports, account_id, built, rejected)
+        return built if tell(ports, told, write, proof) else None
+    try:
+        land(ports, [write])
+    except ConflictError:
+        return None
+    return built
+
+
+def _overlooked(
+    ports: Ports, account_id: str, last: Seal | None, late: tuple[str, ...]
+) -> list[Document]:
+    """Of the receipts a reconcile named, those that are still there and not in the log."""
+    found = [ports.documents.get(records.receipt_path(account_id, each)) for each in late]
+    missed = [
+        document
+        for document in found
+        if document and last and records.timestamp(document.created_at) < last.recorded_until
+    ]
+    if not missed:
+        return []
+    oldest = min(records.timestamp(document.created_at) for document in missed)
+    known = sealed_log.sealed_ids(ports, account_id, last, oldest)
+    return [d for d in missed if sealed_log.stored(d).receipt_id not in known][:MAX_LEAVES]
+
+
+def _tell_of_a_new_key(ports: Ports, account_id: str, last: Seal) -> bool:
+    """Receipt that another key signs from here on; False when that is nothing new."""
+    ring, signer = ports.keys.ring(), ports.keys.signer()
+    note = note_of(ports, account_id, last) or ""
+    _, before = open_checkpoint(note, ring.log_origin(account_id), ring)
+    if before.key_id == signer.key_id:
+        return False
+    proof = receipt(
+        ports, "key_rotated", account_id, signer.key_id,
+        previous_key_id=before.key_id, key_id=signer.key_id,
+    )  # fmt: skip
+    try:
+        land(ports, [proof])
+    except ConflictError:
+        return False  # told before
+    return True
+
+
+def _poison(
+    ports: Ports, account_id: str, seal: Seal, rejected: list[Leaf]
+) -> tuple[Create, Alert]:
+    named = "; ".join(f"{leaf.receipt_id}: {leaf.rejected}" for leaf in rejected[:5])
+    return alert(
+        ports, "critical", "poison-receipt", account_id, f"seal {seal.number}",
+        f"{len(rejected)} stored documents are no receipts of this ledger, and were sealed as "
+        f"rejected: {named}",
+    )  # fmt: skip

@@ -1,0 +1,173 @@
+"""The sealed log of an account as its stores hold it: seals, checkpoints, receipts, side by side.
+
+Nothing here writes. What is read is what is stored; whether it holds is for ``ledger.audit``.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import islice
+
+from pydantic import ValidationError
+
+from governor.errors import GovernorError
+from governor.records import checkpoint_path, instant, mirror_name, seal_path, timestamp
+from ledger.checkpoint import Checkpoint
+from ledger.log import Leaf, Seal, Stored, parse_leaf, seal_id
+from ports import Ports
+from ports.documents import Document, Where
+
+PAGE = 1000
+Cursor = tuple[datetime, str]
+
+
+class BrokenLogError(GovernorError):
+    """What is stored of a log is not what was sealed: nothing more is signed on top of it."""
+
+    def __init__(self, account_id: str, fault: str) -> None:
+        super().__init__("ledger-broken", f"the ledger of {account_id}: {fault}")
+        self.args = (account_id, fault)
+        self.fault = fault
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a receipt stands in the sealed log."""
+
+    leaf: Leaf
+    seal: Seal
+    before: Seal | None
+
+
+def newest(ports: Ports, account_id: str) -> Seal | None:
+    """The last seal of a ledger; None when nothing was sealed yet."""
+    found = ports.documents.scan(
+        f"tenants/{account_id}/seals", order_by="seal_id", descending=True, limit=1
+    )
+    return _seal(account_id, found[0]) if found else None
+
+
+def newest_signed(ports: Ports, account_id: str) -> Seal | None:
+    """The last seal that has its checkpoint: the one after it may be in the making."""
+    last = newest(ports, account_id)
+    if last and note_of(ports, account_id, last) is None:
+        return seal_at(ports, account_id, last.number - 1)
+    return last
+
+
+def seal_at(ports: Ports, account_id: str, number: int) -> Seal | None:
+    """The seal of a number; None for 0, before the first.
+
+    Raises:
+        BrokenLogError: it is not there, though a later one is.
+    """
+    if number == 0:
+        return None
+    found = ports.documents.get(seal_path(account_id, seal_id(number)))
+    if found is None:
+        raise BrokenLogError(account_id, f"seal {number} is missing")
+    return _seal(account_id, found)
+
+
+def note_of(ports: Ports, account_id: str, seal: Seal) -> str | None:
+    """The signed checkpoint of a seal; None while there is none."""
+    found = ports.documents.get(checkpoint_path(account_id, seal.seal_id))
+    return str(found.data.get("note")) if found else None
+
+
+def mirrored(ports: Ports, account_id: str, number: int) -> str | None:
+    """The copy of a checkpoint that a restored database cannot take back."""
+    content = ports.objects.get(mirror_name(account_id, seal_id(number)))
+    return None if content is None else content.decode(errors="replace")
+
+
+def tree_of(seal: Seal, origin: str) -> Checkpoint:
+    """The tree that a seal states."""
+    return Checkpoint(origin, seal.tree_size, bytes.fromhex(seal.root))
+
+
+def place_of(ports: Ports, account_id: str, receipt: Document) -> Place | None:
+    """Where a stored receipt is in the log; None while it is not sealed."""
+    receipt_id = id_of(receipt)
+    for seal in since(ports, account_id, receipt.created_at):
+        for text in seal.leaves:
+            if receipt_id in text and (leaf := parse_leaf(text)).receipt_id == receipt_id:
+                return Place(leaf, seal, seal_at(ports, account_id, seal.number - 1))
+    return None
+
+
+def since(ports: Ports, account_id: str, at: datetime) -> Iterator[Seal]:
+    """The seals that may hold what was created at ``at`` or later, in order."""
+    collection, after = f"tenants/{account_id}/seals", None
+    where = [Where("recorded_until", ">=", timestamp(at))]
+    while found := ports.documents.scan(
+        collection, where=where, order_by="recorded_until", after=after, limit=8
+    ):
+        for document in found:
+            yield _seal(account_id, document)
+        after = (found[-1].data["recorded_until"], found[-1].path)
+
+
+def listed(ports: Ports, account_id: str, after: Cursor | None) -> Iterator[Document]:
+    """The receipts of a ledger in order of creation, page by page."""
+    collection = f"tenants/{account_id}/receipts"
+    while page := ports.documents.created(collection, after=after, limit=PAGE):
+        yield from page
+        after = (page[-1].created_at, page[-1].path)
+
+
+def unsealed(ports: Ports, account_id: str, last: Seal | None, limit: int) -> list[Document]:
+    """Receipts that are not in the log up to ``last``, in order of creation.
+
+    Costs what is new, and where the store may give a document late, what is younger than that.
+    """
+    if last is None:
+        return list(islice(listed(ports, account_id, None), limit))
+    floor = instant(last.recorded_until) - timedelta(seconds=ports.documents.late_s)
+    known = sealed_ids(ports, account_id, last, timestamp(floor))
+    fresh = (d for d in listed(ports, account_id, (floor, "")) if id_of(d) not in known)
+    return list(islice(fresh, limit))
+
+
+def sealed_ids(ports: Ports, account_id: str, last: Seal | None, floor: str) -> set[str]:
+    """The ids of all receipts up to ``last`` that were recorded at ``floor`` or later."""
+    found: set[str] = set()
+    while last:
+        for text in reversed(last.leaves):
+            leaf = parse_leaf(text)
+            if leaf.recorded_at < floor:
+                return found
+            found.add(leaf.receipt_id)
+        last = seal_at(ports, account_id, last.number - 1)
+    return found
+
+
+def checkpoints_beyond(ports: Ports, account_id: str, number: int) -> list[str]:
+    """Paths of checkpoints that no seal stands for."""
+    found = ports.documents.scan(
+        f"tenants/{account_id}/checkpoints",
+        after=("", checkpoint_path(account_id, seal_id(number))),
+        limit=10,
+    )
+    return [document.path for document in found]
+
+
+def stored(document: Document) -> Stored:
+    """A document of the collection of receipts, for the log."""
+    return Stored(id_of(document), document.data, document.created_at)
+
+
+def id_of(document: Document) -> str:
+    """A receipt's id, as its path has it."""
+    return document.path.rpartition("/")[2]
+
+
+def _seal(account_id: str, document: Document) -> Seal:
+    """A seal as stored; its number is its path's, whatever it says of itself."""
+    try:
+        seal = Seal.model_validate(document.data)
+    except ValidationError:
+        raise BrokenLogError(account_id, f"{document.path} is no seal") from None
+    if not seal.leaves or not document.path.endswith(f"/{seal.seal_id}"):
+        raise BrokenLogError(account_id, f"{document.path} is not the seal it says it is")
+    return seal

@@ -1,0 +1,155 @@
+"""A seal gets its checkpoint: read back, recomputed, mirrored, signed.
+
+Nothing is signed that was not read back, and never two trees of one number: the copies of the
+checkpoints in Objects are numbered like the seals and can only be created, so what a restored
+database would have signed once more is already there.
+"""
+
+from governor import records
+from governor.errors import ConflictError, GovernorError, InputError
+from governor.records import SYSTEM_ACCOUNT
+from ledger.audit import check_checkpoint
+from ledger.checkpoint import sign
+from ledger.log import Leaf, Seal, again, next_seal, parse_leaf
+from ports import Ports
+from ports.documents import Create
+from tasks.emit import alert, land, tell
+from tasks.sealed_log import (
+    BrokenLogError,
+    mirrored,
+    newest,
+    note_of,
+    seal_at,
+    sealed_ids,
+    stored,
+    tree_of,
+)
+
+
+def settle(ports: Ports, account_id: str, seal: Seal, *, is_ours: bool = False) -> None:
+    """See to it that the newest seal has its checkpoint, and that it is that of its tree.
+
+    Args:
+        ports: the stores and keys.
+        account_id: whose ledger.
+        seal: the newest seal.
+        is_ours: whether this very process built it, from receipts it verified.
+
+    Raises:
+        BrokenLogError: the seal is not what its receipts make, or not the tree that was signed.
+        OutageError: a store is away; whoever comes next goes on from what is there.
+    """
+    if note_of(ports, account_id, seal) is None:
+        before = seal_at(ports, account_id, seal.number - 1)
+        if before:
+            check_signed(ports, account_id, before)
+        _recompute(ports, account_id, before, seal)
+        if not is_ours:
+            _recompute_from_receipts(ports, account_id, before, seal)
+        note = _mirror(ports, account_id, seal)
+        try:
+            path = records.checkpoint_path(account_id, seal.seal_id)
+            land(ports, [Create(path, {"note": note})])
+        except ConflictError:
+            pass  # another sealer's, which is checked like any
+    check_signed(ports, account_id, seal)
+
+
+def check_signed(ports: Ports, account_id: str, seal: Seal) -> None:
+    """Check that a seal has a checkpoint, and that it states the seal's own tree.
+
+    Raises:
+        BrokenLogError: it has none, or not that one.
+    """
+    note = note_of(ports, account_id, seal)
+    if note is None:
+        raise BrokenLogError(account_id, f"seal {seal.number} has no checkpoint")
+    _check_note(ports, account_id, seal, note, f"checkpoint {seal.number}")
+
+
+def refuse_an_older_copy(ports: Ports, account_id: str, last: Seal | None) -> None:
+    """Refuse to go on where a checkpoint was signed that the store knows nothing of.
+
+    Raises:
+        BrokenLogError: the store was restored from a backup, or its end was removed.
+    """
+    number = last.number + 1 if last else 1
+    if mirrored(ports, account_id, number) is None:
+        return
+    latest = newest(ports, account_id)
+    if latest is not None and latest.number >= number:
+        return  # another sealer has just been here
+    raise BrokenLogError(
+        account_id,
+        f"the store ends with seal {number - 1}, but checkpoint {number} was signed: it is an "
+        "older copy, or its end was removed. Nothing is sealed on top of it; restore the newer one",
+    )
+
+
+def report(ports: Ports, account_id: str, error: GovernorError) -> None:
+    """Tell once of a ledger that cannot be trusted, on the platform's own ledger."""
+    proof, told = alert(
+        ports, "critical", "ledger-broken", SYSTEM_ACCOUNT, account_id, error.detail
+    )
+    tell(ports, told, proof)
+
+
+def _recompute(ports: Ports, account_id: str, before: Seal | None, seal: Seal) -> None:
+    """Read a seal back, and hash its leaves a second time from what the store gave."""
+    try:
+        expected = again(account_id, before, seal.leaves)
+    except InputError as error:
+        raise BrokenLogError(account_id, f"seal {seal.number}: {error.detail}") from error
+    if expected != seal or seal_at(ports, account_id, seal.number) != seal:
+        raise BrokenLogError(account_id, f"seal {seal.number} was read back with another tree")
+
+
+def _recompute_from_receipts(
+    ports: Ports, account_id: str, before: Seal | None, seal: Seal
+) -> None:
+    """Build another's seal anew from the receipts it names, before anything signs it."""
+    leaves = [parse_leaf(text) for text in seal.leaves]
+    ids = [leaf.receipt_id for leaf in leaves]
+    found = [ports.documents.get(records.receipt_path(account_id, each)) for each in ids]
+    present = [document for document in found if document is not None]
+    oldest = min((records.timestamp(document.created_at) for document in present), default="")
+    known = sealed_ids(ports, account_id, before, oldest)
+    if len(present) < len(ids) or len(set(ids)) < len(ids) or known.intersection(ids):
+        raise BrokenLogError(
+            account_id, f"seal {seal.number} names receipts that are missing, or sealed already"
+        )
+    rebuilt = next_seal(account_id, before, list(map(stored, present)), ports.keys.ring())
+    if [_plain(parse_leaf(text)) for text in rebuilt.leaves] != list(map(_plain, leaves)):
+        raise BrokenLogError(account_id, f"seal {seal.number} is not that of its receipts")
+
+
+def _mirror(ports: Ports, account_id: str, seal: Seal) -> str:
+    """Sign, and keep the note where a restored database cannot take it back; the one that counts.
+
+    Whoever kept one before us has signed this number: theirs must be this very tree.
+    """
+    kept = mirrored(ports, account_id, seal.number)
+    if kept is None:
+        note = sign(tree_of(seal, ports.keys.ring().log_origin(account_id)), ports.keys.signer())
+        try:
+            ports.objects.create(records.mirror_name(account_id, seal.seal_id), note.encode())
+        except ConflictError:
+            kept = mirrored(ports, account_id, seal.number) or ""
+        else:
+            return note
+    _check_note(ports, account_id, seal, kept, f"the copy of checkpoint {seal.number}")
+    return kept
+
+
+def _check_note(ports: Ports, account_id: str, seal: Seal, note: str, where: str) -> None:
+    ring = ports.keys.ring()
+    tree = tree_of(seal, ring.log_origin(account_id))
+    if (seal.tree().size, seal.tree().root()) != (tree.size, tree.root):
+        raise BrokenLogError(account_id, f"seal {seal.number} states another root than its tree")
+    for fault in check_checkpoint(note, where, seal.recorded_until, tree, ring):
+        raise BrokenLogError(account_id, f"{where}: {fault.fault}")
+
+
+def _plain(leaf: Leaf) -> Leaf:
+    """A leaf without the words of its rejection, which may differ between versions."""
+    return leaf.evolve(rejected=None if leaf.rejected is None else "")
