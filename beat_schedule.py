@@ -23,6 +23,16 @@ def entries(*, health_interval_s: float, tally_interval_s: float) -> dict[str, d
             "schedule": tally_interval_s,
             "options": {"queue": "ledger", "expires": tally_interval_s},
         },
+        "seal": {
+            "task": "seal.sweep",
+            "schedule": 0.5,
+            "options": {"queue": "ledger", "expires": 1},
+        },
+        "watch-ledgers": {
+            "task": "audit.watch",
+            "schedule": 60.0,
+            "options": {"queue": "ledger", "expires": 60},
+        },
         "canary-actions": {
             "task": "canary.sing",
             "schedule": 10.0,

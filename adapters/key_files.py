@@ -4,7 +4,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
@@ -35,13 +35,14 @@ class KeyFiles:
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with self._alone():
+                since = ALWAYS  # of a key that was there before it was listed
                 if not self._current.exists():
-                    signer = self._create()
-                    write_once(self._current, lambda: signer.key_id)
+                    made, since = self._create(), timestamp(datetime.now(UTC))
+                    write_once(self._current, lambda: made.key_id)
                 listed = list(self.ring()) if self._ring.exists() else []
                 signer = self.signer()
                 if signer.key_id not in {key.key_id for key in listed}:
-                    self._write([*listed, TrustedKey.of(signer.public_key, ALWAYS)])
+                    self._write([*listed, TrustedKey.of(signer.public_key, since)])
         except OSError as error:
             raise unreadable(self._folder, error) from error
 

@@ -70,15 +70,16 @@ def _play(settings: Settings, teller: "_Teller", played: Played) -> None:
 
 
 def _verify(settings: Settings, teller: "_Teller") -> list[str]:
-    """Export and check every receipt, as ``ggen export-receipts`` and ``verify-receipt`` do."""
+    """Have everything sealed, and judge it as ``ggen verify-ledger`` does."""
     teller.stage("verifying every receipt")
     ports = open_ports(settings)
     checked, faults = 0, []
     for account_id in (ACCOUNT, SYSTEM_ACCOUNT):
-        for item in ledger.export(ports, account_id):
-            findings = ledger.verify_one(ports, account_id, item["receipt_id"])
-            faults += [f"{f.subject}: {f.check}: {f.fault}" for f in findings if not f.holds]
-            checked += 1
+        verified = ledger.verify_all(ports, settings, account_id)
+        faults += [f"{f.subject}: {f.check}: {f.fault}" for f in verified.report.findings]
+        if verified.report.unsealed:
+            faults.append(f"{verified.report.unsealed} receipts of {account_id} are not sealed")
+        checked += verified.report.sealed
     ports.documents.close()
     teller.checked = checked
     return faults
@@ -132,8 +133,9 @@ class _Teller:
             self._console.print("\n".join(["NOT AS IT SHOULD BE:", *faults]), markup=False)
             return
         self._console.print(
-            f"{self.checked} receipts: each valid (immutability, ordering, integrity, "
-            f"completeness), not sealed yet. {elapsed_s:.1f} s in all; nothing is left running."
+            f"{self.checked} receipts, each valid (immutability, ordering, integrity, "
+            f"completeness) and sealed in a signed log. {elapsed_s:.1f} s in all; nothing is left "
+            "running."
         )
 
 

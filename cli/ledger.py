@@ -1,20 +1,46 @@
-"""The commands that read the ledger itself: verify and export. They never sign."""
+"""Verifying a ledger where it lies. Nothing here signs; a seal is asked for, and waited for."""
 
-import json
-from collections.abc import Iterator
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
+from adapters.private_files import replace
 from adapters.wiring import open_ports
-from config.settings import load
-from governor.errors import InputError
-from governor.records import receipt_path, timestamp
-from ledger.receipt import SignedReceipt
-from ledger.verify import Finding, Recorded, verify
+from cli.output import Progress, read_file
+from cli.parallel import examining
+from config.settings import Settings, load
+from governor.errors import InputError, OutageError
+from ledger.audit import Pin
+from ledger.checkpoint import Checkpoint, open_checkpoint
 from ports import Ports
-from ports.documents import Document, Where
+from tasks import sealed_log
+from tasks.audit import Report, audit_ledger
+from tasks.verify_receipt import CHECKS, Verdict, verify_receipt
 
-VALID_NOT_SEALED, BROKEN = 6, 1
-_PAGE = 500
+VALID, BROKEN, NOT_SEALED = 0, 1, 6
+"""Exit codes of a verification (D22)."""
+
+SEAL_WITHIN_S = 5.0
+_MANY = 2000
+"""Leaves from which processes of their own are worth starting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What became of a whole ledger, and the checkpoint it was held against."""
+
+    report: Report
+    pinned: Checkpoint | None
+
+    @property
+    def code(self) -> int:
+        """The exit code."""
+        if not self.report.is_valid:
+            return BROKEN
+        return NOT_SEALED if self.report.unsealed else VALID
 
 
 def open_ledger() -> Ports:
@@ -22,69 +48,136 @@ def open_ledger() -> Ports:
     return open_ports(load())
 
 
-def verify_one(ports: Ports, account_id: str, receipt_id: str) -> list[Finding]:
-    """The four checks of one receipt.
+def verify_one(ports: Ports, account_id: str, receipt_id: str) -> Verdict:
+    """Judge one receipt, after asking for a seal if it has none.
 
     Raises:
         InputError: there is no such receipt in this account's ledger.
+        OutageError: a store is away, so nothing can be told.
     """
-    found = ports.documents.get(receipt_path(account_id, receipt_id))
-    if found is None:
-        raise InputError(
-            "no-such-receipt", f"the ledger of {account_id} has no receipt {receipt_id}"
-        )
-    return verify(_recorded(found), account_id=account_id, ring=ports.keys.ring())
+    verdict = verify_receipt(ports, account_id, receipt_id)
+    if verdict.is_valid and verdict.leaf is None:
+        ask_for_a_seal(ports, account_id)
+        verdict = verify_receipt(ports, account_id, receipt_id)
+    return verdict
 
 
-def exit_code(findings: list[Finding]) -> int:
-    """0 is for sealed receipts alone, and sealing is not part of this version (D22)."""
-    return VALID_NOT_SEALED if all(f.holds for f in findings) else BROKEN
+def code_of(verdict: Verdict) -> int:
+    """The exit code for one receipt."""
+    if not verdict.is_valid:
+        return BROKEN
+    return VALID if verdict.leaf else NOT_SEALED
 
 
-def export(
-    ports: Ports, account_id: str, operation: str | None = None, limit: int | None = None
-) -> Iterator[dict[str, Any]]:
-    """Receipts oldest first: their own fields, and under ``proof`` what verifies them."""
-    after, left = None, limit
-    where = [Where("operation", "==", operation)] if operation else []
-    while left is None or left > 0:
-        page = ports.documents.scan(
-            f"tenants/{account_id}/receipts", where=where, order_by="timestamp", after=after,
-            limit=_PAGE if left is None else min(_PAGE, left),
+def told(verdict: Verdict) -> list[str]:
+    """A line for each check."""
+    found = {finding.check: finding for finding in verdict.findings}
+    lines = []
+    for check in CHECKS:
+        finding = found.get(check)
+        mark = "-     " if finding is None else "ok    " if finding.holds else "BROKEN"
+        fault = "not sealed yet" if finding is None else finding.fault
+        if finding and finding.holds and finding.check == CHECKS[-1] and verdict.leaf:
+            fault = f"leaf {verdict.leaf.index}, recorded at {verdict.leaf.recorded_at}"
+        lines.append(f"{mark} {check:<13} {fault}".rstrip())
+    return lines
+
+
+def verify_all(ports: Ports, settings: Settings, account_id: str) -> Verified:
+    """Judge everything of a ledger, and remember its checkpoint if all of it holds.
+
+    Raises:
+        InputError: the account has no ledger, or the remembered checkpoint is spoilt.
+        OutageError: a store is away, so nothing can be told.
+    """
+    until = ask_for_a_seal(ports, account_id)
+    last = sealed_log.newest_signed(ports, account_id)
+    ring, path = ports.keys.ring(), settings.pins_dir / f"{account_id}.checkpoint"
+    pinned = _pinned(path, ring.log_origin(account_id), ports)
+    if last is None and until is None and pinned is None and not _is_known(ports, account_id):
+        raise InputError("no-ledger", f"there is no ledger of {account_id}")
+    where = f"the checkpoint seen before ({path})"
+    with ExitStack() as opened:
+        total = last.tree_size if last else 0
+        progress = opened.enter_context(Progress(f"verifying {account_id}", total))
+        examine_all = None
+        if total > _MANY:
+            examine_all = opened.enter_context(examining(account_id, ring))
+        report = audit_ledger(
+            ports, account_id, until=until, progress=progress.advance_to,
+            pins=[Pin(pinned, where)] if pinned else [], examine_all=examine_all,
         )  # fmt: skip
-        if not page:
-            return
-        for document in page:
-            yield _exported(document)
-        after = (page[-1].data["timestamp"], page[-1].path)
-        left = None if left is None else left - len(page)
+    if report.is_valid and report.checkpoint:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        replace(path, report.checkpoint.removesuffix("\n"))
+    return Verified(report, pinned)
 
 
-def write_export(items: Iterator[dict[str, Any]], form: str) -> Iterator[str]:
-    """The export's text, piece by piece: ``json`` is one array, ``jsonl`` a receipt a line."""
-    if form == "jsonl":
-        for item in items:
-            yield json.dumps(item, ensure_ascii=False, separators=(",", ":"))
-        return
-    first = True
-    for item in items:
-        yield ("[\n" if first else ",\n") + json.dumps(item, ensure_ascii=False)
-        first = False
-    yield "[]" if first else "\n]"
+def ask_for_a_seal(ports: Ports, account_id: str) -> datetime | None:
+    """Have what is there now sealed, and wait for it; when the newest of it was created.
+
+    None when nothing is unsealed, or so much that all of it must be looked at.
+    """
+    last = sealed_log.newest_signed(ports, account_id)
+    waiting = sealed_log.unsealed(ports, account_id, last, sealed_log.PAGE)
+    if not waiting:
+        return datetime.fromisoformat(last.recorded_until) if last else None
+    newest = waiting[-1].created_at
+    try:
+        ports.memory.mark_unsealed(account_id)
+    except OutageError:
+        return newest  # no stack runs: what is not sealed stays so
+    give_up_at = time.monotonic() + SEAL_WITHIN_S
+    while time.monotonic() < give_up_at:
+        last = sealed_log.newest_signed(ports, account_id)
+        if last and datetime.fromisoformat(last.recorded_until) >= newest:
+            break
+        time.sleep(0.05)
+    return newest if len(waiting) < sealed_log.PAGE else None
 
 
-def _recorded(found: Document) -> Recorded:
-    stored = SignedReceipt.model_validate(found.data)
-    return Recorded(stored, found.path.rpartition("/")[2], found.created_at)
-
-
-def _exported(found: Document) -> dict[str, Any]:
-    stored = SignedReceipt.model_validate(found.data)
-    proof = {
-        "payload": stored.payload,
-        "signature": stored.signature,
-        "key_id": stored.key_id,
-        "sha256": stored.sha256,
-        "recorded_at": timestamp(found.created_at),
+def summary_of(verified: Verified) -> dict[str, Any]:
+    """A verified ledger as one JSON value."""
+    report = verified.report
+    return {
+        "account_id": report.account_id,
+        "verdict": verdict_of(verified),
+        "sealed": report.sealed,
+        "unsealed": report.unsealed,
+        "seals": report.seals,
+        "root": report.tree.root.hex() if report.tree else None,
+        "extends": verified.pinned.size if verified.pinned else None,
+        "findings": [
+            {"subject": f.subject, "check": f.check, "fault": f.fault} for f in report.findings
+        ],
+        "more_findings": report.more_findings,
     }
-    return {**stored.fields(), "proof": proof}
+
+
+def verdict_of(verified: Verified) -> str:
+    """The verdict in words."""
+    unsealed = verified.report.unsealed
+    return {
+        VALID: "valid", BROKEN: "broken", NOT_SEALED: f"valid, {unsealed} not sealed yet",
+    }[verified.code]  # fmt: skip
+
+
+def _pinned(path: Path, origin: str, ports: Ports) -> Checkpoint | None:
+    note = read_file(path)
+    if note is None:
+        return None
+    try:
+        return open_checkpoint(note, origin, ports.keys.ring())[0]
+    except InputError as error:
+        raise InputError(
+            "bad-pin", f"{path} is the checkpoint this machine saw last, and cannot be used "
+            f"({error.detail}). Nothing was verified; find out who changed it, or the keys, "
+            "before you remove it"
+        ) from error  # fmt: skip
+
+
+def _is_known(ports: Ports, account_id: str) -> bool:
+    return (
+        ports.documents.get(f"tenants/{account_id}") is not None
+        or sealed_log.mirrored(ports, account_id, 1) is not None
+    )

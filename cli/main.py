@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from cli import ledger_commands
 from cli.output import AccountOption, Json, action_line, show, show_error, summary
 from governor.errors import GovernorError
 
@@ -18,6 +19,9 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 2 your input, 3 denied, 4 conflict, 5 outage, 1 a fault of ours; "
     "verification: 0 valid and sealed, 6 valid but not sealed yet, 1 broken.",
 )
+
+
+ledger_commands.register(app)
 
 
 @app.command()
@@ -128,10 +132,12 @@ def publish_policy(
     as_json: Json = False,
 ) -> None:
     """Register a policy; the first version of a plan comes into force at once."""
-    from cli import embedded, ledger
+    from adapters.wiring import open_ports
+    from cli import embedded
+    from config.settings import load
     from tasks import policies
 
-    policy, in_force = policies.publish(ledger.open_ledger(), file.read_bytes())
+    policy, in_force = policies.publish(open_ports(load()), file.read_bytes())
     value = {
         "sku_id": policy.sku_id, "plan_type": policy.plan_type,
         "policy_version": policy.policy_version, "in_force": in_force,
@@ -157,44 +163,6 @@ def receipts(
         as_json,
         "\n".join(summary(item) for item in page["items"]) or f"no receipts of {account_id}",
     )
-
-
-@app.command("verify-receipt")
-def verify_receipt(
-    receipt_id: Annotated[str, typer.Option("--receipt-id", help="The receipt's UUID.")],
-    account_id: AccountOption,
-    as_json: Json = False,
-) -> None:
-    """Check one receipt: immutability, ordering, integrity, completeness."""
-    from cli import ledger
-
-    findings = ledger.verify_one(ledger.open_ledger(), account_id, receipt_id)
-    code = ledger.exit_code(findings)
-    verdict = "broken" if code == ledger.BROKEN else "valid, not sealed yet"
-    lines = [f"{'ok    ' if f.holds else 'BROKEN'} {f.check:<13} {f.fault}" for f in findings]
-    value = {
-        "receipt_id": receipt_id, "account_id": account_id, "verdict": verdict,
-        "checks": {f.check: {"holds": f.holds, "fault": f.fault} for f in findings},
-    }  # fmt: skip
-    show(value, as_json, "\n".join([*lines, f"=> {verdict}"]))
-    raise typer.Exit(code)
-
-
-@app.command("export-receipts")
-def export_receipts(
-    account_id: AccountOption,
-    format: Annotated[Literal["json", "jsonl"], typer.Option(help="Shape.")] = "json",
-    operation: Annotated[str | None, typer.Option(help="Only this operation.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
-) -> None:
-    """Write an account's receipts to standard output, oldest first, each with its proof."""
-    from cli import ledger
-
-    items = ledger.export(ledger.open_ledger(), account_id, operation, limit)
-    for piece in ledger.write_export(items, "json" if as_json else format):
-        sys.stdout.write(piece if format == "json" or as_json else piece + "\n")
-    sys.stdout.write("\n" if format == "json" or as_json else "")
 
 
 @app.command()

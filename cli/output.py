@@ -3,11 +3,12 @@
 import json
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from governor.errors import GovernorError
+from governor.errors import GovernorError, InputError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
 AccountOption = Annotated[str, typer.Option("--account-id", help="The tenant's account id.")]
@@ -44,3 +45,44 @@ def action_line(action: Mapping[str, Any]) -> str:
     names = ("error_code", "queue_ms", "run_ms")
     told = " ".join(f"{n}={action[n]}" for n in names if action.get(n) is not None)
     return f"{action['action_id']}  {action['state']}  {told}".rstrip()
+
+
+class Progress:
+    """A bar on standard error, for people; nothing where nobody looks."""
+
+    def __init__(self, title: str, total: int) -> None:
+        self._title, self._total = title, total
+        self._bar: Any = None
+
+    def __enter__(self) -> "Progress":
+        if sys.stderr.isatty() and self._total:
+            from rich.console import Console
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task(self._title, total=self._total)
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def advance_to(self, done: int) -> None:
+        """So many are done."""
+        if self._bar:
+            self._bar.update(self._task, completed=done)
+
+
+def read_file(path: Path) -> str | None:
+    """The text of a small file; None where there is none.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise InputError("unreadable", f"cannot read {path}: {error}") from None

@@ -102,6 +102,11 @@ class Settings(BaseSettings):
         return self.state_dir / "keys"
 
     @property
+    def pins_dir(self) -> Path:
+        """The newest checkpoint of each ledger that was verified from this machine."""
+        return self.state_dir / "pins"
+
+    @property
     def log_file(self) -> Path:
         """The one log of the embedded start."""
         return self.state_dir / "log" / "ggen.log"

@@ -34,6 +34,19 @@ def examine(entries: Sequence[Entry], account_id: str, ring: KeyRing) -> list[Fi
     return [fault for entry in entries for fault in _examine(entry, account_id, ring)]
 
 
+def line_of(entry: Entry) -> bytes:
+    """The line of an archive for a leaf: exactly what the leaf names by its hash.
+
+    Raises:
+        InputError: what is stored is something else.
+    """
+    leaf = Leaf.model_validate_json(entry.leaf)
+    line, _, fault = _content(leaf, entry.content)
+    if hashlib.sha256(line).hexdigest() != leaf.envelope_sha256:
+        raise InputError("ledger-broken", f"{place(leaf)}: {fault or 'not what was sealed'}")
+    return line
+
+
 def place(leaf: Leaf) -> str:
     """Where a finding about a leaf points."""
     return f"receipt {leaf.receipt_id} (leaf {leaf.index})"
@@ -111,20 +124,16 @@ class Pin:
     def __init__(self, pinned: Checkpoint, where: str) -> None:
         self._pinned = pinned
         self._where = where
-        self._is_met = pinned.size == 0
 
     def watch(self, log: Log) -> Iterator[Finding]:
         """Compare when the log, as it is read, is as long as the pinned one."""
-        if log.tree.size != self._pinned.size:
-            return
-        self._is_met = True
-        if log.tree.root() != self._pinned.root:
+        if log.tree.size == self._pinned.size and log.tree.root() != self._pinned.root:
             fault = f"its first {log.tree.size} leaves are not those this checkpoint was signed for"
             yield Finding(self._where, Check.CONSISTENCY, fault)
 
     def unmet(self, size: int) -> Iterator[Finding]:
         """What is wrong when the log ended before it was as long."""
-        if not self._is_met:
+        if size < self._pinned.size:
             fault = (
                 f"signed for {self._pinned.size} leaves, but the log has only {size}: its end is "
                 "missing, or the store is an older copy"

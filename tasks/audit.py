@@ -42,12 +42,16 @@ Examine = Callable[[Iterable[Chunk]], Iterable[list[Finding]]]
 
 @dataclass
 class Report:
-    """What became of an audit. ``checkpoint`` is the newest signed one, as a note."""
+    """What became of an audit.
+
+    ``left_over`` are ids of receipts no leaf was found for; ``checkpoint`` is the newest note.
+    """
 
     account_id: str
     seals: int = 0
     sealed: int = 0
     unsealed: int = 0
+    left_over: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     more_findings: int = 0
     checkpoint: str | None = None
@@ -98,21 +102,23 @@ def audit_ledger(
     ring = ports.keys.ring()
     examine_all = examine_all or (lambda chunks: (examine(c, account_id, ring) for c in chunks))
     newest = sealed_log.newest_signed(ports, account_id) if last is None else last
-    walk = _Walk(ports, ring, report, after, pins)
-    for found in examine_all(_chunks(walk.entries(newest, progress))):
+    walk = Walk(ports, ring, report, after, pins)
+    for found in examine_all(chunks(walk.entries(newest, progress))):
         report.add(found)
     for document in walk.left_over(to_the_end=last is None):
         if until is None or document.created_at <= until:
             report.unsealed += 1
+            if len(report.left_over) < MAX_FINDINGS:
+                report.left_over.append(sealed_log.id_of(document))
             report.add(check_unsealed(sealed_log.stored(document), account_id, ring))
     if last is None:
-        report.add(_ends(ports, account_id, newest))
+        report.add(report_ends(ports, account_id))
         size = newest.tree_size if newest else 0
         report.add(fault for pin in pins for fault in pin.unmet(size))
     return report
 
 
-class _Walk:
+class Walk:
     """One pass over the leaves and the receipts they name."""
 
     def __init__(
@@ -123,6 +129,7 @@ class _Walk:
         self._origin = ring.log_origin(self._account_id)
         tree = after.tree() if after else Frontier()
         self._log = Log(self._account_id, tree, after.recorded_until if after else "")
+        report.add(fault for pin in pins for fault in pin.watch(self._log))
         self._first = after.number + 1 if after else 1
         self._floor, known = "", set[str]()
         if after:
@@ -225,7 +232,7 @@ class _Walk:
         self._report.add([Finding(f"seal {number}", Check.CONSISTENCY, fault)])
 
 
-def _ends(ports: Ports, account_id: str, last: Seal | None) -> Iterator[Finding]:
+def report_ends(ports: Ports, account_id: str) -> Iterator[Finding]:
     """Whether anything was signed beyond the end of the store's log."""
     latest = sealed_log.newest(ports, account_id)
     number = latest.number if latest else 0
@@ -246,7 +253,8 @@ def _number(seal: Seal | None) -> int:
     return seal.number if seal else 0
 
 
-def _chunks(entries: Iterator[Entry]) -> Iterator[Chunk]:
+def chunks(entries: Iterator[Entry]) -> Iterator[Chunk]:
+    """Entries in handfuls, as they come."""
     chunk: list[Entry] = []
     for entry in entries:
         chunk.append(entry)

@@ -90,6 +90,7 @@ app = Celery(
         "tasks.reap",
         "tasks.seal",
         "tasks.tally",
+        "tasks.watch_ledgers",
     ),
 )
 app.add_defaults(configuration)  # a callable: deferred to first use

@@ -7,7 +7,8 @@ Anyone may seal, any number at once: whoever creates the next seal first has dec
     (3) seal     hash them anew, append them, create the next seal; somebody was first: look again
     (4) settle   read it back, recompute it, keep a copy of its checkpoint elsewhere, sign it
 
-Emission leaves a mark in Memory, a sweep takes the marks, and a reconcile finds what has none.
+Emission leaves a mark in Memory, and so does a verification that asks for a seal; a sweep takes
+the marks, and a reconcile finds what has none.
 """
 
 import logging
@@ -49,12 +50,6 @@ def sweep() -> None:
             ports.memory.mark_unsealed(account_id)
     if len(taken) == _AT_ONCE:
         app.send_task("seal.sweep", queue=LEDGER)
-
-
-@app.task(name="seal.account")
-def seal_account(account_id: str) -> None:
-    """Seal one ledger now: a verification asks for it."""
-    seal_or_report(wiring.ports(), account_id)
 
 
 def seal_or_report(ports: Ports, account_id: str, late: tuple[str, ...] = ()) -> bool:

@@ -87,9 +87,10 @@ def refuse_an_older_copy(ports: Ports, account_id: str, last: Seal | None) -> No
 
 
 def report(ports: Ports, account_id: str, error: GovernorError) -> None:
-    """Tell once of a ledger that cannot be trusted, on the platform's own ledger."""
+    """Tell, once a day, of a ledger that cannot be trusted; on the platform's own ledger."""
+    today = int(ports.clock.now().strftime("%Y%m%d"))
     proof, told = alert(
-        ports, "critical", "ledger-broken", SYSTEM_ACCOUNT, account_id, error.detail
+        ports, "critical", "ledger-broken", SYSTEM_ACCOUNT, account_id, error.detail, attempt=today
     )
     tell(ports, told, proof)
 

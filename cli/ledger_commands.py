@@ -1,0 +1,180 @@
+"""``ggen`` for auditors: the commands that verify, export and keep keys, and their options."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from cli.output import AccountOption, Json, show
+
+_MANY = 20
+"""Findings shown to a person; --json has all that were kept."""
+
+Output = Annotated[Path | None, typer.Option("--output", help="Write to this file.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to ``ggen``."""
+    app.command("verify-receipt")(verify_receipt)
+    app.command("verify-ledger")(verify_ledger)
+    app.command("export-receipts")(export_receipts)
+    app.command("verify-archive")(verify_archive)
+    keys = typer.Typer(help="The ledger's signing keys.", no_args_is_help=True)
+    keys.command("list")(list_keys)
+    keys.command("rotate")(rotate_keys)
+    keys.command("export")(export_keys)
+    app.add_typer(keys, name="keys")
+
+
+def verify_receipt(
+    receipt_id: Annotated[str, typer.Option("--receipt-id", help="The receipt's UUID.")],
+    account_id: AccountOption,
+    as_json: Json = False,
+) -> None:
+    """Check one receipt: immutability, ordering, integrity, completeness, and its inclusion."""
+    from cli import ledger
+
+    verdict = ledger.verify_one(ledger.open_ledger(), account_id, receipt_id)
+    code = ledger.code_of(verdict)
+    words = {ledger.VALID: "valid", ledger.BROKEN: "broken"}.get(code, "valid, not sealed yet")
+    value = {
+        "receipt_id": receipt_id, "account_id": account_id, "verdict": words,
+        "index": verdict.leaf.index if verdict.leaf else None,
+        "checks": {f.check: {"holds": f.holds, "fault": f.fault} for f in verdict.findings},
+    }  # fmt: skip
+    show(value, as_json, "\n".join([*ledger.told(verdict), f"=> {words}"]))
+    raise typer.Exit(code)
+
+
+def verify_ledger(account_id: AccountOption, as_json: Json = False) -> None:
+    """Check everything of an account: each receipt, its place, every tree ever signed.
+
+    The ledger must also extend the checkpoint that this machine saw last.
+    """
+    from cli import ledger
+    from config.settings import load
+
+    verified = ledger.verify_all(ledger.open_ledger(), load(), account_id)
+    report = verified.report
+    lines = _findings(report.findings, report.more_findings)
+    lines.append(f"{report.sealed} receipts in {report.seals} seals, {report.unsealed} not sealed")
+    if verified.pinned and report.is_valid:
+        lines.append(f"extends the checkpoint over {verified.pinned.size} seen here before")
+    if report.tree:
+        lines.append(f"root {report.tree.root.hex()} of {report.tree.origin}")
+    lines.append(f"=> {ledger.verdict_of(verified)}")
+    show(ledger.summary_of(verified), as_json, "\n".join(lines))
+    raise typer.Exit(verified.code)
+
+
+def export_receipts(
+    account_id: AccountOption,
+    format: Annotated[Literal["json", "jsonl", "archive"], typer.Option(help="Shape.")] = "json",
+    since: Annotated[
+        str | None, typer.Option(help="Only from this time on (RFC 3339, or a date).")
+    ] = None,
+    operation: Annotated[str | None, typer.Option(help="Only this operation.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    output: Output = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
+) -> None:
+    """Write an account's receipts in the order of its log, each with its proof.
+
+    An archive holds everything that is sealed, and what it takes to verify it far from here.
+    """
+    from cli import export, ledger
+    from governor.errors import InputError
+
+    ports = ledger.open_ledger()
+    if format == "archive":
+        if since or operation or limit:
+            raise InputError(
+                "not-for-archives", "an archive is whole: --since, --operation and --limit are for "
+                "json and jsonl"
+            )  # fmt: skip
+        ledger.ask_for_a_seal(ports, account_id)
+        made = export.archive(ports, account_id, output)
+        typer.echo(
+            f"{made.receipts} receipts, {made.size_bytes} bytes, SHA-256 {made.sha256}", err=True
+        )
+        _tell_unsealed(export.unsealed(ports, account_id))
+        return
+    wanted = export.Wanted(export.since(since) if since else "", operation, limit)
+    form = "json" if as_json else format
+    with export.text_target(output) as target:
+        for piece in export.write_json(export.receipts(ports, account_id, wanted), form):
+            target.write(piece)
+
+
+def verify_archive(
+    file: Annotated[Path, typer.Argument(help="An archive of a ledger.", exists=True)],
+    trust: Annotated[Path, typer.Option("--trust", help="Keys you trust: ggen keys export.")],
+    as_json: Json = False,
+) -> None:
+    """Check an archive without any store: every file, receipt, place and signature."""
+    from cli import verify_archive as command
+
+    judged = command.verify_archive(file, trust)
+    report = judged.report
+    words = "valid" if report.is_valid else "broken"
+    value = {
+        "account_id": report.account_id, "verdict": words, "sealed": report.sealed,
+        "root": report.tree.root.hex() if report.tree else None, "notes": judged.notes,
+        "findings": [
+            {"subject": f.subject, "check": f.check, "fault": f.fault} for f in report.findings
+        ],
+        "more_findings": report.more_findings,
+    }  # fmt: skip
+    lines = _findings(report.findings, report.more_findings)
+    lines += [f"note   {note}" for note in judged.notes]
+    lines.append(f"{report.sealed} receipts of {report.account_id}")
+    show(value, as_json, "\n".join([*lines, f"=> {words}"]))
+    raise typer.Exit(0 if report.is_valid else 1)
+
+
+def list_keys(as_json: Json = False) -> None:
+    """Every signing key with its fingerprint, and the time it was in use."""
+    from cli import keys
+
+    listed = keys.listed()
+    text = "\n".join(
+        f"{key['fingerprint']}  {key['valid_from']}  {key['valid_until'] or 'in use'}"
+        for key in listed
+    )
+    show(listed, as_json, text)
+
+
+def rotate_keys(
+    leaked_at: Annotated[
+        str | None, typer.Option(help="The old key is no longer believed from this time on.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Sign with a new key from now on; no restart is needed, and old receipts stay valid."""
+    from cli import keys
+
+    value = keys.rotate(leaked_at)
+    show(value, as_json, f"{value['key_id']} is in use; {value['previous_key_id']} is retired")
+
+
+def export_keys(output: Output = None) -> None:
+    """Write the public keys, for auditors: what ``verify-archive --trust`` takes."""
+    from cli import export, keys
+
+    with export.text_target(output) as target:
+        target.write(keys.exported())
+
+
+def _findings(findings: list, more: int) -> list[str]:  # type: ignore[type-arg]
+    lines = [f"BROKEN {f.check:<13} {f.subject}: {f.fault}" for f in findings[:_MANY]]
+    hidden = len(findings) - len(lines) + more
+    return [*lines, f"BROKEN and {hidden} more (--json has more of them)"] if hidden else lines
+
+
+def _tell_unsealed(count: int) -> None:
+    """An archive that leaves something out does not end like one that is whole."""
+    if count:
+        words = f"at least {count} receipts are not sealed yet, and not in it"
+        typer.echo(words, err=True)
+        sys.exit(6)

@@ -1,0 +1,154 @@
+"""Archiving a ledger: one pass over its log into files, then one deterministic ``tar.gz``.
+
+Memory does not grow with the ledger: what is read goes to disk, and from there into the archive.
+Nothing is signed here. A ledger that does not hold is not archived.
+"""
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, BinaryIO, cast
+
+from governor.errors import InputError, OutageError
+from ledger import archive
+from ledger.audit import line_of
+from ledger.tiles import Tiles
+from ports import Ports
+from tasks import sealed_log
+from tasks.audit import Report, Walk, report_ends
+from tasks.sealed_log import BrokenLogError
+
+
+@dataclass(frozen=True, slots=True)
+class Archived:
+    """What went into an archive."""
+
+    receipts: int
+    size_bytes: int
+    sha256: str
+
+
+def write_archive(
+    ports: Ports,
+    account_id: str,
+    target: BinaryIO,
+    progress: Callable[[int], None] = lambda _done: None,
+) -> Archived:
+    """Write the archive of everything that is sealed and signed.
+
+    Args:
+        ports: the stores and keys.
+        account_id: whose ledger.
+        target: where it is written; need not be seekable.
+        progress: told how many receipts were read so far.
+
+    Raises:
+        InputError: the account has no ledger, or nothing of it is sealed.
+        BrokenLogError: what is stored is not what was sealed; says where. Nothing was written.
+        OutageError: a store is away. Nothing was written.
+    """
+    last = sealed_log.newest_signed(ports, account_id)
+    if last is None:
+        raise InputError(
+            "nothing-sealed", f"nothing of the ledger of {account_id} is sealed yet; is the "
+            "account id right, and does the stack run?"
+        )  # fmt: skip
+    try:
+        with tempfile.TemporaryDirectory(prefix="ggen-archive-") as folder:
+            files = _Files(Path(folder))
+            report = Report(account_id)
+            walk = Walk(ports, ports.keys.ring(), report, None, ())
+            tiles = Tiles()
+            with files.open(archive.RECEIPTS) as receipts:
+                for entry in walk.entries(last, progress):
+                    receipts.write(line_of(entry) + b"\n")
+                    files.add_all(tiles.append(entry.leaf.encode()))
+            _refuse_if_broken(ports, account_id, report)
+            files.add_all(tiles.finish())
+            files.add(archive.CHECKPOINT, (report.checkpoint or "").encode())
+            files.add_all(archive.fixed_files(ports.keys.ring()).items())
+            files.add(archive.MANIFEST, archive.manifest(files.digests))
+            counted = _Counted(target)
+            archive.write(cast(BinaryIO, counted), files.members())
+    except OSError as error:
+        raise OutageError(
+            "archive-unwritten", f"the archive could not be written: {error.strerror or error}"
+        ) from error
+    return Archived(last.tree_size, counted.size_bytes, counted.digest.hexdigest())
+
+
+def _refuse_if_broken(ports: Ports, account_id: str, report: Report) -> None:
+    report.add(report_ends(ports, account_id))
+    if report.findings:
+        first = report.findings[0]
+        raise BrokenLogError(
+            account_id,
+            f"{first.subject}: {first.check}: {first.fault}. No archive was made; "
+            "ggen verify-ledger tells everything",
+        )
+
+
+class _Files:
+    """The files of an archive on disk, with their digests."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.digests: dict[str, str] = {}
+
+    def add(self, name: str, content: bytes) -> None:
+        path = self._folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        self.digests[name] = hashlib.sha256(content).hexdigest()
+
+    def add_all(self, files: Iterable[tuple[str, bytes]]) -> None:
+        for name, content in files:
+            self.add(name, content)
+
+    def open(self, name: str) -> "_Digested":
+        return _Digested((self._folder / name).open("wb"), name, self.digests)
+
+    def members(self) -> Iterator[tuple[str, int, IO[bytes]]]:
+        for name in sorted(self.digests):
+            path = self._folder / name
+            with path.open("rb") as source:
+                yield name, path.stat().st_size, source
+
+
+class _Digested:
+    """A large file that is hashed while it is written."""
+
+    def __init__(self, file: IO[bytes], name: str, digests: dict[str, str]) -> None:
+        self._file, self._name, self._digests = file, name, digests
+        self._digest = hashlib.sha256()
+
+    def __enter__(self) -> "_Digested":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._digests[self._name] = self._digest.hexdigest()
+
+    def write(self, piece: bytes) -> None:
+        self._file.write(piece)
+        self._digest.update(piece)
+
+
+class _Counted:
+    """The target, counted and hashed; all that gzip asks of a file."""
+
+    def __init__(self, target: BinaryIO) -> None:
+        self._target = target
+        self.size_bytes = 0
+        self.digest = hashlib.sha256()
+
+    def write(self, piece: bytes) -> int:
+        self._target.write(piece)
+        self.size_bytes += len(piece)
+        self.digest.update(piece)
+        return len(piece)
+
+    def flush(self) -> None:
+        self._target.flush()

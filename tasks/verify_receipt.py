@@ -1,0 +1,123 @@
+"""One receipt, judged: the spec's four checks, and its place in the signed log."""
+
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from governor.errors import InputError
+from governor.records import instant, receipt_path
+from ledger.audit import Entry, check_checkpoint, check_created, examine
+from ledger.log import Leaf, inclusion, parse_leaf
+from ledger.merkle import leaf_hash, verify_inclusion
+from ledger.receipt import SignedReceipt
+from ledger.verify import Check, Finding, Recorded, verify
+from ports import Ports
+from ports.documents import Document
+from tasks import sealed_log
+from tasks.sealed_log import BrokenLogError, Place
+
+CHECKS = (
+    Check.IMMUTABILITY, Check.ORDERING, Check.INTEGRITY, Check.COMPLETENESS, Check.INCLUSION,
+)  # fmt: skip
+"""What is judged of one receipt, in the order in which it is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A finding for each check; inclusion is missing while the receipt is not sealed."""
+
+    findings: list[Finding]
+    leaf: Leaf | None
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether every check that was made holds."""
+        return all(finding.holds for finding in self.findings)
+
+
+def verify_receipt(ports: Ports, account_id: str, receipt_id: str) -> Verdict:
+    """Judge one receipt of an account.
+
+    Raises:
+        InputError: there is no such receipt in this account's ledger.
+        OutageError: a store is away, so nothing can be told.
+    """
+    found = ports.documents.get(receipt_path(account_id, receipt_id))
+    if found is None:
+        raise InputError(
+            "no-such-receipt", f"the ledger of {account_id} has no receipt {receipt_id}"
+        )
+    try:
+        place = _signed_place(ports, account_id, found)
+    except BrokenLogError as error:
+        fault = Finding(receipt_id, Check.INCLUSION, error.fault)
+        return Verdict([*_checks(ports, account_id, found, None), fault], None)
+    findings = _checks(ports, account_id, found, place)
+    if place is None:
+        return Verdict(findings, None)
+    inclusion_fault = _inclusion_fault(ports, account_id, place)
+    return Verdict([*findings, Finding(receipt_id, Check.INCLUSION, inclusion_fault)], place.leaf)
+
+
+def _signed_place(ports: Ports, account_id: str, found: Document) -> Place | None:
+    place = sealed_log.place_of(ports, account_id, found)
+    signed = sealed_log.newest_signed(ports, account_id)
+    if place and (signed is None or place.seal.number > signed.number):
+        return None  # its seal is in the making
+    return place
+
+
+def _checks(ports: Ports, account_id: str, found: Document, place: Place | None) -> list[Finding]:
+    """The spec's four checks; by what the log says of the receipt once it is sealed."""
+    ring, receipt_id = ports.keys.ring(), sealed_log.id_of(found)
+    try:
+        stored = SignedReceipt.model_validate(found.data)
+    except ValidationError:
+        fault = "not the fields of a receipt"
+        return [Finding(receipt_id, check, fault) for check in CHECKS[:4]]
+    if place is None:
+        entry = Recorded(stored, receipt_id, found.created_at)
+        return verify(entry, account_id=account_id, ring=ring)
+    entry = Recorded(stored, receipt_id, instant(place.leaf.recorded_at))
+    before = _recorded_before(place)
+    judged = verify(
+        entry, account_id=account_id, ring=ring,
+        previous_recorded_at=instant(before) if before else None,
+    )  # fmt: skip
+    by_the_log = {
+        fault.check: fault.fault
+        for fault in (
+            *examine([Entry(place.leaf.text(), found.data)], account_id, ring),
+            *check_created(place.leaf, found.created_at, before),
+        )
+    }
+    return [
+        Finding(receipt_id, each.check, each.fault or by_the_log.get(each.check, ""))
+        for each in judged
+    ]
+
+
+def _recorded_before(place: Place) -> str:
+    at = place.leaf.index - place.seal.first_index
+    if at > 0:
+        return parse_leaf(place.seal.leaves[at - 1]).recorded_at
+    return place.before.recorded_until if place.before else ""
+
+
+def _inclusion_fault(ports: Ports, account_id: str, place: Place) -> str:
+    """Why the leaf is not proved to be under the root that was signed; empty when it is."""
+    ring, seal = ports.keys.ring(), place.seal
+    note = sealed_log.note_of(ports, account_id, seal)
+    tree = sealed_log.tree_of(seal, ring.log_origin(account_id))
+    where = f"checkpoint {seal.number}"
+    if note is None:
+        return f"{where} is missing"
+    for fault in check_checkpoint(note, where, seal.recorded_until, tree, ring):
+        return f"{where} {fault.fault}"
+    if (place.before.tree_size if place.before else 0) != seal.first_index:
+        return f"seal {seal.number} does not begin where the one before it ends"
+    proof = inclusion(place.before, seal, place.leaf.index)
+    hashed = leaf_hash(place.leaf.text().encode())
+    if not verify_inclusion(place.leaf.index, tree.size, hashed, proof, tree.root):
+        return f"leaf {place.leaf.index} does not lead to the root that {where} signs"
+    return ""

@@ -1,0 +1,155 @@
+"""Every ledger is verified without being asked: what is new every hour, everything every day.
+
+Each pass is also the reconcile: it reads all receipts and all leaves, without any window, and has
+sealed what it finds left over. One slice of one ledger at a time, so that it is never in the way.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from adapters import wiring
+from governor.errors import ConflictError, InputError
+from governor.records import SYSTEM_ACCOUNT
+from ledger.audit import Pin
+from ledger.checkpoint import open_checkpoint
+from ledger.log import Seal, seal_id
+from ledger.verify import Finding
+from ports import Ports
+from ports.documents import Create, Document, Update, Where
+from tasks import sealed_log
+from tasks.audit import Chunk, Report, audit_ledger
+from tasks.celery import LEDGER, app
+from tasks.emit import land
+from tasks.seal import seal_or_report
+from tasks.sealed_log import BrokenLogError
+from tasks.settle import report
+
+EVERY_HOUR_S, EVERY_DAY_S = 3_600, 86_400
+_SEALS_AT_ONCE = 8
+"""Seals of one slice: at most 8,000 receipts, seconds of one core."""
+
+_LEAVES_AT_ONCE = 2_000
+
+
+@app.task(name="audit.watch")
+def watch() -> None:
+    """Begin a pass over all ledgers when its hour has come; whoever ticks first begins it."""
+    memory = wiring.ports().memory
+    if memory.claim_tick("audit-everything", EVERY_DAY_S):
+        memory.claim_tick("audit-new", EVERY_HOUR_S)
+        _go_on("everything", f"tenants/{SYSTEM_ACCOUNT}", 0)
+    elif memory.claim_tick("audit-new", EVERY_HOUR_S):
+        _go_on("new", f"tenants/{SYSTEM_ACCOUNT}", 0)
+
+
+@app.task(name="audit.slice")
+def audit_slice(scope: str, path: str, number: int) -> None:
+    """Judge some seals of the ledger at ``path``, from past seal ``number``; then go on."""
+    ports = wiring.ports()
+    account_id = path.split("/")[1]
+    try:
+        reached = judge(ports, account_id, scope, number)
+    except BrokenLogError as error:
+        report(ports, account_id, error)
+        reached = None
+    if reached is not None:
+        _go_on(scope, path, reached)
+    elif upcoming := next_ledger(ports, path):
+        _go_on(scope, upcoming, 0)
+
+
+def judge(ports: Ports, account_id: str, scope: str, number: int) -> int | None:
+    """Judge one slice; the seal to go on from, or None when the ledger was judged to its end.
+
+    Raises:
+        BrokenLogError: something does not hold; says what and where.
+        OutageError: a store is away; the next pass begins anew.
+    """
+    mark = ports.documents.get(_mark_path(account_id))
+    known = int(mark.data["seal"]) if mark else 0
+    last = _last_of_slice(ports, account_id, number)
+    judged = audit_ledger(
+        ports, account_id, after=sealed_log.seal_at(ports, account_id, number), last=last,
+        pins=_pins(ports, account_id, mark),
+        examine_all=_only_places if scope == "new" and last and last.number <= known else None,
+    )  # fmt: skip
+    if judged.findings:
+        first = judged.findings[0]
+        more = len(judged.findings) + judged.more_findings - 1
+        raise BrokenLogError(
+            account_id, f"{first.subject}: {first.check}: {first.fault}; and {more} more findings"
+        )
+    if judged.left_over:
+        seal_or_report(ports, account_id, tuple(judged.left_over))
+    if last is not None:
+        return last.number
+    _remember(ports, account_id, mark, judged)
+    return None
+
+
+def next_ledger(ports: Ports, path: str) -> str | None:
+    """The ledger after ``path``: first those of tenants, then sealed ones that have no tenant."""
+    if "/seals/" not in path:
+        after = None if path == f"tenants/{SYSTEM_ACCOUNT}" else ("", path)
+        for document in ports.documents.scan("tenants", after=after, limit=1):
+            return document.path
+        path = ""
+    first = [Where("seal_id", "==", seal_id(1))]
+    while found := ports.documents.scan(
+        "seals", group=True, where=first, after=("", path) if path else None, limit=1
+    ):
+        path = found[0].path
+        account_id = path.split("/")[1]
+        if account_id != SYSTEM_ACCOUNT and ports.documents.get(f"tenants/{account_id}") is None:
+            return path
+    return None
+
+
+def _last_of_slice(ports: Ports, account_id: str, number: int) -> Seal | None:
+    """Where to stop; None to go to the end."""
+    newest = sealed_log.newest_signed(ports, account_id)
+    if newest is None or newest.number <= number + _SEALS_AT_ONCE:
+        return None
+    leaves = 0
+    for upcoming in range(number + 1, number + _SEALS_AT_ONCE):
+        seal = sealed_log.seal_at(ports, account_id, upcoming)
+        leaves += len(seal.leaves) if seal else 0
+        if leaves >= _LEAVES_AT_ONCE:
+            return seal
+    return sealed_log.seal_at(ports, account_id, number + _SEALS_AT_ONCE)
+
+
+def _pins(ports: Ports, account_id: str, mark: Document | None) -> list[Pin]:
+    """The checkpoint that was verified last: the log must still extend it."""
+    if mark is None:
+        return []
+    ring = ports.keys.ring()
+    try:
+        checkpoint, _ = open_checkpoint(mark.data["note"], ring.log_origin(account_id), ring)
+    except InputError as error:
+        raise BrokenLogError(account_id, f"{mark.path}: {error.detail}") from error
+    return [Pin(checkpoint, f"the checkpoint verified last ({mark.path})")]
+
+
+def _remember(ports: Ports, account_id: str, mark: Document | None, judged: Report) -> None:
+    if judged.checkpoint is None:
+        return
+    data = {"seal": judged.seals, "note": judged.checkpoint}
+    path = _mark_path(account_id)
+    try:
+        land(ports, [Update(path, data, mark.revision) if mark else Create(path, data)])
+    except ConflictError:
+        pass  # another pass has come just as far
+
+
+def _only_places(chunks: Iterable[Chunk]) -> Iterator[list[Finding]]:
+    """Read everything, and judge no content: an earlier pass did."""
+    for _ in chunks:
+        yield []
+
+
+def _go_on(scope: str, path: str, number: int) -> None:
+    app.send_task("audit.slice", (scope, path, number), queue=LEDGER)
+
+
+def _mark_path(account_id: str) -> str:
+    return f"audits/{account_id}"
