@@ -11,6 +11,7 @@ from adapters.private_files import replace
 from adapters.wiring import open_ports
 from cli.output import Progress, read_file
 from cli.parallel import examining
+from cli.pins import pin_of
 from config.settings import Settings, load
 from governor.errors import InputError, OutageError
 from ledger.audit import Pin
@@ -83,8 +84,12 @@ def told(verdict: Verdict) -> list[str]:
     return lines
 
 
-def verify_all(ports: Ports, settings: Settings, account_id: str) -> Verified:
+def verify_all(
+    ports: Ports, settings: Settings, account_id: str, extends: Path | None = None
+) -> Verified:
     """Judge everything of a ledger, and remember its checkpoint if all of it holds.
+
+    ``extends`` is a checkpoint, or an archive with one, that the ledger must extend as well.
 
     Raises:
         InputError: the account has no ledger, or the remembered checkpoint is spoilt.
@@ -96,7 +101,9 @@ def verify_all(ports: Ports, settings: Settings, account_id: str) -> Verified:
     pinned = _pinned(path, ring.log_origin(account_id), ports)
     if last is None and until is None and pinned is None and not _is_known(ports, account_id):
         raise InputError("no-ledger", f"there is no ledger of {account_id}")
-    where = f"the checkpoint seen before ({path})"
+    pins = [Pin(pinned, f"the checkpoint seen before ({path})")] if pinned else []
+    if extends:
+        pins.append(pin_of(extends, ring, account_id))
     with ExitStack() as opened:
         total = last.tree_size if last else 0
         progress = opened.enter_context(Progress(f"verifying {account_id}", total))
@@ -105,7 +112,7 @@ def verify_all(ports: Ports, settings: Settings, account_id: str) -> Verified:
             examine_all = opened.enter_context(examining(account_id, ring))
         report = audit_ledger(
             ports, account_id, until=until, progress=progress.advance_to,
-            pins=[Pin(pinned, where)] if pinned else [], examine_all=examine_all,
+            pins=pins, examine_all=examine_all,
         )  # fmt: skip
     if report.is_valid and report.checkpoint:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -13,6 +13,11 @@ _MANY = 20
 
 Output = Annotated[Path | None, typer.Option("--output", help="Write to this file.")]
 
+Extends = Annotated[
+    Path | None,
+    typer.Option(help="A checkpoint or archive from before, which it must extend.", exists=True),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add these commands to ``ggen``."""
@@ -47,7 +52,9 @@ def verify_receipt(
     raise typer.Exit(code)
 
 
-def verify_ledger(account_id: AccountOption, as_json: Json = False) -> None:
+def verify_ledger(
+    account_id: AccountOption, extends: Extends = None, as_json: Json = False
+) -> None:
     """Check everything of an account: each receipt, its place, every tree ever signed.
 
     The ledger must also extend the checkpoint that this machine saw last.
@@ -55,7 +62,7 @@ def verify_ledger(account_id: AccountOption, as_json: Json = False) -> None:
     from cli import ledger
     from config.settings import load
 
-    verified = ledger.verify_all(ledger.open_ledger(), load(), account_id)
+    verified = ledger.verify_all(ledger.open_ledger(), load(), account_id, extends)
     report = verified.report
     lines = _findings(report.findings, report.more_findings)
     lines.append(f"{report.sealed} receipts in {report.seals} seals, {report.unsealed} not sealed")
@@ -110,12 +117,13 @@ def export_receipts(
 def verify_archive(
     file: Annotated[Path, typer.Argument(help="An archive of a ledger.", exists=True)],
     trust: Annotated[Path, typer.Option("--trust", help="Keys you trust: ggen keys export.")],
+    extends: Extends = None,
     as_json: Json = False,
 ) -> None:
     """Check an archive without any store: every file, receipt, place and signature."""
     from cli import verify_archive as command
 
-    judged = command.verify_archive(file, trust)
+    judged = command.verify_archive(file, trust, extends)
     report = judged.report
     words = "valid" if report.is_valid else "broken"
     value = {

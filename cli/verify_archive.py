@@ -1,16 +1,17 @@
 """``ggen verify-archive``: an archive from anywhere, judged against keys from elsewhere."""
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cli.output import Progress
 from cli.parallel import examining
+from cli.pins import pin_of
 from governor.errors import InputError
 from ledger import archive, tiles
-from ledger.audit import Entry, check_checkpoint, examine
+from ledger.audit import Entry, Pin, check_checkpoint, examine
 from ledger.checkpoint import Checkpoint, parse
 from ledger.keys import KeyRing, parse_ring
 from ledger.log import Log
@@ -29,7 +30,7 @@ class Judged:
     notes: list[str] = field(default_factory=list)
 
 
-def verify_archive(path: Path, trust: Path) -> Judged:
+def verify_archive(path: Path, trust: Path, extends: Path | None = None) -> Judged:
     """Unpack an archive where it can do no harm, and judge all of it.
 
     Raises:
@@ -52,11 +53,13 @@ def verify_archive(path: Path, trust: Path) -> Judged:
         if checkpoint.size > _MANY:
             examine_all = opened.enter_context(examining(account_id, ring))
         progress = opened.enter_context(Progress(f"verifying {path.name}", checkpoint.size))
-        reading = _Reading(folder, checkpoint, report)
+        pins = [pin_of(extends, ring, account_id)] if extends else []
+        reading = _Reading(folder, checkpoint, report, pins)
         for found in examine_all(chunks(reading.entries(progress.advance_to))):
             report.add(found)
         reading.finish(digests)
         report.sealed = reading.log.tree.size
+        report.add(fault for pin in pins for fault in pin.unmet(report.sealed))
         report.add(_signature(folder, reading.log, ring))
         return Judged(report, list(_notes(folder, digests, ring)))
 
@@ -100,7 +103,10 @@ def _checkpoint(folder: Path) -> Checkpoint:
 class _Reading:
     """One pass over the leaves and lines of an archive, which makes its tiles anew."""
 
-    def __init__(self, folder: Path, checkpoint: Checkpoint, report: Report) -> None:
+    def __init__(
+        self, folder: Path, checkpoint: Checkpoint, report: Report, pins: Sequence[Pin]
+    ) -> None:
+        self._pins = pins
         self._folder, self._checkpoint, self._report = folder, checkpoint, report
         self._tiles = tiles.Tiles()
         self._made: set[str] = set()
@@ -136,6 +142,7 @@ class _Reading:
             fault = f"{error}; nothing from here on could be checked"
             self._report.add([Finding(where, Check.ORDERING, fault)])
             return False
+        self._report.add(fault for pin in self._pins for fault in pin.watch(self.log))
         return True
 
     def _compare(self, made: Iterable[tiles.File]) -> None:

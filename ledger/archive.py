@@ -73,11 +73,11 @@ def check_manifest(text: bytes, digests: Mapping[str, str]) -> Iterator[tuple[st
         listed[name] = digest
     for name in sorted(listed.keys() | digests.keys() - {MANIFEST}):
         if name not in digests:
-            yield name, "is listed in the manifest, and missing"
+            yield name, f"is listed in {MANIFEST}, and missing"
         elif name not in listed:
-            yield name, "is not listed in the manifest"
+            yield name, f"is not listed in {MANIFEST}"
         elif listed[name] != digests[name]:
-            yield name, "has another SHA-256 than the manifest lists"
+            yield name, f"has another SHA-256 than {MANIFEST} lists"
     if manifest(listed) != text:
         yield MANIFEST, "is not written the way it is made"
 

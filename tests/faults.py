@@ -1,10 +1,13 @@
-"""A real port whose nth write is lost, or lands and is reported as failed."""
+"""Real ports whose nth write is lost, or lands and is reported as failed, or kills its process."""
 
-from collections.abc import Sequence
+import os
+import signal
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from governor.errors import OutageError
 from ports.documents import Documents, Write
+from ports.objects import Objects
 
 Fault = Literal["lost", "landed"]
 
@@ -29,3 +32,58 @@ class FaultyDocuments:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
+
+
+class Writes:
+    """Counts the writes of both stores together, and has something happen at one of them."""
+
+    def __init__(self, at: int, fault: Fault, happen: Callable[[], None]) -> None:
+        self.count = 0
+        self._at, self._fault, self._happen = at, fault, happen
+
+    def write(self, carry_out: Callable[[], Any]) -> Any:
+        self.count += 1
+        if self.count != self._at:
+            return carry_out()
+        if self._fault == "lost":
+            self._happen()
+            return carry_out()
+        result = carry_out()
+        self._happen()
+        return result
+
+
+class WatchedDocuments:
+    """Documents on a real adapter whose writes ``Writes`` watches."""
+
+    def __init__(self, inner: Documents, writes: Writes) -> None:
+        self._inner, self._writes = inner, writes
+
+    def commit(self, writes: Sequence[Write]) -> None:
+        self._writes.write(lambda: self._inner.commit(writes))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class WatchedObjects:
+    """Objects on a real adapter whose writes ``Writes`` watches."""
+
+    def __init__(self, inner: Objects, writes: Writes) -> None:
+        self._inner, self._writes = inner, writes
+
+    def create(self, name: str, content: bytes) -> bool:
+        return bool(self._writes.write(lambda: self._inner.create(name, content)))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+def die() -> None:
+    """What ``kill -9`` does."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def outage() -> None:
+    """The store does not answer."""
+    raise OutageError("injected", "the store did not answer")

@@ -1,0 +1,32 @@
+"""Checkpoints somebody kept: what is verified now must extend them."""
+
+from pathlib import Path
+
+from governor.errors import InputError
+from ledger import archive
+from ledger.audit import Pin
+from ledger.checkpoint import open_checkpoint
+from ledger.keys import KeyRing
+
+_GZIP = b"\x1f\x8b"
+
+
+def pin_of(path: Path, ring: KeyRing, account_id: str) -> Pin:
+    """The checkpoint in a file, or in an archive, signed by a trusted key for this account.
+
+    Raises:
+        InputError: there is none in it, or it is signed by nobody who is trusted.
+    """
+    with path.open("rb") as file:
+        is_archive = file.read(2) == _GZIP
+    note = _packed(path) if is_archive else path.read_text(errors="replace")
+    checkpoint, _ = open_checkpoint(note, ring.log_origin(account_id), ring)
+    return Pin(checkpoint, f"the checkpoint of {path}")
+
+
+def _packed(path: Path) -> str:
+    with path.open("rb") as file:
+        for name, pieces in archive.read(file, path.stat().st_size):
+            if name == archive.CHECKPOINT:
+                return b"".join(pieces).decode(errors="replace")
+    raise InputError("bad-archive", f"there is no checkpoint in {path}")

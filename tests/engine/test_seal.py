@@ -1,0 +1,307 @@
+"""The log under faults: whatever is lost, reported wrongly or killed, it verifies afterwards."""
+
+import multiprocessing
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from governor.errors import OutageError
+from governor.records import checkpoint_path, receipt_path, seal_path
+from ledger.log import MAX_LEAVES, parse_leaf
+from ports import Ports
+from ports.documents import Create, Document
+from tasks import sealed_log
+from tasks.emit import land
+from tasks.seal import seal_ledger
+from tasks.sealed_log import BrokenLogError
+from tests.engine.ledgers import (
+    ACCOUNT,
+    audit,
+    build,
+    contradicted,
+    emit,
+    faults,
+    sealed_ids,
+    signed,
+    spoil,
+    told,
+    watched,
+)  # fmt: skip
+from tests.faults import Fault, Writes, die, outage
+
+WRITES_OF_A_ROUND = 3
+"""The seal, the copy of its checkpoint, the checkpoint."""
+
+
+def _process(ports: Ports, work: Callable[[], object]) -> "multiprocessing.process.BaseProcess":
+    """A process of its own; SQLite must not be open when it forks."""
+    ports.documents.close()
+    child = multiprocessing.get_context("fork").Process(target=work)
+    child.start()
+    return child
+
+
+def _holds(ports: Ports, ids: list[str]) -> bool:
+    assert faults(ports) == ""
+    assert audit(ports).unsealed == 0
+    assert sorted(sealed_ids(ports)) == sorted(ids)
+    assert contradicted(ports) == []
+    return True
+
+
+def test_what_is_emitted_is_sealed_in_the_order_of_its_commits(ports: Ports) -> None:
+    ids = build(ports)
+
+    assert sealed_ids(ports) == ids
+    assert [each.size for each in signed(ports)] == [5, 10, 15]
+    assert _holds(ports, ids)
+
+
+def test_receipts_of_one_commit_are_all_sealed_even_across_two_seals(ports: Ports) -> None:
+    many = [told(ports, str(n)) for n in range(MAX_LEAVES + 300)]
+    for at in range(0, len(many), 500):
+        land(ports, many[at : at + 500])
+
+    assert seal_ledger(ports, ACCOUNT)
+
+    last = sealed_log.newest(ports, ACCOUNT)
+    assert last
+    assert (last.number, last.tree_size) == (2, MAX_LEAVES + 300)
+    assert _holds(ports, [str(one.data["receipt_id"]) for one in many])
+
+
+def test_nothing_new_is_no_seal(ports: Ports) -> None:
+    ids = build(ports, batches=1)
+
+    assert seal_ledger(ports, ACCOUNT)
+
+    assert [each.size for each in signed(ports)] == [5]
+    assert _holds(ports, ids)
+
+
+@pytest.mark.parametrize("fault", ["lost", "landed"])
+@pytest.mark.parametrize("at", range(1, 1 + WRITES_OF_A_ROUND))
+def test_a_sealer_killed_at_any_write_is_followed_by_one_that_goes_on(
+    ports: Ports, at: int, fault: Fault
+) -> None:
+    ids = build(ports, batches=1)
+    ids += emit(ports, "x", "y")
+
+    child = _process(ports, lambda: seal_ledger(watched(ports, Writes(at, fault, die)), ACCOUNT))
+    child.join(30)
+
+    assert child.exitcode == -9
+    assert faults(ports) == "" or "checkpoint" in faults(ports)
+    ids += emit(ports, "z")
+    assert seal_ledger(ports, ACCOUNT)
+    assert _holds(ports, ids)
+
+
+@pytest.mark.parametrize("fault", ["lost", "landed"])
+@pytest.mark.parametrize("at", range(1, 1 + WRITES_OF_A_ROUND))
+def test_a_write_that_fails_or_only_says_so_leaves_a_log_that_verifies(
+    ports: Ports, at: int, fault: Fault
+) -> None:
+    ids = emit(ports, "x", "y")
+
+    try:
+        seal_ledger(watched(ports, Writes(at, fault, outage)), ACCOUNT)
+    except OutageError:
+        pass  # the copy is written outside of the database, and nobody repeats it here
+
+    assert seal_ledger(ports, ACCOUNT)
+    assert _holds(ports, ids)
+
+
+@pytest.mark.parametrize("fault", ["lost", "landed"])
+def test_an_emission_that_fails_or_only_says_so_is_one_receipt(
+    ports: Ports, faulty: Callable[[Fault, set[int]], Ports], fault: Fault
+) -> None:
+    (again,) = emit(faulty(fault, {1}), "x")
+
+    assert seal_ledger(ports, ACCOUNT)
+    assert _holds(ports, [again])
+
+
+@pytest.mark.parametrize("fault", ["lost", "landed"])
+def test_an_emitter_killed_at_its_commit_leaves_one_receipt_once_repeated(
+    ports: Ports, fault: Fault
+) -> None:
+    once = told(ports, "x")
+
+    child = _process(ports, lambda: land(watched(ports, Writes(1, fault, die)), [once]))
+    child.join(30)
+    assert child.exitcode == -9
+    land(ports, [once])
+
+    assert seal_ledger(ports, ACCOUNT)
+    assert _holds(ports, [str(once.data["receipt_id"])])
+
+
+@pytest.mark.parametrize("at", range(1, 1 + WRITES_OF_A_ROUND))
+@pytest.mark.parametrize("fault", ["lost", "landed"])
+def test_a_sealer_overtaken_at_any_write_by_another_agrees_with_it(
+    ports: Ports, at: int, fault: Fault
+) -> None:
+    ids = emit(ports, "x", "y")
+
+    def overtake() -> None:
+        ids.extend(emit(ports, "z"))
+        assert seal_ledger(ports, ACCOUNT)
+
+    assert seal_ledger(watched(ports, Writes(at, fault, overtake)), ACCOUNT)
+    assert _holds(ports, ids)
+
+
+@pytest.mark.parametrize("sealers", [2, 8])
+def test_many_sealers_at_once_make_one_log(ports: Ports, sealers: int) -> None:
+    ids: list[str] = []
+    emitted = multiprocessing.get_context("fork").Event()
+
+    def work() -> None:
+        while not emitted.is_set():
+            seal_ledger(ports, ACCOUNT)
+
+    children = [_process(ports, work) for _ in range(sealers)]
+    for n in range(60):
+        ids += emit(ports, str(n))
+    emitted.set()
+    for child in children:
+        child.join(60)
+
+    assert [child.exitcode for child in children] == [0] * sealers
+    assert seal_ledger(ports, ACCOUNT)
+    assert _holds(ports, ids)
+
+
+def test_ten_thousand_honest_receipts_raise_no_alarm(ports: Ports) -> None:
+    def work(writer: int) -> None:
+        for batch in range(50):
+            land(ports, [told(ports, f"{writer}-{batch}-{n}") for n in range(50)])
+
+    children = [_process(ports, lambda n=n: work(n)) for n in range(4)]  # type: ignore[misc]
+    while any(child.is_alive() for child in children):
+        seal_ledger(ports, ACCOUNT)
+        assert faults(ports, last=sealed_log.newest_signed(ports, ACCOUNT)) == ""
+    while not seal_ledger(ports, ACCOUNT):
+        pass
+
+    report = audit(ports)
+
+    assert (report.findings, report.sealed, report.unsealed) == ([], 10_000, 0)
+    assert contradicted(ports) == []
+
+
+def test_a_poison_receipt_is_sealed_as_rejected_alarmed_and_holds_up_nobody(
+    ports: Ports, tmp_path: Path
+) -> None:
+    first, poison, last = emit(ports, "x", "y", "z")
+    path = receipt_path(ACCOUNT, poison)
+    spoil(tmp_path / "documents.db", path, lambda d: d.update(payload=d["payload"] + " "))
+    ports.documents.commit([Create(receipt_path(ACCOUNT, "junk"), {"no": "receipt"})])
+
+    assert seal_ledger(ports, ACCOUNT)
+    assert seal_ledger(ports, ACCOUNT)  # the alert's own receipt
+
+    seal = sealed_log.seal_at(ports, ACCOUNT, 1)
+    assert seal
+    leaves = {leaf.receipt_id: leaf for leaf in map(parse_leaf, seal.leaves)}
+    assert leaves[first].rejected is None
+    assert leaves[last].rejected is None
+    assert "SHA-256" in (leaves[poison].rejected or "")
+    assert "not the fields" in (leaves["junk"].rejected or "")
+    told_of = [
+        d.data["payload"]
+        for d in ports.documents.scan(f"tenants/{ACCOUNT}/receipts")
+        if d.data.get("operation") == "alert_raised"
+    ]
+    assert len(told_of) == 1
+    assert poison in told_of[0]
+    found = faults(ports)
+    assert poison in found
+    assert "junk" in found
+    assert first not in found
+
+
+@pytest.mark.parametrize("forge", ["another tree", "a leaf of nobody", "sealed twice", "a gap"])
+def test_a_forged_seal_is_never_signed(ports: Ports, tmp_path: Path, forge: str) -> None:
+    ids = build(ports, batches=2)
+    emit(ports, "x")
+    honest: list[Document] = []
+
+    def stop() -> None:
+        honest.extend(ports.documents.scan(f"tenants/{ACCOUNT}/seals", limit=10))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        seal_ledger(watched(ports, Writes(1, "landed", stop)), ACCOUNT)
+    seal = sealed_log.seal_at(ports, ACCOUNT, 3)
+    before = sealed_log.seal_at(ports, ACCOUNT, 2)
+    assert seal
+    assert before
+    leaf = parse_leaf(seal.leaves[0])
+    from ledger.log import again
+
+    forged = {
+        "another tree": lambda: seal.evolve(root="00" * 32),
+        "a leaf of nobody": lambda: again(
+            ACCOUNT, before, [leaf.evolve(envelope_sha256="0" * 64).text()]
+        ),
+        "sealed twice": lambda: again(
+            ACCOUNT, before, [parse_leaf(before.leaves[0]).evolve(
+                index=10, recorded_at=before.recorded_until).text()]
+        ),
+        "a gap": lambda: seal.evolve(leaves=(leaf.evolve(index=11).text(),)),
+    }[forge]()  # fmt: skip
+    spoil(tmp_path / "documents.db", seal_path(ACCOUNT, seal.seal_id), lambda _: forged.document())
+
+    with pytest.raises(BrokenLogError):
+        seal_ledger(ports, ACCOUNT)
+
+    assert ports.documents.get(checkpoint_path(ACCOUNT, seal.seal_id)) is None
+    assert [each.size for each in signed(ports)] == [5, 10]
+    assert len(ids) == 10
+
+
+def test_a_store_that_gives_documents_late_is_sealed_without_a_gap(
+    ports: Ports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(ports.documents), "late_s", 60.0)
+    ids = build(ports, batches=3)
+    early = told(ports, "late")
+
+    class Late:
+        """Keeps one receipt from view, as a store does whose order settles later."""
+
+        def created(self, *args: object, **more: object) -> list[Document]:
+            page = ports.documents.created(*args, **more)  # type: ignore[arg-type]
+            return [d for d in page if d.path != early.path]
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(ports.documents, name)
+
+    import dataclasses
+
+    land(ports, [early])
+    ids += emit(ports, "after")
+    behind = dataclasses.replace(ports, documents=Late())  # type: ignore[arg-type]
+    assert seal_ledger(behind, ACCOUNT)
+    assert str(early.data["receipt_id"]) not in sealed_ids(ports)
+    assert seal_ledger(ports, ACCOUNT)
+
+    assert sealed_ids(ports)[-1] == early.data["receipt_id"]
+    assert _holds(ports, [*ids, str(early.data["receipt_id"])])
+
+
+def test_two_threads_of_one_process_seal_as_two_processes_do(ports: Ports) -> None:
+    ids = emit(ports, *map(str, range(20)))
+    threads = [threading.Thread(target=seal_ledger, args=(ports, ACCOUNT)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert seal_ledger(ports, ACCOUNT)
+    assert _holds(ports, ids)

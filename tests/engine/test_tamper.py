@@ -1,0 +1,380 @@
+"""Somebody who holds the database, and not the key, changes something: it is found, and named."""
+
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapters.key_files import KeyFiles
+from governor.errors import InputError
+from governor.records import checkpoint_path, mirror_name, receipt_path, seal_path
+from ledger.audit import Pin
+from ledger.log import Seal, seal_id
+from ledger.receipt import SignedReceipt
+from ports import Ports
+from tasks import sealed_log
+from tasks.seal import seal_ledger
+from tasks.sealed_log import BrokenLogError
+from tasks.verify_receipt import verify_receipt
+from tests.engine.ledgers import (
+    ACCOUNT,
+    audit,
+    build,
+    contradicted,
+    copy_document,
+    emit,
+    faults,
+    run_sql,
+    signed,
+    spoil,
+)  # fmt: skip
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    return tmp_path / "documents.db"
+
+
+def _flip(value: Any) -> Any:
+    """The same value with one bit changed in its middle."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value ^ 1
+    if isinstance(value, list):
+        at = len(value) // 2
+        return [*value[:at], _flip(value[at]), *value[at + 1 :]]
+    at = len(value) // 2
+    return value[:at] + chr(ord(value[at]) ^ 1) + value[at + 1 :]
+
+
+@pytest.mark.parametrize("field", list(SignedReceipt.model_fields))
+def test_a_flipped_bit_in_any_field_of_a_receipt(ports: Ports, database: Path, field: str) -> None:
+    receipt_id = build(ports)[7]
+    path = receipt_path(ACCOUNT, receipt_id)
+    spoil(database, path, lambda data: data.update({field: _flip(data[field])}))
+
+    assert f"receipt {receipt_id} (leaf 7)" in faults(ports)
+    assert not verify_receipt(ports, ACCOUNT, receipt_id).is_valid
+
+
+@pytest.mark.parametrize("field", list(SignedReceipt.model_fields))
+def test_a_field_of_a_receipt_that_is_gone_or_of_another_kind(
+    ports: Ports, database: Path, field: str
+) -> None:
+    gone, changed = build(ports)[6:8]
+    spoil(database, receipt_path(ACCOUNT, gone), lambda data: data.pop(field) and None)
+    spoil(database, receipt_path(ACCOUNT, changed), lambda data: data.update({field: 7}))
+
+    found = faults(ports)
+    assert f"receipt {gone} (leaf 6)" in found
+    assert f"receipt {changed} (leaf 7)" in found
+    assert not verify_receipt(ports, ACCOUNT, gone).is_valid
+
+
+@pytest.mark.parametrize("at", range(0, 330, 13))
+def test_a_flipped_bit_anywhere_in_the_signed_text(ports: Ports, database: Path, at: int) -> None:
+    receipt_id = build(ports, batches=1)[2]
+
+    def flip(data: dict[str, Any]) -> None:
+        text = data["payload"]
+        data["payload"] = text[:at] + chr(ord(text[at]) ^ 1) + text[at + 1 :]
+
+    spoil(database, receipt_path(ACCOUNT, receipt_id), flip)
+
+    assert f"receipt {receipt_id} (leaf 2): immutability" in faults(ports)
+
+
+@pytest.mark.parametrize("shift_us", [-1, 1, -10_000_000, 10_000_000])
+def test_another_time_of_creation(ports: Ports, database: Path, shift_us: int) -> None:
+    receipt_id = build(ports)[7]
+    run_sql(
+        database, "UPDATE documents SET created_us = created_us + ? WHERE path = ?",
+        shift_us, receipt_path(ACCOUNT, receipt_id),
+    )  # fmt: skip
+
+    assert f"receipt {receipt_id} (leaf 7): ordering" in faults(ports)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("field", list(Seal.model_fields))
+def test_a_flipped_bit_in_any_field_of_a_seal(
+    ports: Ports, database: Path, field: str, number: int
+) -> None:
+    build(ports)
+    path = seal_path(ACCOUNT, seal_id(number))
+    spoil(database, path, lambda data: data.update({field: _flip(data[field])}))
+
+    assert f"{number}" in faults_or_refusal(ports)
+
+
+def faults_or_refusal(ports: Ports) -> str:
+    """What an audit finds; where the newest seal cannot even be read, why."""
+    try:
+        return faults(ports)
+    except BrokenLogError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("where", ["checkpoint", "copy"])
+@pytest.mark.parametrize("harm", ["flipped", "dropped", "another's"])
+def test_a_checkpoint_or_its_copy_spoilt(
+    ports: Ports, database: Path, tmp_path: Path, harm: str, where: str, number: int
+) -> None:
+    build(ports)
+    build(ports, account_id="other")
+    path = checkpoint_path(ACCOUNT, seal_id(number))
+    file = tmp_path / "objects" / mirror_name(ACCOUNT, seal_id(number))
+    other = tmp_path / "objects" / mirror_name("other", seal_id(number))
+    match where, harm:
+        case "checkpoint", "flipped":
+            spoil(database, path, lambda data: data.update(note=_flip(data["note"])))
+        case "checkpoint", "dropped":
+            run_sql(database, "DELETE FROM documents WHERE path = ?", path)
+        case "checkpoint", _:
+            copy_document(database, checkpoint_path("other", seal_id(number)), path)
+        case _, "flipped":
+            file.write_text(_flip(file.read_text()))
+        case _, "dropped":
+            file.unlink()
+        case _:
+            file.write_bytes(other.read_bytes())
+
+    name = "checkpoint" if where == "checkpoint" else "the copy of checkpoint"
+    if (where, harm, number) == ("checkpoint", "dropped", 3):
+        report = audit(ports)
+        assert (report.sealed, report.unsealed) == (10, 5)  # not sealed: never called valid
+    else:
+        assert f"{name} {number}" in faults(ports)
+
+
+@pytest.mark.parametrize("at", [0, 7, 14])
+def test_a_dropped_receipt(ports: Ports, database: Path, at: int) -> None:
+    receipt_id = build(ports)[at]
+    run_sql(database, "DELETE FROM documents WHERE path = ?", receipt_path(ACCOUNT, receipt_id))
+
+    assert f"receipt {receipt_id} (leaf {at}): completeness" in faults(ports)
+    with pytest.raises(InputError, match="has no receipt"):
+        verify_receipt(ports, ACCOUNT, receipt_id)
+
+
+def test_a_receipt_its_collection_no_longer_lists(ports: Ports, database: Path) -> None:
+    receipt_id = build(ports)[7]
+    path = receipt_path(ACCOUNT, receipt_id)
+    run_sql(database, "UPDATE documents SET collection = 'hidden' WHERE path = ?", path)
+
+    assert f"receipt {receipt_id} (leaf 7): completeness" in faults(ports)
+
+
+def test_a_receipt_stored_twice(ports: Ports, database: Path) -> None:
+    ids = build(ports)
+    copy = ids[7][:-1] + ("0" if ids[7][-1] != "0" else "1")
+    copy_document(database, receipt_path(ACCOUNT, ids[7]), receipt_path(ACCOUNT, copy))
+
+    assert f"receipt {copy} (not sealed): integrity" in faults(ports)
+
+
+def test_two_receipts_swapped(ports: Ports, database: Path) -> None:
+    ids = build(ports)
+    first, second = (receipt_path(ACCOUNT, ids[n]) for n in (3, 8))
+    kept = ports.documents.get(first)
+    assert kept
+    copy_document(database, second, first)
+    spoil(database, second, lambda _: kept.data)
+
+    found = faults(ports)
+    assert f"receipt {ids[3]} (leaf 3)" in found
+    assert f"receipt {ids[8]} (leaf 8)" in found
+
+
+def test_a_receipt_of_another_account_in_its_place(ports: Ports, database: Path) -> None:
+    ours = build(ports)[7]
+    theirs = build(ports, account_id="other")[7]
+    copy_document(database, receipt_path("other", theirs), receipt_path(ACCOUNT, ours))
+
+    assert f"receipt {ours} (leaf 7): integrity: it belongs to account 'other'" in faults(ports)
+    assert not verify_receipt(ports, ACCOUNT, ours).is_valid
+
+
+@pytest.mark.parametrize("change", ["drop", "duplicate", "reorder", "swap in", "truncate"])
+def test_leaves_of_a_seal_rearranged(ports: Ports, database: Path, change: str) -> None:
+    build(ports)
+    build(ports, account_id="other")
+    other = sealed_log.seal_at(ports, "other", 2)
+    assert other
+
+    def rearrange(data: dict[str, Any]) -> None:
+        leaves = data["leaves"]
+        match change:
+            case "drop":
+                del leaves[2]
+            case "duplicate":
+                leaves.insert(2, leaves[2])
+            case "reorder":
+                leaves[1], leaves[2] = leaves[2], leaves[1]
+            case "swap in":
+                leaves[2] = other.leaves[2]
+            case _:
+                leaves.pop()
+
+    spoil(database, seal_path(ACCOUNT, seal_id(2)), rearrange)
+
+    assert "seal 2" in faults(ports)
+
+
+@pytest.mark.parametrize("change", ["drop", "duplicate", "swap", "of another account"])
+def test_seals_rearranged(ports: Ports, database: Path, change: str) -> None:
+    build(ports)
+    build(ports, account_id="other")
+    second, third = (seal_path(ACCOUNT, seal_id(n)) for n in (2, 3))
+    match change:
+        case "drop":
+            run_sql(database, "DELETE FROM documents WHERE path = ?", second)
+        case "duplicate":
+            copy_document(database, third, seal_path(ACCOUNT, seal_id(4)))
+        case "swap":
+            kept = ports.documents.get(second)
+            assert kept
+            copy_document(database, third, second)
+            spoil(database, third, lambda _: kept.data)
+        case _:
+            copy_document(database, seal_path("other", seal_id(2)), second)
+
+    found = faults_or_refusal(ports)
+    assert "seal" in found
+    assert {"drop": "2", "duplicate": "4", "swap": "2"}.get(change, "2") in found
+
+
+@pytest.mark.parametrize("keep", [0, 1, 2])
+@pytest.mark.parametrize("with_receipts", [True, False])
+def test_the_end_of_the_log_removed(
+    ports: Ports, database: Path, keep: int, with_receipts: bool
+) -> None:
+    ids = build(ports)
+    for number in range(keep + 1, 4):
+        for path in (seal_path, checkpoint_path):
+            run_sql(
+                database, "DELETE FROM documents WHERE path = ?", path(ACCOUNT, seal_id(number))
+            )
+    if with_receipts:
+        for receipt_id in ids[keep * 5 :]:
+            path = receipt_path(ACCOUNT, receipt_id)  # type: ignore[assignment]
+            run_sql(database, "DELETE FROM documents WHERE path = ?", path)
+    emit(ports, "new")
+
+    assert f"the copy of checkpoint {keep + 1}" in faults(ports)
+    with pytest.raises(BrokenLogError, match="older copy"):
+        seal_ledger(ports, ACCOUNT)
+    assert len(signed(ports)) == 3
+
+
+def test_the_store_rolled_back_to_an_older_copy_is_not_sealed_on_and_goes_on_once_restored(
+    ports: Ports, database: Path, tmp_path: Path
+) -> None:
+    ids = build(ports, batches=2)
+    _backup(database, tmp_path / "old.db")
+    ids += emit(ports, "x")
+    assert seal_ledger(ports, ACCOUNT)
+    _backup(database, tmp_path / "new.db")
+    ports.documents.close()
+
+    _restore(tmp_path / "old.db", database)
+    emit(ports, "y")
+    assert "older copy" in faults(ports)
+    with pytest.raises(BrokenLogError, match="restore the newer one"):
+        seal_ledger(ports, ACCOUNT)
+    ports.documents.close()
+
+    _restore(tmp_path / "new.db", database)
+    ids += emit(ports, "z")
+    assert seal_ledger(ports, ACCOUNT)
+    assert faults(ports) == ""
+    assert contradicted(ports) == []
+
+
+def test_a_checkpoint_that_nothing_was_sealed_for(ports: Ports, database: Path) -> None:
+    build(ports)
+    stray = checkpoint_path(ACCOUNT, seal_id(9))
+    copy_document(database, checkpoint_path(ACCOUNT, seal_id(3)), stray)
+
+    assert stray in faults(ports)
+
+
+@pytest.mark.parametrize(
+    "rewrite", ["another history", "a shorter history"], ids=["other", "shorter"]
+)
+def test_who_holds_database_and_key_is_convicted_by_a_checkpoint_kept_elsewhere(
+    ports: Ports, database: Path, tmp_path: Path, rewrite: str
+) -> None:
+    build(ports)
+    pin = Pin(signed(ports)[-1], "the checkpoint we kept")
+    run_sql(database, "DELETE FROM documents WHERE path LIKE 'tenants/acme/%'")
+    shutil.rmtree(tmp_path / "objects" / "checkpoints")
+
+    emit(ports, *(f"forged-{n}" for n in range(20 if rewrite == "another history" else 3)))
+    assert seal_ledger(ports, ACCOUNT)
+
+    assert faults(ports) == ""  # by itself it is a perfect ledger: nobody can tell
+    assert "the checkpoint we kept: consistency" in faults(ports, pins=[pin])
+
+
+def test_a_forged_key_is_not_trusted_because_a_receipt_names_it(
+    ports: Ports, database: Path, tmp_path: Path
+) -> None:
+    import dataclasses
+
+    from tests.engine.ledgers import told
+
+    stranger = KeyFiles(tmp_path / "stranger", "ledger.example")
+    stranger.create_missing()
+    receipt_id = build(ports)[7]
+    forged = told(dataclasses.replace(ports, keys=stranger), "1-2")
+    assert forged.path == receipt_path(ACCOUNT, receipt_id)
+    spoil(database, forged.path, lambda _: dict(forged.data))
+
+    found = faults(ports)
+    assert f"receipt {receipt_id} (leaf 7)" in found
+    assert "not among the trusted keys" in found
+
+
+def test_receipts_across_a_rotation_are_valid_and_a_leaked_key_is_not_believed(
+    ports: Ports,
+) -> None:
+    from datetime import timedelta
+
+    ids = build(ports, batches=2)
+    before, after = ports.keys.rotate(ports.clock.now())
+    ids += emit(ports, "x")
+    assert seal_ledger(ports, ACCOUNT)
+
+    rotated = ports.documents.scan(f"tenants/{ACCOUNT}/receipts", limit=100)
+    told_of = [d for d in rotated if d.data["operation"] == "key_rotated"]
+    assert len(told_of) == 1
+    assert f'"key_id":"{after}"' in told_of[0].data["payload"]
+    assert f'"previous_key_id":"{before}"' in told_of[0].data["payload"]
+    assert faults(ports) == ""
+    assert all(verify_receipt(ports, ACCOUNT, each).is_valid for each in ids)
+    assert seal_ledger(ports, ACCOUNT)
+    assert faults(ports) == ""
+
+    ports.keys.retire(before, ports.clock.now() - timedelta(minutes=5))
+    found = faults(ports)
+    assert f"receipt {ids[0]} (leaf 0): immutability" in found
+    assert "checkpoint 1: consistency" in found
+    assert ids[-1] not in found
+
+
+def _backup(source: Path, target: Path) -> None:
+    with sqlite3.connect(source) as opened, sqlite3.connect(target) as copy:
+        opened.backup(copy)
+    opened.close()
+    copy.close()
+
+
+def _restore(source: Path, target: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{target}{suffix}").unlink(missing_ok=True)
+    shutil.copy(source, target)
