@@ -151,9 +151,9 @@ def text_target(output: Path | None) -> Iterator[TextIO]:
     if output is None:
         yield sys.stdout
         return
-    with _file(output) as file, io.TextIOWrapper(file, encoding="utf-8") as text:
+    with _file(output) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8")
         yield text
-        text.flush()
         text.detach()
 
 

@@ -13,7 +13,7 @@ from typing import IO, BinaryIO, cast
 
 from governor.errors import InputError, OutageError
 from ledger import archive
-from ledger.audit import line_of
+from ledger.audit import Entry, line_of
 from ledger.tiles import Tiles
 from ports import Ports
 from tasks import sealed_log
@@ -63,7 +63,7 @@ def write_archive(
             tiles = Tiles()
             with files.open(archive.RECEIPTS) as receipts:
                 for entry in walk.entries(last, progress):
-                    receipts.write(line_of(entry) + b"\n")
+                    receipts.write(_line(account_id, entry) + b"\n")
                     files.add_all(tiles.append(entry.leaf.encode()))
             _refuse_if_broken(ports, account_id, report)
             files.add_all(tiles.finish())
@@ -77,6 +77,13 @@ def write_archive(
             "archive-unwritten", f"the archive could not be written: {error.strerror or error}"
         ) from error
     return Archived(last.tree_size, counted.size_bytes, counted.digest.hexdigest())
+
+
+def _line(account_id: str, entry: Entry) -> bytes:
+    try:
+        return line_of(entry)
+    except InputError as error:
+        raise BrokenLogError(account_id, f"{error.detail}. No archive was made") from error
 
 
 def _refuse_if_broken(ports: Ports, account_id: str, report: Report) -> None:

@@ -117,5 +117,7 @@ def _prove_consumption(sender: Any, **_: object) -> None:
     for queue in sender.task_consumer.queues:
         if queue.name in (ACTIONS, RUNBOOKS):
             app.send_task("canary.sing", (queue.name,), queue=queue.name)
+        if queue.name == LEDGER:  # what was left unsealed without a mark is found at once
+            app.send_task("audit.slice", ("new", "tenants/_system", 0), queue=LEDGER)
         if queue.name == HEALTH:
             app.send_task("degrade_to_safe_mode.check", queue=HEALTH)

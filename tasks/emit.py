@@ -15,6 +15,7 @@ from ports.alerts import Alert
 from ports.documents import Create, Delete, Update, Write
 
 _LOG = logging.getLogger("ggen.ledger")
+
 LANDING_PATIENCE_S = 2.0
 """How long a commit is repeated while the store does not answer; below the hard limit's margin."""
 
@@ -93,6 +94,7 @@ def land(ports: Ports, writes: Sequence[Write]) -> None:
                 ports.documents.commit(writes)
             except ConflictError:
                 if not _has_landed(ports, writes):
+                    _tell_of_a_conflict(ports, writes)
                     raise
     _ask_for_a_seal(ports, writes)
 
@@ -113,10 +115,51 @@ def tell(ports: Ports, told: Alert, *writes: Write) -> bool:
     return True
 
 
+def _tell_of_a_conflict(ports: Ports, writes: Sequence[Write]) -> None:
+    """Receipt and alarm that one operation is told with two different words; the first stand.
+
+    Where the state moved as well, somebody was merely faster, and all is in order.
+    """
+    told_twice = [
+        (write, kept)
+        for write in writes
+        if isinstance(write, Create) and _ledger_of(write)
+        for kept in [ports.documents.get(write.path)]
+        if kept is not None and kept.data != write.data
+    ]
+    states = [write for write in writes if not _ledger_of(write)]
+    if not told_twice or not states or not all(_still_holds(ports, write) for write in states):
+        return
+    for write, kept in told_twice:
+        account_id, name = _ledger_of(write), write.path.rpartition("/")[2]
+        proof = receipt(
+            ports, "receipt_conflict", account_id, name, status="conflict", subject=name,
+            kept_sha256=kept.data["sha256"], refused_sha256=write.data["sha256"],
+        )  # fmt: skip
+        raised, told = alert(
+            ports, "critical", "receipt-conflict", account_id, name,
+            f"receipt {name} exists with other content; it was kept", cause_receipt=proof,
+        )  # fmt: skip
+        tell(ports, told, proof, raised)
+
+
+def _still_holds(ports: Ports, write: Write) -> bool:
+    """Whether a write's own precondition is fulfilled now."""
+    found = ports.documents.get(write.path)
+    if isinstance(write, Create):
+        return found is None
+    return found is not None and found.revision == write.revision
+
+
+def _ledger_of(write: Write) -> str:
+    """The account whose ledger a write adds to; empty when it is no receipt."""
+    segments = write.path.split("/")
+    return segments[1] if segments[2:3] == ["receipts"] else ""
+
+
 def _ask_for_a_seal(ports: Ports, writes: Sequence[Write]) -> None:
     """Mark the ledgers that grew; where Memory is away, the reconcile finds them."""
-    paths = [write.path.split("/") for write in writes if isinstance(write, Create)]
-    for account_id in sorted({path[1] for path in paths if path[2:3] == ["receipts"]}):
+    for account_id in sorted({_ledger_of(write) for write in writes} - {""}):
         try:
             ports.memory.mark_unsealed(account_id)
         except OutageError as error:

@@ -302,3 +302,66 @@ def test_a_fork_with_an_open_connection_is_refused_before_it_loses_anything(tmp_
     assert child.exitcode == 1
     assert documents.get("runs/lost") is None
     documents.close()
+
+
+def test_documents_come_in_the_order_of_their_commits_page_by_page(documents: Documents) -> None:
+    for n in range(5):
+        documents.commit([
+            Create(f"tenants/a/receipts/{9 - n}-{m}", {"n": n}) for m in ("x", "y")
+        ])  # fmt: skip
+    documents.commit([Create("tenants/b/receipts/0", {}), Create("tenants/a/seals/0", {})])
+
+    found, after = [], None
+    while page := documents.created("tenants/a/receipts", after=after, limit=3):
+        found += page
+        after = (page[-1].created_at, page[-1].path)
+
+    assert [d.data["n"] for d in found] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert [d.path[-1] for d in found] == ["x", "y"] * 5
+    times = [d.created_at for d in found]
+    assert times == sorted(times)
+
+
+def test_what_is_committed_later_never_comes_before_what_was_given(open_documents: Open) -> None:
+    documents = open_documents()
+    documents.commit([Create("tenants/a/receipts/first", {})])
+    writers = [open_documents() for _ in range(4)]
+
+    def write(n: int) -> None:
+        for m in range(40):
+            writers[n].commit([Create(f"tenants/a/receipts/{n}-{m}", {})])
+
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    seen, after = [], None
+    while any(thread.is_alive() for thread in threads) or len(seen) < 161:
+        for document in documents.created("tenants/a/receipts", after=after, limit=7):
+            seen.append(document.path)
+            after = (document.created_at, document.path)
+    for thread in threads:
+        thread.join()
+
+    everything = documents.created("tenants/a/receipts", limit=1000)
+    assert seen == [d.path for d in everything]
+    assert documents.late_s == 0
+
+
+def test_a_database_of_an_earlier_version_gets_what_it_lacks(tmp_path: Path) -> None:
+    path = tmp_path / "documents.db"
+    earlier = SqliteDocuments(path)
+    earlier.commit([Create("tenants/a/receipts/x", {})])
+    earlier.close()
+    import sqlite3
+
+    connection = sqlite3.connect(path)
+    connection.executescript("DROP INDEX receipts_by_creation; PRAGMA user_version = 0;")
+    connection.close()
+
+    now = SqliteDocuments(path)
+    assert [d.path for d in now.created("tenants/a/receipts")] == ["tenants/a/receipts/x"]
+    now.close()
+    connection = sqlite3.connect(path)
+    names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master")]
+    connection.close()
+    assert "receipts_by_creation" in names

@@ -316,3 +316,46 @@ def test_a_restarted_server_is_found_again_at_once(
     assert memory.lease_left_s() >= 0
     memory.close()
     server.kill()
+
+
+def test_a_marked_ledger_is_given_once_and_again_when_its_taker_died(memory: Memory) -> None:
+    memory.mark_unsealed("a")
+    memory.mark_unsealed("a")
+    memory.mark_unsealed("b")
+
+    taken = memory.take_unsealed(10, 60)
+
+    assert sorted(account for account, _ in taken) == ["a", "b"]
+    assert memory.take_unsealed(10, 60) == []
+    assert memory.unsealed_count() == 2
+    for account, token in taken:
+        memory.sealed(account, token)
+    assert memory.unsealed_count() == 0
+    memory.mark_unsealed("c")
+    ((account, token),) = memory.take_unsealed(10, 0)
+    assert account == "c"
+    ((account, later),) = memory.take_unsealed(10, 60)
+    assert (account, later == token) == ("c", False)
+    memory.sealed("c", token)  # too late: somebody else has it
+    assert memory.unsealed_count() == 1
+
+
+def test_a_mark_made_while_its_ledger_is_sealed_stays(memory: Memory) -> None:
+    memory.mark_unsealed("a")
+    ((_, token),) = memory.take_unsealed(10, 60)
+    memory.mark_unsealed("a")
+
+    memory.sealed("a", token)
+
+    assert [account for account, _ in memory.take_unsealed(10, 60)] == ["a"]
+
+
+def test_no_more_ledgers_are_taken_than_asked_for(memory: Memory) -> None:
+    for n in range(5):
+        memory.mark_unsealed(str(n))
+
+    first = memory.take_unsealed(2, 0)
+    second = memory.take_unsealed(3, 60)
+
+    assert (len(first), len(second)) == (2, 3)
+    assert {account for account, _ in first} <= {account for account, _ in second}

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from governor.errors import OutageError
+from governor.errors import ConflictError, OutageError
 from governor.records import checkpoint_path, receipt_path, seal_path
 from ledger.log import MAX_LEAVES, parse_leaf
 from ports import Ports
-from ports.documents import Create, Document
+from ports.documents import Create, Document, Update
 from tasks import sealed_log
 from tasks.emit import land
 from tasks.seal import seal_ledger
@@ -305,3 +305,39 @@ def test_two_threads_of_one_process_seal_as_two_processes_do(ports: Ports) -> No
 
     assert seal_ledger(ports, ACCOUNT)
     assert _holds(ports, ids)
+
+
+def test_one_operation_told_with_other_words_is_a_conflict_that_is_receipted_and_alarmed_once(
+    ports: Ports,
+) -> None:
+    (kept,) = emit(ports, "x")
+    ports.documents.commit([Create("runs/r", {"n": 1})])
+    state = ports.documents.get("runs/r")
+    assert state
+
+    for _ in range(2):
+        with pytest.raises(ConflictError):
+            land(ports, [Update(state.path, {"n": 2}, state.revision), told(ports, "x")])
+
+    again = ports.documents.get("runs/r")
+    assert again == state
+    stored = ports.documents.scan(f"tenants/{ACCOUNT}/receipts")
+    operations = sorted(d.data["operation"] for d in stored)
+    assert operations == ["action_complete", "alert_raised", "receipt_conflict"]
+    conflict = next(d for d in stored if d.data["operation"] == "receipt_conflict")
+    assert f'"subject":"{kept}"' in conflict.data["payload"]
+    assert seal_ledger(ports, ACCOUNT)
+    assert faults(ports) == ""
+
+
+def test_who_is_merely_slower_has_no_conflict(ports: Ports) -> None:
+    ports.documents.commit([Create("runs/r", {"n": 1})])
+    state = ports.documents.get("runs/r")
+    assert state
+    land(ports, [Update(state.path, {"n": 2}, state.revision), told(ports, "x")])
+
+    with pytest.raises(ConflictError):
+        land(ports, [Update(state.path, {"n": 2}, state.revision), told(ports, "x")])
+
+    stored = ports.documents.scan(f"tenants/{ACCOUNT}/receipts")
+    assert [d.data["operation"] for d in stored] == ["action_complete"]

@@ -1,0 +1,114 @@
+"""Ledgers verified unasked: what is new, everything, what was overlooked, and what is broken."""
+
+from pathlib import Path
+
+import pytest
+
+from governor.records import receipt_path
+from ledger.log import seal_id
+from ports import Ports
+from ports.documents import Create
+from tasks import sealed_log, watch_ledgers
+from tasks.seal import seal_ledger
+from tasks.sealed_log import BrokenLogError
+from tasks.settle import report
+from tasks.watch_ledgers import judge, next_ledger
+from tests.engine.ledgers import ACCOUNT, build, emit, faults, run_sql, sealed_ids, spoil, told
+
+
+def _pass(ports: Ports, scope: str) -> int:
+    """A whole pass over one ledger; how many slices it took."""
+    number, slices = 0, 1
+    while (reached := judge(ports, ACCOUNT, scope, number)) is not None:
+        assert reached > number
+        number, slices = reached, slices + 1
+    return slices
+
+
+@pytest.mark.parametrize("scope", ["new", "everything"])
+def test_an_honest_ledger_raises_nothing_however_it_is_sliced(
+    ports: Ports, monkeypatch: pytest.MonkeyPatch, scope: str
+) -> None:
+    monkeypatch.setattr(watch_ledgers, "_SEALS_AT_ONCE", 2)
+    build(ports, batches=7, each=2)
+
+    assert _pass(ports, scope) == 4
+    emit(ports, "more")
+    assert _pass(ports, scope) == 4
+    assert _pass(ports, scope) == 4
+    assert faults(ports) == ""
+
+
+def test_what_was_left_without_a_mark_is_sealed(ports: Ports) -> None:
+    ids = build(ports, batches=1) + emit(ports, "unmarked")
+
+    _pass(ports, "new")
+
+    assert sealed_ids(ports) == ids
+
+
+def test_what_the_window_overlooked_is_sealed_once(ports: Ports, tmp_path: Path) -> None:
+    early = told(ports, "early")
+    ports.documents.commit([early])
+    ids = emit(ports, "x", "y")
+    # Hidden from its collection while the others are sealed, as by a store that lists it late.
+    hide = "UPDATE documents SET collection = ? WHERE path = ?"
+    run_sql(tmp_path / "documents.db", hide, "hidden", early.path)
+    assert seal_ledger(ports, ACCOUNT)
+    run_sql(tmp_path / "documents.db", hide, f"tenants/{ACCOUNT}/receipts", early.path)
+    assert seal_ledger(ports, ACCOUNT)
+    assert sealed_ids(ports) == ids
+
+    _pass(ports, "new")
+    _pass(ports, "new")
+
+    assert sealed_ids(ports) == [*ids, early.data["receipt_id"]]
+    assert faults(ports) == ""
+
+
+def test_only_everything_looks_again_at_what_was_judged_before(
+    ports: Ports, tmp_path: Path
+) -> None:
+    receipt_id = build(ports, batches=12, each=1)[2]
+    _pass(ports, "everything")
+    path = receipt_path(ACCOUNT, receipt_id)
+    spoil(tmp_path / "documents.db", path, lambda d: d.update(payload=d["payload"] + " "))
+
+    with pytest.raises(BrokenLogError, match=receipt_id):
+        _pass(ports, "everything")
+
+
+def test_the_checkpoint_judged_last_must_be_extended(ports: Ports, tmp_path: Path) -> None:
+    import shutil
+
+    build(ports)
+    _pass(ports, "new")
+    run_sql(tmp_path / "documents.db", "DELETE FROM documents WHERE path LIKE 'tenants/acme/%'")
+    shutil.rmtree(tmp_path / "objects" / "checkpoints")
+    emit(ports, *(f"forged-{n}" for n in range(20)))
+    assert seal_ledger(ports, ACCOUNT)
+
+    with pytest.raises(BrokenLogError, match="verified last"):
+        _pass(ports, "new")
+
+
+def test_a_broken_ledger_is_told_once_a_day_on_the_platforms_own(ports: Ports) -> None:
+    for _ in range(2):
+        report(ports, ACCOUNT, BrokenLogError(ACCOUNT, "receipt x: immutability: spoilt"))
+
+    (alarm,) = ports.documents.scan("tenants/_system/receipts")
+    assert '"severity":"critical"' in alarm.data["payload"]
+    assert "receipt x: immutability" in alarm.data["payload"]
+
+
+def test_every_ledger_has_its_turn_also_those_without_a_tenant(ports: Ports) -> None:
+    ports.documents.commit([Create(f"tenants/{name}", {"n": 1}) for name in ("a", "a-b", "c")])
+    for account_id in ("a", "orphan", "a-orphan", "_system"):
+        build(ports, batches=1, each=1, account_id=account_id)
+
+    seen, path = [], "tenants/_system"
+    while (path := next_ledger(ports, path) or "") != "":
+        seen.append(path)
+
+    assert [each.split("/")[1] for each in seen] == ["a", "a-b", "c", "a-orphan", "orphan"]
+    assert sealed_log.newest(ports, "orphan").seal_id == seal_id(1)  # type: ignore[union-attr]
