@@ -10,8 +10,8 @@ import fcntl
 import os
 import select
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from governor.errors import OutageError
@@ -37,53 +37,68 @@ class FairLock:
             OutageError: not acquired within ``timeout_s``; the place in the queue is given up.
         """
         give_up_at = time.monotonic() + timeout_s
-        own, before = self._draw()
-        room = self._open("room")
-        try:
+        with ExitStack() as opened:
+            own, before = self._draw(opened)
+            room = self._open("room", opened)
             _await(before, before, give_up_at, timeout_s)
             _await(room, own, give_up_at, timeout_s)
             yield
-        finally:
-            os.close(room)
-            fcntl.flock(own, fcntl.LOCK_UN)
-            with suppress(BlockingIOError):
-                os.write(own, b".")
-            os.close(own)
-            os.close(before)
 
-    def _draw(self) -> tuple[int, int]:
-        """Draw a number: its slot, held, and the slot of the number before it."""
-        numbers = self._open("numbers")
-        try:
+    def _draw(self, opened: ExitStack) -> tuple[int, int]:
+        """Draw a number: its slot, held, and the slot of the number drawn before it.
+
+        A slot that is still held is that of a waiter which neither moves nor dies: it is passed.
+        """
+        with ExitStack() as meanwhile:
+            numbers = self._open("numbers", meanwhile)
             fcntl.flock(numbers, fcntl.LOCK_EX)
-            number = int(os.pread(numbers, 20, 0) or b"0")
-            own = self._open_slot(number)
-            if not _try(own):
-                os.close(own)
-                raise OutageError(
-                    "write-lock-timeout", f"{_SLOTS} writers wait already; nothing was written", 1
-                )
-            before = self._open_slot(number - 1)
-            os.pwrite(numbers, b"%020d" % (number + 1), 0)
-            return own, before
-        finally:
-            os.close(numbers)
+            last = int(os.pread(numbers, 20, 0) or b"0")
+            for number in range(last + 1, last + _SLOTS):
+                with ExitStack() as drawn:
+                    own = self._open_slot(number, drawn)
+                    if not _try(own):
+                        continue
+                    before = self._open_slot(last, drawn)
+                    os.pwrite(numbers, b"%020d" % number, 0)
+                    opened.push(drawn.pop_all())
+                    opened.callback(_ring, own)
+                    return own, before
+        raise OutageError("write-lock-timeout", "too many writers wait; nothing was written", 1)
 
-    def _open_slot(self, number: int) -> int:
-        path = self._folder / str(number % _SLOTS)
-        try:
-            return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError:
-            with suppress(FileExistsError):
-                os.mkfifo(path, 0o600)
-            return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    def _open_slot(self, number: int, opened: ExitStack) -> int:
+        name = str(number % _SLOTS)
+        return self._open(name, opened, os.O_NONBLOCK, os.mkfifo)
 
-    def _open(self, name: str) -> int:
+    def _open(
+        self, name: str, opened: ExitStack, flags: int = os.O_CREAT,
+        make: Callable[[Path, int], object] = Path.touch,
+    ) -> int:  # fmt: skip
+        path = self._folder / name
         try:
-            self._folder.mkdir(exist_ok=True, mode=0o700)
-            return os.open(self._folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = _opened(path, flags)
+            if fd is None:  # the first one here makes what is missing
+                self._folder.mkdir(exist_ok=True, mode=0o700)
+                with suppress(FileExistsError):
+                    make(path, 0o600)
+                fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
         except OSError as error:
             raise OutageError("documents-unavailable", f"cannot open the lock: {error}") from error
+        opened.callback(os.close, fd)
+        return fd
+
+
+def _opened(path: Path, flags: int) -> int | None:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
+    except FileNotFoundError:
+        return None
+
+
+def _ring(own: int) -> None:
+    """Let go of a slot, then wake the one that waits for it."""
+    fcntl.flock(own, fcntl.LOCK_UN)
+    with suppress(BlockingIOError):
+        os.write(own, b".")
 
 
 def _await(lock: int, bell: int, give_up_at: float, timeout_s: float) -> None:

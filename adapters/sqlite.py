@@ -174,7 +174,7 @@ class SqliteDocuments:
         except sqlite3.Error as error:
             raise _outage(error) from error
         return [
-            Document(path, json.loads(data), str(revision), _instant(created_us))
+            Document(path, _parsed(data), str(revision), _instant(created_us))
             for path, data, revision, created_us in rows
         ]
 
@@ -260,6 +260,15 @@ def _json(data: Json) -> str:
     if size_bytes > MAX_DOCUMENT_BYTES:
         raise InputError("too-large", f"{size_bytes} bytes; at most {MAX_DOCUMENT_BYTES}")
     return text
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """A row's document; of a row that somebody spoilt, its text under no name."""
+    try:
+        data = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return {"": str(text)}
+    return data if isinstance(data, dict) else {"": str(text)}
 
 
 def _condition(condition: Where) -> tuple[str, list[Any]]:

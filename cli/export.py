@@ -41,9 +41,10 @@ def receipts(ports: Ports, account_id: str, wanted: Wanted) -> Iterator[dict[str
     """
     report = Report(account_id)
     first = _first_seal(ports, account_id, wanted.since)
+    last = sealed_log.newest(ports, account_id)  # before the listing begins
     walk = Walk(ports, ports.keys.ring(), report, first, ())
     left = wanted.limit
-    for item in _all(walk, sealed_log.newest_signed(ports, account_id)):
+    for item in _all(walk, last):
         if left == 0:
             return
         if _is_wanted(item, wanted):
@@ -81,9 +82,11 @@ def archive(ports: Ports, account_id: str, output: Path | None) -> Archived:
 
 
 def unsealed(ports: Ports, account_id: str) -> int:
-    """How many receipts, of the next thousand, are not in the log."""
-    last = sealed_log.newest_signed(ports, account_id)
-    return len(sealed_log.unsealed(ports, account_id, last, sealed_log.PAGE))
+    """How many receipts are not in the signed log; of what has no seal, of the next thousand."""
+    newest = sealed_log.newest(ports, account_id)
+    signed = sealed_log.newest_signed(ports, account_id)
+    unsigned = len(newest.leaves) if newest and newest != signed else 0
+    return unsigned + len(sealed_log.unsealed(ports, account_id, newest, sealed_log.PAGE))
 
 
 def since(text: str) -> str:

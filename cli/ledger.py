@@ -18,7 +18,7 @@ from ledger.audit import Pin
 from ledger.checkpoint import Checkpoint, open_checkpoint
 from ports import Ports
 from tasks import sealed_log
-from tasks.audit import Report, audit_ledger
+from tasks.audit import Report, audit_ledger, here
 from tasks.verify_receipt import CHECKS, Verdict, verify_receipt
 
 VALID, BROKEN, NOT_SEALED = 0, 1, 6
@@ -77,7 +77,8 @@ def told(verdict: Verdict) -> list[str]:
     for check in CHECKS:
         finding = found.get(check)
         mark = "-     " if finding is None else "ok    " if finding.holds else "BROKEN"
-        fault = "not sealed yet" if finding is None else finding.fault
+        unasked = "not sealed yet" if verdict.leaf is None else "not asked"
+        fault = unasked if finding is None else finding.fault
         if finding and finding.holds and finding.check == CHECKS[-1] and verdict.leaf:
             fault = f"leaf {verdict.leaf.index}, recorded at {verdict.leaf.recorded_at}"
         lines.append(f"{mark} {check:<13} {fault}".rstrip())
@@ -107,16 +108,13 @@ def verify_all(
     with ExitStack() as opened:
         total = last.tree_size if last else 0
         progress = opened.enter_context(Progress(f"verifying {account_id}", total))
-        examine_all = None
-        if total > _MANY:
-            examine_all = opened.enter_context(examining(account_id, ring))
+        examine_all = opened.enter_context(examining()) if total > _MANY else here
         report = audit_ledger(
             ports, account_id, until=until, progress=progress.advance_to,
             pins=pins, examine_all=examine_all,
         )  # fmt: skip
     if report.is_valid and report.checkpoint:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        replace(path, report.checkpoint.removesuffix("\n"))
+        _remember(path, report.checkpoint)
     return Verified(report, pinned)
 
 
@@ -180,6 +178,17 @@ def _pinned(path: Path, origin: str, ports: Ports) -> Checkpoint | None:
             "bad-pin", f"{path} is the checkpoint this machine saw last, and cannot be used "
             f"({error.detail}). Nothing was verified; find out who changed it, or the keys, "
             "before you remove it"
+        ) from error  # fmt: skip
+
+
+def _remember(path: Path, note: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        replace(path, note.removesuffix("\n"))
+    except OSError as error:
+        raise OutageError(
+            "pin-unwritten", f"everything holds, but its checkpoint could not be remembered in "
+            f"{path} ({error.strerror}); mend its mode, and verify again"
         ) from error  # fmt: skip
 
 

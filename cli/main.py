@@ -1,6 +1,7 @@
 """``ggen``: every command, its options, and nothing else; the work is in the modules beside it."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,7 +10,7 @@ import typer
 
 from cli import ledger_commands
 from cli.output import AccountOption, Json, action_line, show, show_error, summary
-from governor.errors import GovernorError
+from governor.errors import GovernorError, OutageError
 
 app = typer.Typer(
     name="ggen",
@@ -201,6 +202,13 @@ def main() -> None:
     except GovernorError as error:
         show_error(error)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)  # whoever read us has seen enough
+        failed = OutageError("io", f"{error.filename or 'input or output'}: {error.strerror}")
+        show_error(failed)
+        sys.exit(failed.exit_code)
 
 
 if __name__ == "__main__":

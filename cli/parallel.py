@@ -22,13 +22,15 @@ _WORTHWHILE = 2
 
 
 @contextmanager
-def examining(account_id: str, ring: KeyRing) -> Iterator[Examine]:
+def examining() -> Iterator[Examine]:
     """An ``Examine`` that spreads chunks over this machine's cores."""
     # Spawned, not forked: an open SQLite connection must not come along.
     spawned = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), mp_context=spawned) as pool:
 
-        def spread(chunks: Iterable[Sequence[Entry]]) -> Iterator[list[Finding]]:
+        def spread(
+            chunks: Iterable[Sequence[Entry]], account_id: str, ring: KeyRing
+        ) -> Iterator[list[Finding]]:
             waiting: deque[Future[list[Finding]]] = deque()
             for number, chunk in enumerate(chunks):
                 if number < _WORTHWHILE:

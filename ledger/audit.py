@@ -100,9 +100,12 @@ def read_seal(
 
 
 def check_checkpoint(
-    note: str, where: str, recorded_until: str, tree: Checkpoint, ring: KeyRing
+    note: str, where: str, recorded_until: str | None, tree: Checkpoint, ring: KeyRing
 ) -> Iterator[Finding]:
-    """Whether a signed note states this very tree, by a key that was in use."""
+    """Whether a signed note states this very tree, by a key that was in use.
+
+    Without ``recorded_until`` any trusted key will do: the time of keys is then not asked.
+    """
     try:
         found, key = open_checkpoint(note, tree.origin, ring)
     except InputError as error:
@@ -114,7 +117,7 @@ def check_checkpoint(
             f"signed for {found.size} leaves with root {found.root.hex()[:16]}…, but the log has "
             f"{tree.size} with root {tree.root.hex()[:16]}…",
         )  # fmt: skip
-    elif late := untimely(key, instant(recorded_until), made_later=True):
+    elif recorded_until and (late := untimely(key, instant(recorded_until), made_later=True)):
         yield Finding(where, Check.CONSISTENCY, late)
 
 
@@ -145,6 +148,8 @@ def _examine(entry: Entry, account_id: str, ring: KeyRing) -> Iterator[Finding]:
     leaf = Leaf.model_validate_json(entry.leaf)  # its form was judged when it was read
     where = place(leaf)
     line, stored, fault = _content(leaf, entry.content)
+    if stored and not isinstance(entry.content, bytes) and stored.document() != entry.content:
+        yield Finding(where, Check.IMMUTABILITY, "is stored with fields that no receipt has")
     if hashlib.sha256(line).hexdigest() != leaf.envelope_sha256:
         yield Finding(
             where, Check.IMMUTABILITY, "what is stored is not what was sealed (its SHA-256 differs)"

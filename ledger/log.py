@@ -10,9 +10,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from governor.errors import InputError
 from governor.records import Record, Timestamp, instant, timestamp
@@ -21,6 +21,8 @@ from ledger.keys import KeyRing
 from ledger.merkle import Frontier, Subtree, leaf_hash
 from ledger.receipt import SignedReceipt, envelope
 from ledger.verify import Recorded, unfit
+
+Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 MAX_LEAVES = 1000
 """Most leaves of one seal: about 350 KB, well below what a document may hold."""
@@ -56,12 +58,19 @@ class Seal(Record):
     """``tenants/{account_id}/seals/{seal_id}``: the leaves of one batch, and the tree with them."""
 
     account_id: str
-    seal_id: str
-    tree_size: int
-    root: str
-    frontier: tuple[str, ...]
+    seal_id: Annotated[str, StringConstraints(pattern=r"^[0-9]{12}$")]
+    tree_size: int = Field(ge=1, strict=True)
+    root: Hash
+    frontier: tuple[Hash, ...]
     recorded_until: Timestamp
-    leaves: tuple[str, ...]
+    leaves: tuple[str, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _is_a_tree(self) -> Self:
+        # Another number of subtrees could lead to the same root, and be no tree of RFC 6962.
+        if len(self.frontier) != self.tree_size.bit_count() or self.first_index < 0:
+            raise ValueError("the frontier is not that of a tree of this size")
+        return self
 
     @property
     def number(self) -> int:

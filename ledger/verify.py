@@ -89,15 +89,20 @@ def verify(
 def unfit(entry: Recorded, account_id: str, ring: KeyRing) -> str:
     """Why a log may not take this for a receipt of this account; empty when it may.
 
-    Order and contract are not asked here: a wrong clock, or a contract newer than this version,
-    is for verification to tell.
+    Time and contract are not asked here: a wrong clock, a retired key, or a contract newer than
+    this version, is for verification to tell.
     """
     fields, _ = _parse(entry.stored)
-    return _immutability(entry, ring) or _integrity(entry, fields, account_id)
+    return _authenticity(entry.stored, ring) or _integrity(entry, fields, account_id)
 
 
 def _immutability(entry: Recorded, ring: KeyRing) -> str:
-    stored = entry.stored
+    trusted = ring.find(entry.stored.key_id)
+    fault = _authenticity(entry.stored, ring)
+    return fault or (untimely(trusted, entry.recorded_at) if trusted else "")
+
+
+def _authenticity(stored: SignedReceipt, ring: KeyRing) -> str:
     if hashlib.sha256(_bytes(stored.payload)).hexdigest() != stored.sha256:
         return "the SHA-256 of the signed text is not the one stored beside it"
     trusted = ring.find(stored.key_id)
@@ -105,7 +110,7 @@ def _immutability(entry: Recorded, ring: KeyRing) -> str:
         return f"signed by key {stored.key_id[:64]!r}, which is not among the trusted keys"
     if not is_signed_by(stored, trusted.key):
         return f"the signature does not fit the text under key {stored.key_id}"
-    return untimely(trusted, entry.recorded_at)
+    return ""
 
 
 def _ordering(entry: Recorded, previous: datetime | None) -> str:

@@ -87,7 +87,7 @@ def _line(account_id: str, entry: Entry) -> bytes:
 
 
 def _refuse_if_broken(ports: Ports, account_id: str, report: Report) -> None:
-    report.add(report_ends(ports, account_id))
+    report.add(report_ends(ports, account_id, report.last))
     if report.findings:
         first = report.findings[0]
         raise BrokenLogError(

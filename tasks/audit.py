@@ -8,8 +8,9 @@ for one page.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import count
 
-from governor.records import instant, receipt_path, timestamp
+from governor.records import instant, mirror_name, receipt_path, timestamp
 from ledger.audit import (
     Entry,
     Pin,
@@ -22,7 +23,7 @@ from ledger.audit import (
 )
 from ledger.checkpoint import Checkpoint
 from ledger.keys import KeyRing
-from ledger.log import Leaf, Log, Seal
+from ledger.log import Leaf, Log, Seal, seal_id
 from ledger.merkle import Frontier
 from ledger.verify import Check, Finding
 from ports import Ports
@@ -33,24 +34,29 @@ from tasks.sealed_log import BrokenLogError
 CHUNK = 250
 """Entries examined at once."""
 
+_LINES_OF_A_NOTE = 5
+
 MAX_FINDINGS = 1000
 """Findings that are kept; more are only counted."""
 
 Chunk = Sequence[Entry]
-Examine = Callable[[Iterable[Chunk]], Iterable[list[Finding]]]
+Examine = Callable[[Iterable[Chunk], str, KeyRing], Iterable[list[Finding]]]
 
 
 @dataclass
 class Report:
     """What became of an audit.
 
-    ``left_over`` are ids of receipts no leaf was found for; ``checkpoint`` is the newest note.
+    ``sealed`` leaves are signed, ``last`` is the seal that was read last, ``left_over`` are ids of
+    receipts no leaf was found for, ``checkpoint`` is the newest note.
     """
 
     account_id: str
     seals: int = 0
     sealed: int = 0
     unsealed: int = 0
+    read: int = 0
+    last: int = 0
     left_over: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     more_findings: int = 0
@@ -71,6 +77,11 @@ class Report:
                 self.more_findings += 1
 
 
+def here(chunks: Iterable[Chunk], account_id: str, ring: KeyRing) -> Iterator[list[Finding]]:
+    """Examine in this process, one chunk after the other."""
+    return (examine(chunk, account_id, ring) for chunk in chunks)
+
+
 def audit_ledger(
     ports: Ports,
     account_id: str,
@@ -78,7 +89,7 @@ def audit_ledger(
     after: Seal | None = None,
     last: Seal | None = None,
     pins: Sequence[Pin] = (),
-    examine_all: Examine | None = None,
+    examine_all: Examine = here,
     until: datetime | None = None,
     progress: Callable[[int], None] = lambda _done: None,
 ) -> Report:
@@ -88,34 +99,34 @@ def audit_ledger(
         ports: the stores and keys.
         account_id: whose ledger.
         after: a seal that was judged before, with everything up to it; None for all of it.
-        last: the seal to stop at; None for the newest that has a checkpoint.
+        last: the seal to stop at; None to go to the end.
         pins: checkpoints seen before, which the log must extend.
-        examine_all: carries out ``examine`` over chunks; None: here, one after the other. With an
-            empty answer for each, only the places are judged.
+        examine_all: carries out ``examine`` over chunks. With an empty answer for each, only the
+            places are judged.
         until: receipts created after this are not asked for; None: every one is.
         progress: told how many leaves were read so far.
 
     Raises:
         OutageError: a store is away, so nothing can be told.
     """
-    report = Report(account_id)
-    ring = ports.keys.ring()
-    examine_all = examine_all or (lambda chunks: (examine(c, account_id, ring) for c in chunks))
-    newest = sealed_log.newest_signed(ports, account_id) if last is None else last
-    walk = Walk(ports, ring, report, after, pins)
-    for found in examine_all(chunks(walk.entries(newest, progress))):
-        report.add(found)
-    for document in walk.left_over(to_the_end=last is None):
-        if until is None or document.created_at <= until:
-            report.unsealed += 1
-            if len(report.left_over) < MAX_FINDINGS:
-                report.left_over.append(sealed_log.id_of(document))
-            report.add(check_unsealed(sealed_log.stored(document), account_id, ring))
-    if last is None:
-        report.add(report_ends(ports, account_id))
-        size = newest.tree_size if newest else 0
-        report.add(fault for pin in pins for fault in pin.unmet(size))
-    return report
+    while True:
+        report, ring = Report(account_id), ports.keys.ring()
+        walk = Walk(ports, ring, report, after, pins)
+        entries = chunks(walk.entries(last, progress))
+        for found in examine_all(entries, account_id, ring):
+            report.add(found)
+        for document in walk.left_over(to_the_end=last is None):
+            if until is None or document.created_at <= until:
+                report.unsealed += 1
+                if len(report.left_over) < MAX_FINDINGS:
+                    report.left_over.append(sealed_log.id_of(document))
+                report.add(check_unsealed(sealed_log.stored(document), account_id, ring))
+        if last is None:
+            report.add(report_ends(ports, account_id, report.last))
+            report.add(fault for pin in pins for fault in pin.unmet(report.read))
+        if not report.findings or ports.keys.ring() == ring:
+            return report
+        # The keys were changed on the way: what they signed since is no finding.
 
 
 class Walk:
@@ -131,6 +142,7 @@ class Walk:
         self._log = Log(self._account_id, tree, after.recorded_until if after else "")
         report.add(fault for pin in pins for fault in pin.watch(self._log))
         self._first = after.number + 1 if after else 1
+        report.read, report.last = tree.size, self._first - 1
         self._floor, known = "", set[str]()
         if after:
             late = timedelta(seconds=ports.documents.late_s)
@@ -148,19 +160,28 @@ class Walk:
 
     def entries(self, last: Seal | None, progress: Callable[[int], None]) -> Iterator[Entry]:
         """Each leaf with the receipt it names; what does not hold goes into the report."""
-        for number in range(self._first, (last.number if last else 0) + 1):
+        unsigned: Seal | None = None
+        for number in count(self._first):
+            if last and number > last.number:
+                break
             try:
-                seal = sealed_log.seal_at(self._ports, self._account_id, number)
+                seal = sealed_log.seal_or_none(self._ports, self._account_id, number)
             except BrokenLogError as error:
                 self._stop(number, error.fault)
                 return
             if seal is None:
-                return
+                self._gap(number)
+                break
+            if unsigned and not self._signed(unsigned):
+                fault = "is missing, though its log goes on"
+                self._fault(f"checkpoint {unsigned.number}", fault)
             yield from self._seal(seal, number)
-            if not self._signed(seal):
+            unsigned = None if self._signed(seal) else seal
+            if not self._goes_on_from(seal):
                 return
-            self._report.seals, self._report.sealed = number, seal.tree_size
             progress(seal.tree_size)
+        if unsigned and not self._signed(unsigned):
+            self._report.unsealed += len(unsigned.leaves)
 
     def left_over(self, *, to_the_end: bool) -> Iterator[Document]:
         """What no leaf named of all that was created by the end of the log, and after it."""
@@ -181,29 +202,48 @@ class Walk:
             recorded_at = leaf.recorded_at
 
     def _signed(self, seal: Seal) -> bool:
-        """Judge the checkpoint and its copy; False when what comes after hangs in the air."""
+        """Judge the checkpoint of a seal and its copy; False while it has no checkpoint."""
         tree = sealed_log.tree_of(seal, self._origin)
-        note = sealed_log.note_of(self._ports, self._account_id, seal)
         copy = sealed_log.mirrored(self._ports, self._account_id, seal.number)
-        for text, name in (
-            (note, f"checkpoint {seal.number}"),
-            (copy, f"the copy of checkpoint {seal.number}"),
-        ):
-            if text is None:
-                self._report.add([Finding(name, Check.CONSISTENCY, "is missing")])
-            else:
-                self._report.add(
-                    check_checkpoint(text, name, seal.recorded_until, tree, self._ring)
-                )
+        copy_name = f"the copy of checkpoint {seal.number}"
+        if copy is not None:
+            self._report.add(
+                check_checkpoint(copy, copy_name, seal.recorded_until, tree, self._ring)
+            )
+        try:
+            note = sealed_log.note_of(self._ports, self._account_id, seal)
+        except BrokenLogError as error:
+            self._fault(f"checkpoint {seal.number}", error.fault)
+            return True
+        if note is None:
+            return False
+        name = f"checkpoint {seal.number}"
+        self._report.add(check_checkpoint(note, name, seal.recorded_until, tree, self._ring))
+        if copy is None:
+            self._fault(copy_name, "is missing")
+        elif copy != note or note.count("\n") != _LINES_OF_A_NOTE:
+            self._fault(name, "differs from its copy, or bears lines that are not ours")
         self._report.checkpoint, self._report.tree = note, tree
+        self._report.seals, self._report.sealed = seal.number, seal.tree_size
+        return True
+
+    def _goes_on_from(self, seal: Seal) -> bool:
+        """Whether the log can be read on, even where this seal was spoilt."""
+        self._report.read, self._report.last = seal.tree_size, seal.number
         if self._log.tree == seal.tree():
             return True
-        if seal.tree().root() == tree.root and seal.tree().size == seal.tree_size:
+        if seal.tree().root().hex() == seal.root:
             # The seal itself was spoilt, not the tree that was signed: go on from there.
             self._log = Log(self._account_id, seal.tree(), seal.recorded_until)
             return True
         self._stop(seal.number + 1, "its predecessor states no tree to go on from")
         return False
+
+    def _gap(self, number: int) -> None:
+        """Whether there are seals beyond the one that is not there."""
+        later = sealed_log.seals_beyond(self._ports, self._account_id, number)
+        if later and not sealed_log.is_seal(self._ports, self._account_id, number):
+            self._stop(number, f"is missing, though there is {later[0]}")
 
     def _receipt_of(self, leaf: Leaf) -> Document | None:
         self._advance(leaf.recorded_at)
@@ -228,29 +268,26 @@ class Walk:
 
     def _stop(self, number: int, why: str) -> None:
         self._is_stopped = True
-        fault = f"{why}; nothing from here on could be checked"
-        self._report.add([Finding(f"seal {number}", Check.CONSISTENCY, fault)])
+        self._fault(f"seal {number}", f"{why}; nothing from here on could be checked")
+
+    def _fault(self, where: str, fault: str) -> None:
+        self._report.add([Finding(where, Check.CONSISTENCY, fault)])
 
 
-def report_ends(ports: Ports, account_id: str) -> Iterator[Finding]:
-    """Whether anything was signed beyond the end of the store's log."""
-    latest = sealed_log.newest(ports, account_id)
-    number = latest.number if latest else 0
-    if sealed_log.mirrored(ports, account_id, number + 1) is not None and number == _number(
-        sealed_log.newest(ports, account_id)
-    ):
-        yield Finding(
-            f"the copy of checkpoint {number + 1}", Check.CONSISTENCY,
-            f"was signed, but the store's log ends with seal {number}: the store is an older copy, "
-            "or its end was removed",
-        )  # fmt: skip
-    for path in sealed_log.checkpoints_beyond(ports, account_id, number):
-        if int(path.rpartition("/")[2]) > _number(sealed_log.newest(ports, account_id)):
+def report_ends(ports: Ports, account_id: str, last: int) -> Iterator[Finding]:
+    """Whether anything was signed beyond the seal that was read last."""
+    copies = [name.rpartition("/")[2] for name in ports.objects.names(mirror_name(account_id, ""))]
+    for name in [each for each in copies if each > seal_id(last)][:1]:
+        if not sealed_log.is_seal(ports, account_id, int(name)):  # else the log has grown since
+            yield Finding(
+                f"the copy of checkpoint {int(name)}", Check.CONSISTENCY,
+                f"was signed, but the store's log ends with seal {last}: the store is an older "
+                "copy, or its end was removed",
+            )  # fmt: skip
+    for path in sealed_log.checkpoints_beyond(ports, account_id, last)[:1]:
+        name = path.rpartition("/")[2]
+        if not name.isdecimal() or not sealed_log.is_seal(ports, account_id, int(name)):
             yield Finding(path, Check.CONSISTENCY, "a checkpoint without its seal")
-
-
-def _number(seal: Seal | None) -> int:
-    return seal.number if seal else 0
 
 
 def chunks(entries: Iterator[Entry]) -> Iterator[Chunk]:

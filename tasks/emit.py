@@ -7,9 +7,10 @@ from typing import Any, Literal
 import tenacity
 
 from governor.errors import ConflictError, OutageError
-from governor.records import receipt_path, timestamp
+from governor.records import instant, receipt_path, timestamp
 from ledger import contracts
 from ledger.receipt import receipt_id
+from ledger.verify import MAX_BEHIND
 from ports import Ports
 from ports.alerts import Alert
 from ports.documents import Create, Delete, Update, Write
@@ -18,6 +19,9 @@ _LOG = logging.getLogger("ggen.ledger")
 
 LANDING_PATIENCE_S = 2.0
 """How long a commit is repeated while the store does not answer; below the hard limit's margin."""
+
+STALE_AFTER = MAX_BEHIND / 2
+"""How old a receipt may be when it is committed; verification refuses what is twice as old."""
 
 
 def receipt(
@@ -90,6 +94,7 @@ def land(ports: Ports, writes: Sequence[Write]) -> None:
         reraise=True,
     ):
         with attempt:
+            _refuse_if_stale(ports, writes)
             try:
                 ports.documents.commit(writes)
             except ConflictError:
@@ -97,6 +102,18 @@ def land(ports: Ports, writes: Sequence[Write]) -> None:
                     _tell_of_a_conflict(ports, writes)
                     raise
     _ask_for_a_seal(ports, writes)
+
+
+def _refuse_if_stale(ports: Ports, writes: Sequence[Write]) -> None:
+    """A process that stood still since it signed must not commit: its receipt would say then."""
+    for write in writes:
+        if isinstance(write, Create) and _ledger_of(write):
+            age = ports.clock.now() - instant(write.data["timestamp"])
+            if age > STALE_AFTER:
+                raise OutageError(
+                    "receipt-stale", f"a receipt was signed {age} ago and not committed; nothing "
+                    "was written, and the operation is told anew"
+                )  # fmt: skip
 
 
 def tell(ports: Ports, told: Alert, *writes: Write) -> bool:

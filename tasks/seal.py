@@ -15,7 +15,7 @@ import logging
 
 from adapters import wiring
 from governor import records
-from governor.errors import ConflictError
+from governor.errors import ConflictError, OutageError
 from ledger.checkpoint import open_checkpoint
 from ledger.log import MAX_LEAVES, Leaf, Seal, next_seal, parse_leaf
 from ports import Ports
@@ -24,7 +24,7 @@ from ports.documents import Create, Document
 from tasks import sealed_log
 from tasks.celery import LEDGER, app
 from tasks.emit import alert, land, receipt, tell
-from tasks.sealed_log import BrokenLogError, note_of
+from tasks.sealed_log import note_of
 from tasks.settle import refuse_an_older_copy, report, settle
 
 _LOG = logging.getLogger("ggen.ledger")
@@ -44,7 +44,12 @@ def sweep() -> None:
     ports = wiring.ports()
     taken = ports.memory.take_unsealed(_AT_ONCE, _HOLD_S)
     for account_id, token in taken:
-        if seal_or_report(ports, account_id):
+        try:
+            is_done = seal_or_report(ports, account_id)
+        except OutageError as error:  # it is taken again when the hold ends
+            _LOG.warning("the ledger of %s is not sealed: %s", account_id, error)
+            continue
+        if is_done:
             ports.memory.sealed(account_id, token)
         else:
             ports.memory.mark_unsealed(account_id)
@@ -56,8 +61,9 @@ def seal_or_report(ports: Ports, account_id: str, late: tuple[str, ...] = ()) ->
     """Seal a ledger; one that is broken raises an alert instead, and is left as it is."""
     try:
         return seal_ledger(ports, account_id, late)
-    except BrokenLogError as error:
-        _LOG.critical("%s", error)
+    except OutageError:
+        raise
+    except Exception as error:  # whatever is wrong with one ledger, the others are sealed
         report(ports, account_id, error)
         return True
 
@@ -81,7 +87,9 @@ def seal_ledger(ports: Ports, account_id: str, late: tuple[str, ...] = ()) -> bo
             settle(ports, account_id, last)
         refuse_an_older_copy(ports, account_id, last)
         batch = _overlooked(ports, account_id, last, late)
-        batch += sealed_log.unsealed(ports, account_id, last, MAX_LEAVES - len(batch))
+        taken = {document.path for document in batch}
+        due = sealed_log.unsealed(ports, account_id, last, MAX_LEAVES - len(batch))
+        batch += [document for document in due if document.path not in taken]
         if not batch:
             return True
         if last and _tell_of_a_new_key(ports, account_id, last):
@@ -117,11 +125,8 @@ def _overlooked(
         for document in found
         if document and last and records.timestamp(document.created_at) < last.recorded_until
     ]
-    if not missed:
-        return []
-    oldest = min(records.timestamp(document.created_at) for document in missed)
-    known = sealed_log.sealed_ids(ports, account_id, last, oldest)
-    return [d for d in missed if sealed_log.stored(d).receipt_id not in known][:MAX_LEAVES]
+    known = sealed_log.known_ids(ports, account_id, last, missed)
+    return [d for d in missed if sealed_log.id_of(d) not in known][: MAX_LEAVES // 2]
 
 
 def _tell_of_a_new_key(ports: Ports, account_id: str, last: Seal) -> bool:

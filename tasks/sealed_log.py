@@ -3,7 +3,7 @@
 Nothing here writes. What is read is what is stored; whether it holds is for ``ledger.audit``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
@@ -14,6 +14,7 @@ from governor.errors import GovernorError
 from governor.records import checkpoint_path, instant, mirror_name, seal_path, timestamp
 from ledger.checkpoint import Checkpoint
 from ledger.log import Leaf, Seal, Stored, parse_leaf, seal_id
+from ledger.verify import MAX_AHEAD
 from ports import Ports
 from ports.documents import Document, Where
 
@@ -61,18 +62,32 @@ def seal_at(ports: Ports, account_id: str, number: int) -> Seal | None:
     Raises:
         BrokenLogError: it is not there, though a later one is.
     """
-    if number == 0:
-        return None
-    found = ports.documents.get(seal_path(account_id, seal_id(number)))
-    if found is None:
+    seal = seal_or_none(ports, account_id, number) if number else None
+    if number and seal is None:
         raise BrokenLogError(account_id, f"seal {number} is missing")
-    return _seal(account_id, found)
+    return seal
+
+
+def seal_or_none(ports: Ports, account_id: str, number: int) -> Seal | None:
+    """The seal of a number; None while there is none."""
+    found = ports.documents.get(seal_path(account_id, seal_id(number)))
+    return None if found is None else _seal(account_id, found)
+
+
+def is_seal(ports: Ports, account_id: str, number: int) -> bool:
+    """Whether there is a document for this seal, whatever is in it."""
+    return ports.documents.get(seal_path(account_id, seal_id(number))) is not None
 
 
 def note_of(ports: Ports, account_id: str, seal: Seal) -> str | None:
     """The signed checkpoint of a seal; None while there is none."""
     found = ports.documents.get(checkpoint_path(account_id, seal.seal_id))
-    return str(found.data.get("note")) if found else None
+    if found is None:
+        return None
+    note = found.data.get("note")
+    if found.data != {"note": note} or not isinstance(note, str):
+        raise BrokenLogError(account_id, f"checkpoint {seal.number} is stored with other fields")
+    return note
 
 
 def mirrored(ports: Ports, account_id: str, number: int) -> str | None:
@@ -126,7 +141,29 @@ def unsealed(ports: Ports, account_id: str, last: Seal | None, limit: int) -> li
     floor = instant(last.recorded_until) - timedelta(seconds=ports.documents.late_s)
     known = sealed_ids(ports, account_id, last, timestamp(floor))
     fresh = (d for d in listed(ports, account_id, (floor, "")) if id_of(d) not in known)
-    return list(islice(fresh, limit))
+    batch = list(islice(fresh, limit))
+    known = known_ids(ports, account_id, last, batch)
+    return [document for document in batch if id_of(document) not in known]
+
+
+def known_ids(
+    ports: Ports, account_id: str, last: Seal | None, batch: Sequence[Document]
+) -> set[str]:
+    """Ids up to ``last`` among which these receipts would be if they had been sealed before.
+
+    They say themselves when they were made, so that a changed time of creation hides none.
+    """
+    made = [timestamp(document.created_at) for document in batch]
+    made += [str(document.data.get("timestamp", "")) for document in batch]
+    try:
+        oldest = min(map(instant, made), default=None)
+    except ValueError:  # one of them is no receipt, and will be rejected
+        oldest = None
+    if oldest is None:
+        oldest = min((document.created_at for document in batch), default=None)
+    if oldest is None:
+        return set()
+    return sealed_ids(ports, account_id, last, timestamp(oldest - MAX_AHEAD))
 
 
 def sealed_ids(ports: Ports, account_id: str, last: Seal | None, floor: str) -> set[str]:
@@ -142,14 +179,19 @@ def sealed_ids(ports: Ports, account_id: str, last: Seal | None, floor: str) -> 
     return found
 
 
+def seals_beyond(ports: Ports, account_id: str, number: int) -> list[str]:
+    """Paths of seals after a number, the first few."""
+    return _beyond(ports, f"tenants/{account_id}/seals", seal_path(account_id, seal_id(number)))
+
+
 def checkpoints_beyond(ports: Ports, account_id: str, number: int) -> list[str]:
-    """Paths of checkpoints that no seal stands for."""
-    found = ports.documents.scan(
-        f"tenants/{account_id}/checkpoints",
-        after=("", checkpoint_path(account_id, seal_id(number))),
-        limit=10,
-    )
-    return [document.path for document in found]
+    """Paths of checkpoints after a number, the first few."""
+    path = checkpoint_path(account_id, seal_id(number))
+    return _beyond(ports, f"tenants/{account_id}/checkpoints", path)
+
+
+def _beyond(ports: Ports, collection: str, path: str) -> list[str]:
+    return [d.path for d in ports.documents.scan(collection, after=("", path), limit=10)]
 
 
 def stored(document: Document) -> Stored:
@@ -164,10 +206,14 @@ def id_of(document: Document) -> str:
 
 def _seal(account_id: str, document: Document) -> Seal:
     """A seal as stored; its number is its path's, whatever it says of itself."""
+    number = document.path.rpartition("/")[2].lstrip("0")
     try:
         seal = Seal.model_validate(document.data)
-    except ValidationError:
-        raise BrokenLogError(account_id, f"{document.path} is no seal") from None
-    if not seal.leaves or not document.path.endswith(f"/{seal.seal_id}"):
-        raise BrokenLogError(account_id, f"{document.path} is not the seal it says it is")
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]["msg"]
+        raise BrokenLogError(account_id, f"seal {number} is spoilt: {fault}") from None
+    if not document.path.endswith(f"/{seal.seal_id}"):
+        raise BrokenLogError(account_id, f"seal {number} says that it is seal {seal.number}")
+    if seal.document() != document.data:
+        raise BrokenLogError(account_id, f"seal {number} is stored with fields that no seal has")
     return seal

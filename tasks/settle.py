@@ -5,6 +5,8 @@ checkpoints in Objects are numbered like the seals and can only be created, so w
 database would have signed once more is already there.
 """
 
+import logging
+
 from governor import records
 from governor.errors import ConflictError, GovernorError, InputError
 from governor.records import SYSTEM_ACCOUNT
@@ -12,18 +14,21 @@ from ledger.audit import check_checkpoint
 from ledger.checkpoint import sign
 from ledger.log import Leaf, Seal, again, next_seal, parse_leaf
 from ports import Ports
-from ports.documents import Create
+from ports.documents import Create, Document
 from tasks.emit import alert, land, tell
 from tasks.sealed_log import (
     BrokenLogError,
+    known_ids,
     mirrored,
     newest,
     note_of,
     seal_at,
-    sealed_ids,
     stored,
     tree_of,
+    unsealed,
 )
+
+_LOG = logging.getLogger("ggen.ledger")
 
 
 def settle(ports: Ports, account_id: str, seal: Seal, *, is_ours: bool = False) -> None:
@@ -39,11 +44,11 @@ def settle(ports: Ports, account_id: str, seal: Seal, *, is_ours: bool = False) 
         BrokenLogError: the seal is not what its receipts make, or not the tree that was signed.
         OutageError: a store is away; whoever comes next goes on from what is there.
     """
+    before = seal_at(ports, account_id, seal.number - 1)
+    if before:
+        check_signed(ports, account_id, before)
+    _recompute(ports, account_id, before, seal)
     if note_of(ports, account_id, seal) is None:
-        before = seal_at(ports, account_id, seal.number - 1)
-        if before:
-            check_signed(ports, account_id, before)
-        _recompute(ports, account_id, before, seal)
         if not is_ours:
             _recompute_from_receipts(ports, account_id, before, seal)
         note = _mirror(ports, account_id, seal)
@@ -86,12 +91,15 @@ def refuse_an_older_copy(ports: Ports, account_id: str, last: Seal | None) -> No
     )
 
 
-def report(ports: Ports, account_id: str, error: GovernorError) -> None:
+def report(ports: Ports, account_id: str, error: Exception) -> None:
     """Tell, once a day, of a ledger that cannot be trusted; on the platform's own ledger."""
+    is_ours = not isinstance(error, GovernorError)
+    _LOG.critical("the ledger of %s: %s", account_id, error, exc_info=error if is_ours else None)
     today = int(ports.clock.now().strftime("%Y%m%d"))
     proof, told = alert(
-        ports, "critical", "ledger-broken", SYSTEM_ACCOUNT, account_id, error.detail, attempt=today
-    )
+        ports, "critical", "ledger-broken", SYSTEM_ACCOUNT, account_id,
+        str(error) or type(error).__name__, attempt=today,
+    )  # fmt: skip
     tell(ports, told, proof)
 
 
@@ -113,15 +121,25 @@ def _recompute_from_receipts(
     ids = [leaf.receipt_id for leaf in leaves]
     found = [ports.documents.get(records.receipt_path(account_id, each)) for each in ids]
     present = [document for document in found if document is not None]
-    oldest = min((records.timestamp(document.created_at) for document in present), default="")
-    known = sealed_ids(ports, account_id, before, oldest)
-    if len(present) < len(ids) or len(set(ids)) < len(ids) or known.intersection(ids):
-        raise BrokenLogError(
-            account_id, f"seal {seal.number} names receipts that are missing, or sealed already"
-        )
+    if len(present) < len(ids) or len(set(ids)) < len(ids):
+        raise BrokenLogError(account_id, f"seal {seal.number} names receipts that are not there")
+    if known_ids(ports, account_id, before, present).intersection(ids):
+        raise BrokenLogError(account_id, f"seal {seal.number} names receipts that are sealed")
     rebuilt = next_seal(account_id, before, list(map(stored, present)), ports.keys.ring())
-    if [_plain(parse_leaf(text)) for text in rebuilt.leaves] != list(map(_plain, leaves)):
+    in_order = _in_order(ports, account_id, before, present)
+    if not in_order or [_plain(parse_leaf(t)) for t in rebuilt.leaves] != list(map(_plain, leaves)):
         raise BrokenLogError(account_id, f"seal {seal.number} is not that of its receipts")
+
+
+def _in_order(ports: Ports, account_id: str, before: Seal | None, batch: list[Document]) -> bool:
+    """Whether a batch, but for what was overlooked before it, is what had its turn, in order."""
+    floor = records.instant(before.recorded_until) if before else None
+    due = [document for document in batch if floor is None or document.created_at >= floor]
+    if ports.documents.late_s:
+        order = [(document.created_at, document.path) for document in due]
+        return order == sorted(order)
+    expected = unsealed(ports, account_id, before, len(due))
+    return [document.path for document in due] == [document.path for document in expected]
 
 
 def _mirror(ports: Ports, account_id: str, seal: Seal) -> str:
@@ -147,7 +165,7 @@ def _check_note(ports: Ports, account_id: str, seal: Seal, note: str, where: str
     tree = tree_of(seal, ring.log_origin(account_id))
     if (seal.tree().size, seal.tree().root()) != (tree.size, tree.root):
         raise BrokenLogError(account_id, f"seal {seal.number} states another root than its tree")
-    for fault in check_checkpoint(note, where, seal.recorded_until, tree, ring):
+    for fault in check_checkpoint(note, where, None, tree, ring):
         raise BrokenLogError(account_id, f"{where}: {fault.fault}")
 
 

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from governor.errors import InputError
 from governor.records import instant, receipt_path
 from ledger.audit import Entry, check_checkpoint, check_created, examine
+from ledger.keys import ALWAYS
 from ledger.log import Leaf, inclusion, parse_leaf
 from ledger.merkle import leaf_hash, verify_inclusion
 from ledger.receipt import SignedReceipt
@@ -44,6 +45,9 @@ def verify_receipt(ports: Ports, account_id: str, receipt_id: str) -> Verdict:
     """
     found = ports.documents.get(receipt_path(account_id, receipt_id))
     if found is None:
+        if leaf := _sealed_once(ports, account_id, receipt_id):
+            gone = f"was sealed as leaf {leaf.index}, and is no longer stored"
+            return Verdict([Finding(receipt_id, Check.COMPLETENESS, gone)], leaf)
         raise InputError(
             "no-such-receipt", f"the ledger of {account_id} has no receipt {receipt_id}"
         )
@@ -57,6 +61,17 @@ def verify_receipt(ports: Ports, account_id: str, receipt_id: str) -> Verdict:
         return Verdict(findings, None)
     inclusion_fault = _inclusion_fault(ports, account_id, place)
     return Verdict([*findings, Finding(receipt_id, Check.INCLUSION, inclusion_fault)], place.leaf)
+
+
+def _sealed_once(ports: Ports, account_id: str, receipt_id: str) -> Leaf | None:
+    """The leaf of a receipt that is gone, if it ever had one."""
+    if not receipt_id:
+        return None
+    for seal in sealed_log.since(ports, account_id, instant(ALWAYS)):
+        for text in seal.leaves:
+            if receipt_id in text and (leaf := parse_leaf(text)).receipt_id == receipt_id:
+                return leaf
+    return None
 
 
 def _signed_place(ports: Ports, account_id: str, found: Document) -> Place | None:

@@ -7,16 +7,18 @@ sealed what it finds left over. One slice of one ledger at a time, so that it is
 from collections.abc import Iterable, Iterator
 
 from adapters import wiring
-from governor.errors import ConflictError, InputError
+from governor.errors import ConflictError, InputError, OutageError
+from governor.fsm import RunState
 from governor.records import SYSTEM_ACCOUNT
 from ledger.audit import Pin
 from ledger.checkpoint import open_checkpoint
+from ledger.keys import KeyRing
 from ledger.log import Seal, seal_id
 from ledger.verify import Finding
 from ports import Ports
 from ports.documents import Create, Document, Update, Where
 from tasks import sealed_log
-from tasks.audit import Chunk, Report, audit_ledger
+from tasks.audit import Chunk, Report, audit_ledger, here
 from tasks.celery import LEDGER, app
 from tasks.emit import land
 from tasks.seal import seal_or_report
@@ -45,12 +47,14 @@ def watch() -> None:
 def audit_slice(scope: str, path: str, number: int) -> None:
     """Judge some seals of the ledger at ``path``, from past seal ``number``; then go on."""
     ports = wiring.ports()
-    account_id = path.split("/")[1]
+    account_id = ledger_at(ports, path)
+    reached: int | None = None
     try:
         reached = judge(ports, account_id, scope, number)
-    except BrokenLogError as error:
+    except OutageError:
+        raise
+    except Exception as error:  # whatever is wrong with one ledger, the others are judged
         report(ports, account_id, error)
-        reached = None
     if reached is not None:
         _go_on(scope, path, reached)
     elif upcoming := next_ledger(ports, path):
@@ -58,50 +62,78 @@ def audit_slice(scope: str, path: str, number: int) -> None:
 
 
 def judge(ports: Ports, account_id: str, scope: str, number: int) -> int | None:
-    """Judge one slice; the seal to go on from, or None when the ledger was judged to its end.
+    """Judge one slice, tell what does not hold, and have sealed what was left over.
+
+    The seal to go on from, or None when the ledger was judged to its end.
 
     Raises:
-        BrokenLogError: something does not hold; says what and where.
+        BrokenLogError: it cannot be read on from here.
         OutageError: a store is away; the next pass begins anew.
     """
     mark = ports.documents.get(_mark_path(account_id))
-    known = int(mark.data["seal"]) if mark else 0
+    known, pins = _known(ports, account_id, mark)
     last = _last_of_slice(ports, account_id, number)
     judged = audit_ledger(
         ports, account_id, after=sealed_log.seal_at(ports, account_id, number), last=last,
-        pins=_pins(ports, account_id, mark),
-        examine_all=_only_places if scope == "new" and last and last.number <= known else None,
+        pins=pins,
+        examine_all=_only_places if scope == "new" and last and last.number <= known else here,
     )  # fmt: skip
     if judged.findings:
         first = judged.findings[0]
         more = len(judged.findings) + judged.more_findings - 1
-        raise BrokenLogError(
-            account_id, f"{first.subject}: {first.check}: {first.fault}; and {more} more findings"
-        )
+        fault = f"{first.subject}: {first.check}: {first.fault}; and {more} more findings"
+        report(ports, account_id, BrokenLogError(account_id, fault))
     if judged.left_over:
         seal_or_report(ports, account_id, tuple(judged.left_over))
     if last is not None:
         return last.number
-    _remember(ports, account_id, mark, judged)
+    if not judged.findings:
+        _remember(ports, account_id, mark, judged)
     return None
+
+
+def ledger_at(ports: Ports, path: str) -> str:
+    """The account whose ledger is meant by a document ``next_ledger`` came upon."""
+    if not path.startswith("runs/"):
+        return path.split("/")[1]
+    found = ports.documents.get(path)
+    return str(found.data["account_id"]) if found else SYSTEM_ACCOUNT
 
 
 def next_ledger(ports: Ports, path: str) -> str | None:
-    """The ledger after ``path``: first those of tenants, then sealed ones that have no tenant."""
-    if "/seals/" not in path:
+    """The ledger after the one at ``path``, by a document that tells of it.
+
+    First those of tenants, then sealed ones that have no tenant, then those of accounts of which
+    there is nothing but a subscription that was refused.
+    """
+    scan = ports.documents.scan
+    if path.startswith("tenants/") and "/seals/" not in path:
         after = None if path == f"tenants/{SYSTEM_ACCOUNT}" else ("", path)
-        for document in ports.documents.scan("tenants", after=after, limit=1):
+        for document in scan("tenants", after=after, limit=1):
             return document.path
-        path = ""
+        path = "tenants/-/seals/"
     first = [Where("seal_id", "==", seal_id(1))]
-    while found := ports.documents.scan(
-        "seals", group=True, where=first, after=("", path) if path else None, limit=1
-    ):
-        path = found[0].path
-        account_id = path.split("/")[1]
-        if account_id != SYSTEM_ACCOUNT and ports.documents.get(f"tenants/{account_id}") is None:
+    while "/seals/" in path:
+        after = None if path == "tenants/-/seals/" else ("", path)
+        found = scan("seals", group=True, where=first, after=after, limit=1)
+        path = found[0].path if found else "runs/"
+        if found and not _is_elsewhere(ports, ledger_at(ports, path), is_sealed=True):
+            return path
+    ended = [Where("state", "in", (RunState.FAILED, RunState.REFUSED))]
+    while runs := scan("runs", where=ended, after=("", path), limit=1):
+        path = runs[0].path
+        if not _is_elsewhere(ports, ledger_at(ports, path), is_sealed=False):
             return path
     return None
+
+
+def _is_elsewhere(ports: Ports, account_id: str, *, is_sealed: bool) -> bool:
+    """Whether a pass comes upon this ledger in an earlier part of its way."""
+    return (
+        account_id == SYSTEM_ACCOUNT
+        or ports.documents.get(f"tenants/{account_id}") is not None
+        or (not is_sealed and sealed_log.is_seal(ports, account_id, 1))
+    )
 
 
 def _last_of_slice(ports: Ports, account_id: str, number: int) -> Seal | None:
@@ -118,16 +150,19 @@ def _last_of_slice(ports: Ports, account_id: str, number: int) -> Seal | None:
     return sealed_log.seal_at(ports, account_id, number + _SEALS_AT_ONCE)
 
 
-def _pins(ports: Ports, account_id: str, mark: Document | None) -> list[Pin]:
-    """The checkpoint that was verified last: the log must still extend it."""
+def _known(ports: Ports, account_id: str, mark: Document | None) -> tuple[int, list[Pin]]:
+    """The seal that was judged last, and its checkpoint, which the log must still extend."""
     if mark is None:
-        return []
+        return 0, []
     ring = ports.keys.ring()
     try:
-        checkpoint, _ = open_checkpoint(mark.data["note"], ring.log_origin(account_id), ring)
+        note = str(mark.data.get("note"))
+        checkpoint, _ = open_checkpoint(note, ring.log_origin(account_id), ring)
     except InputError as error:
         raise BrokenLogError(account_id, f"{mark.path}: {error.detail}") from error
-    return [Pin(checkpoint, f"the checkpoint verified last ({mark.path})")]
+    seal = mark.data.get("seal")
+    pin = Pin(checkpoint, f"the checkpoint verified last ({mark.path})")
+    return seal if isinstance(seal, int) else 0, [pin]
 
 
 def _remember(ports: Ports, account_id: str, mark: Document | None, judged: Report) -> None:
@@ -141,7 +176,9 @@ def _remember(ports: Ports, account_id: str, mark: Document | None, judged: Repo
         pass  # another pass has come just as far
 
 
-def _only_places(chunks: Iterable[Chunk]) -> Iterator[list[Finding]]:
+def _only_places(
+    chunks: Iterable[Chunk], _account_id: str, _ring: KeyRing
+) -> Iterator[list[Finding]]:
     """Read everything, and judge no content: an earlier pass did."""
     for _ in chunks:
         yield []

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Verify the archive of a ledger with Python's standard library and openssl, and nothing else.
 
-    python3 verify.py --fingerprint SHA256 [--receipt ID ...] [FOLDER]
+    python3 -I verify.py --fingerprint SHA256 [--receipt ID ...] [FOLDER]
 
 FOLDER is where the archive was unpacked (here, if left out). The fingerprint is the SHA-256 of a
 public key, and must come from somewhere else than this archive; give one for each key that was in
@@ -10,12 +10,17 @@ use. Exit code: 0 everything holds, 1 something does not, 2 it could not be run.
 The same steps, by hand, are in VERIFY.md.
 """
 
+import sys
+
+if not sys.flags.isolated:
+    del sys.path[0]  # nothing that lies beside this file is to be trusted, or imported
+
 import argparse
 import base64
 import hashlib
 import json
+import shutil
 import subprocess
-import sys
 import tempfile
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -225,6 +230,12 @@ def check_signature(folder: Path, size: int, keys: Keys, receipt_id: str) -> str
     raise Broken(f"there is no receipt {receipt_id} among the {size}")
 
 
+def help_of_openssl() -> bytes:
+    """What openssl says it can do with a signature."""
+    done = subprocess.run(["openssl", "pkeyutl", "-help"], capture_output=True, check=False)
+    return done.stdout + done.stderr
+
+
 def instant(text: str) -> datetime:
     """RFC 3339, as every file here has it."""
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%f%z")
@@ -238,6 +249,9 @@ def main() -> int:
     parser.add_argument("--receipt", action="append", default=[], metavar="ID")
     given = parser.parse_args()
     folder = given.folder
+    if shutil.which("openssl") is None or b"rawin" not in help_of_openssl():
+        print("cannot verify: openssl 3.0 or later is needed, and was not found")
+        return 2
     try:
         print(f"ok  {check_manifest(folder)}")
         origin, keys = trusted_keys(folder, {text.lower() for text in given.fingerprint})

@@ -1,3 +1,5 @@
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -64,3 +66,50 @@ def test_whoever_waits_gets_it_before_the_last_holder_again(tmp_path: Path) -> N
     runs = "".join("h" if o == "hog" else "g" for o in order).split("g")
     assert order.count("guest") == 20
     assert max(len(r) for r in runs[1:]) <= 20  # bounded waiting, not hundreds of turns
+
+
+def test_a_waiter_that_stands_still_costs_its_successor_its_patience_and_nobody_else(
+    tmp_path: Path,
+) -> None:
+    lock = FairLock(tmp_path / "lock")
+    with lock.held(1):
+        waiter = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path / "lock")])
+        numbers = tmp_path / "lock" / "numbers"
+        until_drawn = time.monotonic() + 10
+        while int(numbers.read_bytes() or b"0") < 2 and time.monotonic() < until_drawn:
+            time.sleep(0.01)
+        waiter.send_signal(signal.SIGSTOP)
+
+    refused = 0
+    for _ in range(1200):  # more than there are slots
+        try:
+            with lock.held(0.05):
+                pass
+        except OutageError:
+            refused += 1
+    waiter.kill()
+    waiter.wait()
+
+    assert refused <= 1
+    with lock.held(1):
+        pass
+
+
+def test_a_lock_that_cannot_be_opened_is_an_outage_and_leaves_nothing_held(
+    tmp_path: Path,
+) -> None:
+    lock = FairLock(tmp_path / "lock")
+    with lock.held(1):
+        pass
+    (tmp_path / "lock" / "room").unlink()
+    (tmp_path / "lock" / "room").mkdir()
+
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with pytest.raises(OutageError, match="cannot open the lock"), lock.held(1):
+            pass
+    assert len(os.listdir("/proc/self/fd")) == before
+
+    (tmp_path / "lock" / "room").rmdir()
+    with lock.held(1):
+        pass

@@ -1,20 +1,23 @@
 """The log under faults: whatever is lost, reported wrongly or killed, it verifies afterwards."""
 
+import dataclasses
 import multiprocessing
 import threading
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from adapters import wiring
 from governor.errors import ConflictError, OutageError
 from governor.records import checkpoint_path, receipt_path, seal_path
-from ledger.log import MAX_LEAVES, parse_leaf
+from ledger.log import MAX_LEAVES, Seal, Stored, again, next_seal, parse_leaf
 from ports import Ports
 from ports.documents import Create, Document, Update
 from tasks import sealed_log
 from tasks.emit import land
-from tasks.seal import seal_ledger
+from tasks.seal import seal_ledger, sweep
 from tasks.sealed_log import BrokenLogError
 from tests.engine.ledgers import (
     ACCOUNT,
@@ -23,12 +26,13 @@ from tests.engine.ledgers import (
     contradicted,
     emit,
     faults,
+    run_sql,
     sealed_ids,
     signed,
     spoil,
     told,
     watched,
-)  # fmt: skip
+)
 from tests.faults import Fault, Writes, die, outage
 
 WRITES_OF_A_ROUND = 3
@@ -225,10 +229,13 @@ def test_a_poison_receipt_is_sealed_as_rejected_alarmed_and_holds_up_nobody(
     assert first not in found
 
 
-@pytest.mark.parametrize("forge", ["another tree", "a leaf of nobody", "sealed twice", "a gap"])
+@pytest.mark.parametrize(
+    "forge",
+    ["another tree", "a leaf of nobody", "sealed twice", "a gap", "another order", "one left out"],
+)
 def test_a_forged_seal_is_never_signed(ports: Ports, tmp_path: Path, forge: str) -> None:
     ids = build(ports, batches=2)
-    emit(ports, "x")
+    emit(ports, "x", "y", "z")
     honest: list[Document] = []
 
     def stop() -> None:
@@ -241,8 +248,7 @@ def test_a_forged_seal_is_never_signed(ports: Ports, tmp_path: Path, forge: str)
     before = sealed_log.seal_at(ports, ACCOUNT, 2)
     assert seal
     assert before
-    leaf = parse_leaf(seal.leaves[0])
-    from ledger.log import again
+    leaf, ring = parse_leaf(seal.leaves[0]), ports.keys.ring()
 
     forged = {
         "another tree": lambda: seal.evolve(root="00" * 32),
@@ -253,6 +259,8 @@ def test_a_forged_seal_is_never_signed(ports: Ports, tmp_path: Path, forge: str)
             ACCOUNT, before, [parse_leaf(before.leaves[0]).evolve(
                 index=10, recorded_at=before.recorded_until).text()]
         ),
+        "another order": lambda: next_seal(ACCOUNT, before, _stored(ports, seal, 2, 0, 1), ring),
+        "one left out": lambda: next_seal(ACCOUNT, before, _stored(ports, seal, 0, 2), ring),
         "a gap": lambda: seal.evolve(leaves=(leaf.evolve(index=11).text(),)),
     }[forge]()  # fmt: skip
     spoil(tmp_path / "documents.db", seal_path(ACCOUNT, seal.seal_id), lambda _: forged.document())
@@ -263,6 +271,56 @@ def test_a_forged_seal_is_never_signed(ports: Ports, tmp_path: Path, forge: str)
     assert ports.documents.get(checkpoint_path(ACCOUNT, seal.seal_id)) is None
     assert [each.size for each in signed(ports)] == [5, 10]
     assert len(ids) == 10
+
+
+def _stored(ports: Ports, seal: Seal, *order: int) -> list[Stored]:
+    """The receipts of a seal, in another order."""
+    found = []
+    for at in order:
+        document = ports.documents.get(
+            receipt_path(ACCOUNT, parse_leaf(seal.leaves[at]).receipt_id)
+        )
+        assert document
+        found.append(sealed_log.stored(document))
+    return found
+
+
+def test_a_receipt_signed_long_before_its_commit_is_told_anew(ports: Ports) -> None:
+    class Behind:
+        """The clock of a process that then stood still for half a minute."""
+
+        def now(self) -> datetime:
+            return ports.clock.now() - timedelta(seconds=31)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(ports.clock, name)
+
+    stale = told(dataclasses.replace(ports, clock=Behind()), "x")  # type: ignore[arg-type]
+
+    with pytest.raises(OutageError, match="told anew"):
+        land(ports, [stale])
+
+    assert ports.documents.get(stale.path) is None
+
+
+def test_one_spoilt_ledger_keeps_no_other_from_being_sealed(
+    ports: Ports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wiring, "ports", lambda: ports)
+    build(ports, account_id="spoilt")
+    run_sql(
+        tmp_path / "documents.db", "UPDATE documents SET data = '[1]' WHERE path = ?",
+        seal_path("spoilt", "000000000003"),
+    )  # fmt: skip
+    for account_id in ("spoilt", "a", "z"):
+        emit(ports, "x", account_id=account_id)
+
+    sweep.run()
+    sweep.run()
+
+    assert all(len(sealed_ids(ports, account_id)) == 1 for account_id in ("a", "z"))
+    (alarm,) = ports.documents.scan("tenants/_system/receipts")
+    assert "checkpoint 3" in alarm.data["payload"]
 
 
 def test_a_store_that_gives_documents_late_is_sealed_without_a_gap(
@@ -282,14 +340,14 @@ def test_a_store_that_gives_documents_late_is_sealed_without_a_gap(
         def __getattr__(self, name: str) -> object:
             return getattr(ports.documents, name)
 
-    import dataclasses
-
     land(ports, [early])
     ids += emit(ports, "after")
     behind = dataclasses.replace(ports, documents=Late())  # type: ignore[arg-type]
     assert seal_ledger(behind, ACCOUNT)
     assert str(early.data["receipt_id"]) not in sealed_ids(ports)
     assert seal_ledger(ports, ACCOUNT)
+
+    assert seal_ledger(ports, ACCOUNT, (str(early.data["receipt_id"]),))
 
     assert sealed_ids(ports)[-1] == early.data["receipt_id"]
     assert _holds(ports, [*ids, str(early.data["receipt_id"])])

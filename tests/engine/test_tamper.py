@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from adapters.key_files import KeyFiles
-from governor.errors import InputError
 from governor.records import checkpoint_path, mirror_name, receipt_path, seal_path
 from ledger.audit import Pin
 from ledger.log import Seal, seal_id
@@ -157,8 +156,132 @@ def test_a_dropped_receipt(ports: Ports, database: Path, at: int) -> None:
     run_sql(database, "DELETE FROM documents WHERE path = ?", receipt_path(ACCOUNT, receipt_id))
 
     assert f"receipt {receipt_id} (leaf {at}): completeness" in faults(ports)
-    with pytest.raises(InputError, match="has no receipt"):
-        verify_receipt(ports, ACCOUNT, receipt_id)
+    verdict = verify_receipt(ports, ACCOUNT, receipt_id)
+    assert [f.fault for f in verdict.findings] == [
+        f"was sealed as leaf {at}, and is no longer stored"
+    ]
+
+
+def test_the_receipts_of_the_last_seal_dropped_with_its_checkpoint(
+    ports: Ports, database: Path
+) -> None:
+    ids = build(ports)
+    run_sql(database, "DELETE FROM documents WHERE path = ?", checkpoint_path(ACCOUNT, seal_id(3)))
+    for receipt_id in ids[10:]:
+        path = receipt_path(ACCOUNT, receipt_id)
+        run_sql(database, "DELETE FROM documents WHERE path = ?", path)
+
+    assert all(f"receipt {receipt_id}" in faults(ports) for receipt_id in ids[10:])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data.update(frontier=[data["root"]]),
+        lambda data: data.update(recorded_until="2999-01-01T00:00:00.000000Z"),
+        lambda data: data["leaves"].pop(),
+        lambda data: data.update(more=1),
+        lambda data: data.update(tree_size=str(data["tree_size"])),
+        lambda data: data.update(root="zz"),
+        lambda data: data.update(frontier=[]),
+    ],
+    ids=["no tree", "later", "a leaf less", "more fields", "text", "no hash", "empty"],
+)
+def test_nothing_is_sealed_on_top_of_a_spoilt_seal_and_all_is_well_once_it_is_mended(
+    ports: Ports, database: Path, change: Any
+) -> None:
+    build(ports, batches=2, each=3)
+    path = seal_path(ACCOUNT, seal_id(2))
+    honest = ports.documents.get(path)
+    assert honest
+    spoil(database, path, lambda data: change(data) and None)
+    emit(ports, "more")
+
+    assert "seal 2" in faults(ports)
+    with pytest.raises(BrokenLogError, match="seal 2"):
+        seal_ledger(ports, ACCOUNT)
+    assert len(signed(ports)) == 2
+    spoil(database, path, lambda _: honest.data)
+    assert seal_ledger(ports, ACCOUNT)
+    assert faults(ports) == ""
+
+
+@pytest.mark.parametrize("shift_s", [1, 3600])
+def test_a_receipt_said_to_be_created_anew_is_not_sealed_again(
+    ports: Ports, database: Path, shift_s: int
+) -> None:
+    ids = build(ports)
+    path = receipt_path(ACCOUNT, ids[7])
+    move = "UPDATE documents SET created_us = created_us + ? WHERE path = ?"
+    run_sql(database, move, shift_s * 1_000_000, path)
+    if shift_s == 1:
+        emit(ports, "more")
+
+    assert f"receipt {ids[7]} (leaf 7): ordering" in faults(ports)
+    assert seal_ledger(ports, ACCOUNT)
+    run_sql(database, move, -shift_s * 1_000_000, path)
+
+    assert seal_ledger(ports, ACCOUNT)
+    assert faults(ports) == ""
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "x", '"x"', "[" * 100_000])
+@pytest.mark.parametrize("where", ["receipt", "seal", "checkpoint"])
+def test_a_document_that_is_none_is_a_finding_and_no_crash(
+    ports: Ports, database: Path, where: str, text: str
+) -> None:
+    ids = build(ports)
+    path = {
+        "receipt": receipt_path(ACCOUNT, ids[7]), "seal": seal_path(ACCOUNT, seal_id(2)),
+        "checkpoint": checkpoint_path(ACCOUNT, seal_id(2)),
+    }[where]  # fmt: skip
+    for index in ("by_time", "seals_by_id", "seals_by_time"):  # which would refuse such a row
+        run_sql(database, f"DROP INDEX {index}")
+    run_sql(database, "UPDATE documents SET data = ? WHERE path = ?", text, path)
+
+    name = {"receipt": ids[7], "seal": "seal 2", "checkpoint": "checkpoint 2"}[where]
+    assert name in faults(ports)
+
+
+@pytest.mark.parametrize("name", ["zzz", "000000000009"])
+@pytest.mark.parametrize("collection", ["seals", "checkpoints"])
+def test_a_document_where_none_belongs(
+    ports: Ports, database: Path, collection: str, name: str
+) -> None:
+    build(ports)
+    source = {"seals": seal_path, "checkpoints": checkpoint_path}[collection](ACCOUNT, seal_id(3))
+    copy_document(database, source, f"tenants/{ACCOUNT}/{collection}/{name}")
+
+    assert f"{collection}/{name}" in faults(ports)
+
+
+def test_a_line_or_a_field_more_is_found(ports: Ports, database: Path, tmp_path: Path) -> None:
+    ids = build(ports)
+    spoil(database, receipt_path(ACCOUNT, ids[2]), lambda data: data.update(more=1))
+    spoil(database, checkpoint_path(ACCOUNT, seal_id(2)), lambda data: data.update(more=1))
+    file = tmp_path / "objects" / mirror_name(ACCOUNT, seal_id(3))
+    more = "— foo.example Az3grlgtzPICa5OS8npVmf1Myq/5IZniMp+ZJurmRDeOoRDe4URYN7u5/Zhcyv2q1gGz\n"
+    file.write_text(file.read_text() + more)
+    spoil(database, checkpoint_path(ACCOUNT, seal_id(3)), lambda d: d.update(note=d["note"] + more))
+
+    found = faults(ports)
+    assert f"receipt {ids[2]} (leaf 2)" in found
+    assert "checkpoint 2" in found
+    assert "checkpoint 3: consistency: differs" in found
+
+
+def test_copies_beyond_the_end_are_found_even_where_the_next_one_was_removed(
+    ports: Ports, database: Path, tmp_path: Path
+) -> None:
+    build(ports, batches=4)
+    for number in (2, 3, 4):
+        for path in (seal_path, checkpoint_path):
+            run_sql(
+                database, "DELETE FROM documents WHERE path = ?", path(ACCOUNT, seal_id(number))
+            )
+    (tmp_path / "objects" / mirror_name(ACCOUNT, seal_id(2))).unlink()
+
+    assert "the copy of checkpoint 3" in faults(ports)
 
 
 def test_a_receipt_its_collection_no_longer_lists(ports: Ports, database: Path) -> None:
@@ -365,6 +488,9 @@ def test_receipts_across_a_rotation_are_valid_and_a_leaked_key_is_not_believed(
     assert f"receipt {ids[0]} (leaf 0): immutability" in found
     assert "checkpoint 1: consistency" in found
     assert ids[-1] not in found
+    later = emit(ports, "after the leak was known")
+    assert seal_ledger(ports, ACCOUNT)  # the ledger goes on under the new key
+    assert later[0] not in faults(ports)
 
 
 def _backup(source: Path, target: Path) -> None:
