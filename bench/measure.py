@@ -9,6 +9,8 @@ from typing import Any
 
 import psutil
 
+from adapters.wiring import open_ports
+from bench import ledger
 from bench.stack import Driver, family, stack
 from governor.errors import InputError
 from governor.records import instant
@@ -91,7 +93,9 @@ MEASUREMENTS: dict[str, Callable[[Driver], Figures]] = {
     "first_signal": first_signal,
     "deadline": deadline,
     "idle": idle,
+    **ledger.MEASUREMENTS,
 }
+"""Measured unless others are named."""
 
 
 def run(only: Sequence[str]) -> Figures:
@@ -100,12 +104,14 @@ def run(only: Sequence[str]) -> Figures:
     Raises:
         InputError: a name that is none of them.
     """
-    if unknown := set(only) - set(MEASUREMENTS):
-        raise InputError(
-            "unknown-measurement", f"{', '.join(unknown)}: none of {', '.join(MEASUREMENTS)}"
-        )
+    known = MEASUREMENTS | ledger.ON_REQUEST
+    if unknown := set(only) - set(known):
+        raise InputError("unknown-measurement", f"{', '.join(unknown)}: none of {', '.join(known)}")
     with stack() as driver:
-        results = {n: m(driver) for n, m in MEASUREMENTS.items() if not only or n in only}
+        memory = open_ports(driver.settings).memory
+        for tick in ("audit-everything", "audit-new"):  # else the daily pass is measured as well
+            memory.claim_tick(tick, 3600)
+        results = {name: known[name](driver) for name in only or MEASUREMENTS}
     return {"machine": machine(), "results": results}
 
 

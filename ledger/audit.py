@@ -20,6 +20,8 @@ from ledger.log import Leaf, Log, Seal, Stored, rejected_line, seal_id, stated
 from ledger.receipt import SignedReceipt, envelope, from_envelope
 from ledger.verify import Check, Finding, Recorded, verify
 
+_FIELDS = len(SignedReceipt.model_fields)
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -148,7 +150,7 @@ def _examine(entry: Entry, account_id: str, ring: KeyRing) -> Iterator[Finding]:
     leaf = Leaf.model_validate_json(entry.leaf)  # its form was judged when it was read
     where = place(leaf)
     line, stored, fault = _content(leaf, entry.content)
-    if stored and not isinstance(entry.content, bytes) and stored.document() != entry.content:
+    if stored and not isinstance(entry.content, bytes) and len(entry.content) != _FIELDS:
         yield Finding(where, Check.IMMUTABILITY, "is stored with fields that no receipt has")
     if hashlib.sha256(line).hexdigest() != leaf.envelope_sha256:
         yield Finding(

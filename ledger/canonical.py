@@ -10,6 +10,11 @@ from governor.errors import InputError
 plain = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
 """The canonical text of a value without fractions and with ASCII keys, five times as fast."""
 
+plain_text = json.encoder.encode_basestring
+"""The canonical form of a text."""
+
+_SCALARS = frozenset({str, int, bool, type(None)})
+
 
 def dumps(value: Any) -> bytes:
     """The one UTF-8 encoding RFC 8785 gives ``value``.
@@ -48,10 +53,11 @@ def loads(text: str | bytes) -> Any:
 
 def _is_plain(value: Any) -> bool:
     if isinstance(value, dict):
-        return all(key.isascii() and _is_plain(each) for key, each in value.items())
+        is_flat = _SCALARS.issuperset(map(type, value.values()))
+        return "".join(value).isascii() and (is_flat or all(map(_is_plain, value.values())))
     if isinstance(value, list):
         return all(map(_is_plain, value))
-    return not isinstance(value, float)
+    return type(value) in _SCALARS
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -81,10 +81,12 @@ def envelope(stored: SignedReceipt) -> bytes:
     Raises:
         ValueError: the text has no UTF-8 form.
     """
-    signature = {"keyid": stored.key_id, "sig": stored.signature}
     payload = base64.b64encode(stored.payload.encode()).decode()
-    fields = {"payload": payload, "payloadType": PAYLOAD_TYPE, "signatures": [signature]}
-    return canonical.plain(fields).encode()
+    key_id, signature = map(canonical.plain_text, (stored.key_id, stored.signature))
+    return (
+        f'{{"payload":"{payload}","payloadType":"{PAYLOAD_TYPE}",'
+        f'"signatures":[{{"keyid":{key_id},"sig":{signature}}}]}}'
+    ).encode()
 
 
 def from_envelope(line: bytes) -> SignedReceipt:
