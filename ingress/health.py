@@ -43,10 +43,11 @@ async def readyz(here: Here) -> Response:
 async def exposition(here: Here) -> Response:
     """Prometheus text format."""
 
-    def lease() -> None:
+    def ask_memory() -> None:
         metrics.LEASE_S.set(here.ports.memory.lease_left_s())
+        metrics.UNSEALED.set(here.ports.memory.unsealed_count())
 
-    await run_in_threadpool(_fault, lease)
+    await run_in_threadpool(_fault, ask_memory)
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 

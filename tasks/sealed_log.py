@@ -141,9 +141,11 @@ def unsealed(ports: Ports, account_id: str, last: Seal | None, limit: int) -> li
     floor = instant(last.recorded_until) - timedelta(seconds=ports.documents.late_s)
     known = sealed_ids(ports, account_id, last, timestamp(floor))
     fresh = (d for d in listed(ports, account_id, (floor, "")) if id_of(d) not in known)
-    batch = list(islice(fresh, limit))
-    known = known_ids(ports, account_id, last, batch)
-    return [document for document in batch if id_of(document) not in known]
+    found: list[Document] = []
+    while len(found) < limit and (batch := list(islice(fresh, limit))):
+        sealed_before = known_ids(ports, account_id, last, batch)
+        found += [document for document in batch if id_of(document) not in sealed_before]
+    return found[:limit]
 
 
 def known_ids(

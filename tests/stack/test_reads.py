@@ -103,6 +103,7 @@ def test_alive_ready_and_measured(stack: Stack) -> None:
         metrics = http.get("/metrics").text
 
     assert "ggen_lease_seconds" in metrics
+    assert "ggen_unsealed_ledgers" in metrics
     assert "reads" not in metrics  # no tenant is named without a token
 
 
