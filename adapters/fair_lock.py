@@ -38,20 +38,30 @@ class FairLock:
         """
         give_up_at = time.monotonic() + timeout_s
         with ExitStack() as opened:
-            own, before = self._draw(opened)
-            room = self._open("room", opened)
+            try:
+                own, before = self._draw(opened, give_up_at, timeout_s)
+                room = self._open("room", opened)
+            except (OSError, ValueError) as error:
+                raise OutageError(
+                    "documents-unavailable", f"the lock is unusable: {error}"
+                ) from error
+            for lock in (before, room):  # a child forked meanwhile must not go on holding them
+                opened.callback(fcntl.flock, lock, fcntl.LOCK_UN)
             _await(before, before, give_up_at, timeout_s)
             _await(room, own, give_up_at, timeout_s)
             yield
 
-    def _draw(self, opened: ExitStack) -> tuple[int, int]:
+    def _draw(self, opened: ExitStack, give_up_at: float, timeout_s: float) -> tuple[int, int]:
         """Draw a number: its slot, held, and the slot of the number drawn before it.
 
         A slot that is still held is that of a waiter which neither moves nor dies: it is passed.
         """
         with ExitStack() as meanwhile:
             numbers = self._open("numbers", meanwhile)
-            fcntl.flock(numbers, fcntl.LOCK_EX)
+            while not _try(numbers):  # held for some microseconds, unless its holder was stopped
+                if time.monotonic() > give_up_at:
+                    raise _too_late(timeout_s)
+                time.sleep(0.0002)
             last = int(os.pread(numbers, 20, 0) or b"0")
             for number in range(last + 1, last + _SLOTS):
                 with ExitStack() as drawn:
@@ -106,16 +116,20 @@ def _await(lock: int, bell: int, give_up_at: float, timeout_s: float) -> None:
     while not _try(lock):
         left_s = give_up_at - time.monotonic()
         if left_s <= 0:
-            raise OutageError(
-                "write-lock-timeout",
-                f"the write lock was not free within {timeout_s} s; nothing was written",
-                retry_after_s=1,
-            )
+            raise _too_late(timeout_s)
         waiting = select.poll()
         waiting.register(bell, select.POLLIN)
         if waiting.poll(min(left_s, _LOOK_AGAIN_S) * 1000):
             with suppress(BlockingIOError):
                 os.read(bell, _SLOTS)
+
+
+def _too_late(timeout_s: float) -> OutageError:
+    return OutageError(
+        "write-lock-timeout",
+        f"the write lock was not free within {timeout_s} s; nothing was written",
+        retry_after_s=1,
+    )
 
 
 def _try(lock: int) -> bool:

@@ -294,8 +294,11 @@ def _number(revision: str) -> int:
     return int(revision) if revision.isdecimal() else -1
 
 
-def _instant(created_us: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=created_us)
+def _instant(created_us: object) -> datetime:
+    try:
+        return _EPOCH + timedelta(microseconds=int(str(created_us)))
+    except (ValueError, OverflowError):
+        return _EPOCH  # somebody spoilt the row
 
 
 def _microseconds(at: datetime) -> int:

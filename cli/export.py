@@ -42,7 +42,7 @@ def receipts(ports: Ports, account_id: str, wanted: Wanted) -> Iterator[dict[str
     report = Report(account_id)
     first = _first_seal(ports, account_id, wanted.since)
     last = sealed_log.newest(ports, account_id)  # before the listing begins
-    walk = Walk(ports, ports.keys.ring(), report, first, ())
+    walk = Walk(ports, ports.keys.ring(), report, first, asks_for_time=False)
     left = wanted.limit
     for item in _all(walk, last):
         if left == 0:

@@ -30,6 +30,19 @@ def exported() -> str:
     return open_ports(load()).keys.ring().model_dump_json(indent=1, exclude_none=True) + "\n"
 
 
+def retire(key_id: str, at: str) -> dict[str, str]:
+    """End a key's time: what was recorded later by it is no longer believed.
+
+    Raises:
+        InputError: no time, or in the future; no such key, or the one in use. Nothing was changed.
+    """
+    ports, until = open_ports(load()), since(at)
+    if until > timestamp(ports.clock.now()):
+        raise InputError("bad-time", "that time lies in the future; nothing was changed")
+    ports.keys.retire(key_id, instant(until))
+    return {"key_id": key_id, "valid_until": until}
+
+
 def rotate(leaked_at: str | None) -> dict[str, str]:
     """Put a new key to use, end the old one's time, and receipt it in the platform's ledger.
 
@@ -44,7 +57,7 @@ def rotate(leaked_at: str | None) -> dict[str, str]:
         raise InputError("bad-time", "--leaked-at lies in the future; nothing was changed")
     before, after = ports.keys.rotate(now)
     if leaked_at:
-        ports.keys.retire(before, instant(until))
+        retire(before, leaked_at)
     try:
         proof = receipt(
             ports, "key_rotated", SYSTEM_ACCOUNT, after, previous_key_id=before, key_id=after

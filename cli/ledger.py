@@ -19,6 +19,7 @@ from ledger.checkpoint import Checkpoint, open_checkpoint
 from ports import Ports
 from tasks import sealed_log
 from tasks.audit import Report, audit_ledger, here
+from tasks.sealed_log import BrokenLogError
 from tasks.verify_receipt import CHECKS, Verdict, verify_receipt
 
 VALID, BROKEN, NOT_SEALED = 0, 1, 6
@@ -96,8 +97,11 @@ def verify_all(
         InputError: the account has no ledger, or the remembered checkpoint is spoilt.
         OutageError: a store is away, so nothing can be told.
     """
-    until = ask_for_a_seal(ports, account_id)
-    last = sealed_log.newest_signed(ports, account_id)
+    try:
+        until = ask_for_a_seal(ports, account_id)
+        last = sealed_log.newest_signed(ports, account_id)
+    except BrokenLogError:
+        until = last = None  # the audit says what is broken, and all else
     ring, path = ports.keys.ring(), settings.pins_dir / f"{account_id}.checkpoint"
     pinned = _pinned(path, ring.log_origin(account_id), ports)
     if last is None and until is None and pinned is None and not _is_known(ports, account_id):

@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
     keys = typer.Typer(help="The ledger's signing keys.", no_args_is_help=True)
     keys.command("list")(list_keys)
     keys.command("rotate")(rotate_keys)
+    keys.command("retire")(retire_key)
     keys.command("export")(export_keys)
     app.add_typer(keys, name="keys")
 
@@ -164,6 +165,18 @@ def rotate_keys(
 
     value = keys.rotate(leaked_at)
     show(value, as_json, f"{value['key_id']} is in use; {value['previous_key_id']} is retired")
+
+
+def retire_key(
+    key_id: Annotated[str, typer.Argument(help="A key that is no longer in use.")],
+    at: Annotated[str, typer.Option(help="It is not believed from this time on.")],
+    as_json: Json = False,
+) -> None:
+    """Let the time of an old key end earlier: it leaked before it was rotated."""
+    from cli import keys
+
+    value = keys.retire(key_id, at)
+    show(value, as_json, f"{key_id} is not believed from {value['valid_until']} on")
 
 
 def export_keys(output: Output = None) -> None:

@@ -8,7 +8,7 @@ import hashlib
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from governor.fsm import ActionState, GovernorState, RunState
 
@@ -24,7 +24,16 @@ EventId = Annotated[str, StringConstraints(pattern=r"^[\x20-\x7e]{1,256}$")]
 _NUMBER = "(0|[1-9][0-9]{0,5})"
 SemVer = Annotated[str, StringConstraints(pattern=rf"^{_NUMBER}\.{_NUMBER}\.{_NUMBER}$")]
 _DATE, _TIME = "[0-9]{4}-[0-9]{2}-[0-9]{2}", r"[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}"
-Timestamp = Annotated[str, StringConstraints(pattern=rf"^{_DATE}T{_TIME}Z$")]
+
+
+def _is_an_instant(text: str) -> str:
+    datetime.fromisoformat(text)
+    return text
+
+
+Timestamp = Annotated[
+    str, StringConstraints(pattern=rf"^{_DATE}T{_TIME}Z$"), AfterValidator(_is_an_instant)
+]
 
 
 class Record(BaseModel):

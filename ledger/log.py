@@ -27,6 +27,8 @@ Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 MAX_LEAVES = 1000
 """Most leaves of one seal: about 350 KB, well below what a document may hold."""
 
+_MAX_BYTES = 600_000
+
 
 class Leaf(Record):
     """One entry of the log. ``rejected`` says why what was stored there is no receipt."""
@@ -108,14 +110,14 @@ def rejected_line(data: Mapping[str, Any]) -> bytes:
 def next_seal(
     account_id: str, before: Seal | None, batch: Sequence[Stored], ring: KeyRing
 ) -> Seal:  # fmt: skip
-    """The seal that appends ``batch``, in the order given, after ``before``.
+    """The seal that appends ``batch``, or as much of it as one holds, after ``before``.
 
     Every receipt is hashed anew and its signature checked; what does not hold becomes a leaf that
     is marked ``rejected``.
     """
     tree = before.tree() if before else Frontier()
     recorded_at = before.recorded_until if before else ""
-    leaves = []
+    leaves, size_bytes = [], 0
     for stored in batch:
         recorded_at = max(recorded_at, timestamp(stored.created_at))
         leaf = Leaf(
@@ -124,6 +126,9 @@ def next_seal(
         )  # fmt: skip
         leaves.append(leaf.text())
         tree = tree.append(leaf_hash(leaves[-1].encode()))
+        size_bytes += len(leaves[-1])
+        if size_bytes > _MAX_BYTES:
+            break  # the rest is for the next one
     return _seal(account_id, before.number + 1 if before else 1, tree, recorded_at, leaves)
 
 
@@ -207,7 +212,8 @@ def _content(stored: Stored, account_id: str, recorded_at: str, ring: KeyRing) -
     if not fault:
         return {"envelope_sha256": hashlib.sha256(envelope(receipt)).hexdigest()}
     digest = hashlib.sha256(rejected_line(stored.data)).hexdigest()
-    return {"envelope_sha256": digest, "rejected": fault[:512]}
+    why = fault[:96].encode("ascii", "replace").decode()
+    return {"envelope_sha256": digest, "rejected": why}
 
 
 def _seal(

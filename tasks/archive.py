@@ -59,7 +59,7 @@ def write_archive(
         with tempfile.TemporaryDirectory(prefix="ggen-archive-") as folder:
             files = _Files(Path(folder))
             report = Report(account_id)
-            walk = Walk(ports, ports.keys.ring(), report, None, ())
+            walk = Walk(ports, ports.keys.ring(), report, asks_for_time=False)
             tiles = Tiles()
             with files.open(archive.RECEIPTS) as receipts:
                 for entry in walk.entries(last, progress):

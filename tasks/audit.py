@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import count
 
+from governor.errors import InputError
 from governor.records import instant, mirror_name, receipt_path, timestamp
 from ledger.audit import (
     Entry,
@@ -23,7 +24,7 @@ from ledger.audit import (
 )
 from ledger.checkpoint import Checkpoint
 from ledger.keys import KeyRing
-from ledger.log import Leaf, Log, Seal, seal_id
+from ledger.log import Leaf, Log, Seal, parse_leaf, seal_id
 from ledger.merkle import Frontier
 from ledger.verify import Check, Finding
 from ports import Ports
@@ -111,7 +112,7 @@ def audit_ledger(
     """
     while True:
         report, ring = Report(account_id), ports.keys.ring()
-        walk = Walk(ports, ring, report, after, pins)
+        walk = Walk(ports, ring, report, after, pins, until=until)
         entries = chunks(walk.entries(last, progress))
         for found in examine_all(entries, account_id, ring):
             report.add(found)
@@ -130,11 +131,17 @@ def audit_ledger(
 
 
 class Walk:
-    """One pass over the leaves and the receipts they name."""
+    """One pass over the leaves and the receipts they name.
+
+    Without ``asks_for_time`` checkpoints of retired keys are taken as they are: who reads on to
+    archive or export leaves that judgement to who verifies.
+    """
 
     def __init__(
-        self, ports: Ports, ring: KeyRing, report: Report, after: Seal | None, pins: Sequence[Pin]
-    ) -> None:
+        self, ports: Ports, ring: KeyRing, report: Report, after: Seal | None = None,
+        pins: Sequence[Pin] = (), *, until: datetime | None = None, asks_for_time: bool = True,
+    ) -> None:  # fmt: skip
+        self._until, self._asks_for_time = until, asks_for_time
         self._ports, self._ring, self._report, self._pins = ports, ring, report, pins
         self._account_id = report.account_id
         self._origin = ring.log_origin(self._account_id)
@@ -149,12 +156,9 @@ class Walk:
             self._floor = timestamp(instant(after.recorded_until) - late)
             known = sealed_log.sealed_ids(ports, self._account_id, after, self._floor)
         start = (instant(self._floor), "") if self._floor else None
-        self._listing = (
-            d
-            for d in sealed_log.listed(ports, self._account_id, start)
-            if sealed_log.id_of(d) not in known
-        )
-        self._upcoming = next(self._listing, None)
+        self._known, self._cursor = known, start
+        self._listing = sealed_log.listed(ports, self._account_id, start)
+        self._upcoming = self._next()
         self._waiting: dict[str, Document] = {}
         self._is_stopped = False
 
@@ -181,14 +185,14 @@ class Walk:
                 return
             progress(seal.tree_size)
         if unsigned and not self._signed(unsigned):
-            self._report.unsealed += len(unsigned.leaves)
+            self._report.unsealed += sum(map(self._asks_for, unsigned.leaves))
 
     def left_over(self, *, to_the_end: bool) -> Iterator[Document]:
         """What no leaf named of all that was created by the end of the log, and after it."""
         yield from self._waiting.values()
         while to_the_end and self._upcoming and not self._is_stopped:
             yield self._upcoming
-            self._upcoming = next(self._listing, None)
+            self._upcoming = self._next()
 
     def _seal(self, seal: Seal, number: int) -> Iterator[Entry]:
         recorded_at = self._log.recorded_at
@@ -204,21 +208,21 @@ class Walk:
     def _signed(self, seal: Seal) -> bool:
         """Judge the checkpoint of a seal and its copy; False while it has no checkpoint."""
         tree = sealed_log.tree_of(seal, self._origin)
-        copy = sealed_log.mirrored(self._ports, self._account_id, seal.number)
         copy_name = f"the copy of checkpoint {seal.number}"
-        if copy is not None:
-            self._report.add(
-                check_checkpoint(copy, copy_name, seal.recorded_until, tree, self._ring)
-            )
+        until = seal.recorded_until if self._asks_for_time else None
         try:
             note = sealed_log.note_of(self._ports, self._account_id, seal)
         except BrokenLogError as error:
             self._fault(f"checkpoint {seal.number}", error.fault)
             return True
+        # After the checkpoint, since it is made before it.
+        copy = sealed_log.mirrored(self._ports, self._account_id, seal.number)
+        if copy is not None:
+            self._report.add(check_checkpoint(copy, copy_name, until, tree, self._ring))
         if note is None:
             return False
         name = f"checkpoint {seal.number}"
-        self._report.add(check_checkpoint(note, name, seal.recorded_until, tree, self._ring))
+        self._report.add(check_checkpoint(note, name, until, tree, self._ring))
         if copy is None:
             self._fault(copy_name, "is missing")
         elif copy != note or note.count("\n") != _LINES_OF_A_NOTE:
@@ -262,9 +266,28 @@ class Walk:
     def _advance(self, recorded_at: str) -> None:
         """Take in the receipts that were created by then."""
         at = instant(recorded_at)
+        self._upcoming = self._upcoming or self._next()
         while self._upcoming and self._upcoming.created_at <= at:
             self._waiting[sealed_log.id_of(self._upcoming)] = self._upcoming
-            self._upcoming = next(self._listing, None)
+            self._upcoming = self._next()
+
+    def _next(self) -> Document | None:
+        """The next receipt in order of creation; at the end, what was created since then."""
+        for _ in range(2):
+            for document in self._listing:
+                self._cursor = document.created_at, document.path
+                if sealed_log.id_of(document) not in self._known:
+                    return document
+            self._listing = sealed_log.listed(self._ports, self._account_id, self._cursor)
+        return None
+
+    def _asks_for(self, text: str) -> bool:
+        """Whether a leaf that is not signed yet is of a receipt that was asked for."""
+        try:
+            leaf = parse_leaf(text)
+        except InputError:
+            return True
+        return self._until is None or instant(leaf.recorded_at) <= self._until
 
     def _stop(self, number: int, why: str) -> None:
         self._is_stopped = True
@@ -277,17 +300,26 @@ class Walk:
 def report_ends(ports: Ports, account_id: str, last: int) -> Iterator[Finding]:
     """Whether anything was signed beyond the seal that was read last."""
     copies = [name.rpartition("/")[2] for name in ports.objects.names(mirror_name(account_id, ""))]
-    for name in [each for each in copies if each > seal_id(last)][:1]:
+    strays = [name for name in copies if not _is_number(name)]
+    for name in strays[:1]:
+        yield Finding(f"the object {name!r} among the copies", Check.CONSISTENCY, "is no copy")
+    for name in [each for each in copies if _is_number(each) and each > seal_id(last)][:1]:
         if not sealed_log.is_seal(ports, account_id, int(name)):  # else the log has grown since
             yield Finding(
                 f"the copy of checkpoint {int(name)}", Check.CONSISTENCY,
                 f"was signed, but the store's log ends with seal {last}: the store is an older "
                 "copy, or its end was removed",
             )  # fmt: skip
+    for path in sealed_log.strays(ports, account_id):
+        yield Finding(path, Check.CONSISTENCY, "is no seal or checkpoint of this log")
     for path in sealed_log.checkpoints_beyond(ports, account_id, last)[:1]:
         name = path.rpartition("/")[2]
-        if not name.isdecimal() or not sealed_log.is_seal(ports, account_id, int(name)):
+        if not _is_number(name) or not sealed_log.is_seal(ports, account_id, int(name)):
             yield Finding(path, Check.CONSISTENCY, "a checkpoint without its seal")
+
+
+def _is_number(name: str) -> bool:
+    return len(name) == len(seal_id(0)) and name.isdecimal()
 
 
 def chunks(entries: Iterator[Entry]) -> Iterator[Chunk]:

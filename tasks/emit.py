@@ -83,10 +83,11 @@ def land(ports: Ports, writes: Sequence[Write]) -> None:
     """Commit, and when the reply was lost find out whether it landed; land it once or not at all.
 
     Raises:
-            ConflictError: somebody else wrote first; nothing of this commit is stored.
-            OutageError: still no answer after ``_LOG = logging.getLogger("ggen.ledger")
-    LANDING_PATIENCE_S``; it MAY HAVE LANDED.
+        ConflictError: somebody else wrote first; nothing of this commit is stored.
+        OutageError: still no answer after ``LANDING_PATIENCE_S``; it MAY HAVE LANDED. Or the
+            receipt was signed too long ago, and nothing was written.
     """
+    _refuse_if_stale(ports, writes)
     for attempt in tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(OutageError),
         stop=tenacity.stop_after_delay(LANDING_PATIENCE_S),
@@ -94,7 +95,6 @@ def land(ports: Ports, writes: Sequence[Write]) -> None:
         reraise=True,
     ):
         with attempt:
-            _refuse_if_stale(ports, writes)
             try:
                 ports.documents.commit(writes)
             except ConflictError:

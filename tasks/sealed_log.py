@@ -10,7 +10,7 @@ from itertools import islice
 
 from pydantic import ValidationError
 
-from governor.errors import GovernorError
+from governor.errors import GovernorError, InputError
 from governor.records import checkpoint_path, instant, mirror_name, seal_path, timestamp
 from ledger.checkpoint import Checkpoint
 from ledger.log import Leaf, Seal, Stored, parse_leaf, seal_id
@@ -19,6 +19,7 @@ from ports import Ports
 from ports.documents import Document, Where
 
 PAGE = 1000
+_LONG_AGO = instant("2000-01-01T00:00:00.000000Z")
 Cursor = tuple[datetime, str]
 
 
@@ -103,12 +104,35 @@ def tree_of(seal: Seal, origin: str) -> Checkpoint:
 
 def place_of(ports: Ports, account_id: str, receipt: Document) -> Place | None:
     """Where a stored receipt is in the log; None while it is not sealed."""
-    receipt_id = id_of(receipt)
-    for seal in since(ports, account_id, receipt.created_at):
-        for text in seal.leaves:
-            if receipt_id in text and (leaf := parse_leaf(text)).receipt_id == receipt_id:
-                return Place(leaf, seal, seal_at(ports, account_id, seal.number - 1))
+    for seal, leaf in find_leaf(ports, account_id, id_of(receipt), receipt.created_at):
+        return Place(leaf, seal, seal_at(ports, account_id, seal.number - 1))
     return None
+
+
+def find_leaf(
+    ports: Ports, account_id: str, receipt_id: str, at: datetime
+) -> Iterator[tuple[Seal, Leaf]]:
+    """The leaves of a receipt that was created at ``at`` or later, with their seals."""
+    for seal in since(ports, account_id, at):
+        for offset, text in enumerate(seal.leaves):
+            if receipt_id in text and (leaf := leaf_of(seal, text)).receipt_id == receipt_id:
+                if leaf.index != seal.first_index + offset:
+                    raise BrokenLogError(
+                        account_id, f"seal {seal.number}: its leaves are not in order"
+                    )
+                yield seal, leaf
+
+
+def leaf_of(seal: Seal, text: str) -> Leaf:
+    """A leaf as it stands in a seal.
+
+    Raises:
+        BrokenLogError: it is none.
+    """
+    try:
+        return parse_leaf(text)
+    except InputError as error:
+        raise BrokenLogError(seal.account_id, f"seal {seal.number}: {error.detail}") from error
 
 
 def since(ports: Ports, account_id: str, at: datetime) -> Iterator[Seal]:
@@ -155,17 +179,19 @@ def known_ids(
 
     They say themselves when they were made, so that a changed time of creation hides none.
     """
-    made = [timestamp(document.created_at) for document in batch]
-    made += [str(document.data.get("timestamp", "")) for document in batch]
-    try:
-        oldest = min(map(instant, made), default=None)
-    except ValueError:  # one of them is no receipt, and will be rejected
-        oldest = None
-    if oldest is None:
-        oldest = min((document.created_at for document in batch), default=None)
-    if oldest is None:
+    if not batch:
         return set()
+    oldest = min(map(_made_at, batch))
     return sealed_ids(ports, account_id, last, timestamp(oldest - MAX_AHEAD))
+
+
+def _made_at(document: Document) -> datetime:
+    """When a document says that it was made, or was created, whichever is earlier."""
+    try:
+        made_at = instant(document.data["timestamp"])
+        return max(min(made_at, document.created_at), _LONG_AGO)
+    except (KeyError, ValueError, TypeError, OverflowError):
+        return document.created_at  # it is no receipt, and will be rejected
 
 
 def sealed_ids(ports: Ports, account_id: str, last: Seal | None, floor: str) -> set[str]:
@@ -173,7 +199,7 @@ def sealed_ids(ports: Ports, account_id: str, last: Seal | None, floor: str) -> 
     found: set[str] = set()
     while last:
         for text in reversed(last.leaves):
-            leaf = parse_leaf(text)
+            leaf = leaf_of(last, text)
             if leaf.recorded_at < floor:
                 return found
             found.add(leaf.receipt_id)
@@ -190,6 +216,16 @@ def checkpoints_beyond(ports: Ports, account_id: str, number: int) -> list[str]:
     """Paths of checkpoints after a number, the first few."""
     path = checkpoint_path(account_id, seal_id(number))
     return _beyond(ports, f"tenants/{account_id}/checkpoints", path)
+
+
+def strays(ports: Ports, account_id: str) -> list[str]:
+    """Paths of documents that lie before the first seal or checkpoint."""
+    return [
+        document.path
+        for path in (seal_path(account_id, seal_id(1)), checkpoint_path(account_id, seal_id(1)))
+        for document in ports.documents.scan(path.rpartition("/")[0], limit=1)
+        if document.path < path
+    ]
 
 
 def _beyond(ports: Ports, collection: str, path: str) -> list[str]:

@@ -8,7 +8,7 @@ from governor.errors import InputError
 from governor.records import instant, receipt_path
 from ledger.audit import Entry, check_checkpoint, check_created, examine
 from ledger.keys import ALWAYS
-from ledger.log import Leaf, inclusion, parse_leaf
+from ledger.log import Leaf, inclusion
 from ledger.merkle import leaf_hash, verify_inclusion
 from ledger.receipt import SignedReceipt
 from ledger.verify import Check, Finding, Recorded, verify
@@ -53,13 +53,13 @@ def verify_receipt(ports: Ports, account_id: str, receipt_id: str) -> Verdict:
         )
     try:
         place = _signed_place(ports, account_id, found)
+        findings = _checks(ports, account_id, found, place)
+        if place is None:
+            return Verdict(findings, None)
+        inclusion_fault = _inclusion_fault(ports, account_id, place)
     except BrokenLogError as error:
         fault = Finding(receipt_id, Check.INCLUSION, error.fault)
         return Verdict([*_checks(ports, account_id, found, None), fault], None)
-    findings = _checks(ports, account_id, found, place)
-    if place is None:
-        return Verdict(findings, None)
-    inclusion_fault = _inclusion_fault(ports, account_id, place)
     return Verdict([*findings, Finding(receipt_id, Check.INCLUSION, inclusion_fault)], place.leaf)
 
 
@@ -67,10 +67,8 @@ def _sealed_once(ports: Ports, account_id: str, receipt_id: str) -> Leaf | None:
     """The leaf of a receipt that is gone, if it ever had one."""
     if not receipt_id:
         return None
-    for seal in sealed_log.since(ports, account_id, instant(ALWAYS)):
-        for text in seal.leaves:
-            if receipt_id in text and (leaf := parse_leaf(text)).receipt_id == receipt_id:
-                return leaf
+    for _, leaf in sealed_log.find_leaf(ports, account_id, receipt_id, instant(ALWAYS)):
+        return leaf
     return None
 
 
@@ -115,7 +113,7 @@ def _checks(ports: Ports, account_id: str, found: Document, place: Place | None)
 def _recorded_before(place: Place) -> str:
     at = place.leaf.index - place.seal.first_index
     if at > 0:
-        return parse_leaf(place.seal.leaves[at - 1]).recorded_at
+        return sealed_log.leaf_of(place.seal, place.seal.leaves[at - 1]).recorded_at
     return place.before.recorded_until if place.before else ""
 
 

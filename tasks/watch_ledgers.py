@@ -26,6 +26,7 @@ from tasks.sealed_log import BrokenLogError
 from tasks.settle import report
 
 EVERY_HOUR_S, EVERY_DAY_S = 3_600, 86_400
+_EVERYTHING = "everything-judged"
 _SEALS_AT_ONCE = 8
 """Seals of one slice: at most 8,000 receipts, seconds of one core."""
 
@@ -36,11 +37,10 @@ _LEAVES_AT_ONCE = 2_000
 def watch() -> None:
     """Begin a pass over all ledgers when its hour has come; whoever ticks first begins it."""
     memory = wiring.ports().memory
-    if memory.claim_tick("audit-everything", EVERY_DAY_S):
-        memory.claim_tick("audit-new", EVERY_HOUR_S)
-        _go_on("everything", f"tenants/{SYSTEM_ACCOUNT}", 0)
-    elif memory.claim_tick("audit-new", EVERY_HOUR_S):
-        _go_on("new", f"tenants/{SYSTEM_ACCOUNT}", 0)
+    if memory.claim_tick("audit", EVERY_HOUR_S):
+        # A pass over everything that did not come to its end is begun again.
+        was_judged = memory.alive([_EVERYTHING])[_EVERYTHING]
+        _go_on("new" if was_judged else "everything", f"tenants/{SYSTEM_ACCOUNT}", 0)
 
 
 @app.task(name="audit.slice")
@@ -59,6 +59,8 @@ def audit_slice(scope: str, path: str, number: int) -> None:
         _go_on(scope, path, reached)
     elif upcoming := next_ledger(ports, path):
         _go_on(scope, upcoming, 0)
+    elif scope == "everything":
+        ports.memory.beat_alive(_EVERYTHING, EVERY_DAY_S)
 
 
 def judge(ports: Ports, account_id: str, scope: str, number: int) -> int | None:
