@@ -1,3 +1,5 @@
+import fcntl
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -113,3 +115,30 @@ def test_a_lock_that_cannot_be_opened_is_an_outage_and_leaves_nothing_held(
     (tmp_path / "lock" / "room").rmdir()
     with lock.held(1):
         pass
+
+
+def test_a_holder_of_the_numbers_that_stands_still_is_not_waited_for_without_end(
+    tmp_path: Path,
+) -> None:
+    lock = FairLock(tmp_path / "lock")
+    with lock.held(1):
+        pass
+    with (tmp_path / "lock" / "numbers").open() as numbers:
+        fcntl.flock(numbers, fcntl.LOCK_EX)
+        with pytest.raises(OutageError, match="not free within"), lock.held(0.1):
+            pass
+
+    with lock.held(1):
+        pass
+
+
+def test_a_child_forked_meanwhile_does_not_go_on_holding_it(tmp_path: Path) -> None:
+    lock = FairLock(tmp_path / "lock")
+    with lock.held(1):
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+        child.start()
+
+    with lock.held(1):
+        pass
+    child.kill()
+    child.join()

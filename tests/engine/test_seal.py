@@ -399,3 +399,65 @@ def test_who_is_merely_slower_has_no_conflict(ports: Ports) -> None:
 
     stored = ports.documents.scan(f"tenants/{ACCOUNT}/receipts")
     assert [d.data["operation"] for d in stored] == ["action_complete"]
+
+
+@pytest.mark.parametrize(
+    "made",
+    ["2026-01-01", "2026-01-01T00:00:00", "0001-01-01T00:00:00Z", "0999-01-01T00:00:00Z", "x", 7, None],
+)  # fmt: skip
+def test_a_poison_document_with_any_time_holds_up_nobody_and_hides_nothing(
+    ports: Ports, tmp_path: Path, made: object
+) -> None:
+    ids = build(ports, batches=1)
+    move = "UPDATE documents SET created_us = created_us + ? WHERE path = ?"
+    run_sql(tmp_path / "documents.db", move, 3_600_000_000, receipt_path(ACCOUNT, ids[2]))
+    ports.documents.commit([Create(receipt_path(ACCOUNT, "junk"), {"timestamp": made})])
+    ids += emit(ports, "after")
+
+    assert seal_ledger(ports, ACCOUNT)
+
+    assert [each for each in sealed_ids(ports) if each in ids] == ids
+
+
+def test_a_seal_is_never_too_large_to_be_stored(ports: Ports) -> None:
+    for at in range(0, 1000, 250):
+        ports.documents.commit([
+            Create(receipt_path(ACCOUNT, f"{at + n:04d}" + "x" * 240), {
+                "payload": "", "sha256": "", "signature": "", "key_id": "\x01" * 64,
+                "receipt_id": "x", "account_id": "x", "operation": "x",
+                "timestamp": "x", "status": "x",
+            }) for n in range(250)
+        ])  # fmt: skip
+    emit(ports, "honest")
+
+    assert seal_ledger(ports, ACCOUNT)
+
+    assert len(set(sealed_ids(ports))) == len(sealed_ids(ports)) >= 1001
+
+
+@pytest.mark.parametrize("when", ["between seals", "at the end"])
+def test_a_ledger_that_grows_while_it_is_judged_raises_no_alarm(ports: Ports, when: str) -> None:
+    ids = build(ports)
+    grown: list[str] = []
+
+    def grow(done: int) -> None:
+        if not grown and done == (5 if when == "between seals" else 15):
+            grown.extend(emit(ports, "meanwhile-1", "meanwhile-2"))
+            assert seal_ledger(ports, ACCOUNT)
+
+    report = audit(ports, progress=grow)
+
+    assert report.findings == []
+    assert report.sealed == 17
+    assert _holds(ports, [*ids, *grown])
+
+
+def test_what_is_being_sealed_and_was_not_asked_for_is_not_called_unsealed(ports: Ports) -> None:
+    build(ports)
+    until = ports.clock.now()
+    emit(ports, "x")
+    with pytest.raises(OutageError):
+        seal_ledger(watched(ports, Writes(2, "lost", outage)), ACCOUNT)
+
+    assert audit(ports, until=until).unsealed == 0
+    assert audit(ports).unsealed == 1

@@ -504,3 +504,67 @@ def _restore(source: Path, target: Path) -> None:
     for suffix in ("", "-wal", "-shm"):
         Path(f"{target}{suffix}").unlink(missing_ok=True)
     shutil.copy(source, target)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda leaf: "no leaf", lambda leaf: leaf.replace('"index":7', '"index":999'),
+        lambda leaf: leaf.replace('"recorded_at":"20', '"recorded_at":"29'),
+    ],
+    ids=["none", "another index", "another time"],
+)  # fmt: skip
+def test_a_leaf_that_is_none_is_broken_for_its_receipt_too(
+    ports: Ports, database: Path, change: Any
+) -> None:
+    ids = build(ports)
+
+    def spoil_leaf(data: dict[str, Any]) -> None:
+        data["leaves"][2] = change(data["leaves"][2])
+
+    spoil(database, seal_path(ACCOUNT, seal_id(2)), spoil_leaf)
+
+    assert "seal 2" in faults(ports)
+    for receipt_id in ids[7:9]:
+        verdict = verify_receipt(ports, ACCOUNT, receipt_id)
+        assert not (verdict.is_valid and verdict.leaf)
+
+
+def test_a_time_that_is_none_is_a_finding(ports: Ports, database: Path) -> None:
+    ids = build(ports)
+    spoil(
+        database, seal_path(ACCOUNT, seal_id(2)),
+        lambda data: data.update(recorded_until="2026-99-01T00:00:00.000000Z"),
+    )  # fmt: skip
+    run_sql(
+        database, "UPDATE documents SET created_us = 'x' WHERE path = ?",
+        receipt_path(ACCOUNT, ids[2]),
+    )  # fmt: skip
+
+    found = faults(ports)
+    assert "seal 2" in found
+    assert f"receipt {ids[2]} (leaf 2)" in found
+
+
+def test_strays_are_named_and_crash_nothing(ports: Ports, database: Path, tmp_path: Path) -> None:
+    build(ports)
+    stray = f"tenants/{ACCOUNT}/checkpoints/0000"
+    copy_document(database, checkpoint_path(ACCOUNT, seal_id(3)), stray)
+    (tmp_path / "objects" / f"{mirror_name(ACCOUNT, seal_id(2))}.bak").write_text("x")
+
+    found = faults(ports)
+    assert stray in found
+    assert "000000000002.bak" in found
+
+
+def test_after_a_leak_an_archive_can_still_be_made(ports: Ports) -> None:
+    import io
+    from datetime import timedelta
+
+    from tasks.archive import write_archive
+
+    build(ports, batches=1)
+    before, _ = ports.keys.rotate(ports.clock.now())
+    ports.keys.retire(before, ports.clock.now() - timedelta(minutes=5))
+
+    assert write_archive(ports, ACCOUNT, io.BytesIO()).receipts == 5

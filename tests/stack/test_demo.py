@@ -21,7 +21,7 @@ def test_the_demo_tells_every_receipt_and_leaves_no_process(tmp_path: Path) -> N
         "entitlement_active": 1, "action_complete": 1, "action_timeout": 1, "action_failed": 2,
         "action_rolled_back": 2, "alert_raised": 1, "webhook_rejected": 1, "entitlement_failed": 1,
     }  # fmt: skip
-    assert "10 receipts: each valid" in told.stderr
+    assert "10 receipts, each valid" in told.stderr
     assert list(tmp_path.iterdir()) == []
     left = [
         p
