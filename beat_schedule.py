@@ -25,7 +25,7 @@ def entries(*, health_interval_s: float, tally_interval_s: float) -> dict[str, d
         },
         "seal": {
             "task": "seal.sweep",
-            "schedule": 0.5,
+            "schedule": 0.8,  # everything is sealed within a second
             "options": {"queue": "ledger", "expires": 1},
         },
         "watch-ledgers": {

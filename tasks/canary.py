@@ -7,7 +7,7 @@ ALIVE_FOR_S = 35
 """How long one proof is believed: three beats of 10 s and a margin."""
 
 
-@app.task(name="canary.sing")
+@app.task(name="canary.sing", send_events=False)
 def sing(component: str) -> None:
     """Note that this queue's worker worked just now."""
     wiring.ports().memory.beat_alive(component, ALIVE_FOR_S)

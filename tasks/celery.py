@@ -53,7 +53,7 @@ def configuration() -> dict[str, Any]:
         "task_ignore_result": True,  # receipts are the results
         "task_serializer": "json", "result_serializer": "json", "event_serializer": "json",
         "accept_content": ["json"], "result_accept_content": ["json"],
-        "worker_send_task_events": True, "task_send_sent_event": True,  # Flower shows live work
+        "worker_send_task_events": True,  # Flower shows live work; ticks tell nothing (send_events)
         "worker_soft_shutdown_timeout": 3,  # with REMAP_SIGTERM: bounded stops, work requeued
         "worker_hijack_root_logger": False,
         "worker_max_tasks_per_child": 10_000,

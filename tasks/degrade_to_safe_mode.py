@@ -26,7 +26,7 @@ _PROBE_PATH = "health/probe"
 _HOLDS_SLOT = (ActionState.PENDING, ActionState.RUNNING, ActionState.ROLLING_BACK)
 
 
-@app.task(name="degrade_to_safe_mode.check")
+@app.task(name="degrade_to_safe_mode.check", send_events=False)
 def check() -> None:
     """One health check (D11): commit and read back, then lengthen the lease or rebuild."""
     ports, settings = wiring.ports(), load()

@@ -35,7 +35,7 @@ _FIRST_REPUBLISH_S, _REPUBLISH_EVERY_S = 2.0, 5.0
 _RUN_STALE_S, _RUN_RESTART_EVERY_S = 2.0, 3.0
 
 
-@app.task(name="reap.sweep")
+@app.task(name="reap.sweep", send_events=False)
 def sweep() -> None:
     """One look at everything under way, by one reaper at a time."""
     ports = wiring.ports()

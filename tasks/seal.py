@@ -38,7 +38,7 @@ _HOLD_S = 10
 """How long a sweep may take before another one goes after the same ledgers."""
 
 
-@app.task(name="seal.sweep")
+@app.task(name="seal.sweep", send_events=False)
 def sweep() -> None:
     """Seal the ledgers that grew, those that wait longest first."""
     ports = wiring.ports()

@@ -13,7 +13,7 @@ def ledger_of(operation: str, account_id: str = SYSTEM_ACCOUNT) -> str:
     return f"{operation}:{account_id}"
 
 
-@app.task(name="tally.receipt")
+@app.task(name="tally.receipt", send_events=False)
 def tally() -> None:
     """Freeze the counts of the last window and commit a receipt for each ledger they touch."""
     ports = wiring.ports()

@@ -33,7 +33,7 @@ _SEALS_AT_ONCE = 8
 _LEAVES_AT_ONCE = 2_000
 
 
-@app.task(name="audit.watch")
+@app.task(name="audit.watch", send_events=False)
 def watch() -> None:
     """Begin a pass over all ledgers when its hour has come; whoever ticks first begins it."""
     memory = wiring.ports().memory
@@ -43,7 +43,7 @@ def watch() -> None:
         _go_on("new" if was_judged else "everything", f"tenants/{SYSTEM_ACCOUNT}", 0)
 
 
-@app.task(name="audit.slice")
+@app.task(name="audit.slice", send_events=False)
 def audit_slice(scope: str, path: str, number: int) -> None:
     """Judge some seals of the ledger at ``path``, from past seal ``number``; then go on."""
     ports = wiring.ports()
