@@ -19,7 +19,7 @@ from governor.errors import OutageError
 _SLOTS = 512
 """Most writers that can wait at once."""
 
-_LOOK_AGAIN_S = 0.05
+_LOOK_AGAIN_S = 0.25
 """How long a death in the queue can go unseen: the dead wake nobody."""
 
 
