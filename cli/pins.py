@@ -19,8 +19,13 @@ def pin_of(path: Path, ring: KeyRing, account_id: str) -> Pin:
     """
     with path.open("rb") as file:
         is_archive = file.read(2) == _GZIP
-    note = _packed(path) if is_archive else path.read_text(errors="replace")
-    checkpoint, _ = open_checkpoint(note, ring.log_origin(account_id), ring)
+    try:
+        note = _packed(path) if is_archive else path.read_text(errors="replace")
+        checkpoint, _ = open_checkpoint(note, ring.log_origin(account_id), ring)
+    except InputError as error:
+        raise InputError(
+            "bad-pin", f"{path} holds no checkpoint of {account_id} to extend: {error.detail}"
+        ) from error
     return Pin(checkpoint, f"the checkpoint of {path}")
 
 

@@ -20,6 +20,7 @@ from ledger.verify import Check, Finding
 from tasks.audit import Report, chunks, here
 
 _MANY = 2000
+_OF_THE_ARCHIVE = ("bad-archive", "bad-note")
 
 
 @dataclass
@@ -67,6 +68,22 @@ def _signature(folder: Path, log: Log, ring: KeyRing) -> Iterator[Finding]:
     note = (folder / archive.CHECKPOINT).read_text()
     tree = Checkpoint(ring.log_origin(log.account_id), log.tree.size, log.tree.root())
     yield from check_checkpoint(note, archive.CHECKPOINT, log.recorded_at, tree, ring)
+
+
+def verify_or_tell(path: Path, trust: Path, extends: Path | None = None) -> Judged:
+    """The same; an archive that cannot be read, or was refused, is one that does not hold.
+
+    Raises:
+        InputError: no file of keys, or nothing to extend; nothing was judged.
+    """
+    try:
+        return verify_archive(path, trust, extends)
+    except InputError as error:
+        if error.code not in _OF_THE_ARCHIVE:
+            raise
+        report = Report("an unknown account")
+        report.add([Finding(path.name, Check.INTEGRITY, error.detail)])
+        return Judged(report)
 
 
 def _unpack(path: Path, folder: Path) -> dict[str, str]:

@@ -116,6 +116,13 @@ def test_an_archive_is_handed_out_and_verified_without_a_store(
     shorter = far.ggen("verify-archive", str(first), "--trust", str(keys), "--extends", str(second))
     assert (shorter.returncode, "its end is missing" in shorter.stdout) == (1, True)
     assert _verify(stack, "led-archive", "--extends", str(first))[0] == 0
+    content = first.read_bytes()
+    for at in (5, len(content) // 3, len(content) // 2, len(content) - 6):
+        spoilt = tmp_path / "spoilt.tar.gz"
+        spoilt.write_bytes(content[:at] + bytes([content[at] ^ 0x55]) + content[at + 1 :])
+        broken = far.ggen("verify-archive", str(spoilt), "--trust", str(keys))
+        assert broken.returncode == (0 if at == 5 else 1), broken.stdout  # gzip's own time stamp
+        assert at == 5 or "BROKEN" in broken.stdout
 
 
 def test_an_archive_to_standard_output_is_the_same_archive(stack: Stack, tmp_path: Path) -> None:
