@@ -15,9 +15,10 @@ from governor.records import checkpoint_path, receipt_path, seal_path
 from ledger.log import MAX_LEAVES, Seal, Stored, again, next_seal, parse_leaf
 from ports import Ports
 from ports.documents import Create, Document, Update
+from tasks import seal as sealing
 from tasks import sealed_log
 from tasks.emit import land
-from tasks.seal import seal_ledger, sweep
+from tasks.seal import seal_ledger
 from tasks.sealed_log import BrokenLogError
 from tests.engine.ledgers import (
     ACCOUNT,
@@ -315,8 +316,8 @@ def test_one_spoilt_ledger_keeps_no_other_from_being_sealed(
     for account_id in ("spoilt", "a", "z"):
         emit(ports, "x", account_id=account_id)
 
-    sweep.run()
-    sweep.run()
+    sealing.sweep.run()
+    sealing.sweep.run()
 
     assert all(len(sealed_ids(ports, account_id)) == 1 for account_id in ("a", "z"))
     (alarm,) = ports.documents.scan("tenants/_system/receipts")
