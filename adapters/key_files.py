@@ -67,20 +67,27 @@ class KeyFiles:
         except OSError as error:
             raise unreadable(self._folder, error) from error
 
-    def retire(self, key_id: str, at: datetime) -> None:
+    def disown(self, key_id: str, leaked_at: datetime) -> None:
         try:
             with self._alone():
-                ring = self.ring()
-                if ring.find(key_id) is None:
-                    known = ", ".join(key.key_id for key in ring)
+                ring, at = self.ring(), timestamp(leaked_at)
+                key = ring.find(key_id)
+                if key is None:
+                    known = ", ".join(each.key_id for each in ring)
                     raise InputError(
                         "no-such-key", f"there is no key {key_id[:64]}; known: {known}"
                     )
                 if key_id == self.signer().key_id:
                     raise InputError("key-in-use", f"key {key_id} is in use; rotate first")
+                if at < key.valid_from or at > (key.leaked_at or at):
+                    raise InputError(
+                        "bad-time", f"key {key_id} was in use from {key.valid_from} and "
+                        f"{'leaked at ' + key.leaked_at if key.leaked_at else 'did not leak'}: the "
+                        "time of a leak can only be moved back, and not before its first use. "
+                        "Nothing was changed"
+                    )  # fmt: skip
                 self._write([
-                    key.evolve(valid_until=timestamp(at)) if key.key_id == key_id else key
-                    for key in ring
+                    each.evolve(leaked_at=at) if each.key_id == key_id else each for each in ring
                 ])  # fmt: skip
         except OSError as error:
             raise unreadable(self._folder, error) from error

@@ -81,6 +81,11 @@ def replace(path: Path, text: str) -> None:
 def unreadable(path: Path, error: OSError) -> OutageError:
     """A file that cannot be used, told without a word of what is in it."""
     why = error.strerror or type(error).__name__
+    if isinstance(error, FileNotFoundError):
+        return OutageError(
+            "secret-unreadable", f"{path} is not there. ggen up makes it; if it did, set "
+            "GGEN_STATE_DIR to the directory of that start"
+        )  # fmt: skip
     return OutageError("secret-unreadable", f"cannot use {path}: {why}. Check its owner and mode")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from cli.output import Progress
-from governor.errors import ConflictError, InputError, OutageError
+from governor.errors import ConflictError, InputError
 from governor.records import instant, timestamp
 from ledger.log import Leaf, Seal
 from ledger.receipt import SignedReceipt
@@ -175,7 +175,9 @@ def _target(output: Path | None) -> Iterator[BinaryIO]:
 @contextmanager
 def _file(output: Path) -> Iterator[BinaryIO]:
     if output.exists():
-        raise ConflictError("file-exists", f"{output} exists already; nothing was written")
+        raise ConflictError(
+            "file-exists", f"{output} exists already; nothing was written. Name another"
+        )
     scratch = output.with_name(f".{output.name}.part")
     try:
         with scratch.open("wb") as file:
@@ -186,6 +188,6 @@ def _file(output: Path) -> Iterator[BinaryIO]:
     except FileExistsError:
         raise ConflictError("file-exists", f"{output} exists already; it was kept") from None
     except OSError as error:
-        raise OutageError("unwritable", f"cannot write {output}: {error.strerror}") from error
+        raise InputError("unwritable", f"cannot write {output}: {error.strerror}") from error
     finally:
         scratch.unlink(missing_ok=True)

@@ -19,6 +19,7 @@ def listed() -> list[dict[str, Any]]:
         {
             "key_id": key.key_id, "fingerprint": fingerprint(key.key), "public_key": key.public_key,
             "valid_from": key.valid_from, "valid_until": key.valid_until,
+            "leaked_at": key.leaked_at,
             "in_use": key.key_id == current,
         }
         for key in reversed(ports.keys.ring().keys)
@@ -30,34 +31,37 @@ def exported() -> str:
     return open_ports(load()).keys.ring().model_dump_json(indent=1, exclude_none=True) + "\n"
 
 
-def retire(key_id: str, at: str) -> dict[str, str]:
-    """End a key's time: what was recorded later by it is no longer believed.
+def disown(key_id: str, leaked_at: str) -> dict[str, str]:
+    """Believe nothing by a key that was recorded since somebody else may have had it.
 
     Raises:
         InputError: no time, or in the future; no such key, or the one in use. Nothing was changed.
     """
-    ports, until = open_ports(load()), since(at)
-    if until > timestamp(ports.clock.now()):
-        raise InputError("bad-time", "that time lies in the future; nothing was changed")
-    ports.keys.retire(key_id, instant(until))
-    return {"key_id": key_id, "valid_until": until}
+    ports = open_ports(load())
+    at = _past(leaked_at, timestamp(ports.clock.now()))
+    ports.keys.disown(key_id[:32], instant(at))
+    return {"key_id": key_id[:32], "leaked_at": at}
 
 
-def rotate(leaked_at: str | None) -> dict[str, str]:
+def rotate(leaked_at: str | None) -> dict[str, str | None]:
     """Put a new key to use, end the old one's time, and receipt it in the platform's ledger.
 
     Raises:
-        InputError: ``leaked_at`` is no time, or lies in the future. Nothing was changed.
+        InputError: ``leaked_at`` is no time, lies in the future, or before the key's first use.
+            Nothing was changed.
         OutageError: the keys could not be written, or were and the receipt could not: says which.
     """
     ports = open_ports(load())
     now = ports.clock.now()
-    until = since(leaked_at) if leaked_at else timestamp(now)
-    if until > timestamp(now):
-        raise InputError("bad-time", "--leaked-at lies in the future; nothing was changed")
+    current = ports.keys.ring().find(ports.keys.signer().key_id)
+    at = _past(leaked_at, timestamp(now)) if leaked_at else None
+    if at and current and at < current.valid_from:
+        raise InputError(
+            "bad-time", f"the key is in use since {current.valid_from}; nothing was changed"
+        )
     before, after = ports.keys.rotate(now)
-    if leaked_at:
-        retire(before, leaked_at)
+    if at:
+        ports.keys.disown(before, instant(at))
     try:
         proof = receipt(
             ports, "key_rotated", SYSTEM_ACCOUNT, after, previous_key_id=before, key_id=after
@@ -70,4 +74,11 @@ def rotate(leaked_at: str | None) -> dict[str, str]:
             error.code, f"key {after} is in use, but that is not receipted yet ({error.detail}). "
             "Nothing needs to be done: the next seal receipts it"
         ) from error  # fmt: skip
-    return {"key_id": after, "previous_key_id": before, "previous_valid_until": until}
+    return {"key_id": after, "previous_key_id": before, "previous_leaked_at": at}
+
+
+def _past(text: str, now: str) -> str:
+    at = since(text)
+    if at > now:
+        raise InputError("bad-time", f"{at} lies in the future; nothing was changed")
+    return at

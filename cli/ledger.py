@@ -155,7 +155,7 @@ def summary_of(verified: Verified) -> dict[str, Any]:
         "unsealed": report.unsealed,
         "seals": report.seals,
         "root": report.tree.root.hex() if report.tree else None,
-        "extends": verified.pinned.size if verified.pinned else None,
+        "extends": report.extends,
         "findings": [
             {"subject": f.subject, "check": f.check, "fault": f.fault} for f in report.findings
         ],

@@ -15,7 +15,11 @@ Output = Annotated[Path | None, typer.Option("--output", help="Write to this fil
 
 Extends = Annotated[
     Path | None,
-    typer.Option(help="A checkpoint or archive from before, which it must extend.", exists=True),
+    typer.Option(
+        help="A checkpoint or archive from before, which it must extend.",
+        exists=True,
+        dir_okay=False,
+    ),
 ]
 
 
@@ -28,7 +32,7 @@ def register(app: typer.Typer) -> None:
     keys = typer.Typer(help="The ledger's signing keys.", no_args_is_help=True)
     keys.command("list")(list_keys)
     keys.command("rotate")(rotate_keys)
-    keys.command("retire")(retire_key)
+    keys.command("disown")(disown_key)
     keys.command("export")(export_keys)
     app.add_typer(keys, name="keys")
 
@@ -67,8 +71,7 @@ def verify_ledger(
     report = verified.report
     lines = _findings(report.findings, report.more_findings)
     lines.append(f"{report.sealed} receipts in {report.seals} seals, {report.unsealed} not sealed")
-    if verified.pinned and report.is_valid:
-        lines.append(f"extends the checkpoint over {verified.pinned.size} seen here before")
+    lines += [f"extends {kept}" for kept in report.extends]
     if report.tree:
         lines.append(f"root {report.tree.root.hex()} of {report.tree.origin}")
     lines.append(f"=> {ledger.verdict_of(verified)}")
@@ -116,7 +119,9 @@ def export_receipts(
 
 
 def verify_archive(
-    file: Annotated[Path, typer.Argument(help="An archive of a ledger.", exists=True)],
+    file: Annotated[
+        Path, typer.Argument(help="An archive of a ledger.", exists=True, dir_okay=False)
+    ],
     trust: Annotated[Path, typer.Option("--trust", help="Keys you trust: ggen keys export.")],
     extends: Extends = None,
     as_json: Json = False,
@@ -130,6 +135,7 @@ def verify_archive(
     value = {
         "account_id": report.account_id, "verdict": words, "sealed": report.sealed,
         "root": report.tree.root.hex() if report.tree else None, "notes": judged.notes,
+        "extends": report.extends,
         "findings": [
             {"subject": f.subject, "check": f.check, "fault": f.fault} for f in report.findings
         ],
@@ -138,6 +144,7 @@ def verify_archive(
     lines = _findings(report.findings, report.more_findings)
     lines += [f"note   {note}" for note in judged.notes]
     lines.append(f"{report.sealed} receipts of {report.account_id}")
+    lines += [f"extends {kept}" for kept in report.extends]
     show(value, as_json, "\n".join([*lines, f"=> {words}"]))
     raise typer.Exit(0 if report.is_valid else 1)
 
@@ -148,7 +155,9 @@ def list_keys(as_json: Json = False) -> None:
 
     listed = keys.listed()
     text = "\n".join(
-        f"{key['fingerprint']}  {key['valid_from']}  {key['valid_until'] or 'in use'}"
+        f"{key['key_id']}  {key['valid_from']} to {key['valid_until'] or 'now'}"
+        f"{'  LEAKED at ' + key['leaked_at'] if key['leaked_at'] else ''}\n"
+        f"    fingerprint {key['fingerprint']}"
         for key in listed
     )
     show(listed, as_json, text)
@@ -167,16 +176,16 @@ def rotate_keys(
     show(value, as_json, f"{value['key_id']} is in use; {value['previous_key_id']} is retired")
 
 
-def retire_key(
-    key_id: Annotated[str, typer.Argument(help="A key that is no longer in use.")],
-    at: Annotated[str, typer.Option(help="It is not believed from this time on.")],
+def disown_key(
+    key: Annotated[str, typer.Argument(help="Key id or fingerprint of a key no longer in use.")],
+    leaked_at: Annotated[str, typer.Option(help="It is not believed from this time on.")],
     as_json: Json = False,
 ) -> None:
-    """Let the time of an old key end earlier: it leaked before it was rotated."""
+    """Say that an old key had leaked: it was found out after the rotation."""
     from cli import keys
 
-    value = keys.retire(key_id, at)
-    show(value, as_json, f"{key_id} is not believed from {value['valid_until']} on")
+    value = keys.disown(key, leaked_at)
+    show(value, as_json, f"{value['key_id']} is not believed from {value['leaked_at']} on")
 
 
 def export_keys(output: Output = None) -> None:

@@ -41,6 +41,8 @@ def verify_archive(path: Path, trust: Path, extends: Path | None = None) -> Judg
         ring = parse_ring(trust.read_bytes())
     except OSError as error:
         raise InputError("no-keys", f"cannot read {trust}: {error.strerror}") from None
+    except InputError as error:
+        raise InputError("bad-key-file", f"{trust}: {error.detail}; see ggen keys export") from None
     with tempfile.TemporaryDirectory(prefix="ggen-verify-") as name, ExitStack() as opened:
         folder = Path(name)
         digests = _unpack(path, folder)
@@ -60,6 +62,7 @@ def verify_archive(path: Path, trust: Path, extends: Path | None = None) -> Judg
         reading.finish(digests)
         report.sealed = reading.log.tree.size
         report.add(fault for pin in pins for fault in pin.unmet(report.sealed))
+        report.extends = [kept for pin in pins for kept in pin.told(report.findings)]
         report.add(_signature(folder, reading.log, ring))
         return Judged(report, list(_notes(folder, digests, ring)))
 

@@ -33,6 +33,7 @@ _MAX_BUNDLE_BYTES = 256 * (2 + 65_535)
 _MAX_MEMBERS = 4_000_000
 _SAFE_RATIO = 200
 _SAFE_BYTES = 64 << 20
+_UNREADABLE = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError)
 _NUMBER = r"(x\d{3}/)*\d{3}(\.p/[1-9]\d{0,2})?"
 _BOUNDS: Mapping[re.Pattern[str], int | None] = {
     re.compile(r"MANIFEST\.sha256"): None,
@@ -104,7 +105,10 @@ def read(source: BinaryIO, packed_bytes: int) -> Iterator[tuple[str, Iterator[by
     left = max(_SAFE_BYTES, packed_bytes * _SAFE_RATIO)
     seen: set[str] = set()
     try:
-        with tarfile.open(fileobj=source, mode="r|gz", tarinfo=_PlainFile) as tar:
+        with (
+            gzip.GzipFile("", "rb", fileobj=source) as unpacked,
+            tarfile.open(fileobj=unpacked, mode="r|", tarinfo=_PlainFile) as tar,
+        ):
             for member in tar:
                 _check(member, seen)
                 left -= member.size
@@ -114,7 +118,8 @@ def read(source: BinaryIO, packed_bytes: int) -> Iterator[tuple[str, Iterator[by
                 if content is None:
                     raise InputError("bad-archive", f"{member.name[:200]!r} has no content")
                 yield member.name, _pieces(content)
-    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError) as error:
+            _check_end(unpacked)
+    except _UNREADABLE as error:
         raise InputError("bad-archive", f"not a readable tar.gz: {error}") from error
 
 
@@ -148,6 +153,16 @@ def _check(member: tarfile.TarInfo, seen: set[str]) -> None:
     seen.add(name)
 
 
+def _check_end(unpacked: gzip.GzipFile) -> None:
+    # A tar ends in zeros up to a whole record. Only at the very end is the gzip CRC checked.
+    rest = unpacked.read(tarfile.RECORDSIZE)
+    if rest.strip(b"\0") or unpacked.read(1):
+        raise InputError("bad-archive", "the archive goes on after its end; refused")
+
+
 def _pieces(content: IO[bytes]) -> Iterator[bytes]:
-    while piece := content.read(_CHUNK_BYTES):
-        yield piece
+    try:
+        while piece := content.read(_CHUNK_BYTES):
+            yield piece
+    except _UNREADABLE as error:
+        raise InputError("bad-archive", f"not a readable tar.gz: {error}") from error

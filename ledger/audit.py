@@ -130,6 +130,11 @@ class Pin:
         self._pinned = pinned
         self._where = where
 
+    def told(self, found: Sequence[Finding]) -> Iterator[str]:
+        """What was held against it, if nothing that was found contradicts it."""
+        if not any(finding.subject == self._where for finding in found):
+            yield f"{self._where} over {self._pinned.size} receipts"
+
     def watch(self, log: Log) -> Iterator[Finding]:
         """Compare when the log, as it is read, is as long as the pinned one."""
         if log.tree.size == self._pinned.size and log.tree.root() != self._pinned.root:

@@ -75,7 +75,11 @@ def _public_key_text(text: str) -> str:
 
 
 class TrustedKey(Record):
-    """One key and its time; ``valid_until`` is absent while it is in use."""
+    """One key and its time.
+
+    ``valid_until`` is absent while it is in use; ``leaked_at`` is when somebody else may have had
+    it: what was recorded from then on is not believed, to the second.
+    """
 
     key_id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
     public_key: Annotated[str, AfterValidator(_public_key_text)] = Field(
@@ -83,6 +87,7 @@ class TrustedKey(Record):
     )
     valid_from: Timestamp
     valid_until: Timestamp | None = None
+    leaked_at: Timestamp | None = None
 
     @classmethod
     def of(cls, key: Ed25519PublicKey, valid_from: str) -> Self:
@@ -144,6 +149,8 @@ def untimely(key: TrustedKey, recorded_at: datetime, *, made_later: bool = False
     """
     if not made_later and recorded_at < instant(key.valid_from) - GRACE:
         return f"recorded at {recorded_at}, before key {key.key_id} was in use ({key.valid_from})"
+    if key.leaked_at is not None and recorded_at >= instant(key.leaked_at):
+        return f"recorded after key {key.key_id} had leaked ({key.leaked_at})"
     if key.valid_until is not None and recorded_at > instant(key.valid_until) + GRACE:
         return f"recorded at {recorded_at}, after key {key.key_id} was retired ({key.valid_until})"
     return ""

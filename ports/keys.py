@@ -29,10 +29,11 @@ class Keys(Protocol):
         """
         ...
 
-    def retire(self, key_id: str, at: datetime) -> None:
-        """Let a key's time end at ``at``: what was recorded later by it is no longer believed.
+    def disown(self, key_id: str, leaked_at: datetime) -> None:
+        """Believe nothing by this key that was recorded at ``leaked_at`` or later.
 
         Raises:
-            InputError: there is no such key, or it is the one in use.
+            InputError: there is no such key, it is the one in use, the time lies before its first
+                use, or after the time already noted. Nothing was changed.
         """
         ...

@@ -59,6 +59,7 @@ class Report:
     read: int = 0
     last: int = 0
     left_over: list[str] = field(default_factory=list)
+    extends: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     more_findings: int = 0
     checkpoint: str | None = None
@@ -125,6 +126,7 @@ def audit_ledger(
         if last is None:
             report.add(report_ends(ports, account_id, report.last))
             report.add(fault for pin in pins for fault in pin.unmet(report.read))
+            report.extends = [kept for pin in pins for kept in pin.told(report.findings)]
         if not report.findings or ports.keys.ring() == ring:
             return report
         # The keys were changed on the way: what they signed since is no finding.

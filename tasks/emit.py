@@ -180,7 +180,9 @@ def _ask_for_a_seal(ports: Ports, writes: Sequence[Write]) -> None:
         try:
             ports.memory.mark_unsealed(account_id)
         except OutageError as error:
-            _LOG.warning("the ledger of %s waits for the reconcile: %s", account_id, error)
+            _LOG.warning(
+                "the ledger of %s is sealed by the hourly pass, not at once: %s", account_id, error
+            )
 
 
 def _has_landed(ports: Ports, writes: Sequence[Write]) -> bool:

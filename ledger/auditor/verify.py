@@ -199,9 +199,10 @@ def check_receipt(
     expect(not missing, f"{where}: lacks {', '.join(missing)}")
     behind = instant(leaf["recorded_at"]) - instant(fields["timestamp"])
     expect(-MAX_AHEAD <= behind <= MAX_BEHIND, f"{where}: its timestamp is {behind} off")
-    key = keys.get(envelope["signatures"][0]["keyid"])
+    key_id = envelope["signatures"][0]["keyid"]
+    key = keys.get(key_id)
     if key is None:
-        raise Broken(f"{where}: names a key whose fingerprint you do not trust")
+        raise Broken(f"{where}: is signed by key {key_id}: give its --fingerprint, if you trust it")
     check_time(key, leaf["recorded_at"], where)
 
 
@@ -210,6 +211,8 @@ def check_time(key: Fields, recorded_at: str, where: str) -> None:
     at, until = instant(recorded_at), key.get("valid_until")
     expect(at >= instant(key["valid_from"]) - GRACE, f"{where}: recorded before its key was in use")
     expect(until is None or at <= instant(until) + GRACE, f"{where}: its key was retired by then")
+    leaked_at = key.get("leaked_at")
+    expect(leaked_at is None or at < instant(leaked_at), f"{where}: its key had leaked by then")
 
 
 def check_signature(folder: Path, size: int, keys: Keys, receipt_id: str) -> str:
@@ -230,6 +233,13 @@ def check_signature(folder: Path, size: int, keys: Keys, receipt_id: str) -> str
     raise Broken(f"there is no receipt {receipt_id} among the {size}")
 
 
+def fingerprint(text: str) -> str:
+    """A fingerprint as it was given, if it can be one."""
+    if len(text) != 64 or set(text.lower()) - set("0123456789abcdef"):
+        raise argparse.ArgumentTypeError("a fingerprint is 64 characters of 0-9a-f")
+    return text
+
+
 def help_of_openssl() -> bytes:
     """What openssl says it can do with a signature."""
     done = subprocess.run(["openssl", "pkeyutl", "-help"], capture_output=True, check=False)
@@ -245,7 +255,9 @@ def main() -> int:
     """Run every step; the first that does not hold ends it."""
     parser = argparse.ArgumentParser(description="Verify an unpacked archive of a ledger.")
     parser.add_argument("folder", nargs="?", default=".", type=Path)
-    parser.add_argument("--fingerprint", action="append", required=True, metavar="SHA256")
+    parser.add_argument(
+        "--fingerprint", action="append", required=True, metavar="SHA256", type=fingerprint
+    )
     parser.add_argument("--receipt", action="append", default=[], metavar="ID")
     given = parser.parse_args()
     folder = given.folder
@@ -261,9 +273,9 @@ def main() -> int:
         )
         recorded_at = check_log(folder, account_id, size, root, keys)
         print(f"ok  {size} receipts are complete, in order, and lead to the signed root")
-        if recorded_at and key.get("valid_until"):
-            late = instant(recorded_at) > instant(key["valid_until"]) + GRACE
-            expect(not late, "the checkpoint was signed after its key was retired")
+        if recorded_at:
+            made_later = dict(key, valid_from="1970-01-01T00:00:00.000000Z")
+            check_time(made_later, recorded_at, "the checkpoint")
         for receipt_id in given.receipt:
             print(f"ok  {check_signature(folder, size, keys, receipt_id)}")
     except Broken as fault:

@@ -75,17 +75,27 @@ def test_a_rotation_killed_half_way_leaves_keys_that_sign_and_are_trusted(
     assert keys.ring().find(before) is not None
 
 
-def test_a_key_is_retired_at_the_time_it_leaked(keys: KeyFiles) -> None:
-    before, after = keys.rotate(NOW)
-    leaked_at = NOW - timedelta(days=3)
+def test_a_leaked_key_is_believed_no_more_and_never_again(keys: KeyFiles) -> None:
+    first = keys.signer().key_id
+    keys.rotate(NOW)
+    at = NOW + timedelta(days=3)
+    second = keys.signer().key_id
+    keys.rotate(NOW + timedelta(days=5))
 
-    keys.retire(before, leaked_at)
+    keys.disown(second, at)
 
-    assert [k.valid_until for k in keys.ring()] == [timestamp(leaked_at), None]
+    leaked = keys.ring().find(second)
+    assert leaked is not None
+    assert leaked.leaked_at == timestamp(at)
+    for wrong in (at + timedelta(seconds=1), NOW - timedelta(seconds=1)):
+        with pytest.raises(InputError, match="Nothing was changed"):
+            keys.disown(second, wrong)
+    keys.disown(second, at - timedelta(days=1))
     with pytest.raises(InputError, match="rotate first"):
-        keys.retire(after, NOW)
+        keys.disown(keys.signer().key_id, NOW)
     with pytest.raises(InputError, match="no key"):
-        keys.retire("nobody", NOW)
+        keys.disown("nobody", NOW)
+    assert [k.leaked_at is None for k in keys.ring() if k.key_id == first] == [True]
 
 
 def test_keys_of_before_there_was_a_list_are_trusted(tmp_path: Path) -> None:

@@ -328,6 +328,26 @@ def test_what_is_no_archive_is_refused(ports: Ports, tmp_path: Path, content: by
         verify_archive(path, _trust(ports, tmp_path))
 
 
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda packed: packed + b"x",
+        lambda packed: packed + gzip.compress(b"x"),
+        lambda packed: packed[:-6] + bytes([packed[-6] ^ 1]) + packed[-5:],
+        lambda packed: packed[:-1],
+    ],
+    ids=["appended", "another member", "another CRC", "cut short"],
+)
+def test_an_archive_spoilt_behind_its_last_file_is_refused(
+    ports: Ports, whole: Path, tmp_path: Path, harm: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / "e.tar.gz"
+    path.write_bytes(harm(whole.read_bytes()))
+
+    with pytest.raises(InputError, match="tar.gz|goes on after its end"):
+        verify_archive(path, _trust(ports, tmp_path))
+
+
 # -- a stranger, with nothing of ours
 
 

@@ -113,6 +113,7 @@ def test_an_archive_is_handed_out_and_verified_without_a_store(
         "verify-archive", str(second), "--trust", str(keys), "--extends", str(first)
     )
     assert (extended.returncode, "2 receipts" in extended.stdout) == (0, True)
+    assert f"extends the checkpoint of {first} over 1 receipts" in extended.stdout
     shorter = far.ggen("verify-archive", str(first), "--trust", str(keys), "--extends", str(second))
     assert (shorter.returncode, "its end is missing" in shorter.stdout) == (1, True)
     assert _verify(stack, "led-archive", "--extends", str(first))[0] == 0
@@ -123,6 +124,10 @@ def test_an_archive_is_handed_out_and_verified_without_a_store(
         broken = far.ggen("verify-archive", str(spoilt), "--trust", str(keys))
         assert broken.returncode == (0 if at == 5 else 1), broken.stdout  # gzip's own time stamp
         assert at == 5 or "BROKEN" in broken.stdout
+    spoilt.write_bytes(content[: len(content) // 2])
+    cut = far.ggen("verify-archive", str(spoilt), "--trust", str(keys))
+    assert (cut.returncode, "not a readable tar.gz" in cut.stdout) == (1, True)
+    assert "Traceback" not in cut.stderr
 
 
 def test_an_archive_to_standard_output_is_the_same_archive(stack: Stack, tmp_path: Path) -> None:
