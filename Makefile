@@ -22,9 +22,9 @@ check: .venv/.dev ## format, lint, types, import rules, fast tests: what pre-com
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-logo | tail -n 3
+	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/coverage run -m pytest -q -m pure
-	@$(BIN)/coverage report --include='governor/*' --fail-under=100 --skip-covered | tail -n 3
+	@$(BIN)/coverage report --include='governor/*' --fail-under=100 --skip-covered
 
 format: .venv/.dev ## format and mend what can be mended
 	@$(BIN)/ruff format --quiet .
