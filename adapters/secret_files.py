@@ -57,6 +57,13 @@ class SecretFiles:
         except OSError as error:
             raise unreadable(self._folder / "tenants", error) from error
 
+    def withdraw_tenant_key(self, account_id: str) -> None:
+        path = self._folder / "tenants" / f"{account_id}.key"
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise unreadable(path, error) from error
+
     def api_token(self) -> str:
         return self.read("api.token")
 

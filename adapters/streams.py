@@ -3,8 +3,9 @@
 import redis
 
 from adapters.valkey import Connected, bounded
-from governor.errors import InputError
+from governor.errors import ConflictError, InputError
 from governor.records import topic_name
+from ports.signals import Topic
 
 GROUP = "governor"
 TOPICS = "ggen:topics"
@@ -19,29 +20,41 @@ def stream_key(account_id: str) -> str:
 class StreamSignals(Connected):
     """See ``ports.signals.Signals`` for what it promises."""
 
-    def create(self, account_id: str) -> bool:
-        def make() -> bool:
+    def look(self, account_id: str) -> Topic:
+        key = stream_key(account_id)
+
+        def parts() -> list[bool]:
+            is_stream = self._redis.type(key) == "stream"
+            groups = self._redis.xinfo_groups(key) if is_stream else []
+            return [
+                bool(self._redis.sismember(TOPICS, account_id)),
+                bool(self._redis.exists(key)),
+                any(group["name"] == GROUP for group in groups),
+            ]
+
+        found = bounded(parts)
+        if not any(found):
+            return Topic.ABSENT
+        return Topic.READY if all(found) else Topic.DAMAGED
+
+    def create(self, account_id: str) -> None:
+        key = stream_key(account_id)
+
+        def make() -> None:
             try:
-                self._redis.xgroup_create(stream_key(account_id), GROUP, id="0", mkstream=True)
-                made = True
+                self._redis.xgroup_create(key, GROUP, id="0", mkstream=True)
             except redis.ResponseError as error:
+                if "WRONGTYPE" in str(error):
+                    raise ConflictError(
+                        "topic-misconfigured",
+                        f"{topic_name(account_id)} exists and is no topic of ours; it was left as "
+                        f"it is. Look at the key {key}, and remove it if nobody needs it",
+                    ) from error
                 if "BUSYGROUP" not in str(error):
                     raise
-                made = False
             self._redis.sadd(TOPICS, account_id)
-            return made
 
-        return bounded(make)
-
-    def exists(self, account_id: str) -> bool:
-        key = stream_key(account_id)
-        return bounded(
-            lambda: bool(
-                self._redis.sismember(TOPICS, account_id)
-                and self._redis.exists(key)
-                and any(g["name"] == GROUP for g in self._redis.xinfo_groups(key))
-            )
-        )
+        bounded(make)
 
     def delete(self, account_id: str) -> None:
         def remove() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 
 from adapters.wiring import open_ports
+from bench.figures import Figures
 from bench.stack import Driver
 from config.settings import Settings, environment
 from ports import Ports
@@ -21,7 +22,6 @@ from tasks import sealed_log
 from tasks.emit import land, receipt
 from tasks.seal import seal_ledger
 
-Figures = dict[str, Any]
 _BATCH = 400
 LARGE = 100_000
 GROWTH = (1_000, 10_000, 100_000, 1_000_000)

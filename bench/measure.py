@@ -5,17 +5,15 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import psutil
 
 from adapters.wiring import open_ports
-from bench import ledger
+from bench import ledger, runs
+from bench.figures import Figures, p99, spread
 from bench.stack import Driver, family, stack
 from governor.errors import InputError
 from governor.records import instant
-
-Figures = dict[str, Any]
 
 
 def webhook(driver: Driver) -> Figures:
@@ -25,7 +23,7 @@ def webhook(driver: Driver) -> Figures:
         started = time.perf_counter()
         driver.subscribe(f"bench-webhook-{n}")
         took_ms.append((time.perf_counter() - started) * 1000)
-    return _spread(took_ms) | {"bar": "p99 < 500 ms", "met": _p99(took_ms) < 500}
+    return spread(took_ms) | {"bar": "p99 < 500 ms", "met": p99(took_ms) < 500}
 
 
 def action(driver: Driver) -> Figures:
@@ -37,7 +35,7 @@ def action(driver: Driver) -> Figures:
         passed = instant(ended["ended_at"]) - instant(ended["accepted_at"])
         took_ms.append(passed.total_seconds() * 1000)
     median = statistics.median(took_ms)
-    return _spread(took_ms) | {"bar": "p50 < 25 ms", "met": median < 25}
+    return spread(took_ms) | {"bar": "p50 < 25 ms", "met": median < 25}
 
 
 def first_signal(driver: Driver) -> Figures:
@@ -48,7 +46,7 @@ def first_signal(driver: Driver) -> Figures:
         started = time.perf_counter()
         driver.ended(driver.signal(f"bench-first-{n}", "demo.succeed", {}))
         took_ms.append((time.perf_counter() - started) * 1000)
-    return _spread(took_ms) | {"bar": "max < 1000 ms", "met": max(took_ms) < 1000}
+    return spread(took_ms) | {"bar": "max < 1000 ms", "met": max(took_ms) < 1000}
 
 
 def deadline(driver: Driver) -> Figures:
@@ -66,7 +64,7 @@ def deadline(driver: Driver) -> Figures:
     late_ms = [
         (seen["end"] - seen["start"]) * 1000 - 500 for seen in at.values() if "rolled_back" in seen
     ]
-    return _spread(late_ms) | {"bar": "p99 ≤ 5 ms", "met": _p99(late_ms) <= 5}
+    return spread(late_ms) | {"bar": "p99 ≤ 5 ms", "met": p99(late_ms) <= 5}
 
 
 def idle(driver: Driver) -> Figures:
@@ -93,6 +91,7 @@ MEASUREMENTS: dict[str, Callable[[Driver], Figures]] = {
     "first_signal": first_signal,
     "deadline": deadline,
     "idle": idle,
+    **runs.MEASUREMENTS,
     **ledger.MEASUREMENTS,
 }
 """Measured unless others are named."""
@@ -104,7 +103,7 @@ def run(only: Sequence[str]) -> Figures:
     Raises:
         InputError: a name that is none of them.
     """
-    known = MEASUREMENTS | ledger.ON_REQUEST
+    known = MEASUREMENTS | runs.ON_REQUEST | ledger.ON_REQUEST
     if unknown := set(only) - set(known):
         raise InputError("unknown-measurement", f"{', '.join(unknown)}: none of {', '.join(known)}")
     with stack() as driver:
@@ -133,19 +132,6 @@ def table(result: Figures) -> str:
         verdict = "met" if figures["met"] else "MISSED"
         lines.append(f"{name:<13} {numbers}  [{figures['bar']}: {verdict}]")
     return "\n".join(lines)
-
-
-def _spread(values_ms: Sequence[float]) -> Figures:
-    return {
-        "n": len(values_ms),
-        "p50_ms": round(statistics.median(values_ms), 2),
-        "p99_ms": round(_p99(values_ms), 2),
-        "max_ms": round(max(values_ms), 2),
-    }
-
-
-def _p99(values: Sequence[float]) -> float:
-    return sorted(values)[min(len(values) - 1, int(len(values) * 0.99))]
 
 
 def _cpu_s(processes: Sequence[psutil.Process]) -> float:

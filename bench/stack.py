@@ -23,8 +23,9 @@ from ingress.signature import sign
 class Driver:
     """Posts what a marketplace and a tenant would post."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, name: str = "bench") -> None:
         self.settings = settings
+        self._name = name
         self._secrets = SecretFiles(settings.secrets_dir)
         base_url = f"http://{settings.http_host}:{settings.http_port}"
         self.http = httpx.Client(base_url=base_url, timeout=30, trust_env=False)
@@ -32,24 +33,31 @@ class Driver:
 
     def subscribe(self, account_id: str, plan_type: str = "enterprise") -> dict[str, Any]:
         """A webhook, and its receipt."""
-        body = json.dumps({
-            "event_type": "entitlement.created", "account_id": account_id,
-            "sku_id": "demo-sku", "plan_type": plan_type,
-        }).encode()  # fmt: skip
-        signature = sign(body, self._secrets.webhook_secrets()[0])
-        answer = self.http.post(
-            "/v1/webhooks/marketplace", content=body,
-            headers={"X-Entitlement-Signature": signature},
-        )  # fmt: skip
+        answer = self.http.send(self.webhook(self.event(account_id, plan_type)))
         answer.raise_for_status()
         receipt: dict[str, Any] = answer.json()
         return receipt
+
+    def event(self, account_id: str, plan_type: str = "enterprise") -> bytes:
+        """The body of a new subscription's webhook."""
+        return json.dumps({
+            "event_type": "entitlement.created", "account_id": account_id,
+            "sku_id": "demo-sku", "plan_type": plan_type,
+        }).encode()  # fmt: skip
+
+    def webhook(self, body: bytes) -> httpx.Request:
+        """The signed request that delivers it."""
+        signature = sign(body, self._secrets.webhook_secrets()[0])
+        return self.http.build_request(
+            "POST", "/v1/webhooks/marketplace", content=body,
+            headers={"X-Entitlement-Signature": signature},
+        )  # fmt: skip
 
     def signal(self, account_id: str, kind: str, payload: dict[str, Any]) -> str:
         """A signal; where its action is to be seen."""
         self._count += 1
         body = json.dumps(
-            {"signal_id": f"bench-{self._count}", "type": kind, "payload": payload}
+            {"signal_id": f"{self._name}-{self._count}", "type": kind, "payload": payload}
         ).encode()
         answer = self.http.post(
             f"/v1/tenants/{account_id}/signals", content=body,

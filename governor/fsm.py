@@ -44,9 +44,11 @@ class RunState(StrEnum):
     PENDING = "pending"
     RUNNING = "running"
     COMPENSATING = "compensating"
+    PARKED = "parked"
     COMPLETE = "complete"
     FAILED = "failed"
     REFUSED = "refused"
+    CANCELLED = "cancelled"
 
 
 _G = GovernorState
@@ -88,6 +90,9 @@ RUN: Mapping[tuple[RunState, str], RunState] = {
     (_R.RUNNING, "fail"): _R.COMPENSATING,
     (_R.COMPENSATING, "undone_for_good"): _R.REFUSED,
     (_R.COMPENSATING, "undone_for_now"): _R.FAILED,
+    (_R.COMPENSATING, "undone_on_request"): _R.CANCELLED,
+    (_R.COMPENSATING, "park"): _R.PARKED,
+    (_R.PARKED, "retry"): _R.COMPENSATING,
     (_R.FAILED, "redeliver"): _R.PENDING,
 }
 

@@ -6,6 +6,7 @@ is RFC 3339 UTC with six decimals and ``Z``, so that text order is time order.
 
 import hashlib
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
@@ -53,14 +54,16 @@ class Record(BaseModel):
 class MarketplaceEvent(Record):
     """A marketplace webhook, validated and completed with defaults (D4)."""
 
-    event_type: Literal["entitlement.created", "entitlement.plan_changed", "entitlement.cancelled"]
-    event_id: EventId
-    account_id: AccountId
-    sku_id: SkuId
-    plan_type: PlanType
-    region: Region
-    event_time: Timestamp
-    cancellation_reason: str | None = None
+    event_type: Literal[
+        "entitlement.created", "entitlement.plan_changed", "entitlement.cancelled"
+    ] = Field(description="what happened to the entitlement")
+    event_id: EventId = Field(description="one event, one run; else the body's SHA-256")
+    account_id: AccountId = Field(description="the tenant")
+    sku_id: SkuId = Field(description="the product")
+    plan_type: PlanType = Field(description="its plan; else `starter`")
+    region: Region = Field(description="of its resources; else the setting's")
+    event_time: Timestamp = Field(description="when it happened, in UTC; else the arrival")
+    cancellation_reason: str | None = Field(default=None, description="why, if cancelled")
 
 
 class Tenant(Record):
@@ -136,16 +139,47 @@ class Action(Record):
     retry_at: Timestamp | None = None
 
 
+class Effect(StrEnum):
+    """What a step does to one resource: meant (before it acts), and then done."""
+
+    CREATE = "create"
+    CHANGE = "change"
+    KEEP = "keep"
+    CREATED = "created"
+    CHANGED = "changed"
+    FOUND = "found"
+
+    @property
+    def done(self) -> "Effect":
+        """What has become of it once the step is done."""
+        meant = {self.CREATE: self.CREATED, self.CHANGE: self.CHANGED, self.KEEP: self.FOUND}
+        return meant.get(self, self)
+
+
 class JournalEntry(Record):
     """What a run's journal says of one step; written before the step acts."""
 
-    state: str = Field(description="intent, done, undone")
-    created: dict[str, bool] = Field(
-        default_factory=dict, description="effect -> made by this run (only those are undone)"
+    state: Literal["intent", "done", "undone"]
+    effects: dict[str, Effect] = Field(
+        default_factory=dict, description="resource -> what is meant, or was done, to it"
     )
     result: dict[str, Any] = Field(default_factory=dict)
     claim: ProcessClaim | None = None
     undo_claim: ProcessClaim | None = None
+    attempts: int = Field(default=0, description="how often it was put off")
+    error: str | None = Field(default=None, description="why it, or its undo, was put off last")
+
+    def made(self, resource: str) -> bool:
+        """Whether this run created a resource, or may have: only such a one is removed again."""
+        return self.effects.get(resource) in (Effect.CREATE, Effect.CREATED)
+
+
+class Cancellation(Record):
+    """An operator's wish that a run be undone; acknowledged at its next step."""
+
+    operator: str = Field(min_length=1, max_length=256)
+    reason: str = Field(max_length=1024)
+    requested_at: Timestamp
 
 
 class Run(Record):
@@ -169,6 +203,9 @@ class Run(Record):
     failed_step: str | None = None
     retryable: bool = False
     receipt_id: str | None = None
+    retry_at: Timestamp | None = Field(default=None, description="nobody takes it up before")
+    undo_attempts: int = 0
+    cancellation: Cancellation | None = None
 
 
 def tenant_path(account_id: str) -> str:

@@ -18,6 +18,7 @@ from ingress.state import Here, State
 from ledger.receipt import SignedReceipt
 from ports import Ports
 from tasks import entitlement_lifecycle
+from tasks.runbook import OPEN
 from tasks.tally import ledger_of
 
 router = APIRouter()
@@ -45,7 +46,7 @@ async def marketplace(request: Request, here: Here) -> Response:
         async with here.waiters.expect(run_id) as ended:
             run = await run_in_threadpool(entitlement_lifecycle.begin, here.ports, event, body)
             give_up_at = time.monotonic() + here.settings.webhook_wait_s
-            while entitlement_lifecycle.is_open(run) and time.monotonic() < give_up_at:
+            while run.state in OPEN and time.monotonic() < give_up_at:
                 await _wait(ended, min(_LOOK_EVERY_S, give_up_at - time.monotonic()))
                 run = await run_in_threadpool(_load, here.ports, run_id)
         return await run_in_threadpool(_answer, here.ports, run)
@@ -67,7 +68,7 @@ def _load(ports: Ports, run_id: str) -> Run:
 
 
 def _answer(ports: Ports, run: Run) -> Response:
-    if entitlement_lifecycle.is_open(run) or run.receipt_id is None:
+    if run.state in OPEN or run.receipt_id is None:
         metrics.WEBHOOKS.labels("accepted").inc()
         body = f'{{"run_id":"{run.run_id}","state":"{run.state}"}}'
         location = {"Location": f"/v1/runs/{run.run_id}"}
@@ -79,7 +80,7 @@ def _answer(ports: Ports, run: Run) -> Response:
     metrics.WEBHOOKS.labels(run.state).inc()
     if run.state is RunState.COMPLETE:
         return Response(stored.payload, 200, media_type="application/json")
-    for_good = run.state is RunState.REFUSED
+    for_good = run.state is not RunState.FAILED
     return problem(
         422 if for_good else 503,
         "entitlement-failed",

@@ -59,12 +59,13 @@ class ReceiptConflict(Receipt):
 
 
 class RunCancelled(Receipt):
-    """An operator cancelled a run."""
+    """An operator had a run undone before it ended."""
 
     operation: Literal["run_cancelled"]
     status: Literal["cancelled"]
     run_id: Word
     operator: Word
+    reason: Detail
 
 
 class KeyRotated(Receipt):

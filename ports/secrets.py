@@ -23,6 +23,10 @@ class Secrets(Protocol):
         """Hand the tenant's key over to where its owner reads it (D22)."""
         ...
 
+    def withdraw_tenant_key(self, account_id: str) -> None:
+        """Take it back from there; ``tenant_key`` still tells it. Nothing happens if it is not."""
+        ...
+
     def api_token(self) -> str:
         """The bearer token of reads."""
         ...

@@ -1,6 +1,16 @@
 """Signals: a topic per tenant, whose messages reach the ingress by HTTP push (D8)."""
 
+from enum import StrEnum
 from typing import Protocol
+
+
+class Topic(StrEnum):
+    """What is there of a tenant's topic and subscription."""
+
+    ABSENT = "absent"
+    DAMAGED = "damaged"
+    """A part is missing, or configured otherwise than ``create`` would."""
+    READY = "ready"
 
 
 class Signals(Protocol):
@@ -9,17 +19,17 @@ class Signals(Protocol):
     A message is pushed at least once until the ingress answers 2xx.
     """
 
-    def create(self, account_id: str) -> bool:
-        """Topic and push subscription of a tenant; True when this call made them.
-
-        Raises:
-            ConflictError: a topic of that name exists with another configuration.
-            OutageError: unknown; repeating is safe.
-        """
+    def look(self, account_id: str) -> Topic:
+        """What is there of a tenant's topic; checked, not assumed. Raises OutageError."""
         ...
 
-    def exists(self, account_id: str) -> bool:
-        """Whether topic and subscription are both there. Raises OutageError."""
+    def create(self, account_id: str) -> None:
+        """Have topic and push subscription READY; a damaged topic keeps its messages.
+
+        Raises:
+            ConflictError: something of that name is there that cannot be repaired; it was left.
+            OutageError: unknown; repeating is safe.
+        """
         ...
 
     def delete(self, account_id: str) -> None:

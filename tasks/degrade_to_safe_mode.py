@@ -17,9 +17,9 @@ from governor.records import Action, timestamp
 from ports import Ports
 from ports.documents import Create, Update, Where, every
 from ports.memory import Slot
+from tasks.boot import boot_governor
 from tasks.canary import ALIVE_FOR_S
 from tasks.celery import app
-from tasks.deploy_sku import boot_governor
 
 _LOG = logging.getLogger("ggen.health")
 _PROBE_PATH = "health/probe"

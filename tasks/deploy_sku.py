@@ -1,92 +1,33 @@
 """Runbook 1, Deploy New SKU: the provisioning chain of a new entitlement (D3).
 
-====================  ========================================  =================================
-step                  does                                      undo (only what this run created)
-====================  ========================================  =================================
-deploy_sku.documents  tenant (the FSM) and entitlement          delete, or put the former one back
-deploy_sku.signals    topic and push subscription               delete both
-deploy_sku.governor   tenant key; governor booted into Memory   boot again from Documents
-====================  ========================================  =================================
-
-Refused when a topic exists with another configuration, or a store does not answer; every step is
-idempotent, for effects are looked at before they are brought about.
+The steps and their undos stand in ``STEPS``; Runbook 6 carries them out. Every step looks at what
+is there before it acts, so that it can be repeated, and undoes only what its own run made.
 """
 
 from typing import Any
 
 from governor import records
-from governor.errors import ConflictError, PolicyError
+from governor.errors import ConflictError
 from governor.fsm import GovernorState
 from governor.policy import Policy
-from governor.records import Entitlement, JournalEntry, Run, Tenant, timestamp
+from governor.records import (
+    Effect,
+    Entitlement,
+    JournalEntry,
+    MarketplaceEvent,
+    Run,
+    Tenant,
+    timestamp,
+)
 from ports import Ports
 from ports.documents import Create, Delete, Document, Update, Write
-from ports.memory import Terms
+from ports.signals import Topic
 from tasks import policies
-from tasks.emit import alert, land
-from tasks.runbook import Result, Step
+from tasks.boot import LIVE, boot_governor
+from tasks.emit import land
+from tasks.runbook import Manual, Result, Step
 
-_LIVE = (GovernorState.STABLE, GovernorState.DEGRADED)
-
-
-def boot_governor(ports: Ports, account_id: str) -> bool:
-    """Tell Memory what Documents know of an account's governor; whether it may admit now.
-
-    Documents are read again afterwards, so that of two boots the later knowledge stays.
-    """
-    before = _known(ports, account_id)
-    while True:
-        admits = _boot(ports, account_id, *before)
-        after = _known(ports, account_id)
-        if after == before:
-            return admits
-        before = after
-
-
-Known = tuple[Document | None, list[Document]]
-
-
-def _known(ports: Ports, account_id: str) -> Known:
-    tenant = ports.documents.get(records.tenant_path(account_id))
-    return tenant, ports.documents.scan(f"tenants/{account_id}/entitlements", limit=1000)
-
-
-def _boot(
-    ports: Ports, account_id: str, tenant: Document | None, entitlements: list[Document]
-) -> bool:
-    if tenant is None:
-        ports.memory.forget(account_id)
-        return False
-    state = Tenant.model_validate(tenant.data).state
-    all_terms = [Entitlement.model_validate(d.data) for d in entitlements]
-    live = [e for e in all_terms if e.state in _LIVE]
-    admits = state in _LIVE and bool(live)
-    # What is still being provisioned is known to Memory already, but admits nothing.
-    known_as = GovernorState.STABLE if admits else state
-    chosen = live if admits else all_terms
-    terms = [t for e in chosen if (t := _usable_terms(ports, e)) is not None]
-    ports.memory.boot(account_id, known_as, terms)
-    return admits
-
-
-def _usable_terms(ports: Ports, entitlement: Entitlement) -> Terms | None:
-    """An entitlement's terms; None, and an alarm, when its policy cannot be used here.
-
-    One that cannot be used keeps nobody else's door shut, not even of the same account.
-    """
-    try:
-        return _terms(ports, entitlement)
-    except PolicyError as error:
-        subject = f"{entitlement.sku_id} {entitlement.policy_version}"
-        raised, told = alert(
-            ports, "critical", "policy_unusable", entitlement.account_id, subject, error.detail
-        )
-        try:
-            land(ports, [raised])
-        except ConflictError:
-            return None  # told before
-        ports.alerts.send(told)
-        return None
+BOOT_FAILED = "governor_boot_failed"
 
 
 def policy_of(ports: Ports, run: Run) -> Policy:
@@ -95,28 +36,15 @@ def policy_of(ports: Ports, run: Run) -> Policy:
     return policies.load(ports, run.event.sku_id, run.event.plan_type, facts["policy_version"])
 
 
-def _terms(ports: Ports, entitlement: Entitlement) -> Terms:
-    policy = policies.load(
-        ports, entitlement.sku_id, entitlement.plan_type, entitlement.policy_version
-    )
-    return Terms(
-        sku_id=entitlement.sku_id,
-        plan_type=entitlement.plan_type,
-        policy_version=entitlement.policy_version,
-        concurrent_actions=entitlement.concurrent_actions,
-        monthly_actions=entitlement.monthly_actions,
-        signal_types=sorted(policy.route()),
-    )
-
-
 # -- documents
 
 
-def _look_documents(ports: Ports, run: Run) -> dict[str, bool]:
+def _look_documents(ports: Ports, run: Run) -> dict[str, Effect]:
     tenant, entitlement = _stored(ports, run)
+    is_made = _needs_new(tenant)
     return {
-        "tenant": _made_by(tenant, run, "created_by"),
-        "entitlement": _made_by(entitlement, run, "run_id"),
+        records.tenant_path(run.account_id): _effect(tenant) if is_made else Effect.KEEP,
+        records.entitlement_path(run.account_id, run.event.sku_id): _effect(entitlement),
     }
 
 
@@ -130,9 +58,9 @@ def _act_documents(ports: Ports, run: Run) -> Result:
         _put(entitlement, records.entitlement_path(run.account_id, run.event.sku_id),
              _entitlement(ports, run, entitlement)),
     ]  # fmt: skip
-    renewed = _tenant(ports, run, tenant)
-    if renewed is not None:
-        writes.append(_put(tenant, records.tenant_path(run.account_id), renewed))
+    if _needs_new(tenant):
+        path = records.tenant_path(run.account_id)
+        writes.append(_put(tenant, path, _tenant(ports, run, tenant)))
     return Result(facts, writes)
 
 
@@ -148,14 +76,20 @@ def _undo_documents(ports: Ports, run: Run, entry: JournalEntry) -> None:
     boot_governor(ports, run.account_id)
 
 
-def _tenant(ports: Ports, run: Run, found: Document | None) -> Tenant | None:
-    """The tenant to write; None when the one that is there stays as it is."""
-    former = Tenant.model_validate(found.data) if found else None
-    if former and former.state is GovernorState.DRAINING:
+def _needs_new(tenant: Document | None) -> bool:
+    """Whether a governor has to be made.
+
+    Raises:
+        ConflictError: the former one is still draining; there cannot be two.
+    """
+    state = Tenant.model_validate(tenant.data).state if tenant else GovernorState.DECOMMISSIONED
+    if state is GovernorState.DRAINING:
         raise ConflictError("draining", "the former governor of this account is still draining")
-    if former and former.state is not GovernorState.DECOMMISSIONED:
-        return None
-    generation = former.generation + 1 if former else 1
+    return state is GovernorState.DECOMMISSIONED
+
+
+def _tenant(ports: Ports, run: Run, former: Document | None) -> Tenant:
+    generation = former.data["generation"] + 1 if former else 1
     return Tenant(
         account_id=run.account_id,
         generation=generation,
@@ -169,16 +103,19 @@ def _tenant(ports: Ports, run: Run, found: Document | None) -> Tenant | None:
 
 
 def _entitlement(ports: Ports, run: Run, found: Document | None) -> Entitlement:
+    """What the event says; a live one keeps its region, and its operating state where it can."""
     policy = policy_of(ports, run)
-    is_live = found is not None and found.data["state"] in _LIVE
+    former = Entitlement.model_validate(found.data) if found else None
+    live = former if former and former.state in LIVE else None
+    keeps_state = live is not None and live.operating_state in policy.states
     return Entitlement(
         account_id=run.account_id,
         sku_id=run.event.sku_id,
         plan_type=run.event.plan_type,
         policy_version=policy.policy_version,
-        region=run.event.region,
-        state=GovernorState.STABLE if is_live else GovernorState.PROVISIONING,
-        operating_state=policy.initial_state,
+        region=live.region if live else run.event.region,
+        state=GovernorState.STABLE if live else GovernorState.PROVISIONING,
+        operating_state=live.operating_state if live and keeps_state else policy.initial_state,
         concurrent_actions=policy.quota.concurrent_actions,
         monthly_actions=policy.quota.monthly_actions,
         event_time=run.event.event_time,
@@ -193,8 +130,8 @@ def _stored(ports: Ports, run: Run) -> tuple[Document | None, Document | None]:
     )
 
 
-def _made_by(found: Document | None, run: Run, field: str) -> bool:
-    return found is None or found.data.get(field) == run.run_id
+def _effect(found: Document | None) -> Effect:
+    return Effect.CREATE if found is None else Effect.CHANGE
 
 
 def _put(found: Document | None, path: str, record: Tenant | Entitlement) -> Write:
@@ -212,8 +149,10 @@ def _restore(found: Document, previous: dict[str, Any] | None) -> Write:
 # -- signals
 
 
-def _look_signals(ports: Ports, run: Run) -> dict[str, bool]:
-    return {"topic": not ports.signals.exists(run.account_id)}
+def _look_signals(ports: Ports, run: Run) -> dict[str, Effect]:
+    meant = {Topic.ABSENT: Effect.CREATE, Topic.DAMAGED: Effect.CHANGE, Topic.READY: Effect.KEEP}
+    topic = ports.signals.look(run.account_id)
+    return {records.topic_name(run.account_id): meant[topic]}
 
 
 def _act_signals(ports: Ports, run: Run) -> Result:
@@ -222,15 +161,17 @@ def _act_signals(ports: Ports, run: Run) -> Result:
 
 
 def _undo_signals(ports: Ports, run: Run, entry: JournalEntry) -> None:
-    if entry.created.get("topic"):
+    if entry.made(records.topic_name(run.account_id)):
         ports.signals.delete(run.account_id)
 
 
 # -- governor
 
 
-def _look_governor(_ports: Ports, _run: Run) -> dict[str, bool]:
-    return {}
+def _look_governor(ports: Ports, run: Run) -> dict[str, Effect]:
+    tenant, _entitlement = _stored(ports, run)
+    is_made = tenant is None or tenant.data["created_by"] == run.run_id
+    return {f"governor of {run.account_id}": Effect.CREATE if is_made else Effect.CHANGE}
 
 
 def _act_governor(ports: Ports, run: Run) -> Result:
@@ -245,10 +186,57 @@ def _undo_governor(ports: Ports, run: Run, _entry: JournalEntry) -> None:
     tenant = ports.documents.get(records.tenant_path(run.account_id))
     if tenant and tenant.data["created_by"] == run.run_id:
         ports.memory.forget(run.account_id)
+        if tenant.data["generation"] == 1:
+            ports.secrets.withdraw_tenant_key(run.account_id)
 
 
 STEPS = (
-    Step("deploy_sku.documents", _look_documents, _act_documents, _undo_documents),
-    Step("deploy_sku.signals", _look_signals, _act_signals, _undo_signals),
-    Step("deploy_sku.governor", _look_governor, _act_governor, _undo_governor),
-)
+    Step(
+        "deploy_sku.documents", "Documents",
+        does="create tenant (the governor's FSM) and entitlement, both provisioning",
+        undoes="delete both, or put the former ones back",
+        look=_look_documents, act=_act_documents, undo=_undo_documents,
+    ),
+    Step(
+        "deploy_sku.signals", "Signals",
+        does="create topic and push subscription, or repair them",
+        undoes="delete subscription and topic, if this run created them",
+        look=_look_signals, act=_act_signals, undo=_undo_signals,
+    ),
+    Step(
+        "deploy_sku.governor", "Memory",
+        does="publish the tenant's key, boot the governor: entitlement, limits, permissions",
+        undoes="forget the governor and withdraw its key, or boot the former one",
+        look=_look_governor, act=_act_governor, undo=_undo_governor, alarm=BOOT_FAILED,
+    ),
+)  # fmt: skip
+
+MANUAL = Manual(
+    number=1,
+    title="Deploy New SKU",
+    purpose="The provisioning chain that Runbook 6 runs for a new or changed entitlement.",
+    trigger="Runbook 6 has accepted a marketplace event and chosen its policy",
+    inputs=MarketplaceEvent,
+    outputs=(
+        "`tenants/{account_id}` with the governor's FSM, and its entitlement below it",
+        "topic `tenants.{account_id}.signals` and its push subscription",
+        "the tenant's signal key, and the governor booted in Memory",
+        "`entitlement_active`",
+    ),
+    refusals=(
+        ("a topic of that name exists and cannot be repaired",
+         "`entitlement_failed`, to be delivered again (503)"),
+        ("a store does not answer until the run's deadline",
+         "all is undone, `entitlement_failed`, to be delivered again (503)"),
+        ("the governor cannot be booted",
+         f"the same, and a critical alert `{BOOT_FAILED}`"),
+        ("an undo fails five times",
+         "the run is parked with `compensation_failed` and a critical alert, and undone later"),
+    ),
+    slis=(
+        ("webhook to receipt", "< 2 s"),
+        ("governor ready for signals", "< 3 s"),
+        ("FSM, topic and documents created", "100 %: all, or none and a receipt that says so"),
+    ),
+    receipts=("entitlement_active", "entitlement_failed", "compensation_failed"),
+)  # fmt: skip

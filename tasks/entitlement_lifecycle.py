@@ -1,16 +1,7 @@
 """Runbook 6, Entitlement Lifecycle: a marketplace event becomes a governor, or a refusal.
 
-============================  ==========================================  =======================
-step                          does                                        undo
-============================  ==========================================  =======================
-entitlement_lifecycle.policy  is the event news? policy for SKU and plan  nothing was done
-deploy_sku.*                  Runbook 1                                   see there
-entitlement_lifecycle.finish  tenant and entitlement stable               it is the last step
-============================  ==========================================  =======================
-
-Ends with ``entitlement_active`` or ``entitlement_plan_changed``; refused with
-``entitlement_failed``: for good (unknown SKU or plan; the same answer on redelivery) or for now (a
-dependency is down; a redelivery is a new attempt).
+It verifies, chooses the policy for SKU and plan, and has Runbook 1 provision (D3). The run is the
+claim of its event: redelivered, the same event finds the same run and gets the same receipt.
 """
 
 import hashlib
@@ -22,24 +13,18 @@ from adapters import wiring
 from config.settings import load
 from governor import records
 from governor.errors import ConflictError, DeniedError, InputError
-from governor.fsm import RUN, GovernorState, RunState, advance
-from governor.records import (
-    Entitlement,
-    JournalEntry,
-    MarketplaceEvent,
-    Run,
-    Tenant,
-    elapsed_ms,
-    timestamp,
-)
+from governor.fsm import GovernorState, RunState
+from governor.records import Entitlement, MarketplaceEvent, Run, Tenant, elapsed_ms, timestamp
 from ports import Ports
-from ports.documents import Create, Update, Write
+from ports.documents import Create, Document, Update, Write
 from tasks import deploy_sku, policies
+from tasks.boot import boot_governor
 from tasks.celery import app
 from tasks.emit import land, receipt
 from tasks.journal import start
-from tasks.runbook import OPEN, RUNBOOKS_BY_NAME, Result, Runbook, Step
-from tasks.step import run_step
+from tasks.runbook import RUNBOOKS_BY_NAME, Manual, Result, Runbook, Step
+from tasks.runs import attempt_again
+from tasks.step import carry_on
 
 NAME = "entitlement_lifecycle"
 SUPPORTED = ("entitlement.created", "entitlement.plan_changed")
@@ -55,22 +40,33 @@ def begin(ports: Ports, event: MarketplaceEvent, body: bytes) -> Run:
         InputError: an event this runbook does not serve.
         OutageError: the run may have been started; repeating is safe.
     """
+    run = new_run(ports, event, body)
+    path = records.run_path(run.run_id)
+    found = ports.documents.get(path)  # a read costs nobody else anything; redelivery is common
+    if found is not None:
+        return _again(ports, found, run)
+    try:
+        land(ports, [Create(path, run.document())])
+    except ConflictError:
+        found = ports.documents.get(path)
+        if found is None:
+            raise
+        return _again(ports, found, run)
+    start(run, RUNBOOK)
+    return run
+
+
+def new_run(ports: Ports, event: MarketplaceEvent, body: bytes) -> Run:
+    """The run an event starts, not stored yet.
+
+    Raises:
+        InputError: an event this runbook does not serve.
+    """
     if event.event_type not in SUPPORTED:
         raise InputError(
             "unsupported-event",
             f"{event.event_type} is not served by this version; nothing changed",
         )
-    run = _new_run(ports, event, body)
-    path = records.run_path(run.run_id)
-    try:
-        land(ports, [Create(path, run.document())])
-    except ConflictError:
-        return _again(ports, run)
-    start(run, RUNBOOK)
-    return run
-
-
-def _new_run(ports: Ports, event: MarketplaceEvent, body: bytes) -> Run:
     now = ports.clock.now()
     return Run(
         run_id=records.run_id(event.event_id),
@@ -86,42 +82,38 @@ def _new_run(ports: Ports, event: MarketplaceEvent, body: bytes) -> Run:
     )
 
 
-def _again(ports: Ports, asked: Run) -> Run:
-    found = ports.documents.get(records.run_path(asked.run_id))
-    if found is None:
-        raise ConflictError("run-vanished", "the run of this event is being changed; repeat")
+def _again(ports: Ports, found: Document, asked: Run) -> Run:
     former = Run.model_validate(found.data)
     if former.body_sha256 != asked.body_sha256:
         raise ConflictError("event-id-reused", "this event_id came before with another body")
     if former.state is not RunState.FAILED:
         return former
-    again = asked.evolve(state=advance(RUN, former.state, "redeliver"), attempt=former.attempt + 1)
-    try:
-        land(ports, [Update(found.path, again.document(), found.revision)])
-    except ConflictError:
-        return former  # another delivery of this event was first to attempt it again
-    start(again, RUNBOOK)
-    return again
-
-
-def is_open(run: Run) -> bool:
-    """Whether the run has not ended yet."""
-    return run.state in OPEN
+    return attempt_again(ports, RUNBOOK, found, asked)
 
 
 def _choose_policy(ports: Ports, run: Run) -> Result:
     found = ports.documents.get(records.entitlement_path(run.account_id, run.event.sku_id))
     former = Entitlement.model_validate(found.data) if found else None
-    is_change = run.event.event_type == "entitlement.plan_changed"
     if former and former.run_id != run.run_id and run.event.event_time < former.event_time:
         # It tells of a time before what is in force: acknowledged, and nothing changes (D4).
         return Result(ends_with=_receipt_of(ports, former.run_id))
-    if is_change and (former is None or former.state is not GovernorState.STABLE):
-        raise DeniedError(
-            "no-entitlement", "there is no active entitlement whose plan could change"
-        )
+    if run.event.event_type == "entitlement.plan_changed":
+        _refuse_unless_live(former)
     policy = policies.in_force(ports, run.event.sku_id, run.event.plan_type)
     return Result({"policy_version": policy.policy_version})
+
+
+def _refuse_unless_live(former: Entitlement | None) -> None:
+    if former is None:  # events overtake each other: its subscription may be on its way
+        raise ConflictError(
+            "no-entitlement-yet",
+            "there is no entitlement whose plan could change; deliver this again after its "
+            "subscription",
+        )
+    if former.state is not GovernorState.STABLE:
+        raise DeniedError(
+            "no-entitlement", f"the entitlement is {former.state}; its plan cannot change"
+        )
 
 
 def _receipt_of(ports: Ports, run_id: str) -> str:
@@ -178,7 +170,7 @@ def _active_receipt(ports: Ports, run: Run, tenant: Tenant, entitlement: Entitle
 def _open_the_door(ports: Ports, run: Run) -> None:
     """Admit signals, now that the receipt is committed; not a moment before."""
     if run.state is RunState.COMPLETE:
-        deploy_sku.boot_governor(ports, run.account_id)
+        boot_governor(ports, run.account_id)
 
 
 def _refused(ports: Ports, run: Run, failed_step: str) -> Create:
@@ -199,37 +191,73 @@ def _of_run(ports: Ports, run: Run) -> dict[str, Any]:
     }
 
 
-def _nothing(_ports: Ports, _run: Run) -> dict[str, bool]:
-    return {}
-
-
 def _finish(_ports: Ports, _run: Run) -> Result:
     return Result()
 
 
-def _nothing_to_undo(_ports: Ports, _run: Run, _entry: JournalEntry) -> None:
-    """The step has no effect outside the run's own journal."""
-
+MANUAL = Manual(
+    number=6,
+    title="Entitlement Lifecycle",
+    purpose=(
+        "A marketplace event becomes a governor, a change of its terms, or a refusal with nothing "
+        "left of it. Its middle steps are Runbook 1."
+    ),
+    trigger=(
+        "`POST /v1/webhooks/marketplace`, signed, with `entitlement.created` or "
+        "`entitlement.plan_changed`"
+    ),
+    inputs=MarketplaceEvent,
+    outputs=(
+        "a governor that admits signals under the policy of SKU and plan",
+        "`entitlement_active` or `entitlement_plan_changed`, committed with the stored states",
+    ),
+    refusals=(
+        ("no policy for SKU and plan", "`entitlement_failed` for good (422)"),
+        ("a plan change of a cancelled entitlement", "`entitlement_failed` for good (422)"),
+        ("a plan change before its subscription",
+         "`entitlement_failed`, to be delivered again (503)"),
+        ("an event older than what is in force", "acknowledged with the receipt in force (200)"),
+        ("a dependency down until the run's deadline",
+         "all is undone, `entitlement_failed`, to be delivered again (503)"),
+        ("an operator cancels the run",
+         "all is undone, `entitlement_failed` and `run_cancelled` (422)"),
+        ("a fault of ours", "all is undone, `entitlement_failed` (503), a critical alert"),
+    ),
+    slis=(
+        ("webhook to governor ready", "< 3 s"),
+        ("policy application", "< 100 ms"),
+        ("first signal processed", "< 1 s after the webhook's answer"),
+    ),
+    receipts=(
+        "entitlement_active", "entitlement_plan_changed", "entitlement_failed", "run_cancelled",
+        "compensation_failed",
+    ),
+)  # fmt: skip
 
 RUNBOOK = Runbook(
     name=NAME,
+    manual=MANUAL,
     steps=(
-        Step("entitlement_lifecycle.policy", _nothing, _choose_policy, _nothing_to_undo),
+        Step(
+            "entitlement_lifecycle.policy", "Objects",
+            does="see that the event is news, load the policy of SKU and plan",
+            undoes="", act=_choose_policy, reads_only=True,
+        ),
         *deploy_sku.STEPS,
-        Step("entitlement_lifecycle.finish", _nothing, _finish, _nothing_to_undo),
+        Step(
+            "entitlement_lifecycle.finish", "Documents",
+            does="commit tenant and entitlement as stable, together with the receipt",
+            undoes="", act=_finish,
+        ),
     ),
     succeeded=_succeeded,
     refused=_refused,
     ended=_open_the_door,
-)
+)  # fmt: skip
 RUNBOOKS_BY_NAME[NAME] = RUNBOOK
 
 
-def _task(step_name: str) -> None:
-    @app.task(name=step_name)
-    def carry_out(run_id: str, account_id: str) -> None:  # for Flower's search
-        run_step(wiring.ports(), RUNBOOK, step_name, run_id)
-
-
-for _step in RUNBOOK.steps:
-    _task(_step.name)
+@app.task(name=f"{NAME}.run")
+def run(run_id: str, account_id: str) -> None:  # the account is for Flower's search
+    """Take a run as far as it goes."""
+    carry_on(wiring.ports(), RUNBOOK, run_id)

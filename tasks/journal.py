@@ -1,16 +1,28 @@
-"""A run's own document: read, claimed, handed to the workers, and ended."""
+"""A run's own document: read, claimed, handed to the workers, put off, and ended.
+
+======================  ==========================  ===============================================
+state                   nobody waits longer than    then
+======================  ==========================  ===============================================
+pending, running        the run's deadline          it is undone (``run-deadline``)
+… a step under way      ``STEP_MAX_AGE_S``          another process takes it over
+… a step put off        its ``retry_at``            it is tried again, until the run's deadline
+compensating            its ``retry_at``            the undo is tried again; then it is parked
+parked                  its ``retry_at``            the undo is tried again, for as long as it takes
+======================  ==========================  ===============================================
+"""
 
 import logging
 from collections.abc import Sequence
+from datetime import timedelta
+from secrets import SystemRandom
 
-from celery import chain
 from celery.exceptions import OperationalError as CeleryUnreachable
 from kombu.exceptions import OperationalError as BrokerUnreachable
 
 from governor import records
 from governor.errors import ConflictError, OutageError
 from governor.fsm import RunState
-from governor.records import JournalEntry, ProcessClaim, Run, elapsed_ms
+from governor.records import JournalEntry, ProcessClaim, Run, elapsed_ms, instant, timestamp
 from ports import Ports
 from ports.documents import Delete, Document, Where, Write
 from tasks.celery import PUBLISH_ONCE, RUNBOOKS, app
@@ -18,25 +30,26 @@ from tasks.emit import land
 from tasks.runbook import RUNBOOKS_BY_NAME, Runbook
 
 _LOG = logging.getLogger("ggen.runs")
-STEP_TIME_LIMIT_S = 12
-"""A step that hangs is killed before anybody may take it over."""
+_JITTER = SystemRandom()
 
-STEP_MAX_AGE_S = 15
+HAND_OVER_S = 3
+"""A message this old begins no further step: another one goes on, behind who waited meanwhile."""
+
+RUN_TIME_LIMIT_S = 15
+"""A process that hangs in a step is killed before anybody may take the step over."""
+
+STEP_MAX_AGE_S = 18
 """After this long another process may take a step over, whatever became of the one that had it."""
 
 
 def start(run: Run, runbook: Runbook) -> None:
-    """Hand a run's remaining steps to the workers. A lost message is repeated by the reaper."""
-    left = [s.name for s in runbook.steps if not is_done(run, s.name)]
-    kwargs = {"run_id": run.run_id, "account_id": run.account_id}
-    links = [
-        app.signature(
-            name, kwargs=kwargs, immutable=True, queue=RUNBOOKS, time_limit=STEP_TIME_LIMIT_S
-        )
-        for name in left
-    ]
+    """Hand a run to the workers. A lost message is repeated by the reaper."""
     try:
-        chain(*links).apply_async(retry_policy=PUBLISH_ONCE)
+        app.signature(
+            f"{runbook.name}.run",
+            kwargs={"run_id": run.run_id, "account_id": run.account_id},
+            immutable=True, queue=RUNBOOKS, time_limit=RUN_TIME_LIMIT_S,
+        ).apply_async(retry_policy=PUBLISH_ONCE)  # fmt: skip
     except (CeleryUnreachable, BrokerUnreachable, OSError) as error:
         _LOG.warning("run %s waits for the reaper: no broker (%s)", run.run_id, error)
 
@@ -59,6 +72,17 @@ def end(ports: Ports, runbook: Runbook, run: Run, writes: Sequence[Write]) -> No
     ):
         upcoming = Run.model_validate(waiting.data)
         start(upcoming, RUNBOOKS_BY_NAME[upcoming.runbook])
+
+
+def later(ports: Ports, failures: int, *, first_s: float = 0.5, longest_s: float = 15) -> str:
+    """When to try again after so many failures: twice as late each time, by chance a bit off."""
+    wait_s = min(longest_s, first_s * 2.0 ** min(failures - 1, 30)) * _JITTER.uniform(0.5, 1.5)
+    return timestamp(ports.clock.now() + timedelta(seconds=wait_s))
+
+
+def is_due(ports: Ports, run: Run) -> bool:
+    """Whether the time to try again has come, or there is none to wait for."""
+    return run.retry_at is None or ports.clock.now() >= instant(run.retry_at)
 
 
 def may_take(ports: Ports, claim: ProcessClaim) -> bool:
@@ -100,5 +124,5 @@ def load(ports: Ports, run_id: str) -> tuple[Document, Run]:
     """
     found = ports.documents.get(records.run_path(run_id))
     if found is None:
-        raise ConflictError("no-such-run", f"run {run_id} does not exist")
+        raise ConflictError("no-such-run", f"there is no run {run_id}")
     return found, Run.model_validate(found.data)

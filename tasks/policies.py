@@ -59,6 +59,11 @@ def load(ports: Ports, sku_id: str, plan_type: str, version: str) -> Policy:
     return _load(ports.objects.get, sku_id, plan_type, version)
 
 
+def forget_loaded() -> None:
+    """Have policies read and checked anew."""
+    _load.cache_clear()
+
+
 @lru_cache(maxsize=4096)
 def _load(get: Callable[[str], bytes | None], sku_id: str, plan_type: str, version: str) -> Policy:
     document = get(_object(sku_id, plan_type, version))

@@ -1,18 +1,32 @@
-"""What a runbook is made of: steps, each with its undo, and the receipts its runs end with."""
+"""What a runbook is made of: manual, steps with their undos, the receipts its runs end with.
+
+The declaration is the source of its documentation too: ``ggen docs`` renders it.
+"""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import BaseModel
+
 from governor.errors import ConflictError
 from governor.fsm import RunState
-from governor.records import JournalEntry, Run
+from governor.records import Effect, JournalEntry, Run
 from ports import Ports
 from ports.documents import Create, Write
 
-OPEN = (RunState.PENDING, RunState.RUNNING, RunState.COMPENSATING)
+UNDER_WAY = (RunState.PENDING, RunState.RUNNING)
+"""The states in which a run acts."""
+
+UNDOING = (RunState.COMPENSATING, RunState.PARKED)
+"""The states in which a run is being undone."""
+
+OPEN = (*UNDER_WAY, *UNDOING)
 """The states a run does not end in."""
+
+ENDED_BADLY = (RunState.FAILED, RunState.REFUSED, RunState.CANCELLED)
+"""The states a run ends in with nothing of it left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +41,60 @@ class Result:
     ends_with: str | None = None
 
 
+def _no_effects(_ports: Ports, _run: Run) -> dict[str, Effect]:
+    return {}
+
+
+def _nothing_to_undo(_ports: Ports, _run: Run, _entry: JournalEntry) -> None:
+    """The step has no effect outside the run's own journal."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One link of a chain.
+    """One separately undoable link of a run.
 
-    ``look`` says which effects are not there yet, so that this run would create them; ``act``
-    brings them about, idempotently; ``undo`` removes what ``entry.created`` says was ours.
+    ``look`` says what ``act`` would do to each resource; ``act`` brings it about, idempotently, and
+    leaves writes of Documents to the commit that ends the step; ``undo`` takes back what the entry
+    says was this run's, and is idempotent too.
+
+    Args:
+        name: ``runbook.step``.
+        at: what the step talks to, as it stands in the diagram.
+        does: in words, for the manual and the plan.
+        undoes: the undo in words; empty when there is nothing to undo.
+        reads_only: ``act`` changes nothing, so that a plan may carry it out.
+        alarm: the cause of a critical alert when the step fails for whatever reason.
+        version: to be raised when what the step does, or its undo, changes.
     """
 
     name: str
-    look: Callable[[Ports, Run], dict[str, bool]]
+    at: str
+    does: str
+    undoes: str
     act: Callable[[Ports, Run], Result]
-    undo: Callable[[Ports, Run, JournalEntry], None]
+    look: Callable[[Ports, Run], dict[str, Effect]] = _no_effects
+    undo: Callable[[Ports, Run, JournalEntry], None] = _nothing_to_undo
+    reads_only: bool = False
+    alarm: str | None = None
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Manual:
+    """What people must know of a runbook besides its steps.
+
+    ``refusals`` are pairs of a cause and what comes of it; ``slis`` of a measure and its bar.
+    """
+
+    number: int
+    title: str
+    purpose: str
+    trigger: str
+    inputs: type[BaseModel]
+    outputs: Sequence[str]
+    refusals: Sequence[tuple[str, str]]
+    slis: Sequence[tuple[str, str]]
+    receipts: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +105,20 @@ class Runbook:
     """
 
     name: str
+    manual: Manual
     steps: tuple[Step, ...]
     succeeded: Callable[[Ports, Run], tuple[Sequence[Write], Create]]
     refused: Callable[[Ports, Run, str], Create]
     ended: Callable[[Ports, Run], None]
 
     def definition_sha256(self) -> str:
-        """Changes when the steps or their order change."""
-        return hashlib.sha256("\n".join(s.name for s in self.steps).encode()).hexdigest()
+        """Changes when the steps, their order or their versions change."""
+        definition = "\n".join(f"{step.name}@{step.version}" for step in self.steps)
+        return hashlib.sha256(definition.encode()).hexdigest()
+
+    def step(self, name: str) -> Step:
+        """The step of that name."""
+        return next(step for step in self.steps if step.name == name)
 
 
 RUNBOOKS_BY_NAME: dict[str, Runbook] = {}

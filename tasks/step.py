@@ -1,115 +1,113 @@
 """How every step of every run goes. START READING HERE.
 
 A runbook is a list of steps; a run is one execution of it, kept in one document whose journal says
-what was done and how to undo it. ``run_step`` carries out one step:
+what was done and how to undo it. A message names a run; ``carry_on`` takes that run as far as it
+goes, step by step, and ``run_step`` carries out one step:
 
     (1) replay   a step that is done is not done again; a run that ended is left alone
-    (2) load     a run whose definition changed, or whose time is up, is compensated
+    (2) load     a run that was cancelled, redefined, or whose time is up is compensated
     (3) intent   what this step is about to create is written, and so how to undo it, before acting
     (4) act      idempotent; a second process at the same step gives way to a living one
     (5) commit   the result; with the last step also the run's end and its receipt
-    (6) next     Celery's chain carries the run's id on; the reaper does when Celery lost it
+    (6) next     this process goes on while its message is young; then it hands over by another
 
-A failure turns the run to ``compensating``: the undos run in reverse, each journalled, undoing only
-what this run created; then one commit of the run's end and its receipt. Nothing here hangs on a
-callback of Celery's. Runs of one account take turns by a claimed document.
+A failure is put off or ends the run, by its family (``tasks/failure.py``): then the undos run in
+reverse, each journalled, undoing only what this run created (``tasks/compensate.py``), and one
+commit holds the run's end and its receipt. Nothing here hangs on a callback of Celery's: a message
+that is lost, doubled or late changes nothing, for the reaper repeats it and the journal decides.
+Runs of one account take turns by a claimed document.
 """
 
+import contextlib
 import logging
 
 from governor import records
-from governor.actions import error_code
-from governor.errors import ConflictError, DeniedError, GovernorError, InputError, OutageError
+from governor.errors import ConflictError, OutageError
 from governor.fsm import RUN, RunState, advance
-from governor.records import JournalEntry, Run, instant
+from governor.records import Effect, JournalEntry, Run
 from ports import Ports
 from ports.documents import Create, Document, Update, Write
 from tasks.compensate import compensate
 from tasks.emit import land
-from tasks.journal import end, is_done, is_own, load, may_take, with_entry
-from tasks.runbook import ElsewhereError, Result, Runbook, Step
+from tasks.failure import give_up_or_put_off, patiently, reason_to_stop
+from tasks.journal import HAND_OVER_S, end, is_done, is_due, load, may_take, start, with_entry
+from tasks.runbook import UNDER_WAY, UNDOING, ElsewhereError, Result, Runbook, Step
 
 _LOG = logging.getLogger("ggen.runs")
 
 
-def run_step(ports: Ports, runbook: Runbook, step_name: str, run_id: str) -> None:
-    """Carry out one step of a run, or find out that there is nothing to do.
+def carry_on(ports: Ports, runbook: Runbook, run_id: str) -> None:
+    """Take a run as far as it goes; whoever else is at it is given way to.
 
     Raises:
         OutageError: the store does not answer, so nothing could be said of the run; the reaper
             takes it up again.
     """
-    step = next(s for s in runbook.steps if s.name == step_name)
+    began_s = ports.clock.monotonic_s()
+    while True:
+        found = ports.documents.get(records.run_path(run_id))
+        if found is None:
+            return
+        run = Run.model_validate(found.data)
+        if run.state in UNDOING:
+            compensate(ports, runbook, run_id)
+            return
+        if run.state not in UNDER_WAY:
+            with contextlib.suppress(OutageError):
+                runbook.ended(ports, run)  # whoever ended it may have died before it came to this
+            return
+        if ports.clock.monotonic_s() - began_s > HAND_OVER_S:
+            start(run, runbook)
+            return
+        upcoming = next(step for step in runbook.steps if not is_done(run, step.name))
+        if not run_step(ports, runbook, upcoming.name, run_id) or upcoming is runbook.steps[-1]:
+            return
+
+
+def run_step(ports: Ports, runbook: Runbook, step_name: str, run_id: str) -> bool:
+    """Carry out one step of a run, or find out that there is nothing to do; whether it is done.
+
+    Raises:
+        OutageError: as for ``carry_on``.
+    """
+    step = runbook.step(step_name)
     # (1) replay, (2) load
-    found = ports.documents.get(records.run_path(run_id))
-    if found is None:
-        return
-    run = Run.model_validate(found.data)
-    if run.state is RunState.COMPENSATING:
-        compensate(ports, runbook, run_id)
-    if run.state is RunState.COMPLETE and step is runbook.steps[-1]:
-        runbook.ended(ports, run)  # whoever ended it may have died before it came to this
-    if run.state not in (RunState.PENDING, RunState.RUNNING) or is_done(run, step_name):
-        return
-    if not _is_next(runbook, run, step_name) or not _may_act(ports, run, step_name):
-        return
+    found, run = load(ports, run_id)
+    if run.state not in UNDER_WAY or is_done(run, step_name):
+        return is_done(run, step_name)
+    if not is_due(ports, run) or not _is_next(runbook, run, step) or not _is_free(ports, run, step):
+        return False
     try:
-        _check(ports, runbook, run)
+        stop = reason_to_stop(ports, runbook, run)
+        if stop is not None:
+            raise stop
         # (3) intent
         run = _begin(ports, found, run, step)
         # (4) act
-        result = step.act(ports, run)
+        result = patiently(step.act, ports, run)
         # (5) commit
         _finish(ports, runbook, run, step, result)
+        return True
     except ElsewhereError as error:
         _LOG.info("run %s: %s goes on elsewhere (%s)", run_id, step_name, error)
+        return False
     except Exception as error:  # whatever a step raises, its run must not be stuck
-        fail(ports, runbook, run, step_name, error)
-
-
-def fail(ports: Ports, runbook: Runbook, known: Run, step_name: str, error: Exception) -> None:
-    """Turn a run to compensating because of ``error``, and undo what it did.
-
-    ``known`` is the run as this process last saw it; whoever lost the step meanwhile has no say.
-    """
-    run_id = known.run_id
-    if not isinstance(error, GovernorError):
-        _LOG.error("run %s failed in %s", run_id, step_name, exc_info=error)
-    found, run = load(ports, run_id)
-    is_open = run.state in (RunState.PENDING, RunState.RUNNING)
-    entry = run.journal.get(step_name)
-    is_ours = entry == known.journal.get(step_name) or (entry and is_own(ports, entry))
-    if not is_open or run.attempt != known.attempt or not is_ours:
-        return
-    failed = run.evolve(
-        state=advance(RUN, run.state, "fail"),
-        error_code=error_code(error),
-        error_detail=str(error)[:1024],
-        failed_step=step_name,
-        retryable=not isinstance(error, (InputError, DeniedError)),
-    )
-    try:
-        land(ports, [Update(found.path, failed.document(), found.revision)])
-    except ConflictError:
-        return  # another process moved it, and goes on from there
-    compensate(ports, runbook, run_id)
-
-
-def _check(ports: Ports, runbook: Runbook, run: Run) -> None:
-    if run.definition_sha256 != runbook.definition_sha256():
-        raise OutageError("definition-changed", f"{runbook.name} was upgraded while this run ran")
-    if ports.clock.now() > instant(run.deadline_at):
-        raise OutageError("run-deadline", "the run did not end in time")
+        is_over = give_up_or_put_off(ports, runbook, run, step, error)
+    if is_over:
+        compensate(ports, runbook, run_id)
+    return False
 
 
 def _begin(ports: Ports, found: Document, run: Run, step: Step) -> Run:
     """Journal the intent, and with the first one take the account's turn."""
+    earlier = run.journal.get(step.name)
     entry = JournalEntry(
         state="intent",
-        created=_planned(ports, run, step),
+        effects=_meant(patiently(step.look, ports, run), earlier),
         claim=ports.processes.claim(ports.clock.now()),
+        attempts=earlier.attempts if earlier else 0,
     )
-    begun = with_entry(run, step.name, entry)
+    begun = with_entry(run, step.name, entry).evolve(retry_at=None)
     writes: list[Write] = []
     if run.state is RunState.PENDING:
         begun = begun.evolve(state=advance(RUN, run.state, "claim"))
@@ -125,37 +123,44 @@ def _finish(ports: Ports, runbook: Runbook, run: Run, step: Step, result: Result
     found, current = load(ports, run.run_id)
     if current.journal.get(step.name) != run.journal[step.name]:
         raise ElsewhereError("fenced", f"step {step.name} was taken over")
-    entry = run.journal[step.name].evolve(state="done", result=dict(result.facts))
-    done = with_entry(current, step.name, entry)
-    writes: list[Write] = [*result.writes]
-    is_last = step is runbook.steps[-1]
-    if is_last and not result.ends_with:
+    done = with_entry(current, step.name, _done(run.journal[step.name], result))
+    is_last = step is runbook.steps[-1] or result.ends_with is not None
+    if not is_last:
+        land(ports, [Update(found.path, done.document(), found.revision), *result.writes])
+        return
+    if current.cancellation:
+        stop = reason_to_stop(ports, runbook, current)
+        if stop is not None:
+            raise stop
+    writes = [*result.writes]
+    done = done.evolve(state=advance(RUN, done.state, "finish"), receipt_id=result.ends_with)
+    if result.ends_with is None:
         more, proof = runbook.succeeded(ports, done)
         writes += [*more, proof]
         done = done.evolve(receipt_id=proof.data["receipt_id"])
-    if result.ends_with:
-        done = done.evolve(receipt_id=result.ends_with)
-    if not is_last and not result.ends_with:
-        land(ports, [Update(found.path, done.document(), found.revision), *writes])
-        return
-    done = done.evolve(state=advance(RUN, done.state, "finish"))
     end(ports, runbook, done, [Update(found.path, done.document(), found.revision), *writes])
 
 
-def _planned(ports: Ports, run: Run, step: Step) -> dict[str, bool]:
-    """What this run creates by the step; what an earlier attempt at it planned still counts."""
-    earlier = run.journal.get(step.name)
-    looked = step.look(ports, run)
-    return {k: v or bool(earlier and earlier.created.get(k)) for k, v in looked.items()}
+def _done(entry: JournalEntry, result: Result) -> JournalEntry:
+    effects = {resource: effect.done for resource, effect in entry.effects.items()}
+    return entry.evolve(state="done", effects=effects, result=dict(result.facts), error=None)
 
 
-def _may_act(ports: Ports, run: Run, step_name: str) -> bool:
+def _meant(looked: dict[str, Effect], earlier: JournalEntry | None) -> dict[str, Effect]:
+    """What this run does by the step: what an earlier attempt at it meant to create is its own."""
+    return {
+        resource: Effect.CREATE if earlier and earlier.made(resource) else effect
+        for resource, effect in looked.items()
+    }
+
+
+def _is_free(ports: Ports, run: Run, step: Step) -> bool:
     """Whether the step is not under way in a process that still lives."""
-    entry = run.journal.get(step_name)
+    entry = run.journal.get(step.name)
     return entry is None or entry.claim is None or may_take(ports, entry.claim)
 
 
-def _is_next(runbook: Runbook, run: Run, step_name: str) -> bool:
-    """Whether every step before this one is done: a chain goes on even where a step gave way."""
-    names = [s.name for s in runbook.steps]
-    return all(is_done(run, name) for name in names[: names.index(step_name)])
+def _is_next(runbook: Runbook, run: Run, step: Step) -> bool:
+    """Whether every step before this one is done."""
+    before = runbook.steps[: runbook.steps.index(step)]
+    return all(is_done(run, each.name) for each in before)

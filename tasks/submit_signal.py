@@ -14,7 +14,8 @@ from ledger import canonical
 from ports import Ports
 from ports.documents import Create
 from ports.memory import Admission, Request
-from tasks import actions, deploy_sku, policies
+from tasks import actions, policies
+from tasks.boot import boot_governor
 from tasks.emit import land
 from tasks.execute_action import execute
 
@@ -101,7 +102,7 @@ def _admit(ports: Ports, request: Request) -> Admission:
     # Once a second at most: refusals must stay cheap.
     if not ports.memory.claim_tick(f"boot:{request.account_id}", 1):
         return admission
-    if deploy_sku.boot_governor(ports, request.account_id):
+    if boot_governor(ports, request.account_id):
         return ports.memory.admit(request)
     return admission
 

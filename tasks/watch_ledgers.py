@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 
 from adapters import wiring
 from governor.errors import ConflictError, InputError, OutageError
-from governor.fsm import RunState
 from governor.records import SYSTEM_ACCOUNT
 from ledger.audit import Pin
 from ledger.checkpoint import open_checkpoint
@@ -21,6 +20,7 @@ from tasks import sealed_log
 from tasks.audit import Chunk, Report, audit_ledger, here
 from tasks.celery import LEDGER, app
 from tasks.emit import land
+from tasks.runbook import ENDED_BADLY
 from tasks.seal import seal_or_report
 from tasks.sealed_log import BrokenLogError
 from tasks.settle import report
@@ -121,7 +121,7 @@ def next_ledger(ports: Ports, path: str) -> str | None:
         path = found[0].path if found else "runs/"
         if found and not _is_elsewhere(ports, ledger_at(ports, path), is_sealed=True):
             return path
-    ended = [Where("state", "in", (RunState.FAILED, RunState.REFUSED))]
+    ended = [Where("state", "in", ENDED_BADLY)]
     while runs := scan("runs", where=ended, after=("", path), limit=1):
         path = runs[0].path
         if not _is_elsewhere(ports, ledger_at(ports, path), is_sealed=False):

@@ -1,11 +1,13 @@
 """Real ports whose nth write is lost, or lands and is reported as failed, or kills its process."""
 
+import dataclasses
 import os
 import signal
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from governor.errors import OutageError
+from ports import Ports
 from ports.documents import Documents, Write
 from ports.objects import Objects
 
@@ -87,3 +89,27 @@ def die() -> None:
 def outage() -> None:
     """The store does not answer."""
     raise OutageError("injected", "the store did not answer")
+
+
+class Watched:
+    """Any port on a real adapter; ``Writes`` watches the methods named."""
+
+    def __init__(self, inner: object, writes: Writes, *names: str) -> None:
+        self._inner, self._writes, self._names = inner, writes, names
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        if name not in self._names:
+            return found
+        return lambda *args, **kwargs: self._writes.write(lambda: found(*args, **kwargs))
+
+
+def watched(ports: Ports, writes: Writes) -> Ports:
+    """Ports of which every write of a run is watched."""
+    return dataclasses.replace(
+        ports,
+        documents=Watched(ports.documents, writes, "commit"),
+        signals=Watched(ports.signals, writes, "create", "delete"),
+        memory=Watched(ports.memory, writes, "boot", "forget", "announce"),
+        secrets=Watched(ports.secrets, writes, "publish_tenant_key", "withdraw_tenant_key"),
+    )  # type: ignore[arg-type]

@@ -57,7 +57,7 @@ def ports(valkey: Valkey, tmp_path: Path) -> Iterator[Ports]:
     for policy in POLICIES:
         policies.publish(opened, policy.read_bytes())
     opened.memory.create_lease(33)
-    policies._load.cache_clear()
+    policies.forget_loaded()
     yield opened
     opened.documents.close()
     opened.memory.close()

@@ -28,13 +28,13 @@ from tasks.recover_action import take_over
 from tasks.submit_signal import Signal, submit
 from tests.conftest import Valkey
 from tests.engine.conftest import event
-from tests.engine.test_runs import _subscribe
+from tests.engine.runs import subscribe
 from tests.faults import Fault
 
 
 @pytest.fixture(autouse=True)
 def _governor(ports: Ports) -> None:
-    _subscribe(ports, event(plan_type="professional"))
+    subscribe(ports, event(plan_type="professional"))
 
 
 class LaterClock:
@@ -424,11 +424,11 @@ def test_one_unusable_policy_keeps_nobody_else_from_being_booted(
     ports: Ports, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from governor.errors import PolicyError
-    from tasks import deploy_sku
+    from tasks import boot
 
-    _subscribe(ports, event(event_id="e-2", account_id="other"))
+    subscribe(ports, event(event_id="e-2", account_id="other"))
     redis.Redis.from_url(valkey.url).flushdb()
-    usable = deploy_sku._terms
+    usable = boot._terms
 
     def terms(ports: Ports, entitlement: records.Entitlement) -> object:
         if entitlement.account_id == "acme":
@@ -436,7 +436,7 @@ def test_one_unusable_policy_keeps_nobody_else_from_being_booted(
         return usable(ports, entitlement)
 
     with monkeypatch.context() as broken:
-        broken.setattr(deploy_sku, "_terms", terms)
+        broken.setattr(boot, "_terms", terms)
         degrade_to_safe_mode.rebuild_memory(ports)
         degrade_to_safe_mode.rebuild_memory(ports)
     ports.memory.create_lease(33)
@@ -483,7 +483,7 @@ def test_a_claim_past_its_hard_limit_is_killed_and_then_undone(ports: Ports) -> 
 def test_one_signal_delivered_by_many_at_once_is_counted_and_holds_its_slot_once(
     ports: Ports,
 ) -> None:
-    _subscribe(ports, event(event_id="e-big", plan_type="enterprise"))
+    subscribe(ports, event(event_id="e-big", plan_type="enterprise"))
     barrier = threading.Barrier(4)
 
     def deliver(n: int) -> None:

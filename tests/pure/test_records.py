@@ -81,3 +81,20 @@ def test_a_record_evolves_by_a_validated_copy() -> None:
     assert claim.document()["pid"] == 1
     with pytest.raises(ValidationError):
         claim.evolve(pid="many")
+
+
+@pytest.mark.parametrize(
+    ("meant", "done", "is_made"),
+    [("create", "created", True), ("change", "changed", False), ("keep", "found", False)],
+)
+def test_what_was_meant_becomes_what_was_done_and_only_the_created_is_ours(
+    meant: str, done: str, is_made: bool
+) -> None:
+    effect = records.Effect(meant)
+
+    assert effect.done == done
+    assert effect.done.done == done
+    for each in (effect, effect.done):
+        entry = records.JournalEntry(state="intent", effects={"topic": each})
+        assert entry.made("topic") is is_made
+        assert entry.made("another") is False

@@ -1,0 +1,107 @@
+"""The commands of runs: ``ggen runs``, ``ggen plan``, ``ggen docs``."""
+
+import getpass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli.output import AccountOption, Json, show
+
+RunId = Annotated[str, typer.Argument(help="A run's id, as in a receipt or a Location.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``ggen``."""
+    app.command("plan")(plan)
+    app.command("docs")(docs)
+    runs = typer.Typer(help="Runs of runbooks.", no_args_is_help=True)
+    runs.command("list")(list_runs)
+    runs.command("show")(show_run)
+    runs.command("resume")(resume)
+    runs.command("cancel")(cancel)
+    app.add_typer(runs, name="runs")
+
+
+def list_runs(
+    account_id: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    open: Annotated[bool, typer.Option("--open", help="Only those that have not ended.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    as_json: Json = False,
+) -> None:
+    """List runs, newest first."""
+    from cli import runs
+
+    listed = runs.listed(account_id, only_open=open, limit=limit)
+    text = "\n".join(runs.line(run) for run in listed) or "no runs"
+    show([runs.shown(run) for run in listed], as_json, text)
+
+
+def show_run(run_id: RunId, as_json: Json = False) -> None:
+    """Show a run and its journal: what was meant, what was done, what was undone."""
+    from cli import runs
+
+    run = runs.found(run_id)
+    show(runs.shown(run), as_json, runs.journal(run))
+
+
+def resume(run_id: RunId, as_json: Json = False) -> None:
+    """Take a run up now: parked or put off, it goes on; failed, it begins anew."""
+    from cli import runs
+
+    run = runs.resume(run_id)
+    show(runs.shown(run), as_json, f"{run_id} is {run.state} and was handed to the workers")
+
+
+def cancel(
+    run_id: RunId,
+    reason: Annotated[str, typer.Option(help="Why; it stands in the receipt.")],
+    operator: Annotated[str | None, typer.Option(help="Who; else your login.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Have a run undone at its next step; it is receipted as run_cancelled."""
+    from cli import runs
+
+    run = runs.cancel(run_id, operator or getpass.getuser(), reason)
+    text = f"{run_id} will be undone at its next step. See: ggen runs show {run_id}"
+    show(runs.shown(run), as_json, text)
+
+
+def plan(
+    runbook: Annotated[str, typer.Argument(help="entitlement_lifecycle, or deploy_sku.")],
+    account_id: AccountOption,
+    sku_id: Annotated[str, typer.Option(help="Product SKU.")] = "demo-sku",
+    plan_type: Annotated[str, typer.Option(help="Pricing plan.")] = "starter",
+    event_type: Annotated[
+        str, typer.Option(help="entitlement.created or entitlement.plan_changed.")
+    ] = "entitlement.created",
+    region: Annotated[str | None, typer.Option(help="Else the setting's.")] = None,
+    event_time: Annotated[str | None, typer.Option(help="RFC 3339; else now.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what would happen, in which order, and how each step is undone; touch nothing."""
+    from cli import runs
+
+    event: dict[str, Any] = {
+        "event_type": event_type, "account_id": account_id, "sku_id": sku_id,
+        "plan_type": plan_type, "region": region, "event_time": event_time,
+    }  # fmt: skip
+    planned = runs.planned(runbook, {k: v for k, v in event.items() if v is not None})
+    show(runs.plan_value(planned), as_json, runs.plan_text(planned))
+    if planned.refusal:
+        raise typer.Exit(planned.refusal[1].exit_code)
+
+
+def docs(
+    folder: Annotated[Path, typer.Option("--output", help="Where the pages are written.")] = Path(
+        "docs/runbooks"
+    ),
+    check: Annotated[bool, typer.Option(help="Write nothing; fail if a page is stale.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Render the manuals of all runbooks from their declarations."""
+    from cli import manuals
+
+    written = manuals.render(folder, check=check)
+    text = f"written to {folder}: {', '.join(written)}" if written else f"{folder} is current"
+    show({"written": written}, as_json, text)

@@ -1,0 +1,121 @@
+"""Runs for people: found, told in lines, resumed, cancelled, planned."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from adapters.wiring import open_ports
+from config.settings import load
+from governor.errors import InputError
+from governor.records import JournalEntry, Run
+from ingress.bodies import MarketplaceWebhook, parse
+from tasks import entitlement_lifecycle, runs
+from tasks import plan as planning
+from tasks.plan import Plan
+
+_PLANNED = (entitlement_lifecycle.NAME, "deploy_sku")
+
+
+def listed(account_id: str | None, *, only_open: bool, limit: int) -> list[Run]:
+    """Runs, newest first."""
+    return runs.listed(open_ports(load()), account_id, only_open=only_open, limit=limit)
+
+
+def found(run_id: str) -> Run:
+    """One run. Raises InputError when there is none."""
+    return runs.found(open_ports(load()), run_id)
+
+
+def resume(run_id: str) -> Run:
+    """See ``tasks.runs.resume``."""
+    return runs.resume(open_ports(load()), run_id)
+
+
+def cancel(run_id: str, operator: str, reason: str) -> Run:
+    """See ``tasks.runs.cancel``."""
+    return runs.cancel(open_ports(load()), run_id, operator[:256], reason[:1024])
+
+
+def shown(run: Run) -> dict[str, Any]:
+    """A run as JSON; the webhook's body is not shown."""
+    return run.model_dump(mode="json", exclude={"body"})
+
+
+def line(run: Run) -> str:
+    """A run in one line."""
+    told = {"attempt": run.attempt if run.attempt > 1 else None, "error_code": run.error_code,
+            "retry_at": run.retry_at}  # fmt: skip
+    words = " ".join(f"{name}={value}" for name, value in told.items() if value is not None)
+    at = run.started_at[:19]
+    return f"{run.run_id}  {at}  {run.state:<12} {run.account_id}  {run.runbook} {words}".rstrip()
+
+
+def journal(run: Run) -> str:
+    """A run, and a line for each step of its journal, in their order."""
+    lines = [line(run), f"    event {run.event_id}, deadline {run.deadline_at}"]
+    if run.cancellation:
+        by = run.cancellation
+        lines.append(f"    cancelled by {by.operator} at {by.requested_at}: {by.reason}")
+    if run.error_code:
+        lines.append(f"    failed in {run.failed_step}: {run.error_code}: {run.error_detail}")
+    for name, entry in run.journal.items():
+        lines.append(f"    {entry.state:<7} {name:<30} {_effects(entry)}".rstrip())
+        if entry.error:
+            lines.append(f"            put off {entry.attempts} times, last: {entry.error}")
+    if run.receipt_id:
+        lines.append(f"    receipt {run.receipt_id}")
+    return "\n".join(lines)
+
+
+def _effects(entry: JournalEntry) -> str:
+    return ", ".join(f"{effect} {resource}" for resource, effect in entry.effects.items())
+
+
+def planned(runbook: str, event: Mapping[str, Any]) -> Plan:
+    """What an event would set off.
+
+    Raises:
+        InputError: no such runbook, or an event the door would refuse; says which field.
+    """
+    if runbook.replace("-", "_") not in _PLANNED:
+        raise InputError("unknown-runbook", f"runbook is one of {', '.join(_PLANNED)}")
+    ports, settings = open_ports(load()), load()
+    body = json.dumps(dict(event)).encode()
+    webhook = parse(MarketplaceWebhook, body)
+    told = webhook.event(body, ports.clock.now(), settings.default_region)
+    run = entitlement_lifecycle.new_run(ports, told, body)
+    return planning.plan(ports, entitlement_lifecycle.RUNBOOK, run)
+
+
+def plan_value(plan: Plan) -> dict[str, Any]:
+    """A plan as JSON."""
+    refusal = plan.refusal
+    return {
+        "steps": [
+            {"name": s.name, "does": s.does, "undoes": s.undoes, "effects": dict(s.effects)}
+            for s in plan.steps
+        ],
+        "refused_by": {"step": refusal[0], "code": refusal[1].code, "detail": refusal[1].detail}
+        if refusal else None,
+        "ends_with": plan.ends_with,
+        "waits_for": plan.waits_for,
+    }  # fmt: skip
+
+
+def plan_text(plan: Plan) -> str:
+    """A plan for people: each step, what it would do to what, and its undo."""
+    lines = []
+    if plan.waits_for:
+        lines.append(f"waits for {plan.waits_for}, which has the account's turn")
+    for number, step in enumerate(plan.steps, 1):
+        lines.append(f"{number}. {step.name}: {step.does}")
+        lines += [f"     {effect:<6} {resource}" for resource, effect in step.effects.items()]
+        lines.append(f"     undo   {step.undoes or 'nothing to undo'}")
+    if plan.refusal:
+        step_name, error = plan.refusal
+        lines.append(f"=> refused by {step_name}: {error.detail}")
+    elif plan.ends_with:
+        lines.append(f"=> older than what is in force ({plan.ends_with}): nothing would change")
+    else:
+        lines.append("=> one commit would end the run with its receipt; nothing was touched")
+    return "\n".join(lines)

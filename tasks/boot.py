@@ -1,0 +1,87 @@
+"""Boot a governor: tell Memory what Documents know of it, so that admission can decide."""
+
+from governor import records
+from governor.errors import ConflictError, PolicyError
+from governor.fsm import GovernorState
+from governor.records import Entitlement, Tenant
+from ports import Ports
+from ports.documents import Document
+from ports.memory import Terms
+from tasks import policies
+from tasks.emit import alert, land
+
+LIVE = (GovernorState.STABLE, GovernorState.DEGRADED)
+"""The stored states in which a governor, or an entitlement, may admit."""
+
+Known = tuple[Document | None, list[Document]]
+
+
+def boot_governor(ports: Ports, account_id: str) -> bool:
+    """Tell Memory what Documents know of an account's governor; whether it may admit now.
+
+    Documents are read again afterwards, so that of two boots the later knowledge stays.
+    """
+    before = _known(ports, account_id)
+    while True:
+        admits = _boot(ports, account_id, *before)
+        after = _known(ports, account_id)
+        if after == before:
+            return admits
+        before = after
+
+
+def _known(ports: Ports, account_id: str) -> Known:
+    tenant = ports.documents.get(records.tenant_path(account_id))
+    return tenant, ports.documents.scan(f"tenants/{account_id}/entitlements", limit=1000)
+
+
+def _boot(
+    ports: Ports, account_id: str, tenant: Document | None, entitlements: list[Document]
+) -> bool:
+    if tenant is None:
+        ports.memory.forget(account_id)
+        return False
+    state = Tenant.model_validate(tenant.data).state
+    all_terms = [Entitlement.model_validate(d.data) for d in entitlements]
+    live = [e for e in all_terms if e.state in LIVE]
+    admits = state in LIVE and bool(live)
+    # What is still being provisioned is known to Memory already, but admits nothing.
+    known_as = GovernorState.STABLE if admits else state
+    chosen = live if admits else all_terms
+    terms = [t for e in chosen if (t := _usable_terms(ports, e)) is not None]
+    ports.memory.boot(account_id, known_as, terms)
+    return admits
+
+
+def _usable_terms(ports: Ports, entitlement: Entitlement) -> Terms | None:
+    """An entitlement's terms; None, and an alarm, when its policy cannot be used here.
+
+    One that cannot be used keeps nobody else's door shut, not even of the same account.
+    """
+    try:
+        return _terms(ports, entitlement)
+    except PolicyError as error:
+        subject = f"{entitlement.sku_id} {entitlement.policy_version}"
+        raised, told = alert(
+            ports, "critical", "policy_unusable", entitlement.account_id, subject, error.detail
+        )
+        try:
+            land(ports, [raised])
+        except ConflictError:
+            return None  # told before
+        ports.alerts.send(told)
+        return None
+
+
+def _terms(ports: Ports, entitlement: Entitlement) -> Terms:
+    policy = policies.load(
+        ports, entitlement.sku_id, entitlement.plan_type, entitlement.policy_version
+    )
+    return Terms(
+        sku_id=entitlement.sku_id,
+        plan_type=entitlement.plan_type,
+        policy_version=entitlement.policy_version,
+        concurrent_actions=entitlement.concurrent_actions,
+        monthly_actions=entitlement.monthly_actions,
+        signal_types=sorted(policy.route()),
+    )

@@ -1,0 +1,144 @@
+"""What a failed step means for its run, by the family of its error.
+
+======================  ================================================================
+family                  what is done
+======================  ================================================================
+Outage                  tried again here for a second, then later and later, with jitter,
+                        until the run's deadline; then undone, to be delivered again
+Conflict                looked at and tried again at once, three times; then undone,
+                        to be delivered again
+Policy (ours to mend)   undone, to be delivered again
+Input, Denied           undone for good: a redelivery gets the same answer
+anything else           a fault of ours: undone, to be delivered again, and an alert
+======================  ================================================================
+"""
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+import tenacity
+
+from governor.actions import error_code
+from governor.errors import (
+    ConflictError,
+    DeniedError,
+    GovernorError,
+    InputError,
+    OutageError,
+    PolicyError,
+)
+from governor.fsm import RUN, advance
+from governor.records import Run, instant
+from ports import Ports
+from ports.documents import Document, Update
+from tasks.emit import land
+from tasks.journal import is_done, is_own, later, load, with_entry
+from tasks.runbook import UNDER_WAY, ElsewhereError, Runbook, Step
+
+_LOG = logging.getLogger("ggen.runs")
+_T = TypeVar("_T")
+FAULT_OF_OURS = "internal-error"
+"""The code of what is no error of the families."""
+
+PATIENCE_S = 1.0
+"""How long a step is tried again in its own process before its run is put off."""
+
+_CONFLICTS = 3
+
+
+def patiently(effect: Callable[..., _T], *arguments: object) -> _T:
+    """``effect(*arguments)``, which is idempotent, tried again while its failure may pass soon.
+
+    Raises:
+        whatever it raised last.
+    """
+    waiting = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(_may_pass),
+        stop=_is_enough,
+        wait=tenacity.wait_random_exponential(multiplier=0.05, max=0.5),
+        reraise=True,
+    )
+    return waiting(effect, *arguments)
+
+
+def _may_pass(error: BaseException) -> bool:
+    if isinstance(error, (PolicyError, ElsewhereError)):
+        return False
+    return isinstance(error, (OutageError, ConflictError))
+
+
+def _is_enough(state: tenacity.RetryCallState) -> bool:
+    error = state.outcome.exception() if state.outcome else None
+    if isinstance(error, ConflictError):
+        return state.attempt_number >= _CONFLICTS
+    return (state.seconds_since_start or 0) >= PATIENCE_S
+
+
+def reason_to_stop(ports: Ports, runbook: Runbook, run: Run) -> GovernorError | None:
+    """Why a run must not go on, if so."""
+    if run.cancellation:
+        by = run.cancellation
+        return DeniedError("run-cancelled", f"cancelled by {by.operator}: {by.reason}"[:1024])
+    if run.definition_sha256 != runbook.definition_sha256():
+        return ConflictError("definition-changed", f"{runbook.name} was upgraded under this run")
+    if ports.clock.now() > instant(run.deadline_at):
+        return ConflictError("run-deadline", f"the run did not end in time{_last_error(run)}")
+    return None
+
+
+def _last_error(run: Run) -> str:
+    told = [entry.error for entry in run.journal.values() if entry.error]
+    return f"; last: {told[-1]}" if told else ""
+
+
+def give_up_or_put_off(
+    ports: Ports, runbook: Runbook, known: Run, step: Step, error: Exception
+) -> bool:
+    """Store what a step's failure means; whether the run is to be compensated now.
+
+    ``known`` is the run as this process last saw it; whoever lost the step meanwhile has no say.
+    """
+    if not isinstance(error, GovernorError):
+        _LOG.error("run %s failed in %s", known.run_id, step.name, exc_info=error)
+    found, run = load(ports, known.run_id)
+    if run.state not in UNDER_WAY or run.attempt != known.attempt or is_done(run, step.name):
+        return False
+    entry = run.journal.get(step.name)
+    is_ours = entry == known.journal.get(step.name) or (entry and is_own(ports, entry))
+    if not is_ours:
+        return False
+    is_outage = isinstance(error, OutageError) and not isinstance(error, PolicyError)
+    if is_outage and reason_to_stop(ports, runbook, run) is None:
+        _put_off(ports, found, run, step, error)
+        return False
+    failed = run.evolve(
+        state=advance(RUN, run.state, "fail"),
+        error_code=error_code(error) if isinstance(error, GovernorError) else FAULT_OF_OURS,
+        error_detail=(str(error) or type(error).__name__)[:1024],
+        failed_step=step.name,
+        retryable=not isinstance(error, (InputError, DeniedError)),
+        retry_at=None,
+    )
+    return _moved(ports, found, failed)
+
+
+def _put_off(ports: Ports, found: Document, run: Run, step: Step, error: Exception) -> None:
+    """Have the reaper try the step again, later each time, but not after the run's deadline."""
+    entry = run.journal.get(step.name)
+    if entry is None:
+        return  # it never began: the reaper repeats its message
+    attempts = entry.attempts + 1
+    told = f"{error_code(error)}: {error}"[:1024]
+    freed = entry.evolve(claim=None, attempts=attempts, error=told)
+    retry_at = min(later(ports, attempts), run.deadline_at)
+    _LOG.warning("run %s: %s is tried again at %s (%s)", run.run_id, step.name, retry_at, told)
+    _moved(ports, found, with_entry(run, step.name, freed).evolve(retry_at=retry_at))
+
+
+def _moved(ports: Ports, found: Document, run: Run) -> bool:
+    try:
+        land(ports, [Update(found.path, run.document(), found.revision)])
+    except ConflictError:
+        return False  # another process moved it, and goes on from there
+    return True

@@ -1,0 +1,107 @@
+"""Runs as an operator handles them: listed, taken up again, cancelled."""
+
+from datetime import timedelta
+
+from config.settings import load as load_settings
+from governor.errors import ConflictError, InputError
+from governor.fsm import RUN, RunState, advance
+from governor.records import Cancellation, Run, timestamp
+from ports import Ports
+from ports.documents import Document, Update, Where
+from tasks.emit import land
+from tasks.journal import load, start
+from tasks.runbook import OPEN, RUNBOOKS_BY_NAME, UNDER_WAY, UNDOING, Runbook
+
+_PATIENCE = 5
+
+
+def listed(ports: Ports, account_id: str | None, *, only_open: bool, limit: int) -> list[Run]:
+    """Runs, newest first."""
+    where = [Where("state", "in", OPEN)] if only_open else []
+    if account_id:
+        where.append(Where("account_id", "==", account_id))
+    found = ports.documents.scan(
+        "runs", where=where, order_by="started_at", descending=True, limit=limit
+    )
+    return [Run.model_validate(document.data) for document in found]
+
+
+def found(ports: Ports, run_id: str) -> Run:
+    """One run. Raises InputError when there is none."""
+    return _known(ports, run_id)[1]
+
+
+def resume(ports: Ports, run_id: str) -> Run:
+    """Have a run taken up now: one that is put off or parked goes on, a failed one begins anew.
+
+    Raises:
+        InputError: there is no such run.
+        ConflictError: it ended for good; nothing was changed.
+    """
+    for _ in range(_PATIENCE):
+        found, run = _known(ports, run_id)
+        runbook = RUNBOOKS_BY_NAME[run.runbook]
+        if run.state is RunState.FAILED:
+            return attempt_again(ports, runbook, found, run)
+        if run.state not in OPEN:
+            raise ConflictError("run-ended", f"run {run_id} ended {run.state}; it was left alone")
+        due = run.evolve(retry_at=None)
+        if _moved(ports, found, due):
+            start(due, runbook)
+            return due
+    raise ConflictError("run-busy", f"run {run_id} is moving just now; nothing was changed")
+
+
+def cancel(ports: Ports, run_id: str, operator: str, reason: str) -> Run:
+    """Have a run undone; it acknowledges at its next step, with ``run_cancelled``.
+
+    Raises:
+        InputError: there is no such run.
+        ConflictError: it ended, or is being undone already; nothing was changed.
+    """
+    wish = Cancellation(operator=operator, reason=reason, requested_at=timestamp(ports.clock.now()))
+    for _ in range(_PATIENCE):
+        found, run = _known(ports, run_id)
+        if run.state in UNDOING:
+            raise ConflictError("run-undone", f"run {run_id} is being undone already")
+        if run.state not in UNDER_WAY:
+            raise ConflictError("run-ended", f"run {run_id} ended {run.state}; it was left alone")
+        wished = run.evolve(cancellation=run.cancellation or wish, retry_at=None)
+        if _moved(ports, found, wished):
+            start(wished, RUNBOOKS_BY_NAME[run.runbook])
+            return wished
+    raise ConflictError("run-busy", f"run {run_id} is moving just now; nothing was changed")
+
+
+def attempt_again(ports: Ports, runbook: Runbook, found: Document, asked: Run) -> Run:
+    """Begin a run anew that failed for now; the run as it is then, whoever was first to do so."""
+    former = Run.model_validate(found.data)
+    now = ports.clock.now()
+    again = Run(
+        **asked.model_dump(include={"run_id", "runbook", "account_id", "event_id", "body_sha256",
+                                    "body", "event"}),
+        definition_sha256=runbook.definition_sha256(),
+        state=advance(RUN, former.state, "redeliver"),
+        attempt=former.attempt + 1,
+        started_at=timestamp(now),
+        deadline_at=timestamp(now + timedelta(seconds=load_settings().run_deadline_s)),
+    )  # fmt: skip
+    if not _moved(ports, found, again):
+        return load(ports, asked.run_id)[1]
+    start(again, runbook)
+    return again
+
+
+def _known(ports: Ports, run_id: str) -> tuple[Document, Run]:
+    try:
+        return load(ports, run_id)
+    except ConflictError:
+        raise InputError("no-such-run", f"there is no run {run_id}") from None
+
+
+def _moved(ports: Ports, found: Document, run: Run) -> bool:
+    try:
+        land(ports, [Update(found.path, run.document(), found.revision)])
+    except ConflictError:
+        return False
+    return True

@@ -1,0 +1,129 @@
+"""Runs played by a test: it takes the part of worker and reaper, and of the clock between tries."""
+
+import dataclasses
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from governor import records
+from governor.records import JournalEntry, MarketplaceEvent, Run, instant
+from ledger.receipt import SignedReceipt
+from ports import Ports
+from ports.signals import Topic
+from ports.system import Clock
+from tasks import step
+from tasks.entitlement_lifecycle import RUNBOOK, begin
+from tasks.runbook import OPEN, Result, Runbook
+
+ACCOUNT = "acme"
+Act = Callable[[Ports, Run], Result]
+Undo = Callable[[Ports, Run, JournalEntry], None]
+
+
+class LaterClock:
+    """The real clock, moved on by as much as was slept."""
+
+    def __init__(self, inner: Clock) -> None:
+        self._inner = inner
+        self._slept = timedelta()
+
+    def now(self) -> datetime:
+        return self._inner.now() + self._slept
+
+    def monotonic_s(self) -> float:
+        return self._inner.monotonic_s() + self._slept.total_seconds()
+
+    def sleep_until(self, at: datetime) -> None:
+        self._slept += max(timedelta(), at - self.now())
+
+
+def later(ports: Ports) -> Ports:
+    """The same ports under a clock that a test can move on."""
+    return dataclasses.replace(ports, clock=LaterClock(ports.clock))
+
+
+def run_of(ports: Ports, run_id: str) -> Run:
+    found = ports.documents.get(records.run_path(run_id))
+    assert found
+    return Run.model_validate(found.data)
+
+
+def play(ports: Ports, run_id: str, runbook: Runbook = RUNBOOK) -> Run:
+    """What a worker does with a run's message."""
+    step.carry_on(ports, runbook, run_id)
+    return run_of(ports, run_id)
+
+
+def play_to_the_end(ports: Ports, run_id: str, runbook: Runbook = RUNBOOK) -> Run:
+    """What worker and reaper do, however long it takes; the ports must be under a later clock."""
+    assert isinstance(ports.clock, LaterClock)
+    for _ in range(100):
+        run = play(ports, run_id, runbook)
+        if run.state not in OPEN:
+            return run
+        if run.retry_at:
+            ports.clock.sleep_until(instant(run.retry_at))
+    raise AssertionError(f"the run is stuck: {run}")
+
+
+def play_until(ports: Ports, of: MarketplaceEvent, step_name: str) -> Run:
+    """A run with everything done before ``step_name``."""
+    run = begin(ports, of, b"{}")
+    for each in RUNBOOK.steps:
+        if each.name == step_name:
+            break
+        assert step.run_step(ports, RUNBOOK, each.name, run.run_id)
+    return run_of(ports, run.run_id)
+
+
+def subscribe(ports: Ports, of: MarketplaceEvent, body: bytes = b"{}") -> Run:
+    return play(ports, begin(ports, of, body).run_id)
+
+
+def with_step(step_name: str, *, act: Act | None = None, undo: Undo | None = None,
+              runbook: Runbook = RUNBOOK) -> Runbook:  # fmt: skip
+    """The runbook with one step acting, or undoing, differently; its definition stays."""
+    steps = tuple(
+        dataclasses.replace(s, act=act or s.act, undo=undo or s.undo) if s.name == step_name else s
+        for s in runbook.steps
+    )
+    return dataclasses.replace(runbook, steps=steps)
+
+
+def failing(step_name: str, error: Exception) -> Runbook:
+    """The runbook with one step that fails, always."""
+
+    def act(_ports: Ports, _run: Run) -> Result:
+        raise error
+
+    return with_step(step_name, act=act)
+
+
+def receipts(ports: Ports, account_id: str = ACCOUNT) -> list[dict[str, Any]]:
+    found = ports.documents.scan(f"tenants/{account_id}/receipts", order_by="timestamp")
+    return [SignedReceipt.model_validate(d.data).fields() for d in found]
+
+
+def operations(ports: Ports, account_id: str = ACCOUNT) -> list[str]:
+    return [r["operation"] for r in receipts(ports, account_id)]
+
+
+def nothing_is_left(ports: Ports, account_id: str = ACCOUNT) -> bool:
+    return (
+        ports.documents.get(records.tenant_path(account_id)) is None
+        and not ports.documents.scan(f"tenants/{account_id}/entitlements")
+        and ports.signals.look(account_id) is Topic.ABSENT
+        and ports.documents.get(records.turn_path(account_id)) is None
+    )
+
+
+def everything_is_there(ports: Ports, account_id: str = ACCOUNT) -> bool:
+    tenant = ports.documents.get(records.tenant_path(account_id))
+    entitlements = ports.documents.scan(f"tenants/{account_id}/entitlements")
+    return (
+        tenant is not None
+        and tenant.data["state"] == "stable"
+        and [e.data["state"] for e in entitlements] == ["stable"]
+        and ports.signals.look(account_id) is Topic.READY
+        and ports.documents.get(records.turn_path(account_id)) is None
+    )

@@ -1,0 +1,42 @@
+"""The manuals are what the runbooks declare."""
+
+from pathlib import Path
+
+import pytest
+
+from cli import manuals
+from governor.errors import ConflictError
+from ledger.contracts import MODELS
+
+DOCS = Path(__file__).parents[2] / "docs" / "runbooks"
+
+
+def test_the_rendered_manuals_are_current() -> None:
+    assert {p.name: p.read_text() for p in DOCS.glob("*.md")} == manuals.pages()
+
+
+def test_a_stale_page_is_named_and_written(tmp_path: Path) -> None:
+    assert manuals.render(tmp_path, check=False) == sorted(manuals.pages())
+    assert manuals.render(tmp_path, check=True) == []
+    (tmp_path / "deploy-sku.md").write_text("old")
+
+    with pytest.raises(ConflictError, match=r"deploy-sku\.md.*ggen docs"):
+        manuals.render(tmp_path, check=True)
+    assert manuals.render(tmp_path, check=False) == ["deploy-sku.md"]
+
+
+@pytest.mark.parametrize("page", sorted(manuals.pages()))
+def test_a_manual_has_all_that_the_definition_of_done_asks_for(page: str) -> None:
+    text = manuals.pages()[page]
+
+    for section in ("**Trigger**", "## Inputs", "## Outputs", "## Sequence", "## Steps and their",
+                    "## When it does not succeed", "## SLIs", "## Receipts"):  # fmt: skip
+        assert section in text
+    drawn = text.split("```mermaid")[1].split("```")[0]
+    assert drawn.count("alt ") + drawn.count("loop ") == drawn.count("end\n")
+    assert ";" not in drawn  # it would end a line of the diagram
+
+
+def test_every_receipt_a_manual_names_has_a_contract() -> None:
+    for manual, _steps in manuals.DECLARED.values():
+        assert set(manual.receipts) <= set(MODELS)
