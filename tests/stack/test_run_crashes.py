@@ -1,0 +1,133 @@
+"""``kill -9`` of a real worker at every write of a run, with a real beat and a real reaper.
+
+Within 10 s, with nobody's help, there is a governor with all its resources and one
+``entitlement_active``, or none of them and one ``entitlement_failed``.
+"""
+
+import contextlib
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from adapters.wiring import open_ports
+from config.settings import Settings
+from governor import records
+from ports import Ports
+from tests.engine.runs import everything_is_there, nothing_is_left, operations, run_of
+from tests.engine.test_run_crashes import WRITES
+from tests.stack.conftest import Stack, created
+from tests.stack.waiting import until
+
+AT_ONCE = 6
+CASES = [f"dies-{name}-{at}" for name, count in WRITES.items() for at in range(1, count + 1)]
+
+
+@contextlib.contextmanager
+def held(stack: Stack) -> Iterator[None]:
+    """The stack's runbooks worker is held still: what it would consume waits."""
+    supervisor = psutil.Process(int((stack.state / "run" / "supervisord.pid").read_text()))
+    (worker,) = [p for p in supervisor.children()
+                 if p.environ().get("SUPERVISOR_PROCESS_NAME") == "runbooks"]  # fmt: skip
+    family = [worker, *worker.children()]
+    for process in family:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in family:
+            process.resume()
+
+
+@pytest.fixture
+def dying_worker(stack: Stack) -> Iterator[None]:
+    """In the place of the stack's own runbooks worker."""
+    with held(stack), _dying(stack):
+        yield
+
+
+@contextlib.contextmanager
+def _dying(stack: Stack) -> Iterator[None]:
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "celery", "-q", "-A", "tests.stack.dying_worker", "worker",
+         "-Q", "runbooks,ledger", "-c", "2", "-n", "dying@%h", "--without-gossip",
+         "--without-mingle"],
+        env=stack.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        worker.terminate()
+        worker.wait(20)
+
+
+@pytest.fixture
+def ports(stack: Stack) -> Iterator[Ports]:
+    opened = open_ports(
+        Settings(
+            state_dir=stack.state, http_port=stack.http_port, flower_port=stack.flower_port,
+            valkey_port=stack.valkey_port,
+        )
+    )  # fmt: skip
+    yield opened
+    opened.documents.close()
+    opened.memory.close()
+
+
+@pytest.mark.usefixtures("dying_worker")
+def test_killed_at_any_write_a_run_ends_whole_or_gone_within_ten_seconds(
+    stack: Stack, ports: Ports
+) -> None:
+    assert stack.webhook(created("dies-not")).status_code in (200, 202)
+    until(lambda: everything_is_there(ports, "dies-not"))
+    took_s: dict[str, float] = {}
+
+    def subscribe(account_id: str) -> None:
+        began = time.monotonic()
+        stack.webhook(created(account_id))
+        run_id = records.run_id(f"event-of-{account_id}")
+        until(lambda: run_of(ports, run_id).receipt_id)
+        took_s[account_id] = time.monotonic() - began
+
+    for first in range(0, len(CASES), AT_ONCE):
+        batch = CASES[first : first + AT_ONCE]
+        threads = [threading.Thread(target=subscribe, args=(account_id,)) for account_id in batch]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    for account_id in CASES:
+        assert (stack.state / f"{account_id}.died").exists()
+        told = [o for o in operations(ports, account_id) if o.startswith("entitlement")]
+        if "succeeds" in account_id:
+            assert everything_is_there(ports, account_id), account_id
+            assert told == ["entitlement_active"], account_id
+        else:
+            assert nothing_is_left(ports, account_id), account_id
+            assert told == ["entitlement_failed"], account_id
+    assert max(took_s.values()) < 10, took_s
+    assert len(took_s) == len(CASES)
+
+
+def test_a_run_whose_message_is_lost_is_taken_up_by_the_reaper(stack: Stack, ports: Ports) -> None:
+    import redis
+
+    with held(stack):
+        poster = threading.Thread(target=lambda: stack.webhook(created("lost-message")))
+        poster.start()
+        run_id = records.run_id("event-of-lost-message")
+        until(lambda: ports.documents.get(records.run_path(run_id)))
+        with redis.Redis(
+            port=stack.valkey_port, db=0, password=stack.secrets.read("valkey.password")
+        ) as broker:
+            until(lambda: broker.llen("runbooks"))
+            broker.flushdb()
+    until(lambda: everything_is_there(ports, "lost-message"), 10)
+    poster.join()
+
+    assert operations(ports, "lost-message") == ["entitlement_active"]
