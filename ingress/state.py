@@ -5,11 +5,12 @@ import contextlib
 import logging
 import secrets
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import redis
+from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
 
@@ -19,6 +20,7 @@ from governor.errors import InputError, OutageError
 from ingress.signature import is_token
 from ports import Ports
 
+T = TypeVar("T")
 _LOG = logging.getLogger("ggen.ingress")
 
 
@@ -27,6 +29,7 @@ class Waiters:
 
     def __init__(self) -> None:
         self._waiting: dict[str, set[asyncio.Event]] = defaultdict(set)
+        self._reading: dict[str, asyncio.Task[Any]] = {}
 
     @contextlib.asynccontextmanager
     async def expect(self, run_id: str) -> AsyncIterator[asyncio.Event]:
@@ -39,6 +42,18 @@ class Waiters:
             self._waiting[run_id].discard(event)
             if not self._waiting[run_id]:
                 del self._waiting[run_id]
+
+    async def share(self, name: str, read: Callable[[], T]) -> T:
+        """What ``read`` gives, once for all who ask for ``name`` while it is being read.
+
+        One event delivered fifty times at once is read once when it ends, not fifty times.
+        """
+        if name not in self._reading:
+            reading = asyncio.create_task(run_in_threadpool(read))
+            self._reading[name] = reading
+            reading.add_done_callback(lambda _: self._reading.pop(name, None))
+        shared: T = await asyncio.shield(self._reading[name])
+        return shared
 
     async def listen(self, settings: Settings) -> None:
         """Wake who waits, for ever; while Memory is away the waiters look by themselves."""
@@ -87,6 +102,14 @@ class State:
     settings: Settings
     refusals: Refusals
     waiters: Waiters = field(default_factory=Waiters)
+    _webhook_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
+
+    async def webhook_work(self, work: Callable[..., T], *args: object) -> T:
+        """Do a webhook's blocking work in one of a few threads.
+
+        Fifty webhooks at once would otherwise keep signals and reads waiting for their turn.
+        """
+        return await to_thread.run_sync(work, *args, limiter=self._webhook_threads)
 
 
 def state_of(request: Request) -> State:

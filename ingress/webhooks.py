@@ -5,7 +5,6 @@ import contextlib
 import time
 
 from fastapi import APIRouter, Request, Response
-from fastapi.concurrency import run_in_threadpool
 
 from governor import records
 from governor.errors import GovernorError, OutageError
@@ -38,18 +37,21 @@ async def marketplace(request: Request, here: Here) -> Response:
     """Verify, start or find the run of the event, and answer with its receipt (D4-D6)."""
     try:
         body = await raw_body(request)
-        secrets = await run_in_threadpool(here.ports.secrets.webhook_secrets)
+        secrets = await here.webhook_work(here.ports.secrets.webhook_secrets)
         signature.check_webhook(request.headers, body, secrets)
         webhook = parse(MarketplaceWebhook, body)
         event = webhook.event(body, here.ports.clock.now(), here.settings.default_region)
         run_id = records.run_id(event.event_id)
         async with here.waiters.expect(run_id) as ended:
-            run = await run_in_threadpool(entitlement_lifecycle.begin, here.ports, event, body)
+            run = await here.webhook_work(entitlement_lifecycle.begin, here.ports, event, body)
             give_up_at = time.monotonic() + here.settings.webhook_wait_s
             while run.state in OPEN and time.monotonic() < give_up_at:
                 await _wait(ended, min(_LOOK_EVERY_S, give_up_at - time.monotonic()))
-                run = await run_in_threadpool(_load, here.ports, run_id)
-        return await run_in_threadpool(_answer, here.ports, run)
+                run = await here.waiters.share(run_id, lambda: _load(here.ports, run_id))
+        if run.state in OPEN or run.receipt_id is None:
+            return _accepted(run)
+        stored = await here.waiters.share(run.receipt_id, lambda: _receipt_of(here.ports, run))
+        return _ended(run, stored)
     except GovernorError as error:
         await _count(here, error)
         raise
@@ -67,16 +69,21 @@ def _load(ports: Ports, run_id: str) -> Run:
     return Run.model_validate(found.data)
 
 
-def _answer(ports: Ports, run: Run) -> Response:
-    if run.state in OPEN or run.receipt_id is None:
-        metrics.WEBHOOKS.labels("accepted").inc()
-        body = f'{{"run_id":"{run.run_id}","state":"{run.state}"}}'
-        location = {"Location": f"/v1/runs/{run.run_id}"}
-        return Response(body, 202, location, media_type="application/json")
-    found = ports.documents.get(records.receipt_path(run.account_id, run.receipt_id))
+def _receipt_of(ports: Ports, run: Run) -> SignedReceipt:
+    found = ports.documents.get(records.receipt_path(run.account_id, str(run.receipt_id)))
     if found is None:
         raise OutageError("receipt-unreadable", "the event's receipt cannot be read; repeat")
-    stored = SignedReceipt.model_validate(found.data)
+    return SignedReceipt.model_validate(found.data)
+
+
+def _accepted(run: Run) -> Response:
+    metrics.WEBHOOKS.labels("accepted").inc()
+    body = f'{{"run_id":"{run.run_id}","state":"{run.state}"}}'
+    location = {"Location": f"/v1/runs/{run.run_id}"}
+    return Response(body, 202, location, media_type="application/json")
+
+
+def _ended(run: Run, stored: SignedReceipt) -> Response:
     metrics.WEBHOOKS.labels(run.state).inc()
     if run.state is RunState.COMPLETE:
         return Response(stored.payload, 200, media_type="application/json")

@@ -46,7 +46,7 @@ def resume(ports: Ports, run_id: str) -> Run:
         if run.state not in OPEN:
             raise ConflictError("run-ended", f"run {run_id} ended {run.state}; it was left alone")
         due = run.evolve(retry_at=None)
-        if _moved(ports, found, due):
+        if due == run or _moved(ports, found, due):
             start(due, runbook)
             return due
     raise ConflictError("run-busy", f"run {run_id} is moving just now; nothing was changed")

@@ -85,8 +85,8 @@ def run_step(ports: Ports, runbook: Runbook, step_name: str, run_id: str) -> boo
         run = _begin(ports, found, run, step)
         # (4) act
         result = patiently(step.act, ports, run)
-        # (5) commit
-        _finish(ports, runbook, run, step, result)
+        # (5) commit; again where an operator's wish was written meanwhile
+        patiently(_finish, ports, runbook, run, step, result)
         return True
     except ElsewhereError as error:
         _LOG.info("run %s: %s goes on elsewhere (%s)", run_id, step_name, error)

@@ -62,6 +62,38 @@ def test_a_run_cancelled_while_its_last_step_acts_is_undone(ports: Ports) -> Non
     assert nothing_is_left(ports)
 
 
+def test_an_operator_who_writes_between_read_and_commit_undoes_nothing(ports: Ports) -> None:
+    import dataclasses
+    from collections.abc import Sequence
+
+    from ports.documents import Update, Write
+
+    run = play_until(ports, event(), "deploy_sku.signals")
+    moves = iter(range(1))
+
+    class Meanwhile:
+        def __getattr__(self, name: str) -> object:
+            return getattr(ports.documents, name)
+
+        def commit(self, writes: Sequence[Write]) -> None:
+            is_done = any(
+                isinstance(w, Update)
+                and w.data.get("journal", {}).get("deploy_sku.signals", {}).get("state") == "done"
+                for w in writes
+            )
+            if is_done and next(moves, None) is not None:
+                found = ports.documents.get(records.run_path(run.run_id))
+                assert found
+                ports.documents.commit([Update(found.path, found.data, found.revision)])
+            ports.documents.commit(writes)
+
+    ended = play(dataclasses.replace(ports, documents=Meanwhile()), run.run_id)  # type: ignore[arg-type]
+
+    assert next(moves, None) is None
+    assert ended.state is RunState.COMPLETE
+    assert everything_is_there(ports)
+
+
 def test_a_run_that_waits_its_turn_can_be_cancelled(ports: Ports) -> None:
     first = play_until(ports, event(), "deploy_sku.signals")
     second = begin(ports, event(event_id="e-2"), b"2")
