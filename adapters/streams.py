@@ -23,19 +23,17 @@ class StreamSignals(Connected):
     def look(self, account_id: str) -> Topic:
         key = stream_key(account_id)
 
-        def parts() -> list[bool]:
-            is_stream = self._redis.type(key) == "stream"
-            groups = self._redis.xinfo_groups(key) if is_stream else []
-            return [
-                bool(self._redis.sismember(TOPICS, account_id)),
-                bool(self._redis.exists(key)),
-                any(group["name"] == GROUP for group in groups),
-            ]
+        def found() -> Topic:
+            kind = self._redis.type(key)
+            is_listed = bool(self._redis.sismember(TOPICS, account_id))
+            if kind == "none":
+                return Topic.DAMAGED if is_listed else Topic.ABSENT
+            if kind != "stream":
+                return Topic.FOREIGN
+            has_group = any(g["name"] == GROUP for g in self._redis.xinfo_groups(key))
+            return Topic.READY if is_listed and has_group else Topic.DAMAGED
 
-        found = bounded(parts)
-        if not any(found):
-            return Topic.ABSENT
-        return Topic.READY if all(found) else Topic.DAMAGED
+        return bounded(found)
 
     def create(self, account_id: str) -> None:
         key = stream_key(account_id)

@@ -50,7 +50,7 @@ def resume(run_id: RunId, as_json: Json = False) -> None:
     from cli import runs
 
     run = runs.resume(run_id)
-    show(runs.shown(run), as_json, f"{run_id} is {run.state} and was handed to the workers")
+    show(runs.shown(run), as_json, f"{run_id} is {run.state}; a worker takes it up now")
 
 
 def cancel(

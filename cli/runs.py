@@ -12,6 +12,7 @@ from ingress.bodies import MarketplaceWebhook, parse
 from tasks import entitlement_lifecycle, runs
 from tasks import plan as planning
 from tasks.plan import Plan
+from tasks.runbook import UNDOING
 
 _PLANNED = (entitlement_lifecycle.NAME, "deploy_sku")
 
@@ -61,7 +62,8 @@ def journal(run: Run) -> str:
     for name, entry in run.journal.items():
         lines.append(f"    {entry.state:<7} {name:<30} {_effects(entry)}".rstrip())
         if entry.error:
-            lines.append(f"            put off {entry.attempts} times, last: {entry.error}")
+            times = run.undo_attempts if run.state in UNDOING else entry.attempts
+            lines.append(f"            put off {times} times, last: {entry.error}")
     if run.receipt_id:
         lines.append(f"    receipt {run.receipt_id}")
     return "\n".join(lines)

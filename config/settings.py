@@ -72,7 +72,10 @@ class Settings(BaseSettings):
     """How long a webhook is held open for its receipt before a 202 (D6)."""
 
     run_deadline_s: int = Field(default=60, ge=1, le=3600)
-    """How old a run may get before it is undone; far above the 2 s it takes."""
+    """How long a run may act before it is undone; far above the 2 s it takes."""
+
+    run_queue_timeout_s: int = Field(default=900, ge=1, le=86_400)
+    """How long a run may wait to begin, for workers or for its account's turn: 15 minutes."""
 
     store_timeout_s: float = Field(default=1.0, gt=0, le=30)
     """Bound of one call to Documents; 1 s on the path of an action (D9)."""

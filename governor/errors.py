@@ -62,6 +62,18 @@ class PolicyError(OutageError):
     """A policy in force cannot be used here (a handler is missing): ours to mend, not theirs."""
 
 
+_OURS_TO_MEND = ("malformed-secret", "secret-unreadable", "policy-unusable")
+
+
+def public_detail(error: Exception) -> str:
+    """What somebody outside may read of an error: no place on the server, no word of a bug."""
+    if not isinstance(error, GovernorError):
+        return f"a fault of ours ({type(error).__name__}); its operator finds it in the log"
+    if error.code in _OURS_TO_MEND:
+        return "the server cannot use its own configuration; its operator finds why in its log"
+    return error.detail
+
+
 class ActionError(Exception):
     """What a handler raises to say how it failed; ``code`` ends up in the receipt."""
 

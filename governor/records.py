@@ -76,7 +76,7 @@ class Tenant(Record):
     state: GovernorState
     region: Region
     created_at: Timestamp
-    created_by: str = Field(description="the run that made this generation")
+    created_by: str = Field(description="the run, and which attempt, that made this generation")
 
 
 class Entitlement(Record):
@@ -93,6 +93,7 @@ class Entitlement(Record):
     monthly_actions: int
     event_time: Timestamp
     run_id: str
+    made_by: str = Field(default="", description="the run, and which attempt, that wrote it last")
 
 
 class ProcessClaim(Record):
@@ -206,6 +207,11 @@ class Run(Record):
     retry_at: Timestamp | None = Field(default=None, description="nobody takes it up before")
     undo_attempts: int = 0
     cancellation: Cancellation | None = None
+
+    @property
+    def maker(self) -> str:
+        """This attempt at the run, as it stands in what it makes."""
+        return f"{self.run_id}/{self.attempt}"
 
 
 def tenant_path(account_id: str) -> str:

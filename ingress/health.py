@@ -7,9 +7,8 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from governor.errors import GovernorError
+from governor.errors import GovernorError, public_detail
 from ingress import metrics
-from ingress.problems import public_detail
 from ingress.state import Here
 from ports import Ports
 

@@ -9,7 +9,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from governor.errors import ConflictError, DeniedError, GovernorError, InputError, OutageError
+from governor.errors import (
+    ConflictError,
+    DeniedError,
+    GovernorError,
+    InputError,
+    OutageError,
+    public_detail,
+)
 
 _LOG = logging.getLogger("ggen.ingress")
 MEDIA_TYPE = "application/problem+json"
@@ -64,17 +71,6 @@ def problem(
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(body, status, headers, media_type=MEDIA_TYPE)
-
-
-_OURS_TO_MEND = ("malformed-secret", "secret-unreadable", "policy-unusable")
-"""Codes whose detail names places on the server: for the log, not for callers."""
-
-
-def public_detail(error: GovernorError) -> str:
-    """What a caller may read of an error."""
-    if error.code in _OURS_TO_MEND:
-        return "the server cannot use its own configuration; its operator finds why in its log"
-    return error.detail
 
 
 def of_error(error: GovernorError) -> JSONResponse:

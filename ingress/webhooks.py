@@ -60,6 +60,7 @@ async def marketplace(request: Request, here: Here) -> Response:
 async def _wait(ended: asyncio.Event, seconds: float) -> None:
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(ended.wait(), max(0.0, seconds))
+    ended.clear()
 
 
 def _load(ports: Ports, run_id: str) -> Run:
@@ -91,7 +92,7 @@ def _ended(run: Run, stored: SignedReceipt) -> Response:
     return problem(
         422 if for_good else 503,
         "entitlement-failed",
-        f"the subscription was refused and nothing of it is left: {run.error_detail}",
+        f"the event was refused, and nothing of it is left: {run.error_detail}",
         retry_after_s=None if for_good else 5,
         receipt=stored.fields(),
     )

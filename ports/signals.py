@@ -10,6 +10,8 @@ class Topic(StrEnum):
     ABSENT = "absent"
     DAMAGED = "damaged"
     """A part is missing, or configured otherwise than ``create`` would."""
+    FOREIGN = "foreign"
+    """Something else has its name."""
     READY = "ready"
 
 

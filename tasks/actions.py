@@ -1,9 +1,6 @@
 """What executing, recovering and reaping an action share."""
 
 import logging
-import os
-import signal
-from collections.abc import Callable
 from typing import Any
 
 from celery.exceptions import OperationalError as CeleryUnreachable
@@ -18,6 +15,7 @@ from ports.documents import Create, Document, Update
 from ports.memory import Slot
 from tasks.celery import PUBLISH_ONCE
 from tasks.emit import land
+from tasks.fence import or_die
 from tasks.handlers import ActionContext
 
 _LOG = logging.getLogger("ggen.actions")
@@ -114,16 +112,3 @@ def land_end(ports: Ports, before: Action, after: Action, *proofs: Create) -> No
     ):  # fmt: skip
         raise ConflictError("fenced", f"action {before.action_id} was moved by somebody else")
     land(ports, [Update(found.path, after.document(), found.revision), *proofs])
-
-
-def or_die(end: Callable[[], None]) -> None:
-    """Run the end of an action; a process that cannot tell its outcome must not live on.
-
-    While the store is away (or we have a bug), only this process knows the outcome. Its death is
-    the fence: the reaper sees it, and ends the action by what the documents say.
-    """
-    try:
-        end()
-    except Exception as error:
-        _LOG.critical("an action's end was not stored, the reaper will end it", exc_info=error)
-        os.kill(os.getpid(), signal.SIGKILL)

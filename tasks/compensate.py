@@ -6,21 +6,23 @@ which is receipted and alarmed, and taken up again every few minutes until it ho
 
 import logging
 
+from config.settings import load as load_settings
 from governor.actions import error_code
-from governor.errors import ConflictError
+from governor.errors import ConflictError, public_detail
 from governor.fsm import RUN, RunState, advance
-from governor.records import Run
+from governor.records import Run, elapsed_ms
 from ports import Ports
 from ports.alerts import Alert
 from ports.documents import Document, Update, Write
 from tasks.emit import alert, land, receipt
 from tasks.failure import FAULT_OF_OURS, patiently
-from tasks.journal import end, is_due, is_same_process, later, load, may_take
+from tasks.fence import or_die
+from tasks.journal import end, is_due, is_same_process, later, load, may_take, take_over
 from tasks.runbook import UNDOING, ElsewhereError, Runbook
 
 _LOG = logging.getLogger("ggen.runs")
 PARK_AFTER = 5
-"""Undos failed in a row, over some 15 s, before a run is parked."""
+"""Undos of a run that failed, over some 15 s, before it is parked."""
 
 _PARKED_FIRST_S, _PARKED_LONGEST_S = 60, 600
 
@@ -33,22 +35,34 @@ def compensate(ports: Ports, runbook: Runbook, run_id: str) -> None:
     Raises:
         OutageError: the store does not answer; the reaper has it undone later.
     """
+    found, run = load(ports, run_id)
+    if run.state not in UNDOING or not is_due(ports, run):
+        return
     try:
-        found, run = load(ports, run_id)
-        if run.state not in UNDOING or not is_due(ports, run):
-            return
         if run.state is RunState.PARKED:
             retried = run.evolve(state=advance(RUN, run.state, "retry"), retry_at=None)
-            land(ports, [Update(found.path, retried.document(), found.revision)])
+            _land_or_give_way(ports, [Update(found.path, retried.document(), found.revision)])
         _undo_steps(ports, runbook, run_id)
         _end(ports, runbook, run_id)
-    except ConflictError as error:
+    except ElsewhereError as error:
         _LOG.info("run %s is undone elsewhere (%s)", run_id, error)
+        return
     except Exception as error:  # whatever an undo raises, its run must not be stuck
-        _put_off(ports, run_id, error)
+        _LOG.error("an undo of run %s failed; it is tried again", run_id, exc_info=error)
+        failure = error
+    else:
+        return
+    or_die(lambda: patiently(_put_off, ports, run_id, failure))
 
 
 def _undo_steps(ports: Ports, runbook: Runbook, run_id: str) -> None:
+    _found, run = load(ports, run_id)
+    if unknown := [name for name, entry in run.journal.items()
+                   if entry.effects and name not in {s.name for s in runbook.steps}]:  # fmt: skip
+        raise ConflictError(
+            "unknown-step", f"this version does not know how to undo {', '.join(unknown)}; a "
+            "worker of the version that carried it out does"
+        )  # fmt: skip
     for step in reversed(runbook.steps):
         found, run = load(ports, run_id)
         if run.state is not RunState.COMPENSATING:
@@ -59,7 +73,8 @@ def _undo_steps(ports: Ports, runbook: Runbook, run_id: str) -> None:
         if entry.undo_claim and not may_take(ports, entry.undo_claim):
             raise ElsewhereError("undone-elsewhere", f"{step.name} is being undone")
         # Claimed before it acts: the run cannot end, nor another begin, while an undo is at work.
-        claim = ports.processes.claim(ports.clock.now())
+        acting = entry.claim if entry.state == "intent" else None
+        claim = take_over(ports, entry.undo_claim or acting)
         _journal(ports, found, run, step.name, undo_claim=claim)
         patiently(step.undo, ports, run, entry)
         found, run = load(ports, run_id)
@@ -72,7 +87,14 @@ def _undo_steps(ports: Ports, runbook: Runbook, run_id: str) -> None:
 def _journal(ports: Ports, found: Document, run: Run, step_name: str, **changes: object) -> None:
     entry = run.journal[step_name].evolve(**changes)
     written = run.evolve(journal={**run.journal, step_name: entry})
-    land(ports, [Update(found.path, written.document(), found.revision)])
+    _land_or_give_way(ports, [Update(found.path, written.document(), found.revision)])
+
+
+def _land_or_give_way(ports: Ports, writes: list[Write]) -> None:
+    try:
+        land(ports, writes)
+    except ConflictError as error:
+        raise ElsewhereError(error.code, error.detail) from error
 
 
 def _end(ports: Ports, runbook: Runbook, run_id: str) -> None:
@@ -92,7 +114,7 @@ def _end(ports: Ports, runbook: Runbook, run_id: str) -> None:
             )
         )  # fmt: skip
     told: Alert | None = None
-    cause = _alarm(runbook, run, failed_step)
+    cause = _alarm(ports, runbook, run, failed_step)
     if cause:
         raised, told = alert(
             ports, "critical", cause, run.account_id, run_id,
@@ -103,26 +125,34 @@ def _end(ports: Ports, runbook: Runbook, run_id: str) -> None:
     ended = run.evolve(
         state=advance(RUN, run.state, event), receipt_id=proof.data["receipt_id"], retry_at=None
     )
-    end(ports, runbook, ended, [Update(found.path, ended.document(), found.revision), *writes])
-    if told:
-        ports.alerts.send(told)
+    moved = Update(found.path, ended.document(), found.revision)
+    end(ports, runbook, ended, [moved, *writes], told)
 
 
-def _alarm(runbook: Runbook, run: Run, failed_step: str) -> str | None:
+def _alarm(ports: Ports, runbook: Runbook, run: Run, failed_step: str) -> str | None:
     """The cause of an alert, where a person should know that the run failed."""
+    if not run.retryable:
+        return None
     if run.error_code == FAULT_OF_OURS:
         return "run_fault"
     known = {step.name: step.alarm for step in runbook.steps}
-    return known.get(failed_step) if run.retryable else None
+    if failed_step in run.journal and known.get(failed_step):
+        return known[failed_step]
+    # Whoever delivered the event was told 202 by then, and will not deliver it again.
+    waited_ms = elapsed_ms(run.started_at, ports.clock.now())
+    return "run_failed" if waited_ms > load_settings().webhook_wait_s * 1000 else None
 
 
 def _put_off(ports: Ports, run_id: str, error: Exception) -> None:
-    """Have the undo tried again later; after many failures park the run, and raise an alarm."""
-    _LOG.error("an undo of run %s failed; it is tried again", run_id, exc_info=error)
+    """Have the undo tried again later; after many failures park the run, and raise an alarm.
+
+    Raises:
+        ConflictError: the run was moved under this; to be repeated.
+    """
     found, run = load(ports, run_id)
     if run.state is not RunState.COMPENSATING:
         return
-    attempts, words = run.undo_attempts + 1, f"{error_code(error)}: {error}"[:1024]
+    attempts, words = run.undo_attempts + 1, f"{error_code(error)}: {public_detail(error)}"[:1024]
     freed = {
         name: entry.evolve(undo_claim=None, error=words)
         if entry.undo_claim and is_same_process(ports, entry.undo_claim)
@@ -131,32 +161,24 @@ def _put_off(ports: Ports, run_id: str, error: Exception) -> None:
     }  # fmt: skip
     off = run.evolve(journal=freed, undo_attempts=attempts, retry_at=later(ports, attempts))
     if attempts < PARK_AFTER:
-        _land(ports, [Update(found.path, off.document(), found.revision)])
+        land(ports, [Update(found.path, off.document(), found.revision)])
         return
     parked_for = later(
         ports, attempts - PARK_AFTER + 1, first_s=_PARKED_FIRST_S, longest_s=_PARKED_LONGEST_S
     )
     parked = off.evolve(state=advance(RUN, off.state, "park"), retry_at=parked_for)
-    writes: list[Write] = [Update(found.path, parked.document(), found.revision)]
+    moved = Update(found.path, parked.document(), found.revision)
     if attempts > PARK_AFTER:  # told already
-        _land(ports, writes)
+        land(ports, [moved])
         return
     proof = receipt(
         ports, "compensation_failed", run.account_id, run_id, attempt=run.attempt, status="failed",
         run_id=run_id, failed_step=run.failed_step or "unknown", error_code=error_code(error),
-        error_detail=str(error)[:1024],
+        error_detail=public_detail(error)[:1024],
     )  # fmt: skip
     raised, told = alert(
         ports, "critical", "compensation_failed", run.account_id, run_id, words,
         attempt=run.attempt, cause_receipt=proof,
     )  # fmt: skip
-    if _land(ports, [*writes, proof, raised]):
-        ports.alerts.send(told)
-
-
-def _land(ports: Ports, writes: list[Write]) -> bool:
-    try:
-        land(ports, writes)
-    except ConflictError:
-        return False  # another process moved the run, and goes on from there
-    return True
+    land(ports, [moved, proof, raised])
+    ports.alerts.send(told)

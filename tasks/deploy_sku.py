@@ -68,9 +68,9 @@ def _undo_documents(ports: Ports, run: Run, entry: JournalEntry) -> None:
     if entry.state == "done":  # its writes were part of the commit that made it so
         tenant, entitlement = _stored(ports, run)
         writes = []
-        if entitlement and entitlement.data["run_id"] == run.run_id:
+        if entitlement and entitlement.data["made_by"] == run.maker:
             writes.append(_restore(entitlement, entry.result["previous_entitlement"]))
-        if tenant and tenant.data["created_by"] == run.run_id:
+        if tenant and tenant.data["created_by"] == run.maker:
             writes.append(_restore(tenant, entry.result["previous_tenant"]))
         land(ports, writes)
     boot_governor(ports, run.account_id)
@@ -98,7 +98,7 @@ def _tenant(ports: Ports, run: Run, former: Document | None) -> Tenant:
         state=GovernorState.PROVISIONING,
         region=run.event.region,
         created_at=timestamp(ports.clock.now()),
-        created_by=run.run_id,
+        created_by=run.maker,
     )
 
 
@@ -120,6 +120,7 @@ def _entitlement(ports: Ports, run: Run, found: Document | None) -> Entitlement:
         monthly_actions=policy.quota.monthly_actions,
         event_time=run.event.event_time,
         run_id=run.run_id,
+        made_by=run.maker,
     )
 
 
@@ -150,9 +151,13 @@ def _restore(found: Document, previous: dict[str, Any] | None) -> Write:
 
 
 def _look_signals(ports: Ports, run: Run) -> dict[str, Effect]:
-    meant = {Topic.ABSENT: Effect.CREATE, Topic.DAMAGED: Effect.CHANGE, Topic.READY: Effect.KEEP}
     topic = ports.signals.look(run.account_id)
-    return {records.topic_name(run.account_id): meant[topic]}
+    if topic is Topic.FOREIGN:
+        ports.signals.create(run.account_id)  # refuses, and says why
+    meant = {Topic.ABSENT: Effect.CREATE, Topic.READY: Effect.KEEP}.get(topic, Effect.CHANGE)
+    if meant is Effect.CREATE and not _is_maker(ports, run):
+        meant = Effect.CHANGE  # a governor in service lost it: made good, and never undone
+    return {records.topic_name(run.account_id): meant}
 
 
 def _act_signals(ports: Ports, run: Run) -> Result:
@@ -161,17 +166,25 @@ def _act_signals(ports: Ports, run: Run) -> Result:
 
 
 def _undo_signals(ports: Ports, run: Run, entry: JournalEntry) -> None:
-    if entry.made(records.topic_name(run.account_id)):
+    if entry.made(records.topic_name(run.account_id)) and _is_maker(ports, run):
         ports.signals.delete(run.account_id)
+
+
+def _is_maker(ports: Ports, run: Run) -> bool:
+    """Whether the account's governor, if there is one, is of this very attempt."""
+    found = ports.documents.get(records.tenant_path(run.account_id))
+    tenant = Tenant.model_validate(found.data) if found else None
+    if tenant is None or tenant.state is GovernorState.DECOMMISSIONED:
+        return True
+    return tenant.created_by == run.maker
 
 
 # -- governor
 
 
 def _look_governor(ports: Ports, run: Run) -> dict[str, Effect]:
-    tenant, _entitlement = _stored(ports, run)
-    is_made = tenant is None or tenant.data["created_by"] == run.run_id
-    return {f"governor of {run.account_id}": Effect.CREATE if is_made else Effect.CHANGE}
+    effect = Effect.CREATE if _is_maker(ports, run) else Effect.CHANGE
+    return {f"governor of {run.account_id}": effect}
 
 
 def _act_governor(ports: Ports, run: Run) -> Result:
@@ -184,7 +197,7 @@ def _undo_governor(ports: Ports, run: Run, _entry: JournalEntry) -> None:
     # Shut the door of a governor this run made. Another's stays open: nothing of this run was
     # live in it, and undoing the documents boots whatever was there before.
     tenant = ports.documents.get(records.tenant_path(run.account_id))
-    if tenant and tenant.data["created_by"] == run.run_id:
+    if tenant and tenant.data["created_by"] == run.maker:
         ports.memory.forget(run.account_id)
         if tenant.data["generation"] == 1:
             ports.secrets.withdraw_tenant_key(run.account_id)
@@ -238,5 +251,5 @@ MANUAL = Manual(
         ("governor ready for signals", "< 3 s"),
         ("FSM, topic and documents created", "100 %: all, or none and a receipt that says so"),
     ),
-    receipts=("entitlement_active", "entitlement_failed", "compensation_failed"),
+    receipts=("entitlement_active", "entitlement_failed", "compensation_failed", "alert_raised"),
 )  # fmt: skip

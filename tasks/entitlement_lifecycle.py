@@ -78,7 +78,7 @@ def new_run(ports: Ports, event: MarketplaceEvent, body: bytes) -> Run:
         body=body.decode(),
         event=event,
         started_at=timestamp(now),
-        deadline_at=timestamp(now + timedelta(seconds=load().run_deadline_s)),
+        deadline_at=timestamp(now + timedelta(seconds=load().run_queue_timeout_s)),
     )
 
 
@@ -88,7 +88,7 @@ def _again(ports: Ports, found: Document, asked: Run) -> Run:
         raise ConflictError("event-id-reused", "this event_id came before with another body")
     if former.state is not RunState.FAILED:
         return former
-    return attempt_again(ports, RUNBOOK, found, asked)
+    return attempt_again(ports, RUNBOOK, found)
 
 
 def _choose_policy(ports: Ports, run: Run) -> Result:
@@ -219,9 +219,11 @@ MANUAL = Manual(
         ("an event older than what is in force", "acknowledged with the receipt in force (200)"),
         ("a dependency down until the run's deadline",
          "all is undone, `entitlement_failed`, to be delivered again (503)"),
+        ("`entitlement.cancelled`", "refused at the door: not served yet (422)"),
         ("an operator cancels the run",
          "all is undone, `entitlement_failed` and `run_cancelled` (422)"),
         ("a fault of ours", "all is undone, `entitlement_failed` (503), a critical alert"),
+        ("it fails for now after the door had answered 202", "the same, and a critical alert"),
     ),
     slis=(
         ("webhook to governor ready", "< 3 s"),
@@ -230,7 +232,7 @@ MANUAL = Manual(
     ),
     receipts=(
         "entitlement_active", "entitlement_plan_changed", "entitlement_failed", "run_cancelled",
-        "compensation_failed",
+        "compensation_failed", "alert_raised",
     ),
 )  # fmt: skip
 

@@ -18,6 +18,7 @@ from tasks import actions, recover_action
 from tasks.celery import app
 from tasks.deadline import Ended, Ending, run_within
 from tasks.emit import land, receipt
+from tasks.fence import or_die
 from tasks.handlers import registered
 
 _LOG = logging.getLogger("ggen.actions")
@@ -54,7 +55,7 @@ def carry_out(ports: Ports, account_id: str, action_id: str) -> None:
     # (4) The handler, under its deadline.
     ended = _run(ports, action, budget_ms)
     # (5) The end: state and receipt in one commit; then what must be undone.
-    actions.or_die(lambda: _settle(ports, action, ended))
+    or_die(lambda: _settle(ports, action, ended))
 
 
 def expire(ports: Ports, found: Document, action: Action) -> None:

@@ -27,8 +27,9 @@ from governor.errors import (
     InputError,
     OutageError,
     PolicyError,
+    public_detail,
 )
-from governor.fsm import RUN, advance
+from governor.fsm import RUN, RunState, advance
 from governor.records import Run, instant
 from ports import Ports
 from ports.documents import Document, Update
@@ -78,9 +79,9 @@ def _is_enough(state: tenacity.RetryCallState) -> bool:
 def reason_to_stop(ports: Ports, runbook: Runbook, run: Run) -> GovernorError | None:
     """Why a run must not go on, if so."""
     if run.cancellation:
-        by = run.cancellation
-        return DeniedError("run-cancelled", f"cancelled by {by.operator}: {by.reason}"[:1024])
-    if run.definition_sha256 != runbook.definition_sha256():
+        return DeniedError("run-cancelled", "an operator cancelled the run")
+    has_begun = run.state is not RunState.PENDING
+    if has_begun and run.definition_sha256 != runbook.definition_sha256():
         return ConflictError("definition-changed", f"{runbook.name} was upgraded under this run")
     if ports.clock.now() > instant(run.deadline_at):
         return ConflictError("run-deadline", f"the run did not end in time{_last_error(run)}")
@@ -98,29 +99,42 @@ def give_up_or_put_off(
     """Store what a step's failure means; whether the run is to be compensated now.
 
     ``known`` is the run as this process last saw it; whoever lost the step meanwhile has no say.
+
+    Raises:
+        ConflictError: the run was moved under this; to be repeated.
+        OutageError: the store does not answer; it may have been stored.
     """
     if not isinstance(error, GovernorError):
         _LOG.error("run %s failed in %s", known.run_id, step.name, exc_info=error)
     found, run = load(ports, known.run_id)
-    if run.state not in UNDER_WAY or run.attempt != known.attempt or is_done(run, step.name):
-        return False
     entry = run.journal.get(step.name)
     is_ours = entry == known.journal.get(step.name) or (entry and is_own(ports, entry))
-    if not is_ours:
+    if run.state is RunState.COMPENSATING and run.attempt == known.attempt:
+        return True
+    if run.state not in UNDER_WAY or run.attempt != known.attempt or not is_ours:
         return False
-    is_outage = isinstance(error, OutageError) and not isinstance(error, PolicyError)
-    if is_outage and reason_to_stop(ports, runbook, run) is None:
+    stop = reason_to_stop(ports, runbook, run)
+    if stop is None and is_done(run, step.name):
+        return False  # its commit had landed after all
+    if stop is None and _is_outage(error):
         _put_off(ports, found, run, step, error)
         return False
+    if run.cancellation and stop:
+        error = stop
     failed = run.evolve(
         state=advance(RUN, run.state, "fail"),
         error_code=error_code(error) if isinstance(error, GovernorError) else FAULT_OF_OURS,
-        error_detail=(str(error) or type(error).__name__)[:1024],
+        error_detail=public_detail(error)[:1024],
         failed_step=step.name,
         retryable=not isinstance(error, (InputError, DeniedError)),
         retry_at=None,
     )
-    return _moved(ports, found, failed)
+    land(ports, [Update(found.path, failed.document(), found.revision)])
+    return True
+
+
+def _is_outage(error: Exception) -> bool:
+    return isinstance(error, OutageError) and not isinstance(error, PolicyError)
 
 
 def _put_off(ports: Ports, found: Document, run: Run, step: Step, error: Exception) -> None:
@@ -129,16 +143,9 @@ def _put_off(ports: Ports, found: Document, run: Run, step: Step, error: Excepti
     if entry is None:
         return  # it never began: the reaper repeats its message
     attempts = entry.attempts + 1
-    told = f"{error_code(error)}: {error}"[:1024]
+    told = f"{error_code(error)}: {public_detail(error)}"[:1024]
     freed = entry.evolve(claim=None, attempts=attempts, error=told)
     retry_at = min(later(ports, attempts), run.deadline_at)
-    _LOG.warning("run %s: %s is tried again at %s (%s)", run.run_id, step.name, retry_at, told)
-    _moved(ports, found, with_entry(run, step.name, freed).evolve(retry_at=retry_at))
-
-
-def _moved(ports: Ports, found: Document, run: Run) -> bool:
-    try:
-        land(ports, [Update(found.path, run.document(), found.revision)])
-    except ConflictError:
-        return False  # another process moved it, and goes on from there
-    return True
+    _LOG.warning("run %s: %s is tried again at %s (%s)", run.run_id, step.name, retry_at, error)
+    off = with_entry(run, step.name, freed).evolve(retry_at=retry_at)
+    land(ports, [Update(found.path, off.document(), found.revision)])

@@ -3,7 +3,8 @@
 ======================  ==========================  ===============================================
 state                   nobody waits longer than    then
 ======================  ==========================  ===============================================
-pending, running        the run's deadline          it is undone (``run-deadline``)
+pending                 its deadline (15 minutes)   it is refused for now (``run-deadline``)
+running                 its deadline (60 s more)    it is undone (``run-deadline``)
 … a step under way      ``STEP_MAX_AGE_S``          another process takes it over
 … a step put off        its ``retry_at``            it is tried again, until the run's deadline
 compensating            its ``retry_at``            the undo is tried again; then it is parked
@@ -11,6 +12,7 @@ parked                  its ``retry_at``            the undo is tried again, for
 ======================  ==========================  ===============================================
 """
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from datetime import timedelta
@@ -24,6 +26,7 @@ from governor.errors import ConflictError, OutageError
 from governor.fsm import RunState
 from governor.records import JournalEntry, ProcessClaim, Run, elapsed_ms, instant, timestamp
 from ports import Ports
+from ports.alerts import Alert
 from ports.documents import Delete, Document, Where, Write
 from tasks.celery import PUBLISH_ONCE, RUNBOOKS, app
 from tasks.emit import land
@@ -54,24 +57,30 @@ def start(run: Run, runbook: Runbook) -> None:
         _LOG.warning("run %s waits for the reaper: no broker (%s)", run.run_id, error)
 
 
-def end(ports: Ports, runbook: Runbook, run: Run, writes: Sequence[Write]) -> None:
-    """Commit a run's end, give the account's turn back, tell who waits, start who is next."""
+def end(
+    ports: Ports, runbook: Runbook, run: Run, writes: Sequence[Write], told: Alert | None = None
+) -> None:
+    """Commit a run's end, send its alert, give the turn back, tell who waits, start who is next."""
     turn = ports.documents.get(records.turn_path(run.account_id))
     mine = [Delete(turn.path, turn.revision)] if turn and turn.data["run_id"] == run.run_id else []
     land(ports, [*writes, *mine])
-    try:
+    if told:
+        ports.alerts.send(told)
+    # Whatever of this is missed: admission, whoever waits, and the reaper look by themselves.
+    with contextlib.suppress(OutageError):
         runbook.ended(ports, run)
+    with contextlib.suppress(OutageError):
         ports.memory.announce(run.run_id)
-    except OutageError:
-        pass  # admission and who waits look for themselves as well
-    for waiting in ports.documents.scan(
-        "runs",
-        where=[Where("state", "==", RunState.PENDING), Where("account_id", "==", run.account_id)],
-        order_by="started_at",
-        limit=1,
-    ):
-        upcoming = Run.model_validate(waiting.data)
-        start(upcoming, RUNBOOKS_BY_NAME[upcoming.runbook])
+    with contextlib.suppress(OutageError):
+        _start_next(ports, run.account_id)
+
+
+def _start_next(ports: Ports, account_id: str) -> None:
+    waiting = [Where("state", "==", RunState.PENDING), Where("account_id", "==", account_id)]
+    for found in ports.documents.scan("runs", where=waiting, order_by="started_at", limit=1):
+        upcoming = Run.model_validate(found.data)
+        if upcoming.runbook in RUNBOOKS_BY_NAME:
+            start(upcoming, RUNBOOKS_BY_NAME[upcoming.runbook])
 
 
 def later(ports: Ports, failures: int, *, first_s: float = 0.5, longest_s: float = 15) -> str:
@@ -87,9 +96,32 @@ def is_due(ports: Ports, run: Run) -> bool:
 
 def may_take(ports: Ports, claim: ProcessClaim) -> bool:
     """Whether a claim is this process's own, too old, or of a process that is gone."""
-    now = ports.clock.now()
-    is_old = elapsed_ms(claim.claimed_at, now) > STEP_MAX_AGE_S * 1000
-    return is_old or is_same_process(ports, claim) or ports.processes.is_gone(claim)
+    if is_same_process(ports, claim) or ports.processes.is_gone(claim):
+        return True
+    return elapsed_ms(claim.claimed_at, ports.clock.now()) > STEP_MAX_AGE_S * 1000
+
+
+def take_over(ports: Ports, claim: ProcessClaim | None) -> ProcessClaim:
+    """A claim in this process's name; whoever held it until now acts no more.
+
+    Its process should have been killed by Celery, which does not happen while the worker's parent
+    is busy reconnecting to the broker. On another host its time limit has to be relied upon.
+    """
+    if claim and not is_same_process(ports, claim):
+        ports.processes.kill(claim)
+    return ports.processes.claim(ports.clock.now())
+
+
+def is_free(ports: Ports, run: Run) -> bool:
+    """Whether nobody who lives is at one of the run's steps, or at an undo."""
+    return all(may_take(ports, claim) for claim in claims_of(run))
+
+
+def claims_of(run: Run) -> list[ProcessClaim]:
+    """Who says to be at a step, or at its undo."""
+    claims = [e.claim for e in run.journal.values() if e.state == "intent"]
+    claims += [e.undo_claim for e in run.journal.values() if e.state != "undone"]
+    return [claim for claim in claims if claim]
 
 
 def is_own(ports: Ports, entry: JournalEntry) -> bool:

@@ -16,14 +16,14 @@ from governor.actions import Failure
 from governor.errors import OutageError, RecoverableError, UnrecoverableError
 from governor.fsm import ActionState, RunState
 from governor.quota import month_of
-from governor.records import Action, JournalEntry, ProcessClaim, Run, elapsed_ms, instant
+from governor.records import Action, Run, elapsed_ms, instant
 from ports import Ports
 from ports.documents import Document, Where, every
 from ports.memory import Slot
 from tasks import actions, recover_action
 from tasks.celery import app
 from tasks.execute_action import execute, expire
-from tasks.journal import is_due, may_take, start
+from tasks.journal import claims_of, is_due, is_free, start
 from tasks.runbook import OPEN, RUNBOOKS_BY_NAME
 
 _LOG = logging.getLogger("ggen.reaper")
@@ -33,7 +33,7 @@ _UNDER_WAY = (
 _BATCH = 500
 _FIRST_REPUBLISH_S, _REPUBLISH_EVERY_S = 2.0, 5.0
 _RUN_STALE_S, _RUN_RESTART_EVERY_S = 2.0, 3.0
-_RUN_DEAD_EVERY_S = 1.0
+_RUN_DEAD_EVERY_S, _RUN_RESTART_AT_LEAST_S, _UNKNOWN_EVERY_S = 1.0, 10.0, 600.0
 
 
 @app.task(name="reap.sweep", send_events=False)
@@ -131,32 +131,26 @@ def _lost(ports: Ports, action: Action) -> Failure:
 def _look_at_run(ports: Ports, run: Run) -> None:
     """Have a run taken up again that nobody is at: put off, dropped, or left by a dead process."""
     age_s = elapsed_ms(run.started_at, ports.clock.now()) / 1000
-    claims = [c for e in run.journal.values() for c in _at_work(e)]
-    if not is_due(ports, run) or any(not may_take(ports, claim) for claim in claims):
+    if not is_due(ports, run) or not is_free(ports, run):
         return
+    is_late = ports.clock.now() > instant(run.deadline_at)
     every_s = _RUN_DEAD_EVERY_S
-    if not claims and run.retry_at is None:
+    if not (claims_of(run) or run.retry_at or is_late):
         # Its message was lost, or waits in a long queue: ask less and less often.
-        every_s = max(_RUN_RESTART_EVERY_S, age_s / 2)
+        every_s = min(_RUN_RESTART_AT_LEAST_S, max(_RUN_RESTART_EVERY_S, age_s / 2))
         if age_s < _RUN_STALE_S or _waits_its_turn(ports, run):
             return
+    if run.runbook not in RUNBOOKS_BY_NAME:
+        if ports.memory.claim_tick(f"unknown:{run.run_id}", _UNKNOWN_EVERY_S):
+            _LOG.error("run %s is of %s, which nobody here knows", run.run_id, run.runbook)
+        return
     if ports.memory.claim_tick(f"restart:{run.run_id}", every_s):
         _LOG.warning("run %s (%s) is taken up again", run.run_id, run.state)
         start(run, RUNBOOKS_BY_NAME[run.runbook])
 
 
-def _at_work(entry: JournalEntry) -> list[ProcessClaim]:
-    """Who says to be at a step, or at its undo."""
-    claims = [
-        entry.claim if entry.state == "intent" else None,
-        entry.undo_claim if entry.state != "undone" else None,
-    ]
-    return [claim for claim in claims if claim]
-
-
 def _waits_its_turn(ports: Ports, run: Run) -> bool:
-    is_late = ports.clock.now() > instant(run.deadline_at)
-    if run.state is not RunState.PENDING or is_late or run.cancellation:
+    if run.state is not RunState.PENDING or run.cancellation:
         return False
     turn = ports.documents.get(records.turn_path(run.account_id))
     return turn is not None and turn.data["run_id"] != run.run_id

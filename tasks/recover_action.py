@@ -25,6 +25,7 @@ from tasks import actions
 from tasks.celery import app
 from tasks.deadline import Ended, Ending, run_within
 from tasks.emit import alert, receipt
+from tasks.fence import or_die
 from tasks.handlers import registered
 
 _LOG = logging.getLogger("ggen.actions")
@@ -86,7 +87,7 @@ def take_over(ports: Ports, account_id: str, action_id: str) -> None:
         rollback_attempts=action.rollback_attempts + (0 if events else 1),
     )
     if actions.claim(ports, found, claimed):
-        actions.or_die(lambda: _undo(ports, claimed))
+        or_die(lambda: _undo(ports, claimed))
 
 
 def may_take_over(ports: Ports, action: Action) -> bool:

@@ -42,7 +42,7 @@ def resume(ports: Ports, run_id: str) -> Run:
         found, run = _known(ports, run_id)
         runbook = RUNBOOKS_BY_NAME[run.runbook]
         if run.state is RunState.FAILED:
-            return attempt_again(ports, runbook, found, run)
+            return attempt_again(ports, runbook, found)
         if run.state not in OPEN:
             raise ConflictError("run-ended", f"run {run_id} ended {run.state}; it was left alone")
         due = run.evolve(retry_at=None)
@@ -73,21 +73,24 @@ def cancel(ports: Ports, run_id: str, operator: str, reason: str) -> Run:
     raise ConflictError("run-busy", f"run {run_id} is moving just now; nothing was changed")
 
 
-def attempt_again(ports: Ports, runbook: Runbook, found: Document, asked: Run) -> Run:
-    """Begin a run anew that failed for now; the run as it is then, whoever was first to do so."""
+def attempt_again(ports: Ports, runbook: Runbook, found: Document) -> Run:
+    """Begin a run anew that failed for now; the run as it is then, whoever was first to do so.
+
+    Its event stays as it came first: a redelivery that names no time must not look newer.
+    """
     former = Run.model_validate(found.data)
     now = ports.clock.now()
     again = Run(
-        **asked.model_dump(include={"run_id", "runbook", "account_id", "event_id", "body_sha256",
-                                    "body", "event"}),
+        **former.model_dump(include={"run_id", "runbook", "account_id", "event_id", "body_sha256",
+                                     "body", "event"}),
         definition_sha256=runbook.definition_sha256(),
         state=advance(RUN, former.state, "redeliver"),
         attempt=former.attempt + 1,
         started_at=timestamp(now),
-        deadline_at=timestamp(now + timedelta(seconds=load_settings().run_deadline_s)),
+        deadline_at=timestamp(now + timedelta(seconds=load_settings().run_queue_timeout_s)),
     )  # fmt: skip
     if not _moved(ports, found, again):
-        return load(ports, asked.run_id)[1]
+        return load(ports, former.run_id)[1]
     start(again, runbook)
     return again
 

@@ -4,8 +4,8 @@ A runbook is a list of steps; a run is one execution of it, kept in one document
 what was done and how to undo it. A message names a run; ``carry_on`` takes that run as far as it
 goes, step by step, and ``run_step`` carries out one step:
 
-    (1) replay   a step that is done is not done again; a run that ended is left alone
-    (2) load     a run that was cancelled, redefined, or whose time is up is compensated
+    (1) load     a run that was cancelled, redefined, or whose time is up is compensated
+    (2) replay   a step that is done is not done again; a run that ended is left alone
     (3) intent   what this step is about to create is written, and so how to undo it, before acting
     (4) act      idempotent; a second process at the same step gives way to a living one
     (5) commit   the result; with the last step also the run's end and its receipt
@@ -20,17 +20,30 @@ Runs of one account take turns by a claimed document.
 
 import contextlib
 import logging
+from datetime import timedelta
 
+from config.settings import load as load_settings
 from governor import records
 from governor.errors import ConflictError, OutageError
 from governor.fsm import RUN, RunState, advance
-from governor.records import Effect, JournalEntry, Run
+from governor.records import Effect, JournalEntry, Run, timestamp
 from ports import Ports
 from ports.documents import Create, Document, Update, Write
 from tasks.compensate import compensate
 from tasks.emit import land
 from tasks.failure import give_up_or_put_off, patiently, reason_to_stop
-from tasks.journal import HAND_OVER_S, end, is_done, is_due, load, may_take, start, with_entry
+from tasks.fence import or_die
+from tasks.journal import (
+    HAND_OVER_S,
+    end,
+    is_done,
+    is_due,
+    is_free,
+    load,
+    start,
+    take_over,
+    with_entry,
+)
 from tasks.runbook import UNDER_WAY, UNDOING, ElsewhereError, Result, Runbook, Step
 
 _LOG = logging.getLogger("ggen.runs")
@@ -59,8 +72,8 @@ def carry_on(ports: Ports, runbook: Runbook, run_id: str) -> None:
         if ports.clock.monotonic_s() - began_s > HAND_OVER_S:
             start(run, runbook)
             return
-        upcoming = next(step for step in runbook.steps if not is_done(run, step.name))
-        if not run_step(ports, runbook, upcoming.name, run_id) or upcoming is runbook.steps[-1]:
+        step = next((s for s in runbook.steps if not is_done(run, s.name)), runbook.steps[-1])
+        if not run_step(ports, runbook, step.name, run_id) or step is runbook.steps[-1]:
             return
 
 
@@ -71,18 +84,21 @@ def run_step(ports: Ports, runbook: Runbook, step_name: str, run_id: str) -> boo
         OutageError: as for ``carry_on``.
     """
     step = runbook.step(step_name)
-    # (1) replay, (2) load
+    # (1) load
     found, run = load(ports, run_id)
-    if run.state not in UNDER_WAY or is_done(run, step_name):
+    if run.state not in UNDER_WAY:
         return is_done(run, step_name)
-    if not is_due(ports, run) or not _is_next(runbook, run, step) or not _is_free(ports, run, step):
+    if not is_due(ports, run) or not is_free(ports, run):
         return False
     try:
         stop = reason_to_stop(ports, runbook, run)
         if stop is not None:
             raise stop
+        # (2) replay
+        if is_done(run, step_name) or not _is_next(runbook, run, step):
+            return is_done(run, step_name)
         # (3) intent
-        run = _begin(ports, found, run, step)
+        run = _begin(ports, runbook, found, run, step)
         # (4) act
         result = patiently(step.act, ports, run)
         # (5) commit; again where an operator's wish was written meanwhile
@@ -92,25 +108,30 @@ def run_step(ports: Ports, runbook: Runbook, step_name: str, run_id: str) -> boo
         _LOG.info("run %s: %s goes on elsewhere (%s)", run_id, step_name, error)
         return False
     except Exception as error:  # whatever a step raises, its run must not be stuck
-        is_over = give_up_or_put_off(ports, runbook, run, step, error)
-    if is_over:
+        failure = error
+    if or_die(lambda: patiently(give_up_or_put_off, ports, runbook, run, step, failure)):
         compensate(ports, runbook, run_id)
     return False
 
 
-def _begin(ports: Ports, found: Document, run: Run, step: Step) -> Run:
-    """Journal the intent, and with the first one take the account's turn."""
+def _begin(ports: Ports, runbook: Runbook, found: Document, run: Run, step: Step) -> Run:
+    """Journal the intent; the first one takes the account's turn and starts the run's time."""
     earlier = run.journal.get(step.name)
     entry = JournalEntry(
         state="intent",
         effects=_meant(patiently(step.look, ports, run), earlier),
-        claim=ports.processes.claim(ports.clock.now()),
+        claim=take_over(ports, earlier.claim if earlier else None),
         attempts=earlier.attempts if earlier else 0,
     )
     begun = with_entry(run, step.name, entry).evolve(retry_at=None)
     writes: list[Write] = []
     if run.state is RunState.PENDING:
-        begun = begun.evolve(state=advance(RUN, run.state, "claim"))
+        time_left = timedelta(seconds=load_settings().run_deadline_s)
+        begun = begun.evolve(
+            state=advance(RUN, run.state, "claim"),
+            definition_sha256=runbook.definition_sha256(),
+            deadline_at=timestamp(ports.clock.now() + time_left),
+        )
         writes.append(Create(records.turn_path(run.account_id), {"run_id": run.run_id}))
     try:
         land(ports, [Update(found.path, begun.document(), found.revision), *writes])
@@ -152,12 +173,6 @@ def _meant(looked: dict[str, Effect], earlier: JournalEntry | None) -> dict[str,
         resource: Effect.CREATE if earlier and earlier.made(resource) else effect
         for resource, effect in looked.items()
     }
-
-
-def _is_free(ports: Ports, run: Run, step: Step) -> bool:
-    """Whether the step is not under way in a process that still lives."""
-    entry = run.journal.get(step.name)
-    return entry is None or entry.claim is None or may_take(ports, entry.claim)
 
 
 def _is_next(runbook: Runbook, run: Run, step: Step) -> bool:

@@ -80,7 +80,7 @@ def test_something_else_in_a_topics_place_is_refused_and_left(
     with redis.Redis.from_url(valkey.url) as client:
         client.set(stream_key("taken"), "somebody's")
 
-        assert signals.look("taken") is Topic.DAMAGED
+        assert signals.look("taken") is Topic.FOREIGN
         with pytest.raises(ConflictError, match="no topic of ours"):
             signals.create("taken")
         assert client.get(stream_key("taken")) == b"somebody's"

@@ -6,9 +6,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from governor import records
+from governor.quota import Verdict
 from governor.records import JournalEntry, MarketplaceEvent, Run, instant
 from ledger.receipt import SignedReceipt
 from ports import Ports
+from ports.memory import Request
 from ports.signals import Topic
 from ports.system import Clock
 from tasks import step
@@ -108,9 +110,22 @@ def operations(ports: Ports, account_id: str = ACCOUNT) -> list[str]:
     return [r["operation"] for r in receipts(ports, account_id)]
 
 
+def memory_knows(ports: Ports, account_id: str) -> Verdict:
+    """What Memory says to a signal nobody permits; it takes no slot for it."""
+    asked = Request(account_id, "action-x", "nobody.permits", None, "0" * 64, "2026-11", 1000)
+    return ports.memory.admit(asked).verdict
+
+
+def has_key(ports: Ports, account_id: str) -> bool:
+    """Whether the tenant's key lies where its owner reads it."""
+    return (ports.secrets._folder / "tenants" / f"{account_id}.key").exists()  # type: ignore[attr-defined,no-any-return]
+
+
 def nothing_is_left(ports: Ports, account_id: str = ACCOUNT) -> bool:
     return (
-        ports.documents.get(records.tenant_path(account_id)) is None
+        memory_knows(ports, account_id) is Verdict.UNKNOWN_TENANT
+        and not has_key(ports, account_id)
+        and ports.documents.get(records.tenant_path(account_id)) is None
         and not ports.documents.scan(f"tenants/{account_id}/entitlements")
         and ports.signals.look(account_id) is Topic.ABSENT
         and ports.documents.get(records.turn_path(account_id)) is None
@@ -121,7 +136,9 @@ def everything_is_there(ports: Ports, account_id: str = ACCOUNT) -> bool:
     tenant = ports.documents.get(records.tenant_path(account_id))
     entitlements = ports.documents.scan(f"tenants/{account_id}/entitlements")
     return (
-        tenant is not None
+        memory_knows(ports, account_id) is Verdict.NOT_PERMITTED
+        and has_key(ports, account_id)
+        and tenant is not None
         and tenant.data["state"] == "stable"
         and [e.data["state"] for e in entitlements] == ["stable"]
         and ports.signals.look(account_id) is Topic.READY

@@ -13,7 +13,7 @@ from governor.errors import ConflictError
 from governor.fsm import RunState
 from governor.records import Run
 from ports import Ports
-from tasks import reap, step
+from tasks import step
 from tasks.entitlement_lifecycle import RUNBOOK, begin
 from tasks.runbook import OPEN, Runbook
 from tests.engine.conftest import event
@@ -117,27 +117,3 @@ def test_killed_twice_the_run_ends_gone(ports: Ports, first_at: int, second_at: 
         )
 
     _is_whole_or_gone(ports, play_to_the_end(later(ports), run.run_id, UNDONE))
-
-
-def test_the_reaper_repeats_what_was_dropped_and_leaves_the_living_alone(
-    ports: Ports, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from datetime import timedelta
-
-    from tests.engine.runs import LaterClock, play_until
-
-    ticking = later(ports)
-    assert isinstance(ticking.clock, LaterClock)
-    started: list[str] = []
-    monkeypatch.setattr(reap, "start", lambda run, _runbook: started.append(run.run_id))
-    fresh = begin(ticking, event(), b"{}")
-    at_work = play_until(ticking, event(event_id="e-2", account_id="other"), "deploy_sku.signals")
-
-    reap.look(ticking)
-    assert started == []
-    ticking.clock.sleep_until(ticking.clock.now() + timedelta(seconds=3))
-    reap.look(ticking)
-
-    assert sorted(started) == sorted([fresh.run_id, at_work.run_id])
-    reap.look(ticking)
-    assert len(started) == 2  # not again at once

@@ -15,7 +15,9 @@ from tests.engine.conftest import event
 from tests.engine.runs import (
     everything_is_there,
     failing,
+    has_key,
     later,
+    memory_knows,
     nothing_is_left,
     operations,
     play,
@@ -135,12 +137,12 @@ def test_a_failed_run_is_attempted_again_and_a_put_off_one_at_once(ports: Ports)
 
 def test_of_two_new_attempts_at_once_one_is_made(ports: Ports) -> None:
     run = begin(ports, event(), b"{}")
-    failed = play(ports, run.run_id, failing("deploy_sku.signals", ConflictError("x", "x")))
+    play(ports, run.run_id, failing("deploy_sku.signals", ConflictError("x", "x")))
     found = ports.documents.get(records.run_path(run.run_id))
     assert found
 
-    first = attempt_again(ports, RUNBOOK, found, failed)
-    second = attempt_again(ports, RUNBOOK, found, failed)
+    first = attempt_again(ports, RUNBOOK, found)
+    second = attempt_again(ports, RUNBOOK, found)
 
     assert first == second
     assert first.attempt == 2
@@ -161,8 +163,8 @@ def _everything(ports: Ports) -> list[object]:
     return [
         *(ports.documents.scan(name, limit=100) for name in groups),
         *(ports.documents.scan(n, group=True, limit=100) for n in ("entitlements", "receipts")),
-        ports.signals.look("acme"),
-    ]
+        ports.signals.look("acme"), memory_knows(ports, "acme"), has_key(ports, "acme"),
+    ]  # fmt: skip
 
 
 def test_a_plan_says_what_would_be_created_and_touches_nothing(ports: Ports) -> None:
