@@ -51,3 +51,18 @@ def test_the_families_have_the_exit_codes_of_the_table() -> None:
 def test_no_library_code_can_swallow_the_deadline_by_catching_exceptions() -> None:
     assert not issubclass(errors.ActionDeadline, Exception)
     assert issubclass(UnexpectedError, Exception)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (errors.OutageError("down", "Valkey does not answer"), "Valkey does not answer"),
+        (errors.OutageError("secret-unreadable", "cannot use /srv/place"), "the server cannot use"),
+        (KeyError("/srv/place"), r"a fault of ours \(KeyError\)"),
+    ],
+)
+def test_outsiders_read_of_no_place_on_the_server(error: Exception, told: str) -> None:
+    import re
+
+    assert re.match(told, errors.public_detail(error))
+    assert "/srv/place" not in errors.public_detail(error)

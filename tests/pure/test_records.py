@@ -98,3 +98,18 @@ def test_what_was_meant_becomes_what_was_done_and_only_the_created_is_ours(
         entry = records.JournalEntry(state="intent", effects={"topic": each})
         assert entry.made("topic") is is_made
         assert entry.made("another") is False
+
+
+def test_what_a_run_makes_names_its_attempt() -> None:
+    event = records.MarketplaceEvent(
+        event_type="entitlement.created", event_id="e", account_id="a", sku_id="s", plan_type="p",
+        region="r", event_time="2026-01-25T12:34:56.000000Z",
+    )  # fmt: skip
+    run = records.Run(
+        run_id="run-1", runbook="x", definition_sha256="0", account_id="a", event_id="e",
+        body_sha256="0", body="", event=event, started_at=event.event_time,
+        deadline_at=event.event_time,
+    )  # fmt: skip
+
+    assert run.maker == "run-1/1"
+    assert run.evolve(attempt=2).maker == "run-1/2"
