@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import psutil
 
 from adapters.wiring import open_ports
-from bench import ledger, runs
+from bench import actions, ledger, runs
 from bench.figures import Figures, p99, spread
 from bench.stack import Driver, family, stack
 from governor.errors import InputError
@@ -49,24 +49,6 @@ def first_signal(driver: Driver) -> Figures:
     return spread(took_ms) | {"bar": "max < 1000 ms", "met": max(took_ms) < 1000}
 
 
-def deadline(driver: Driver) -> Figures:
-    """How late the 500 ms deadline ends a sleeping handler, 8 at once, by the handlers' own log."""
-    import json
-
-    driver.subscribe("bench-deadline")
-    for _ in range(10):
-        waiting = [driver.signal("bench-deadline", "demo.sleep", {"seconds": 3}) for _ in range(8)]
-        for location in waiting:
-            driver.ended(location)
-    at: dict[str, dict[str, float]] = {}
-    for line in map(json.loads, driver.settings.demo_file.read_text().splitlines()):
-        at.setdefault(line["action_id"], {})[line["event"]] = line["monotonic"]
-    late_ms = [
-        (seen["end"] - seen["start"]) * 1000 - 500 for seen in at.values() if "rolled_back" in seen
-    ]
-    return spread(late_ms) | {"bar": "p99 ≤ 5 ms", "met": p99(late_ms) <= 5}
-
-
 def idle(driver: Driver) -> Figures:
     """Memory (PSS) and CPU of the whole stack while nobody asks anything of it."""
     processes = family(driver.settings)
@@ -89,7 +71,8 @@ MEASUREMENTS: dict[str, Callable[[Driver], Figures]] = {
     "webhook": webhook,
     "action": action,
     "first_signal": first_signal,
-    "deadline": deadline,
+    "deadlines": actions.deadlines,
+    "overhead": actions.overhead,
     "idle": idle,
     **runs.MEASUREMENTS,
     **ledger.MEASUREMENTS,

@@ -31,18 +31,22 @@ class Driver:
         self.http = httpx.Client(base_url=base_url, timeout=30, trust_env=False)
         self._count = 0
 
-    def subscribe(self, account_id: str, plan_type: str = "enterprise") -> dict[str, Any]:
+    def subscribe(
+        self, account_id: str, plan_type: str = "enterprise", sku_id: str = "demo-sku"
+    ) -> dict[str, Any]:
         """A webhook, and its receipt."""
-        answer = self.http.send(self.webhook(self.event(account_id, plan_type)))
+        answer = self.http.send(self.webhook(self.event(account_id, plan_type, sku_id)))
         answer.raise_for_status()
         receipt: dict[str, Any] = answer.json()
         return receipt
 
-    def event(self, account_id: str, plan_type: str = "enterprise") -> bytes:
+    def event(
+        self, account_id: str, plan_type: str = "enterprise", sku_id: str = "demo-sku"
+    ) -> bytes:
         """The body of a new subscription's webhook."""
         return json.dumps({
             "event_type": "entitlement.created", "account_id": account_id,
-            "sku_id": "demo-sku", "plan_type": plan_type,
+            "sku_id": sku_id, "plan_type": plan_type,
         }).encode()  # fmt: skip
 
     def webhook(self, body: bytes) -> httpx.Request:

@@ -86,8 +86,12 @@ def _run(ports: Ports, action: Action, budget_ms: int) -> Ended:
             "unknown-handler", f"this worker has no handler {action.handler!r}"
         )
         return Ended(Ending.RAISED, 0.0, error=missing)
+    try:
+        payload = handler.parse(action.payload)
+    except UnrecoverableError as error:
+        return Ended(Ending.RAISED, 0.0, error=error)
     context = actions.context_of(action, ports.clock.monotonic_s() + budget_ms / 1000)
-    return run_within(budget_ms / 1000, lambda: handler.call(context, action.payload))
+    return run_within(budget_ms / 1000, lambda: handler.execute(context, payload))
 
 
 def _settle(ports: Ports, action: Action, ended: Ended) -> None:

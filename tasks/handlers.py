@@ -66,16 +66,12 @@ class Handler(Generic[P]):
         self.undo = undo
         return undo
 
-    def call(self, context: ActionContext, payload: str) -> None:
-        """Execute the action. A payload the model refuses is an UnrecoverableError."""
-        self.execute(context, self._parse(payload))
+    def parse(self, payload: str) -> P:
+        """The payload as the handler gets it, before its time begins to run.
 
-    def call_rollback(self, context: ActionContext, payload: str) -> None:
-        """Undo the action; nothing is to be undone where no rollback was declared."""
-        if self.undo is not None:
-            self.undo(context, self._parse(payload))
-
-    def _parse(self, payload: str) -> P:
+        Raises:
+            UnrecoverableError: the model refuses it; says which fields.
+        """
         try:
             return self.payload.model_validate_json(payload)
         except ValidationError as error:

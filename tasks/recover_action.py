@@ -16,7 +16,7 @@ from adapters import wiring
 from governor import actions as rules
 from governor import records
 from governor.actions import Failure
-from governor.errors import ConflictError, OutageError
+from governor.errors import ConflictError, OutageError, UnrecoverableError
 from governor.fsm import ACTION, ActionState, advance
 from governor.records import Action, instant, timestamp
 from ports import Ports
@@ -127,11 +127,18 @@ def _undo(ports: Ports, action: Action) -> None:
 def _run_rollback(ports: Ports, action: Action) -> Ended:
     handler = registered().get(action.handler)
     seconds = action.rollback_timeout_ms / 1000
-    context = actions.context_of(action, ports.clock.monotonic_s() + seconds)
     if handler is None:
         missing = LookupError(f"this worker has no handler {action.handler!r}")
         return Ended(Ending.RAISED, 0.0, error=missing)
-    return run_within(seconds, lambda: handler.call_rollback(context, action.payload))
+    undo = handler.undo
+    if undo is None:
+        return Ended(Ending.RETURNED, 0.0)  # none was declared: there is nothing to be undone
+    try:
+        payload = handler.parse(action.payload)
+    except UnrecoverableError as error:
+        return Ended(Ending.RAISED, 0.0, error=error)
+    context = actions.context_of(action, ports.clock.monotonic_s() + seconds)
+    return run_within(seconds, lambda: undo(context, payload))
 
 
 def _undone(ports: Ports, action: Action, elapsed: int) -> Action:

@@ -98,3 +98,27 @@ def test_outside_the_main_thread_it_refuses_rather_than_never_fire() -> None:
     thread.join()
 
     assert "main thread" in str(raised[0])
+
+
+def test_a_busy_call_lends_its_core_and_a_waiting_one_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import os
+
+    lent: list[float] = []
+    monkeypatch.setattr(os, "sched_yield", lambda: lent.append(time.monotonic()))
+
+    run_within(0.3, _sleeps)
+    waiting = len(lent)
+    run_within(0.3, _loops)
+    assert waiting < 5
+    assert len(lent) - waiting > 50
+
+
+@pytest.mark.parametrize("seconds", [0.0002, 0.001, 0.0101])
+def test_many_short_deadlines_in_a_system_call_are_all_kept(seconds: float) -> None:
+    """A signal just before the call waits in the kernel must not be the only one."""
+    for _ in range(200):
+        left, right = socket.socketpair()
+        with left, right:
+            assert run_within(seconds, lambda left=left: left.recv(1)).ending is Ending.TIMED_OUT  # type: ignore[misc]

@@ -78,8 +78,8 @@ def test_the_example_action_works_as_it_is_printed(
         "import time\n" + example + "\nfrom tasks.handlers import registered\n"
         "context = ActionContext('acme', 'crm', 'action-1', 's', time.monotonic() + 1)\n"
         "handler = registered()['crm.resize']\n"
-        "handler.call(context, '{\"seats\": 3}')\n"
-        "handler.call_rollback(context, '{\"seats\": 3}')\n"
+        "handler.execute(context, handler.parse('{\"seats\": 3}'))\n"
+        "handler.undo(context, handler.parse('{\"seats\": 3}'))\n"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 

@@ -1,0 +1,105 @@
+"""Actions that are only measured: one that does nothing, and one that stands still in any way.
+
+Found by entry point like anybody's; no policy that is shipped names them.
+"""
+
+import json
+import os
+import socket
+import sqlite3
+import ssl
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from pydantic import BaseModel
+
+from config.settings import load
+from tasks.handlers import ActionContext, action
+
+FILE = "bench-actions.jsonl"
+WAYS = ("sleep", "loop", "socket", "tls", "sqlite")
+_FOREVER_S = 60
+
+
+class Nothing(BaseModel):
+    """No payload."""
+
+
+class Block(BaseModel):
+    """In what a handler stands still."""
+
+    by: Literal["sleep", "loop", "socket", "tls", "sqlite"]
+
+
+@action("bench.noop", payload=Nothing)
+def noop(_context: ActionContext, _payload: Nothing) -> None:
+    """Does nothing."""
+
+
+@noop.rollback
+def _nothing_undone(_context: ActionContext, _payload: Nothing) -> None:
+    """There is nothing to undo."""
+
+
+@action("bench.block", payload=Block)
+def block(context: ActionContext, payload: Block) -> None:
+    """Stands still until its deadline ends it."""
+    started = time.monotonic()
+    try:
+        _STAND_STILL[payload.by]()
+    finally:
+        ended = time.monotonic()
+        _note(context.action_id, by=payload.by, started=started, ended=ended)
+
+
+@block.rollback
+def _nothing_to_move(context: ActionContext, _payload: Block) -> None:
+    _note(context.action_id, rolled_back=time.monotonic())
+
+
+def _note(action_id: str, **seen: object) -> None:
+    fd = os.open(load().state_dir / FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(fd, json.dumps({"action_id": action_id, **seen}).encode() + b"\n")
+    os.close(fd)
+
+
+def _loop() -> None:
+    count = 0
+    while True:
+        count += 1
+
+
+def _socket() -> None:
+    silent, other = socket.socketpair()
+    with silent, other:
+        silent.recv(1)
+
+
+def _tls() -> None:
+    """A handshake with a server that says nothing."""
+    silent, other = socket.socketpair()
+    with (
+        other,
+        ssl.create_default_context().wrap_socket(
+            silent, server_hostname="localhost", do_handshake_on_connect=False
+        ) as secured,
+    ):
+        secured.do_handshake()
+
+
+def _sqlite() -> None:
+    """A query that never ends, in short steps: SQLite itself cannot be interrupted."""
+    database = sqlite3.connect(":memory:")
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
+    for _row in database.execute(endless):
+        pass
+
+
+_STAND_STILL: dict[str, Callable[[], object]] = {
+    "sleep": lambda: time.sleep(_FOREVER_S),
+    "loop": _loop,
+    "socket": _socket,
+    "tls": _tls,
+    "sqlite": _sqlite,
+}
