@@ -100,19 +100,21 @@ def test_outside_the_main_thread_it_refuses_rather_than_never_fire() -> None:
     assert "main thread" in str(raised[0])
 
 
-def test_a_busy_call_lends_its_core_and_a_waiting_one_is_left_alone(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("is_busy", [True, False])
+def test_a_call_that_burns_processor_time_lends_its_core_and_one_that_waits_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, is_busy: bool
 ) -> None:
+    import itertools
     import os
 
     lent: list[float] = []
+    used_s = itertools.count(step=60) if is_busy else itertools.repeat(0)
+    monkeypatch.setattr(time, "process_time", lambda: next(used_s))
     monkeypatch.setattr(os, "sched_yield", lambda: lent.append(time.monotonic()))
 
-    run_within(0.3, _sleeps)
-    waiting = len(lent)
-    run_within(0.3, _loops)
-    assert waiting < 5
-    assert len(lent) - waiting > 50
+    assert run_within(0.2, _sleeps).ending is Ending.TIMED_OUT
+
+    assert bool(lent) is is_busy
 
 
 @pytest.mark.parametrize("seconds", [0.0002, 0.001, 0.0101])
