@@ -3,7 +3,9 @@
 A lone ``flock`` is unfair, and wakes everybody who waits for it each time. So a writer draws a
 number, holds the slot of that number, and waits for the slot of the number before. A slot is a
 named pipe: its ``flock`` is the truth, a byte in it wakes the one that waits. Whoever dies or gives
-up in the queue lets its successor come too early; the *room* still admits one at a time.
+up in the queue lets its successor come too early; the *room* still admits one at a time, and has
+a bell of its own: whoever came too early would else look for it only now and then, and the queue
+behind it would stand still meanwhile, until more of it gave up.
 """
 
 import fcntl
@@ -39,20 +41,21 @@ class FairLock:
         give_up_at = time.monotonic() + timeout_s
         with ExitStack() as opened:
             try:
-                own, before = self._draw(opened, give_up_at, timeout_s)
-                room = self._open("room", opened)
+                before = self._draw(opened, give_up_at, timeout_s)
+                room = self._open("entrance", opened, os.O_NONBLOCK, os.mkfifo)
             except (OSError, ValueError) as error:
                 raise OutageError(
                     "documents-unavailable", f"the lock is unusable: {error}"
                 ) from error
-            for lock in (before, room):  # a child forked meanwhile must not go on holding them
-                opened.callback(fcntl.flock, lock, fcntl.LOCK_UN)
+            # Let go of by hand: a child forked meanwhile must not go on holding them.
+            opened.callback(fcntl.flock, before, fcntl.LOCK_UN)
             _await(before, before, give_up_at, timeout_s)
-            _await(room, own, give_up_at, timeout_s)
+            opened.callback(_ring, room)
+            _await(room, room, give_up_at, timeout_s)
             yield
 
-    def _draw(self, opened: ExitStack, give_up_at: float, timeout_s: float) -> tuple[int, int]:
-        """Draw a number: its slot, held, and the slot of the number drawn before it.
+    def _draw(self, opened: ExitStack, give_up_at: float, timeout_s: float) -> int:
+        """Draw a number, whose slot is held from then on; the slot of the number before it.
 
         A slot that is still held is that of a waiter which neither moves nor dies: it is passed.
         """
@@ -72,7 +75,7 @@ class FairLock:
                     os.pwrite(numbers, b"%020d" % number, 0)
                     opened.push(drawn.pop_all())
                     opened.callback(_ring, own)
-                    return own, before
+                    return before
         raise OutageError("write-lock-timeout", "too many writers wait; nothing was written", 1)
 
     def _open_slot(self, number: int, opened: ExitStack) -> int:
@@ -104,11 +107,11 @@ def _opened(path: Path, flags: int) -> int | None:
         return None
 
 
-def _ring(own: int) -> None:
-    """Let go of a slot, then wake the one that waits for it."""
-    fcntl.flock(own, fcntl.LOCK_UN)
+def _ring(lock: int) -> None:
+    """Let go of a slot or the room, then wake the one that waits for it."""
+    fcntl.flock(lock, fcntl.LOCK_UN)
     with suppress(BlockingIOError):
-        os.write(own, b".")
+        os.write(lock, b".")
 
 
 def _await(lock: int, bell: int, give_up_at: float, timeout_s: float) -> None:

@@ -103,8 +103,8 @@ def test_a_lock_that_cannot_be_opened_is_an_outage_and_leaves_nothing_held(
     lock = FairLock(tmp_path / "lock")
     with lock.held(1):
         pass
-    (tmp_path / "lock" / "room").unlink()
-    (tmp_path / "lock" / "room").mkdir()
+    (tmp_path / "lock" / "entrance").unlink()
+    (tmp_path / "lock" / "entrance").mkdir()
 
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
@@ -112,7 +112,7 @@ def test_a_lock_that_cannot_be_opened_is_an_outage_and_leaves_nothing_held(
             pass
     assert len(os.listdir("/proc/self/fd")) == before
 
-    (tmp_path / "lock" / "room").rmdir()
+    (tmp_path / "lock" / "entrance").rmdir()
     with lock.held(1):
         pass
 
@@ -142,3 +142,43 @@ def test_a_child_forked_meanwhile_does_not_go_on_holding_it(tmp_path: Path) -> N
         pass
     child.kill()
     child.join()
+
+
+def test_one_that_gives_up_in_the_queue_costs_those_behind_it_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from adapters import fair_lock
+
+    lock, got, held_by_others = FairLock(tmp_path / "lock"), threading.Event(), set[int]()
+    is_free = fair_lock._try
+
+    def watched(fd: int) -> bool:
+        if is_free(fd):
+            return True
+        if threading.current_thread().name == "behind":
+            held_by_others.add(fd)
+        return False
+
+    monkeypatch.setattr(fair_lock, "_LOOK_AGAIN_S", 600)  # only a bell can wake
+    monkeypatch.setattr(fair_lock, "_try", watched)
+
+    def give_up() -> None:
+        with pytest.raises(OutageError), lock.held(0.3):
+            pass
+
+    def wait_behind() -> None:
+        with lock.held(20):
+            got.set()
+
+    ahead = threading.Thread(target=give_up)
+    behind = threading.Thread(target=wait_behind, name="behind")
+    with lock.held(1):
+        ahead.start()
+        while int((tmp_path / "lock" / "numbers").read_text()) < 2:
+            time.sleep(0.001)
+        behind.start()
+        ahead.join()
+        while len(held_by_others) < 2:  # the one before it was, and now the room is
+            time.sleep(0.001)
+    assert got.wait(10)
+    behind.join()
