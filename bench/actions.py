@@ -20,7 +20,7 @@ from adapters import wiring
 from adapters.wiring import open_ports
 from bench.figures import Figures, p99, spread
 from bench.handlers import FILE, WAYS
-from bench.stack import Driver
+from bench.stack import Driver, worker_beside
 from config.settings import environment, load
 from governor import records
 from governor.records import Action
@@ -69,21 +69,11 @@ def overhead(driver: Driver) -> Figures:
     """Throughput and latency of a no-op action beside a bare task's, submitted in process."""
     _subscribe(driver)
     settings = driver.settings
-    with settings.log_file.open("ab") as log:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "celery", "-q", "-A", "bench.actions", "worker", "-Q", QUEUE,
-             "-c", str(settings.actions_concurrency), "-n", "bench@%h", "-l", "WARNING",
-             "--without-gossip", "--without-mingle"],
-            env=environment(settings), stdout=log, stderr=log,
-        )  # fmt: skip
-    try:
+    with worker_beside(settings, "bench.actions", QUEUE, settings.actions_concurrency):
         done = subprocess.run(
             [sys.executable, "-m", "bench.actions"], env=environment(settings),
             stdout=subprocess.PIPE, check=True, timeout=600,
         )  # fmt: skip
-    finally:
-        worker.terminate()
-        worker.wait()
     told = json.loads(done.stdout)
     rate = {name: statistics.median(values) for name, values in told["per_s"].items()}
     took = {name: spread(values) for name, values in told["took_ms"].items()}

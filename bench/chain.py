@@ -17,7 +17,7 @@ from kombu import Exchange, Queue
 
 from adapters import wiring
 from bench.figures import Figures, p99, spread
-from bench.stack import Driver
+from bench.stack import Driver, worker_beside
 from config.settings import environment, load
 from governor import records
 from governor.records import MarketplaceEvent, Run, timestamp
@@ -38,21 +38,11 @@ ACCOUNT = "bench-chain"
 def steps(driver: Driver) -> Figures:
     """Both by turns, on the same broker and as many children as the stack's own worker has."""
     settings = driver.settings
-    with settings.log_file.open("ab") as log:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "celery", "-A", "bench.chain", "worker", "-Q", QUEUE,
-             "-c", str(settings.runbooks_concurrency), "-n", "bench@%h", "-l", "WARNING",
-             "--without-gossip", "--without-mingle"],
-            env=environment(settings), stdout=log, stderr=log,
-        )  # fmt: skip
-    try:
+    with worker_beside(settings, "bench.chain", QUEUE, settings.runbooks_concurrency):
         done = subprocess.run(
             [sys.executable, "-m", "bench.chain"], env=environment(settings),
-            stdout=subprocess.PIPE, check=True, timeout=300,
+            stdout=subprocess.PIPE, check=True, timeout=600,
         )  # fmt: skip
-    finally:
-        worker.terminate()
-        worker.wait()
     told = json.loads(done.stdout)
     bare, ours = spread(told["bare"]), spread(told["ours"])
     ratio = ours["p50_ms"] / bare["p50_ms"]
@@ -119,6 +109,12 @@ class _Ends:
                 self._at[name] = time.perf_counter()
                 self._told.notify_all()
 
+    def is_heard(self, ports: Ports) -> bool:
+        """Whether an announcement made now is heard, within a moment."""
+        ports.memory.announce("heard")
+        with self._told:
+            return self._told.wait_for(lambda: "heard" in self._at, 0.05)
+
     def wait(self, name: str, within_s: float = 30) -> float:
         with self._told:
             if not self._told.wait_for(lambda: name in self._at, within_s):
@@ -162,6 +158,8 @@ def _ours_ms(ports: Ports, ends: _Ends, token: str) -> float:
 
 def _measure() -> dict[str, list[float]]:
     ports, ends = wiring.ports(), _Ends()
+    while not ends.is_heard(ports):
+        pass  # the listener is still subscribing
     took: dict[str, list[float]] = {"bare": [], "ours": []}
     for n in range(-10, TURNS):  # the first ones warm up
         bare_ms = _bare_ms(ends, f"bare-{n}")
@@ -173,5 +171,4 @@ def _measure() -> dict[str, list[float]]:
 
 
 if __name__ == "__main__":
-    time.sleep(2)  # the listener subscribes meanwhile
     print(json.dumps(_measure()))

@@ -99,6 +99,23 @@ def stack() -> Iterator[Driver]:
         shutil.rmtree(folder)
 
 
+@contextmanager
+def worker_beside(settings: Settings, module: str, queue: str, children: int) -> Iterator[None]:
+    """A Celery worker of its own on the stack's broker, for what ``module`` declares."""
+    with settings.log_file.open("ab") as log:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "celery", "-q", "-A", module, "worker", "-Q", queue,
+             "-c", str(children), "-n", f"{queue}@%h", "-l", "WARNING", "--without-gossip",
+             "--without-mingle"],
+            env=environment(settings), stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+        yield
+    finally:
+        worker.terminate()
+        worker.wait()
+
+
 def free_ports(count: int) -> list[int]:
     """Ports of the loopback interface that nobody listens on just now."""
     with ExitStack() as held:

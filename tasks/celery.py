@@ -39,7 +39,7 @@ def configuration() -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,  # the default gives up after 100 and exits
         "broker_connection_timeout": 2,
-        # ~46 s in all: chains survived a broker away for 38 s (None means 3, not for ever)
+        # ~46 s in all, for what no reaper repeats (None means 3 tries, not for ever)
         "task_publish_retry_policy": {
             "max_retries": 12, "interval_start": 0.1, "interval_step": 0.3, "interval_max": 2,
         },

@@ -57,8 +57,9 @@ def compensate(ports: Ports, runbook: Runbook, run_id: str) -> None:
 
 def _undo_steps(ports: Ports, runbook: Runbook, run_id: str) -> None:
     _found, run = load(ports, run_id)
+    names = {step.name for step in runbook.steps}
     if unknown := [name for name, entry in run.journal.items()
-                   if entry.effects and name not in {s.name for s in runbook.steps}]:  # fmt: skip
+                   if entry.effects and entry.state != "undone" and name not in names]:  # fmt: skip
         raise ConflictError(
             "unknown-step", f"this version does not know how to undo {', '.join(unknown)}; a "
             "worker of the version that carried it out does"

@@ -40,7 +40,7 @@ def resume(ports: Ports, run_id: str) -> Run:
     """
     for _ in range(_PATIENCE):
         found, run = _known(ports, run_id)
-        runbook = RUNBOOKS_BY_NAME[run.runbook]
+        runbook = _runbook_of(run)
         if run.state is RunState.FAILED:
             return attempt_again(ports, runbook, found)
         if run.state not in OPEN:
@@ -66,9 +66,10 @@ def cancel(ports: Ports, run_id: str, operator: str, reason: str) -> Run:
             raise ConflictError("run-undone", f"run {run_id} is being undone already")
         if run.state not in UNDER_WAY:
             raise ConflictError("run-ended", f"run {run_id} ended {run.state}; it was left alone")
+        runbook = _runbook_of(run)
         wished = run.evolve(cancellation=run.cancellation or wish, retry_at=None)
         if _moved(ports, found, wished):
-            start(wished, RUNBOOKS_BY_NAME[run.runbook])
+            start(wished, runbook)
             return wished
     raise ConflictError("run-busy", f"run {run_id} is moving just now; nothing was changed")
 
@@ -100,6 +101,15 @@ def _known(ports: Ports, run_id: str) -> tuple[Document, Run]:
         return load(ports, run_id)
     except ConflictError:
         raise InputError("no-such-run", f"there is no run {run_id}") from None
+
+
+def _runbook_of(run: Run) -> Runbook:
+    if run.runbook not in RUNBOOKS_BY_NAME:
+        raise InputError(
+            "unknown-runbook",
+            f"this version knows no runbook {run.runbook[:64]}; nothing was changed",
+        )
+    return RUNBOOKS_BY_NAME[run.runbook]
 
 
 def _moved(ports: Ports, found: Document, run: Run) -> bool:

@@ -101,6 +101,23 @@ def test_a_step_this_version_does_not_know_is_never_skipped_in_an_undo(ports: Po
     assert nothing_is_left(ports)
 
 
+def test_what_a_version_that_knew_it_has_undone_holds_up_no_other(ports: Ports) -> None:
+    def fails(_ports: Ports, _run: Run, _entry: JournalEntry) -> None:
+        raise OutageError("down", "down")
+
+    ticking = later(ports)
+    broken = failing("deploy_sku.governor", FAILS)
+    half = with_step("deploy_sku.documents", undo=fails, runbook=broken)
+    run = begin(ticking, event(), b"{}")
+    play(ticking, run.run_id, half)
+    assert run_of(ports, run.run_id).journal["deploy_sku.signals"].state == "undone"
+
+    ended = play_to_the_end(ticking, run.run_id, _without("deploy_sku.signals"))
+
+    assert ended.state is RunState.FAILED
+    assert nothing_is_left(ports)
+
+
 def test_a_run_that_has_not_begun_is_not_touched_by_an_upgrade(ports: Ports) -> None:
     run = begin(ports, event(), b"{}")
     found = ports.documents.get(records.run_path(run.run_id))
@@ -152,17 +169,22 @@ def _claim_of(ports: Ports, process: "subprocess.Popen[bytes]") -> ProcessClaim:
     )  # fmt: skip
 
 
+def _put_to_work(ports: Ports, run: Run, process: "subprocess.Popen[bytes]") -> None:
+    """The journal says that another process is at the run's third step."""
+    found = ports.documents.get(records.run_path(run.run_id))
+    assert found
+    entry = JournalEntry(state="intent", claim=_claim_of(ports, process))
+    at_work = run.evolve(journal={**run.journal, "deploy_sku.signals": entry})
+    ports.documents.commit([Update(found.path, at_work.document(), found.revision)])
+
+
 def test_a_process_that_stood_still_too_long_is_killed_before_its_step_is_taken_over(
     ports: Ports,
 ) -> None:
     ticking = later(ports)
     run = play_until(ticking, event(), "deploy_sku.signals")
     other = subprocess.Popen(["sleep", "600"])
-    found = ports.documents.get(records.run_path(run.run_id))
-    assert found
-    entry = JournalEntry(state="intent", claim=_claim_of(ports, other))
-    at_work = run.evolve(journal={**run.journal, "deploy_sku.signals": entry})
-    ports.documents.commit([Update(found.path, at_work.document(), found.revision)])
+    _put_to_work(ports, run, other)
 
     _sleep(ticking, 19)
     assert play(ticking, run.run_id).state is RunState.COMPLETE
@@ -248,11 +270,7 @@ def test_the_reaper_takes_up_at_once_what_a_dead_process_left(
 ) -> None:
     run = play_until(ports, event(), "deploy_sku.signals")
     other = subprocess.Popen(["sleep", "600"])
-    found = ports.documents.get(records.run_path(run.run_id))
-    assert found
-    entry = JournalEntry(state="intent", claim=_claim_of(ports, other))
-    at_work = run.evolve(journal={**run.journal, "deploy_sku.signals": entry})
-    ports.documents.commit([Update(found.path, at_work.document(), found.revision)])
+    _put_to_work(ports, run, other)
 
     reap.look(ports)
     assert restarted == []
