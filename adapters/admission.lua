@@ -1,6 +1,6 @@
 -- Admission of one signal, in one atomic step (ports.memory.Slots.admit).
--- KEYS: lease, mode, governor, deadlines, seen     ARGV: account, action, type, sku or "", sha256,
---       month, queue timeout (ms), seconds to remember the answer
+-- KEYS: lease, mode, governor, looks, seen     ARGV: account, action, type, sku or "", sha256,
+--       month, first look in (ms), seconds to remember the answer
 -- Returns {verdict, sku, plan, policy version}. Nothing is taken unless it is "admitted".
 local account, action, kind, asked, sha256, month =
   ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
@@ -15,12 +15,15 @@ local function terms(sku)
 end
 
 local time = redis.call('TIME')
-local deadline_ms = time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[7])
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local look_ms = now_ms + tonumber(ARGV[7])
 
--- A repeated signal may still have to be stored: the slot it was given must last as long as a new
--- one, or the reaper would take it away under the delivery that is landing.
+-- A repeated signal may still have to be stored: its slot must be as young as a new one, or the
+-- reaper would take it away under the delivery that is landing.
 local function duplicate(sku, plan, version)
-  redis.call('ZADD', KEYS[4], 'XX', 'GT', deadline_ms, account .. '/' .. sku .. '/' .. action)
+  redis.call('ZADD', KEYS[4], 'XX', 'GT', look_ms, account .. '/' .. sku .. '/' .. action)
+  redis.call('HSET', KEYS[5], 'at', now_ms)
+  redis.call('EXPIRE', KEYS[5], tonumber(ARGV[8]))
   return {'duplicate', sku, plan, version}
 end
 
@@ -52,10 +55,10 @@ if redis.call('SCARD', inflight) >= concurrent then return {'concurrency-exceede
 if tonumber(redis.call('GET', used) or '0') >= monthly then return {'quota-exceeded', sku} end
 
 redis.call('SADD', inflight, action)
-redis.call('ZADD', KEYS[4], deadline_ms, account .. '/' .. sku .. '/' .. action)
+redis.call('ZADD', KEYS[4], look_ms, account .. '/' .. sku .. '/' .. action)
 redis.call('INCR', used)
 redis.call('EXPIRE', used, 5529600)  -- 64 days: outlives its month
 redis.call('HSET', KEYS[5], 'sha256', sha256, 'sku', sku, 'plan', plan, 'version', version,
-  'month', month)
+  'month', month, 'at', now_ms)
 redis.call('EXPIRE', KEYS[5], tonumber(ARGV[8]))
 return {'admitted', sku, plan, version}

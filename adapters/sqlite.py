@@ -103,14 +103,14 @@ class SqliteDocuments:
         rows = self._read(f"{_SELECT} WHERE path = ?", [path])
         return rows[0] if rows else None
 
-    def commit(self, writes: Sequence[Write]) -> None:
+    def commit(self, writes: Sequence[Write]) -> list[str]:
         if len(writes) > MAX_WRITES:
             raise InputError("too-many-writes", f"a commit takes at most {MAX_WRITES} writes")
         encoded = [(write, _encode(write)) for write in writes]
         try:
             connection = self._connection()
             with self._lock.held(self._timeout_s):
-                _commit(connection, encoded)
+                return _commit(connection, encoded)
         except sqlite3.Error as error:
             raise _outage(error) from error
 
@@ -207,21 +207,21 @@ class SqliteDocuments:
                 connection.executescript(f"{_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION};")
 
 
-def _commit(connection: sqlite3.Connection, encoded: Sequence[tuple[Write, str]]) -> None:
+def _commit(connection: sqlite3.Connection, encoded: Sequence[tuple[Write, str]]) -> list[str]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         now_us = int(datetime.now(UTC).timestamp() * 1_000_000)
         (created_us,) = connection.execute(_NEXT_CREATION, [now_us]).fetchone()
-        for write, text in encoded:
-            _apply(connection, write, text, created_us)
+        revisions = [_apply(connection, write, text, created_us) for write, text in encoded]
         connection.execute("COMMIT")
     except BaseException:
         with suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
         raise
+    return revisions
 
 
-def _apply(connection: sqlite3.Connection, write: Write, text: str, created_us: int) -> None:
+def _apply(connection: sqlite3.Connection, write: Write, text: str, created_us: int) -> str:
     fresh = secrets.randbits(62)  # never one this path had before, deleted or not
     match write:
         case Create(path):
@@ -242,6 +242,7 @@ def _apply(connection: sqlite3.Connection, write: Write, text: str, created_us: 
     if done.rowcount != 1:
         code = "already-exists" if isinstance(write, Create) else "stale-revision"
         raise ConflictError(code, f"{write.path}: {code.replace('-', ' ')}; nothing was written")
+    return "" if isinstance(write, Delete) else str(fresh)
 
 
 def _encode(write: Write) -> str:

@@ -1,6 +1,7 @@
 """What an action's end means: pure rules that the worker and the reaper both obey (D9-D19)."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from governor.errors import (
     ActionError,
@@ -9,13 +10,22 @@ from governor.errors import (
     UnrecoverableError,
 )
 from governor.fsm import ACTION, ActionState, advance
-from governor.records import Action
+from governor.records import Action, elapsed_ms
 
 HARD_LIMIT_MARGIN_MS = 3_000
 """How long after both deadlines a child that still hangs is killed (D9)."""
 
 SLOT_MARGIN_MS = 500
 """How long after the hard limit the slot's deadline lies, so that the kill comes first (D10)."""
+
+FIRST_LOOK_MS = 2_000
+"""How long after its admission an action that nobody claimed is looked at: was its message lost?"""
+
+UNSTORED_MS = 15_000
+"""How long an admitted action may take to be stored before its slot is taken away again."""
+
+ORPHANED_AFTER_MS = 10_000
+"""How far past every age it may reach an action has been lost sight of; never, if all is well."""
 
 MAX_ERROR_DETAIL_CHARS = 512
 """Bound of a handler's own words in an action and its receipt."""
@@ -37,6 +47,40 @@ class Failure:
 def hard_limit_ms(action: Action) -> int:
     """From the handler's start to the kill of its child, for a handler that will not stop."""
     return action.timeout_ms + action.rollback_timeout_ms + HARD_LIMIT_MARGIN_MS
+
+
+def look_in_ms(action: Action) -> int:
+    """From a claim to the reaper's look at it: nobody should be at the action any more (D10)."""
+    return hard_limit_ms(action) + SLOT_MARGIN_MS
+
+
+def queued_look_in_ms(action: Action, age_ms: int) -> int:
+    """When to look again at an action nobody claimed: each time it is twice as old, at most."""
+    return max(1, min(max(FIRST_LOOK_MS, age_ms), action.queue_timeout_ms - age_ms))
+
+
+def is_passed_over(accepted_at: datetime, last_begun_at: datetime, idle_s: float) -> bool:
+    """Whether the message of a waiting action must be lost.
+
+    The queue is first come, first served: one that came a second later has been begun, or nothing
+    has been begun for a second. To ask for all that wait would make a long queue longer still.
+    """
+    return idle_s > 1 or (last_begun_at - accepted_at).total_seconds() > 1
+
+
+def is_orphaned(action: Action, now: datetime) -> bool:
+    """Whether an action is past every age its state may reach, and nobody has looked at it."""
+    match action.state:
+        case ActionState.PENDING:
+            due, rest_ms = action.accepted_at, action.queue_timeout_ms
+        case ActionState.RUNNING | ActionState.ROLLING_BACK if action.claim:
+            rest_ms = round(retry_after_s(action.rollback_attempts) * 1000)
+            due, rest_ms = action.claim.claimed_at, look_in_ms(action) + rest_ms
+        case ActionState.ROLLBACK_FAILED if action.retry_at:
+            due, rest_ms = action.retry_at, 0
+        case _:
+            return False
+    return elapsed_ms(due, now) > rest_ms + ORPHANED_AFTER_MS
 
 
 def timed_out(action: Action) -> Failure:

@@ -44,6 +44,7 @@ async def exposition(here: Here) -> Response:
 
     def ask_memory() -> None:
         metrics.LEASE_S.set(here.ports.memory.lease_left_s())
+        metrics.ORPHANS.set(here.ports.memory.orphans())
         metrics.UNSEALED.set(here.ports.memory.unsealed_count())
 
     await run_in_threadpool(_fault, ask_memory)

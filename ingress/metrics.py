@@ -5,5 +5,6 @@ from prometheus_client import Counter, Gauge
 WEBHOOKS = Counter("ggen_webhooks", "Webhooks answered, by outcome", ["outcome"])
 SIGNALS = Counter("ggen_signals", "Signals answered: accepted, or why not", ["verdict"])
 LEASE_S = Gauge("ggen_lease_seconds", "How long the lease to admit still lasts; 0 refuses all")
+ORPHANS = Gauge("ggen_orphaned_actions", "Actions nobody was at and nobody had seen; 0 is right")
 UNSEALED = Gauge("ggen_unsealed_ledgers", "Ledgers with receipts that wait to be sealed")
 READY = Gauge("ggen_ready", "1 when nothing that /readyz looks at is missing")

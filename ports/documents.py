@@ -87,8 +87,8 @@ class Documents(Protocol):
         """
         ...
 
-    def commit(self, writes: Sequence[Write]) -> None:
-        """All writes, or none; durable on return.
+    def commit(self, writes: Sequence[Write]) -> list[str]:
+        """All writes, or none; durable on return. The new revision of each, empty for a Delete.
 
         Raises:
             ConflictError: a precondition did not hold; nothing was written.

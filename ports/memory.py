@@ -6,9 +6,11 @@ one, so an emptied Memory never admits too much.
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from governor.quota import Verdict
+from governor.records import ProcessClaim
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class Request:
     sku_id: str | None
     signal_sha256: str
     month: str
-    queue_timeout_ms: int
+    look_in_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,33 +57,85 @@ class Slot:
     action_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A slot the reaper shall look at; ``age_ms`` since its admission, where that is known."""
+
+    slot: Slot
+    age_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The action begun that was accepted last of all, and how long ago any was begun."""
+
+    accepted_at: datetime
+    ago_s: float
+
+
 class Slots(Protocol):
-    """Who may act now (D8, D24). Each verb is atomic."""
+    """Who may act now (D8, D24), who is at it, and when to look at each. Each verb is atomic."""
 
     def admit(self, request: Request) -> Admission:
         """Check lease, mode, state, permission, duplicate, concurrency, month; take the slot.
 
-        Nothing is taken unless the verdict is ADMITTED. The slot's deadline is now + queue timeout.
+        Nothing is taken unless the verdict is ADMITTED. It is looked at in ``look_in_ms``.
         """
         ...
 
-    def keep(self, slot: Slot, deadline_in_ms: int) -> None:
-        """Move a slot's deadline to now + ``deadline_in_ms`` (the claim does, D10)."""
-        ...
+    def begin(
+        self, slot: Slot, claim: ProcessClaim, look_in_ms: int, *, accepted_at: datetime
+    ) -> None:
+        """Note which process is at a slot's action, and when to look at it (D10).
 
-    def release(self, slot: Slot, *, refund_month: str | None = None) -> None:
-        """Give a slot back; with ``refund_month`` as if it had never been asked for.
-
-        The month is the one it was counted in, as far as Memory remembers; else ``refund_month``.
+        Where the slot is not known (any more), only ``accepted_at`` is noted: how far the queue,
+        which is first come, first served, has got.
         """
         ...
 
-    def overdue(self, limit: int) -> list[Slot]:
-        """Slots past their deadline, longest overdue first."""
+    def begin_undo(self, slot: Slot, claim: ProcessClaim, look_in_ms: int) -> None:
+        """Like ``begin``; the action counts as being undone, and its ledger as unsealed."""
         ...
 
-    def set_rolling_back(self, slot: Slot, rolling: bool) -> None:
-        """Note that an action is being undone, for the governor's derived state."""
+    def last_begun(self) -> Begun | None:
+        """How far the queue has got; None after a loss."""
+        ...
+
+    def look_again(self, slot: Slot, in_ms: int) -> None:
+        """Move a slot's next look; one that was released stays so."""
+        ...
+
+    def release(
+        self, slot: Slot, *, refund_month: str | None = None, look_in_ms: int | None = None
+    ) -> None:
+        """Give a slot back, and mark its account's ledger as unsealed: no end without a receipt.
+
+        Args:
+            slot: the slot.
+            refund_month: as if it had never been asked for. The month is the one it was counted
+                in, as far as Memory remembers; else this.
+            look_in_ms: its action is not over: it is looked at again, without holding a place.
+        """
+        ...
+
+    def due(self, limit: int) -> list[Due]:
+        """Slots whose look is due, longest overdue first."""
+        ...
+
+    def claims(self) -> list[tuple[Slot, ProcessClaim]]:
+        """Which process is at which slot's action, as far as was noted."""
+        ...
+
+    def restore_slots(self, held: Sequence[Slot], looked_at: Sequence[Slot]) -> None:
+        """Put back after a loss what is in flight and what only has to be looked at, now."""
+        ...
+
+    def note_orphans(self, count: int) -> None:
+        """How many actions were found past every age they may reach."""
+        ...
+
+    def orphans(self) -> int:
+        """What was noted last."""
         ...
 
 
@@ -108,8 +162,8 @@ class Governors(Protocol):
         """How many actions of a governor are being undone."""
         ...
 
-    def restore(self, slots: Sequence[Slot], used: Mapping[tuple[str, str, str], int]) -> None:
-        """Put back slots and (account, sku, month) use after a loss, before the lease returns."""
+    def restore_use(self, used: Mapping[tuple[str, str, str], int]) -> None:
+        """Put back (account, sku, month) use after a loss, before the lease returns."""
         ...
 
 

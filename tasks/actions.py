@@ -1,6 +1,8 @@
 """What executing, recovering and reaping an action share."""
 
+import contextlib
 import logging
+from dataclasses import dataclass
 from typing import Any
 
 from celery.exceptions import OperationalError as CeleryUnreachable
@@ -9,9 +11,10 @@ from kombu.exceptions import OperationalError as BrokerUnreachable
 from governor import actions as rules
 from governor import records
 from governor.errors import ConflictError, OutageError
-from governor.records import Action
+from governor.fsm import ActionState
+from governor.records import Action, ProcessClaim, elapsed_ms, instant
 from ports import Ports
-from ports.documents import Create, Document, Update
+from ports.documents import Create, Update, Write
 from ports.memory import Slot
 from tasks.celery import PUBLISH_ONCE
 from tasks.emit import land
@@ -19,6 +22,24 @@ from tasks.fence import or_die
 from tasks.handlers import ActionContext
 
 _LOG = logging.getLogger("ggen.actions")
+UNDER_WAY = (
+    ActionState.PENDING, ActionState.RUNNING, ActionState.ROLLING_BACK, ActionState.ROLLBACK_FAILED,
+)  # fmt: skip
+"""The states an action does not stay in; all but the last hold a slot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An action as it was last read or written, and the revision that fences whoever moves it."""
+
+    action: Action
+    revision: str
+
+
+def load(ports: Ports, account_id: str, action_id: str) -> Held | None:
+    """An action as it is now; None when there is none."""
+    found = ports.documents.get(records.action_path(account_id, action_id))
+    return Held(Action.model_validate(found.data), found.revision) if found else None
 
 
 def publish(task: Any, action: Action) -> None:
@@ -43,18 +64,37 @@ def slot_of(action: Action) -> Slot:
     return Slot(action.account_id, action.sku_id, action.action_id)
 
 
-def keep_slot(ports: Ports, action: Action) -> None:
-    """Let a slot last as long as its started action may (D10)."""
-    try:
-        ports.memory.keep(slot_of(action), rules.hard_limit_ms(action) + rules.SLOT_MARGIN_MS)
-    except OutageError:
-        pass  # the reaper believes documents, not slots
+def note_begun(ports: Ports, action: Action, claim: ProcessClaim) -> None:
+    """Tell the reaper who is about to begin an action, and how long that may last (D10).
+
+    Told before the claim is committed: whoever dies in between has started nothing.
+    """
+    accepted_at, look_in_ms = instant(action.accepted_at), rules.look_in_ms(action)
+    with contextlib.suppress(OutageError):  # it reads all documents every minute
+        ports.memory.begin(slot_of(action), claim, look_in_ms, accepted_at=accepted_at)
 
 
-def free_slot(ports: Ports, action: Action) -> None:
+def note_undo(ports: Ports, action: Action, claim: ProcessClaim) -> None:
+    """Tell the reaper who is about to undo an action."""
+    with contextlib.suppress(OutageError):
+        ports.memory.begin_undo(slot_of(action), claim, rules.look_in_ms(action))
+
+
+def is_abandoned(ports: Ports, action: Action, claim: ProcessClaim) -> bool:
+    """Whether the process of a claim cannot act any more.
+
+    On another host nobody can see that; past the hard limit, Celery there has killed it.
+    """
+    now = ports.clock.now()
+    if claim.host == ports.processes.claim(now).host:
+        return ports.processes.is_gone(claim)
+    return elapsed_ms(claim.claimed_at, now) >= rules.look_in_ms(action)
+
+
+def free_slot(ports: Ports, action: Action, *, look_in_ms: int | None = None) -> None:
     """Give the slot of an ended action back; where Memory is away the reaper does it later."""
     try:
-        ports.memory.release(slot_of(action))
+        ports.memory.release(slot_of(action), look_in_ms=look_in_ms)
     except OutageError as error:
         _LOG.warning("the slot of %s waits for the reaper: %s", action.action_id, error)
 
@@ -79,36 +119,30 @@ def context_of(action: Action, deadline_s: float) -> ActionContext:
     )
 
 
-def claim(ports: Ports, found: Document, claimed: Action) -> bool:
-    """Commit a claim; False when somebody was first.
+def claim(ports: Ports, held: Held, claimed: Action) -> Held | None:
+    """Commit a claim; None when somebody was first.
 
     A claim that may have landed is as good as an outcome nobody can tell: its process dies.
     """
-    won = False
 
-    def take() -> None:
-        nonlocal won
+    def take() -> Held | None:
         try:
-            land(ports, [Update(found.path, claimed.document(), found.revision)])
-            won = True
+            return move(ports, held, claimed)
         except ConflictError:
-            won = False
+            return None
 
-    or_die(take)
-    return won
+    return or_die(take)
 
 
-def land_end(ports: Ports, before: Action, after: Action, *proofs: Create) -> None:
-    """Commit an action's next state with its receipts, if nobody moved it since ``before``.
+def move(
+    ports: Ports, held: Held, after: Action, *proofs: Create, asks_for_seal: bool = True
+) -> Held:
+    """Commit an action's next state with its receipts, if nobody moved it since ``held``.
 
     Raises:
         ConflictError: somebody did; nothing was written (D18: late results are refused).
         OutageError: no answer in time; it MAY HAVE LANDED.
     """
-    found = ports.documents.get(path_of(before))
-    stored = Action.model_validate(found.data) if found else None
-    if found is None or stored is None or (stored.state, stored.claim) != (
-        before.state, before.claim
-    ):  # fmt: skip
-        raise ConflictError("fenced", f"action {before.action_id} was moved by somebody else")
-    land(ports, [Update(found.path, after.document(), found.revision), *proofs])
+    writes: list[Write] = [Update(path_of(after), after.document(), held.revision), *proofs]
+    revision, *_ = land(ports, writes, asks_for_seal=asks_for_seal)
+    return Held(after, revision)

@@ -15,6 +15,7 @@ import beat_schedule
 from adapters.wiring import broker_url
 from config.logs import configure
 from config.settings import load
+from tasks.live_events import TellInBatches
 
 PUBLISH_ONCE = {"max_retries": 1, "interval_start": 0.05, "interval_step": 0.0}
 """For messages the reaper repeats anyway: nobody is kept waiting for a broker that is away."""
@@ -94,6 +95,7 @@ app = Celery(
     ),
 )
 app.add_defaults(configuration)  # a callable: deferred to first use
+app.steps["consumer"].add(TellInBatches)
 
 
 @setup_logging.connect

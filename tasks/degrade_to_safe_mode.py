@@ -17,13 +17,13 @@ from governor.records import Action, timestamp
 from ports import Ports
 from ports.documents import Create, Update, Where, every
 from ports.memory import Slot
+from tasks.actions import UNDER_WAY, slot_of
 from tasks.boot import boot_governor
 from tasks.canary import ALIVE_FOR_S
 from tasks.celery import app
 
 _LOG = logging.getLogger("ggen.health")
 _PROBE_PATH = "health/probe"
-_HOLDS_SLOT = (ActionState.PENDING, ActionState.RUNNING, ActionState.ROLLING_BACK)
 
 
 @app.task(name="degrade_to_safe_mode.check", send_events=False)
@@ -63,15 +63,15 @@ def rebuild_memory(ports: Ports) -> None:
     used: Counter[tuple[str, str, str]] = Counter()
     for document in every(ports.documents, "actions", Where("month", "==", month)):
         used[document.data["account_id"], document.data["sku_id"], month] += 1
-    slots = [
-        Slot(action.account_id, action.sku_id, action.action_id)
-        for document in every(ports.documents, "actions", Where("state", "in", _HOLDS_SLOT))
-        for action in [Action.model_validate(document.data)]
-    ]
-    ports.memory.restore(slots, used)
+    under_way: dict[bool, list[Slot]] = {True: [], False: []}
+    for document in every(ports.documents, "actions", Where("state", "in", UNDER_WAY)):
+        action = Action.model_validate(document.data)
+        under_way[action.state is not ActionState.ROLLBACK_FAILED].append(slot_of(action))
+    ports.memory.restore_use(used)
+    ports.memory.restore_slots(held=under_way[True], looked_at=under_way[False])
     governors = 0
     for document in every(ports.documents, "tenants"):
         if boot_governor(ports, document.data["account_id"]):
             ports.signals.create(document.data["account_id"])
             governors += 1
-    _LOG.info("memory rebuilt: %d governors, %d slots in flight", governors, len(slots))
+    _LOG.info("memory rebuilt: %d governors, %d slots in flight", governors, len(under_way[True]))

@@ -79,8 +79,16 @@ def alert(
     return write, told
 
 
-def land(ports: Ports, writes: Sequence[Write]) -> None:
+def land(ports: Ports, writes: Sequence[Write], *, asks_for_seal: bool = True) -> list[str]:
     """Commit, and when the reply was lost find out whether it landed; land it once or not at all.
+
+    Args:
+        ports: the store, and Memory, where the ledgers that grew are marked.
+        writes: one commit.
+        asks_for_seal: false where the caller marks the ledger itself, with what it tells anyway.
+
+    Returns:
+        The revision of each write, as ``Documents.commit`` does.
 
     Raises:
         ConflictError: somebody else wrote first; nothing of this commit is stored.
@@ -96,12 +104,16 @@ def land(ports: Ports, writes: Sequence[Write]) -> None:
     ):
         with attempt:
             try:
-                ports.documents.commit(writes)
+                revisions = ports.documents.commit(writes)
             except ConflictError:
-                if not _has_landed(ports, writes):
+                landed = _landed(ports, writes)
+                if landed is None:
                     _tell_of_a_conflict(ports, writes)
                     raise
-    _ask_for_a_seal(ports, writes)
+                revisions = landed
+    if asks_for_seal:
+        _ask_for_a_seal(ports, writes)
+    return revisions
 
 
 def _refuse_if_stale(ports: Ports, writes: Sequence[Write]) -> None:
@@ -185,15 +197,18 @@ def _ask_for_a_seal(ports: Ports, writes: Sequence[Write]) -> None:
             )
 
 
-def _has_landed(ports: Ports, writes: Sequence[Write]) -> bool:
-    """Whether the store holds what these writes leave behind: our own commit, told as failed."""
+def _landed(ports: Ports, writes: Sequence[Write]) -> list[str] | None:
+    """The revisions of these writes, if the store holds what they leave behind: our own commit."""
+    revisions = []
     for write in writes:
         found = ports.documents.get(write.path)
         match write:
             case Create(_, data) | Update(_, data, _):
                 if found is None or found.data != data:
-                    return False
+                    return None
+                revisions.append(found.revision)
             case Delete(_, revision):
                 if found is not None and found.revision == revision:
-                    return False
-    return True
+                    return None
+                revisions.append("")
+    return revisions

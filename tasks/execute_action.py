@@ -8,16 +8,15 @@ import logging
 
 from adapters import wiring
 from governor import actions as rules
-from governor import records
 from governor.errors import ConflictError, UnrecoverableError
 from governor.fsm import ACTION, ActionState, advance
 from governor.records import Action, elapsed_ms, timestamp
 from ports import Ports
-from ports.documents import Document, Update
 from tasks import actions, recover_action
+from tasks.actions import Held
 from tasks.celery import app
 from tasks.deadline import Ended, Ending, run_within
-from tasks.emit import land, receipt
+from tasks.emit import receipt
 from tasks.fence import or_die
 from tasks.handlers import registered
 
@@ -33,34 +32,34 @@ def execute(account_id: str, action_id: str) -> None:
 def carry_out(ports: Ports, account_id: str, action_id: str) -> None:
     """Claim, run and end one action; does nothing when it is not pending any more."""
     # (1) Whoever finds it started changes nothing: the reaper ends what its claimer cannot.
-    found = ports.documents.get(records.action_path(account_id, action_id))
-    if found is None or found.data["state"] != ActionState.PENDING:
+    found = actions.load(ports, account_id, action_id)
+    if found is None or found.action.state is not ActionState.PENDING:
         return
-    action = Action.model_validate(found.data)
+    action = found.action
     # (2) It waited too long: it ends without having begun (D10).
     queue_ms = elapsed_ms(action.accepted_at, ports.clock.now())
     budget_ms = action.timeout_ms - (queue_ms if action.deadline_from_submit else 0)
     if queue_ms >= action.queue_timeout_ms or budget_ms <= 0:
-        expire(ports, found, action)
+        expire(ports, found)
         return
     # (3) The claim: only one process ever gets past this line.
+    claim = ports.processes.claim(ports.clock.now())
+    actions.note_begun(ports, action, claim)
     action = action.evolve(
-        state=advance(ACTION, action.state, "claim"),
-        claim=ports.processes.claim(ports.clock.now()),
-        queue_ms=queue_ms,
+        state=advance(ACTION, action.state, "claim"), claim=claim, queue_ms=queue_ms
     )
-    if not actions.claim(ports, found, action):
+    held = actions.claim(ports, found, action)
+    if held is None:
         return
-    actions.keep_slot(ports, action)
     # (4) The handler, under its deadline.
     ended = _run(ports, action, budget_ms)
     # (5) The end: state and receipt in one commit; then what must be undone.
-    or_die(lambda: _settle(ports, action, ended))
+    or_die(lambda: _settle(ports, held, ended))
 
 
-def expire(ports: Ports, found: Document, action: Action) -> None:
+def expire(ports: Ports, found: Held) -> None:
     """End an action that was never started: failed, receipted, nothing to undo (D10)."""
-    now = ports.clock.now()
+    now, action = ports.clock.now(), found.action
     queue_ms = elapsed_ms(action.accepted_at, now)
     ended = action.evolve(
         state=advance(ACTION, action.state, "expire"), ended_at=timestamp(now), queue_ms=queue_ms,
@@ -73,7 +72,7 @@ def expire(ports: Ports, found: Document, action: Action) -> None:
         error_code=ended.error_code, error_detail=ended.error_detail, **actions.end_fields(ended),
     )  # fmt: skip
     try:
-        land(ports, [Update(found.path, ended.document(), found.revision), proof])
+        actions.move(ports, found, ended, proof, asks_for_seal=False)
     except ConflictError:
         return  # claimed or ended meanwhile
     actions.free_slot(ports, action)
@@ -94,15 +93,15 @@ def _run(ports: Ports, action: Action, budget_ms: int) -> Ended:
     return run_within(budget_ms / 1000, lambda: handler.execute(context, payload))
 
 
-def _settle(ports: Ports, action: Action, ended: Ended) -> None:
-    run_ms = round(ended.elapsed_s * 1000)
+def _settle(ports: Ports, held: Held, ended: Ended) -> None:
+    action, run_ms = held.action, round(ended.elapsed_s * 1000)
     if ended.ending is not Ending.RETURNED:
         failure = (
             rules.timed_out(action)
             if ended.ending is Ending.TIMED_OUT
             else rules.failed(action, ended.error or RuntimeError("no error"))
         )
-        recover_action.recover(ports, action.evolve(run_ms=run_ms), failure)
+        recover_action.recover(ports, held, failure, run_ms=run_ms)
         return
     done = action.evolve(
         state=advance(ACTION, action.state, "succeed"),
@@ -114,7 +113,7 @@ def _settle(ports: Ports, action: Action, ended: Ended) -> None:
         duration_ms=(action.queue_ms or 0) + run_ms, **actions.end_fields(done),
     )  # fmt: skip
     try:
-        actions.land_end(ports, action, done, proof)
+        actions.move(ports, held, done, proof, asks_for_seal=False)
     except ConflictError:
         _LOG.warning("action %s was ended by the reaper; its late result is refused",
                      action.action_id)  # fmt: skip

@@ -14,14 +14,14 @@ from datetime import timedelta
 
 from adapters import wiring
 from governor import actions as rules
-from governor import records
 from governor.actions import Failure
-from governor.errors import ConflictError, OutageError, UnrecoverableError
+from governor.errors import ConflictError, UnrecoverableError
 from governor.fsm import ACTION, ActionState, advance
 from governor.records import Action, instant, timestamp
 from ports import Ports
 from ports.documents import Create
 from tasks import actions
+from tasks.actions import Held
 from tasks.celery import app
 from tasks.deadline import Ended, Ending, run_within
 from tasks.emit import alert, receipt
@@ -31,13 +31,17 @@ from tasks.handlers import registered
 _LOG = logging.getLogger("ggen.actions")
 
 
-def recover(ports: Ports, action: Action, failure: Failure, *, undo_here: bool = True) -> None:
+def recover(
+    ports: Ports, held: Held, failure: Failure, *, run_ms: int, undo_here: bool = True
+) -> None:
     """End a running action as failed or timed out and, where the failure allows, undo it.
 
     With ``undo_here`` false (the reaper) the undo is left to the actions worker.
     """
+    action = held.action
     ended = action.evolve(
         state=failure.state,
+        run_ms=run_ms,
         ended_at=None if failure.rolls_back else timestamp(ports.clock.now()),
         error_code=failure.error_code,
         error_detail=failure.error_detail,
@@ -52,7 +56,7 @@ def recover(ports: Ports, action: Action, failure: Failure, *, undo_here: bool =
         writes.append(raised)
     ended = ended.evolve(failure_receipt_id=proof.data["receipt_id"])
     try:
-        actions.land_end(ports, action, ended, *writes)
+        now_held = actions.move(ports, held, ended, *writes, asks_for_seal=False)
     except ConflictError:
         _LOG.warning("action %s had been ended by somebody else", action.action_id)
         return
@@ -61,7 +65,9 @@ def recover(ports: Ports, action: Action, failure: Failure, *, undo_here: bool =
     if not failure.rolls_back:
         actions.free_slot(ports, action)
     elif undo_here:
-        _undo(ports, ended)
+        if ended.claim:
+            actions.note_undo(ports, ended, ended.claim)
+        _undo(ports, now_held)
     else:
         actions.publish(roll_back, ended)
 
@@ -74,20 +80,21 @@ def roll_back(account_id: str, action_id: str) -> None:
 
 def take_over(ports: Ports, account_id: str, action_id: str) -> None:
     """Claim a rollback that is due and carry it out; does nothing when it is not."""
-    found = ports.documents.get(records.action_path(account_id, action_id))
-    if found is None:
+    found = actions.load(ports, account_id, action_id)
+    if found is None or not may_take_over(ports, found.action):
         return
-    action = Action.model_validate(found.data)
-    if not may_take_over(ports, action):
-        return
+    action = found.action
     events = ["retry"] if action.state is ActionState.ROLLBACK_FAILED else []
+    claim = ports.processes.claim(ports.clock.now())
+    actions.note_undo(ports, action, claim)
     claimed = action.evolve(
         state=advance(ACTION, action.state, *events),
-        claim=ports.processes.claim(ports.clock.now()),
+        claim=claim,
         rollback_attempts=action.rollback_attempts + (0 if events else 1),
     )
-    if actions.claim(ports, found, claimed):
-        or_die(lambda: _undo(ports, claimed))
+    held = actions.claim(ports, found, claimed)
+    if held is not None:
+        or_die(lambda: _undo(ports, held))
 
 
 def may_take_over(ports: Ports, action: Action) -> bool:
@@ -99,29 +106,29 @@ def may_take_over(ports: Ports, action: Action) -> bool:
         return False
     rest = timedelta(seconds=rules.retry_after_s(action.rollback_attempts))
     rested = action.rollback_attempts == 0 or instant(action.claim.claimed_at) + rest <= now
-    return rested and ports.processes.is_gone(action.claim)
+    return rested and actions.is_abandoned(ports, action, action.claim)
 
 
-def _undo(ports: Ports, action: Action) -> None:
-    _note_rolling_back(ports, action, rolling=True)
+def _undo(ports: Ports, held: Held) -> None:
+    action = held.action
     ended = _run_rollback(ports, action)
     elapsed = round(ended.elapsed_s * 1000)
     if ended.ending is Ending.RETURNED:
-        after, proofs = _undone(ports, action, elapsed), [_undone_receipt(ports, action, elapsed)]
-        told = None
-    else:
-        after = _undo_failed(ports, action, ended)
-        proof = _undo_failed_receipt(ports, after, elapsed)
-        raised, told = alert(
-            ports, "critical", "rollback_failed", action.account_id, action.action_id,
-            f"{after.error_code}: tried again at {after.retry_at}",
-            attempt=after.rollback_attempts, cause_receipt=proof,
-        )  # fmt: skip
-        proofs = [proof, raised]
-    actions.land_end(ports, action, after, *proofs)
-    if told:
-        ports.alerts.send(told)
-    actions.free_slot(ports, action)
+        after, proofs = _undone(ports, action), [_undone_receipt(ports, action, elapsed)]
+        actions.move(ports, held, after, *proofs, asks_for_seal=False)
+        actions.free_slot(ports, action)
+        return
+    after = _undo_failed(ports, action, ended)
+    proof = _undo_failed_receipt(ports, after, elapsed)
+    raised, told = alert(
+        ports, "critical", "rollback_failed", action.account_id, action.action_id,
+        f"{after.error_code}: tried again at {after.retry_at}",
+        attempt=after.rollback_attempts, cause_receipt=proof,
+    )  # fmt: skip
+    actions.move(ports, held, after, proof, raised, asks_for_seal=False)
+    ports.alerts.send(told)
+    rest_ms = round(rules.retry_after_s(after.rollback_attempts) * 1000)
+    actions.free_slot(ports, action, look_in_ms=rest_ms)
 
 
 def _run_rollback(ports: Ports, action: Action) -> Ended:
@@ -141,7 +148,7 @@ def _run_rollback(ports: Ports, action: Action) -> Ended:
     return run_within(seconds, lambda: undo(context, payload))
 
 
-def _undone(ports: Ports, action: Action, elapsed: int) -> Action:
+def _undone(ports: Ports, action: Action) -> Action:
     return action.evolve(
         state=advance(ACTION, action.state, "undone"),
         ended_at=timestamp(ports.clock.now()),
@@ -200,10 +207,3 @@ def _undo_failed_receipt(ports: Ports, after: Action, elapsed: int) -> Create:
         previous_action_receipt_id=after.failure_receipt_id,
         error_code=after.error_code, error_detail=after.error_detail, retry_at=after.retry_at,
     )  # fmt: skip
-
-
-def _note_rolling_back(ports: Ports, action: Action, *, rolling: bool) -> None:
-    try:
-        ports.memory.set_rolling_back(actions.slot_of(action), rolling)
-    except OutageError:
-        pass  # only the derived state of the governor is less exact for a moment

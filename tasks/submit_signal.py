@@ -1,11 +1,13 @@
 """Admission: a signal becomes an action, durably, before anybody is told so (D8)."""
 
+import contextlib
 import hashlib
 import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from governor import actions as rules
 from governor import quota, records
 from governor.errors import ConflictError, DeniedError, GovernorError, InputError, OutageError
 from governor.quota import Verdict
@@ -20,10 +22,6 @@ from tasks.emit import land
 from tasks.execute_action import execute
 
 _LOG = logging.getLogger("ggen.signals")
-_FIRST_QUEUE_TIMEOUT_MS = 15_000
-"""A slot's deadline until the policy has been read; D10's default."""
-
-
 _CLOCK_SKEW = timedelta(seconds=5)
 """How far the clocks of two ingresses may be apart (D13)."""
 
@@ -69,7 +67,7 @@ def submit(ports: Ports, asked: Signal) -> str:
         sku_id=asked.sku_id,
         signal_sha256=asked.sha256(),
         month=quota.month_of(now),
-        queue_timeout_ms=_FIRST_QUEUE_TIMEOUT_MS,
+        look_in_ms=rules.FIRST_LOOK_MS,
     )
     admission = _admit(ports, request)
     if admission.verdict not in (Verdict.ADMITTED, Verdict.DUPLICATE):
@@ -88,8 +86,9 @@ def submit(ports: Ports, asked: Signal) -> str:
             ports.memory.release(actions.slot_of(action), refund_month=action.month)
         _is_stored(ports, request)
         return request.action_id
-    if action.queue_timeout_ms != _FIRST_QUEUE_TIMEOUT_MS:
-        ports.memory.keep(actions.slot_of(action), action.queue_timeout_ms)
+    if action.queue_timeout_ms < rules.FIRST_LOOK_MS:
+        with contextlib.suppress(OutageError):  # looked at after FIRST_LOOK_MS in any case
+            ports.memory.look_again(actions.slot_of(action), action.queue_timeout_ms)
     actions.publish(execute, action)
     return request.action_id
 

@@ -23,11 +23,10 @@ class FaultyDocuments:
         self._failing = failing
         self.commits = 0
 
-    def commit(self, writes: Sequence[Write]) -> None:
+    def commit(self, writes: Sequence[Write]) -> list[str]:
         self.commits += 1
         if self.commits not in self._failing:
-            self._inner.commit(writes)
-            return
+            return self._inner.commit(writes)
         if self._fault == "landed":
             self._inner.commit(writes)
         raise OutageError("injected", f"the write was {self._fault}")
@@ -61,8 +60,8 @@ class WatchedDocuments:
     def __init__(self, inner: Documents, writes: Writes) -> None:
         self._inner, self._writes = inner, writes
 
-    def commit(self, writes: Sequence[Write]) -> None:
-        self._writes.write(lambda: self._inner.commit(writes))
+    def commit(self, writes: Sequence[Write]) -> list[str]:
+        return list(self._writes.write(lambda: self._inner.commit(writes)))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)

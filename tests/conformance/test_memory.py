@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import redis
@@ -14,8 +15,13 @@ from hypothesis import strategies as st
 from adapters.valkey import ValkeyMemory, ValkeyNotices
 from governor.errors import OutageError
 from governor.quota import Verdict, decide
+from governor.records import ProcessClaim, timestamp
 from ports.memory import Memory, Request, Slot, Terms
 from tests.conftest import Valkey
+
+A1 = Slot("acme", "crm", "a1")
+AT = datetime(2026, 11, 24, 12, 0, 0, 1, tzinfo=UTC)
+OWN = ProcessClaim(host="here", pid=1, process_started=1.5, claimed_at=timestamp(AT))
 
 
 @pytest.fixture(params=["valkey"])
@@ -33,7 +39,7 @@ def _terms(sku_id: str = "crm", concurrent: int = 2, monthly: int = 10) -> Terms
 def _ask(memory: Memory, action_id: str, **changes: object) -> Verdict:
     request = {
         "account_id": "acme", "action_id": action_id, "signal_type": "seats.changed",
-        "sku_id": None, "signal_sha256": "a" * 64, "month": "2026-11", "queue_timeout_ms": 15_000,
+        "sku_id": None, "signal_sha256": "a" * 64, "month": "2026-11", "look_in_ms": 15_000,
     }  # fmt: skip
     return memory.admit(Request(**{**request, **changes})).verdict  # type: ignore[arg-type]
 
@@ -210,23 +216,68 @@ def test_a_thousand_at_once_never_exceed_either_limit(memory: Memory, valkey: Va
     assert verdicts.total() == 1000
 
 
-def test_slots_past_their_deadline_are_told(memory: Memory) -> None:
+def test_slots_whose_look_is_due_are_told_with_their_age(memory: Memory) -> None:
     _open(memory)
-    _ask(memory, "a1", queue_timeout_ms=1)
+    _ask(memory, "a1", look_in_ms=1)
     _ask(memory, "a2")
-    while not (overdue := memory.overdue(10)):
+    while not (due := memory.due(10)):
         time.sleep(0.002)
 
-    assert overdue == [Slot("acme", "crm", "a1")]
-    memory.keep(overdue[0], 60_000)
-    assert memory.overdue(10) == []
+    assert [each.slot for each in due] == [A1]
+    assert due[0].age_ms is not None
+    assert 1 <= due[0].age_ms < 60_000
+    memory.look_again(A1, 60_000)
+    assert memory.due(10) == []
 
 
-def test_a_slot_that_was_released_cannot_be_kept(memory: Memory) -> None:
+def test_a_slot_that_was_released_is_not_looked_at_again(memory: Memory) -> None:
     _open(memory)
-    memory.keep(Slot("acme", "crm", "a1"), -1000)
+    memory.look_again(A1, -1000)
+    memory.begin(A1, OWN, -1000, accepted_at=AT)
+    memory.begin_undo(A1, OWN, -1000)
 
-    assert memory.overdue(10) == []
+    assert memory.due(10) == []
+    assert memory.claims() == []
+    assert memory.rolling_back("acme") == 0
+
+
+def test_one_that_is_not_over_is_looked_at_without_holding_a_place(memory: Memory) -> None:
+    _open(memory, _terms(concurrent=1))
+    _ask(memory, "a1")
+
+    memory.release(A1, look_in_ms=-1)
+
+    assert [each.slot for each in memory.due(10)] == [A1]
+    assert _ask(memory, "a2") is Verdict.ADMITTED
+    memory.release(A1)
+    assert memory.due(10) == []
+
+
+def test_who_is_at_an_action_is_known_until_its_slot_is_released(memory: Memory) -> None:
+    _open(memory)
+    _ask(memory, "a1", look_in_ms=1)
+
+    memory.begin(A1, OWN, 60_000, accepted_at=AT)
+
+    assert memory.claims() == [(A1, OWN)]
+    assert memory.due(10) == []
+    other = OWN.evolve(pid=2)
+    memory.begin_undo(A1, other, 60_000)
+    assert memory.claims() == [(A1, other)]
+    memory.release(A1)
+    assert memory.claims() == []
+
+
+def test_how_far_the_queue_has_got_never_goes_back(memory: Memory) -> None:
+    assert memory.last_begun() is None
+    for seconds in (0, 5, 3):
+        memory.begin(A1, OWN, 1, accepted_at=AT + timedelta(seconds=seconds))
+
+    begun = memory.last_begun()
+
+    assert begun is not None
+    assert begun.accepted_at == AT + timedelta(seconds=5)
+    assert 0 <= begun.ago_s < 60
 
 
 def test_a_forgotten_governor_is_an_unknown_tenant(memory: Memory) -> None:
@@ -237,21 +288,38 @@ def test_a_forgotten_governor_is_an_unknown_tenant(memory: Memory) -> None:
 
 
 def test_what_was_lost_is_restored_before_anything_is_admitted(memory: Memory) -> None:
-    memory.restore([Slot("acme", "crm", "a1")], {("acme", "crm", "2026-11"): 9})
+    other = Slot("acme", "crm", "a0")
+    memory.restore_use({("acme", "crm", "2026-11"): 9})
+    memory.restore_slots(held=[A1], looked_at=[other])
     _open(memory, _terms(concurrent=2, monthly=10))
 
+    assert {(each.slot, each.age_ms) for each in memory.due(10)} == {(A1, None), (other, None)}
     assert _ask(memory, "a2") is Verdict.ADMITTED
     assert _ask(memory, "a3") is Verdict.CONCURRENCY
-    memory.release(Slot("acme", "crm", "a1"))
+    memory.release(A1)
     assert _ask(memory, "a3") is Verdict.QUOTA
-    assert memory.overdue(10) == []  # a1 was let go; a restored slot is looked at first of all
 
 
 def test_what_is_being_undone_is_known_until_the_slot_is_released(memory: Memory) -> None:
-    memory.set_rolling_back(Slot("acme", "crm", "a1"), True)
+    _open(memory)
+    _ask(memory, "a1")
+    memory.begin_undo(A1, OWN, 1000)
     assert memory.rolling_back("acme") == 1
-    memory.release(Slot("acme", "crm", "a1"))
+    assert memory.unsealed_count() == 1
+    memory.release(A1)
     assert memory.rolling_back("acme") == 0
+
+
+def test_a_released_slot_marks_its_ledger(memory: Memory) -> None:
+    memory.release(A1)
+
+    assert [account for account, _ in memory.take_unsealed(10, 60)] == ["acme"]
+
+
+def test_orphans_are_noted(memory: Memory) -> None:
+    assert memory.orphans() == 0
+    memory.note_orphans(3)
+    assert memory.orphans() == 3
 
 
 def test_a_tick_is_claimed_by_one(memory: Memory) -> None:

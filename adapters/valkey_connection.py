@@ -1,0 +1,67 @@
+"""A bounded connection to Valkey (or Redis), opened on first use.
+
+Every verb built on it may be repeated safely, so one lost connection is retried at once (a
+restarted server); a call is bounded to ``TIMEOUT_S``.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from governor.errors import OutageError
+
+TIMEOUT_S = 1.0
+T = TypeVar("T")
+
+
+def client(url: str, *, timeout_s: float = TIMEOUT_S) -> redis.Redis:
+    """A connection pool that fails in bounded time and retries one lost connection."""
+    return redis.Redis.from_url(
+        url,
+        decode_responses=True,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+    )
+
+
+def bounded(call: Callable[[], T]) -> T:
+    """Run one exchange with Valkey; whatever keeps it from answering is an OutageError."""
+    try:
+        return call()
+    except (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError) as error:
+        detail = f"Valkey does not answer: {type(error).__name__}"
+        raise OutageError("memory-unavailable", detail, retry_after_s=2) from error
+    except redis.RedisError as error:
+        raise OutageError("memory-unavailable", f"Valkey refused: {error}", 2) from error
+
+
+class Connected:
+    """A client opened on first use, anew in a forked child."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._held: tuple[int, Any] | None = None
+        self._scripts: dict[str, Any] = {}
+
+    @property
+    def _redis(self) -> Any:
+        if self._held is None or self._held[0] != os.getpid():
+            self._held, self._scripts = (os.getpid(), client(self._url)), {}
+        return self._held[1]
+
+    def close(self) -> None:
+        """Let go of every connection of this process."""
+        if self._held and self._held[0] == os.getpid():
+            self._held[1].close()
+        self._held = None
+
+    def _script(self, text: str, keys: Sequence[str], values: Sequence[Any]) -> Any:
+        connection = self._redis
+        if text not in self._scripts:
+            self._scripts[text] = connection.register_script(text)
+        return bounded(lambda: self._scripts[text](keys=keys, args=values))

@@ -1,0 +1,157 @@
+"""Slots in Valkey: who may act, who is at it, and when the reaper looks at each action next.
+
+``ggen:inflight:…`` are sets that limit concurrency; ``ggen:looks`` orders every action under way
+by the moment of its next look; ``ggen:claims`` says which process is at one.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from importlib.resources import files
+
+from adapters.valkey_connection import Connected, bounded
+from governor.quota import Verdict
+from governor.records import ProcessClaim
+from ports.memory import Admission, Begun, Due, Request, Slot
+
+SEEN_FOR_S = 3600
+"""How long an admission's answer is remembered here; Documents remember it for ever."""
+
+UNSEALED = "ggen:unsealed"
+_LEASE, _MODE, _LOOKS, _CLAIMS = "ggen:lease", "ggen:mode", "ggen:looks", "ggen:claims"
+_BEGUN_KEY, _ORPHANS = "ggen:begun", "ggen:orphans"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ADMIT = files("adapters").joinpath("admission.lua").read_text()
+_NOW = """
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)"""
+_LOOK_AGAIN = f"""{_NOW}
+redis.call('ZADD', KEYS[1], 'XX', now + ARGV[2], ARGV[1])"""
+_NOTE = f"""{_NOW}
+local known = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if known then
+  redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
+  redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
+end"""
+_BEGIN = f"""{_NOTE}
+local latest = redis.call('HGET', KEYS[3], 'accepted_us')
+if not latest or tonumber(latest) < tonumber(ARGV[4]) then latest = ARGV[4] end
+redis.call('HSET', KEYS[3], 'accepted_us', latest, 'at', now)"""
+_BEGIN_UNDO = f"""{_NOTE}
+if known then redis.call('SADD', KEYS[3], ARGV[4]) end
+redis.call('SADD', KEYS[4], ARGV[5])"""
+_BEGUN = f"""{_NOW}
+local begun = redis.call('HMGET', KEYS[1], 'accepted_us', 'at')
+return {{begun[1] or '', begun[2] and string.format('%d', now - begun[2]) or ''}}"""
+_RELEASE = f"""{_NOW}
+local held = redis.call('SREM', KEYS[1], ARGV[1])
+redis.call('HDEL', KEYS[3], ARGV[2])
+redis.call('SREM', KEYS[4], ARGV[1])
+redis.call('SADD', KEYS[5], ARGV[6])
+if ARGV[5] == '' then redis.call('ZREM', KEYS[2], ARGV[2])
+else redis.call('ZADD', KEYS[2], now + ARGV[5], ARGV[2]) end
+if ARGV[3] == '' then return end
+local month = redis.call('HGET', KEYS[6], 'month') or ARGV[3]
+if held == 1 then redis.call('DECR', 'ggen:used:' .. ARGV[4] .. '/' .. month) end
+redis.call('DEL', KEYS[6])"""
+_DUE = f"""{_NOW}
+local found = {{}}
+for _, member in ipairs(redis.call('ZRANGE', KEYS[1], 0, now, 'BYSCORE', 'LIMIT', 0, ARGV[1])) do
+  local at = redis.call('HGET', 'ggen:seen:' .. string.match(member, '[^/]+$'), 'at')
+  found[#found + 1] = {{member, at and string.format('%d', now - at) or ''}}
+end
+return found"""
+
+
+class ValkeySlots(Connected):
+    """See ``ports.memory.Slots`` for what it promises."""
+
+    def admit(self, request: Request) -> Admission:
+        keys = [_LEASE, _MODE, governor_key(request.account_id), _LOOKS,
+                f"ggen:seen:{request.action_id}"]  # fmt: skip
+        values = [request.account_id, request.action_id, request.signal_type, request.sku_id or "",
+                  request.signal_sha256, request.month, request.look_in_ms, SEEN_FOR_S]  # fmt: skip
+        verdict, *terms = self._script(_ADMIT, keys, values)
+        return Admission(Verdict(verdict), *terms)
+
+    def begin(
+        self, slot: Slot, claim: ProcessClaim, look_in_ms: int, *, accepted_at: datetime
+    ) -> None:
+        accepted_us = (accepted_at - _EPOCH) // timedelta(microseconds=1)
+        values = [_member(slot), look_in_ms, claim.model_dump_json(), accepted_us]
+        self._script(_BEGIN, [_LOOKS, _CLAIMS, _BEGUN_KEY], values)
+
+    def begin_undo(self, slot: Slot, claim: ProcessClaim, look_in_ms: int) -> None:
+        keys = [_LOOKS, _CLAIMS, rolling_key(slot.account_id), UNSEALED]
+        self._script(
+            _BEGIN_UNDO, keys,
+            [_member(slot), look_in_ms, claim.model_dump_json(), slot.action_id, slot.account_id],
+        )  # fmt: skip
+
+    def last_begun(self) -> Begun | None:
+        accepted_us, ago_ms = self._script(_BEGUN, [_BEGUN_KEY], [])
+        if not accepted_us:
+            return None
+        return Begun(_EPOCH + timedelta(microseconds=int(accepted_us)), int(ago_ms) / 1000)
+
+    def look_again(self, slot: Slot, in_ms: int) -> None:
+        self._script(_LOOK_AGAIN, [_LOOKS], [_member(slot), in_ms])
+
+    def release(
+        self, slot: Slot, *, refund_month: str | None = None, look_in_ms: int | None = None
+    ) -> None:
+        keys = [inflight_key(slot.account_id, slot.sku_id), _LOOKS, _CLAIMS,
+                rolling_key(slot.account_id), UNSEALED, f"ggen:seen:{slot.action_id}"]  # fmt: skip
+        values = [slot.action_id, _member(slot), refund_month or "",
+                  f"{slot.account_id}/{slot.sku_id}", "" if look_in_ms is None else look_in_ms,
+                  slot.account_id]  # fmt: skip
+        self._script(_RELEASE, keys, values)
+
+    def due(self, limit: int) -> list[Due]:
+        return [
+            Due(_slot(member), int(age_ms) if age_ms else None)
+            for member, age_ms in self._script(_DUE, [_LOOKS], [limit])
+        ]
+
+    def claims(self) -> list[tuple[Slot, ProcessClaim]]:
+        found = bounded(lambda: self._redis.hgetall(_CLAIMS))
+        return [(_slot(m), ProcessClaim.model_validate_json(text)) for m, text in found.items()]
+
+    def restore_slots(self, held: Sequence[Slot], looked_at: Sequence[Slot]) -> None:
+        def write() -> None:
+            with self._redis.pipeline(transaction=True) as pipe:
+                for slot in held:
+                    pipe.sadd(inflight_key(slot.account_id, slot.sku_id), slot.action_id)
+                for slot in (*held, *looked_at):
+                    pipe.zadd(_LOOKS, {_member(slot): 0})
+                pipe.execute()
+
+        bounded(write)
+
+    def note_orphans(self, count: int) -> None:
+        bounded(lambda: self._redis.set(_ORPHANS, count))
+
+    def orphans(self) -> int:
+        return int(bounded(lambda: self._redis.get(_ORPHANS)) or 0)
+
+
+def governor_key(account_id: str) -> str:
+    """What admission knows of a governor."""
+    return f"ggen:governor:{account_id}"
+
+
+def inflight_key(account_id: str, sku_id: str) -> str:
+    """The slots an entitlement holds."""
+    return f"ggen:inflight:{account_id}/{sku_id}"
+
+
+def rolling_key(account_id: str) -> str:
+    """The actions of a governor that are being undone."""
+    return f"ggen:rolling:{account_id}"
+
+
+def _member(slot: Slot) -> str:
+    return f"{slot.account_id}/{slot.sku_id}/{slot.action_id}"
+
+
+def _slot(member: str) -> Slot:
+    return Slot(*member.split("/"))

@@ -1,0 +1,150 @@
+"""The reaper's look at actions: lost messages, dead processes, time that has run out.
+
+Memory says where to look: slots whose time has come, and claims whose process is gone. What it has
+forgotten is found once a minute, in the store. Documents decide.
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+from governor import actions as rules
+from governor.actions import Failure
+from governor.errors import OutageError, RecoverableError, UnrecoverableError
+from governor.fsm import ActionState
+from governor.quota import month_of
+from governor.records import Action, ProcessClaim, elapsed_ms, instant
+from ports import Ports
+from ports.documents import Where, every
+from ports.memory import Slot
+from tasks import actions, recover_action
+from tasks.actions import Held
+from tasks.execute_action import execute, expire
+
+_LOG = logging.getLogger("ggen.reaper")
+_BATCH = 500
+
+
+def look_at_due(ports: Ports) -> None:
+    """Look at what Memory says is due, and at whatever has lost the process that was at it."""
+    for due in ports.memory.due(_BATCH):
+        with apart(due.slot.action_id):
+            _look_at_slot(ports, due.slot, due.age_ms)
+    for slot, claim in ports.memory.claims():
+        if ports.processes.is_gone(claim):
+            with apart(slot.action_id):
+                _look_at_slot(ports, slot, None)
+
+
+def look_at_all(ports: Ports) -> int:
+    """Look at every action under way, whatever Memory knows; how many had been lost sight of."""
+    orphans = 0
+    for document in every(ports.documents, "actions", Where("state", "in", actions.UNDER_WAY)):
+        with apart(document.path):
+            held = Held(Action.model_validate(document.data), document.revision)
+            if rules.is_orphaned(held.action, ports.clock.now()):
+                orphans += 1
+                _LOG.error("action %s had been lost sight of", held.action.action_id)
+            _look(ports, held)
+    return orphans
+
+
+@contextlib.contextmanager
+def apart(what: str) -> Iterator[None]:
+    """Keep one poisoned record from shielding all the others; an outage ends the sweep."""
+    try:
+        yield
+    except OutageError:
+        raise
+    except Exception:
+        _LOG.exception("the reaper could not deal with %s", what)
+
+
+def _look_at_slot(ports: Ports, slot: Slot, age_ms: int | None) -> None:
+    held = actions.load(ports, slot.account_id, slot.action_id)
+    if held is not None:
+        _look(ports, held)
+    elif age_ms is not None and age_ms < rules.UNSTORED_MS:
+        ports.memory.look_again(slot, rules.UNSTORED_MS - age_ms)
+    else:
+        # Admitted, and lost before it was stored: nobody was told it was accepted.
+        ports.memory.release(slot, refund_month=month_of(ports.clock.now()))
+
+
+def _look(ports: Ports, held: Held) -> None:
+    action = held.action
+    match action.state:
+        case ActionState.PENDING:
+            _look_at_queued(ports, held)
+        case ActionState.RUNNING:
+            _look_at_running(ports, held)
+        case ActionState.ROLLING_BACK | ActionState.ROLLBACK_FAILED:
+            _look_at_undo(ports, action)
+        case _:
+            ports.memory.release(actions.slot_of(action))
+
+
+def _look_at_queued(ports: Ports, held: Held) -> None:
+    """Nobody claimed it: its time is up, or its message was lost, or the queue is long."""
+    action = held.action
+    age_ms = elapsed_ms(action.accepted_at, ports.clock.now())
+    if age_ms >= action.queue_timeout_ms:
+        expire(ports, held)
+        return
+    begun = ports.memory.last_begun()
+    if begun is None or rules.is_passed_over(
+        instant(action.accepted_at), begun.accepted_at, begun.ago_s
+    ):
+        _hand_out(ports, execute, action, rules.queued_look_in_ms(action, age_ms))
+    else:
+        ports.memory.look_again(actions.slot_of(action), rules.queued_look_in_ms(action, age_ms))
+
+
+def _look_at_running(ports: Ports, held: Held) -> None:
+    action, claim = held.action, held.action.claim
+    if claim and not _has_ended(ports, action, claim):
+        return
+    _LOG.warning("action %s: its process is gone", action.action_id)
+    since = claim.claimed_at if claim else action.accepted_at
+    run_ms = elapsed_ms(since, ports.clock.now())
+    recover_action.recover(ports, held, _lost(action, run_ms), run_ms=run_ms, undo_here=False)
+    ports.memory.look_again(actions.slot_of(action), rules.FIRST_LOOK_MS)
+
+
+def _look_at_undo(ports: Ports, action: Action) -> None:
+    """Hand out an undo that is due, each time after a longer rest; kill one that hangs."""
+    if action.claim and action.state is ActionState.ROLLING_BACK:
+        _has_ended(ports, action, action.claim)
+    rest_ms = round(rules.retry_after_s(action.rollback_attempts) * 1000)
+    if recover_action.may_take_over(ports, action):
+        _hand_out(ports, recover_action.roll_back, action, max(rules.FIRST_LOOK_MS, rest_ms))
+
+
+def _hand_out(ports: Ports, task: object, action: Action, rest_ms: int) -> None:
+    """Publish a message again, once within its rest."""
+    ports.memory.look_again(actions.slot_of(action), rest_ms)
+    if ports.memory.claim_tick(f"enqueue:{action.action_id}", rest_ms / 2000):
+        actions.publish(task, action)
+
+
+def _has_ended(ports: Ports, action: Action, claim: ProcessClaim) -> bool:
+    """Whether a claim's process cannot act any more; here, one past its hard limit is killed.
+
+    Celery should have done so, and does not while its worker's parent waits for the broker.
+    """
+    if actions.is_abandoned(ports, action, claim):
+        return True
+    left_ms = rules.look_in_ms(action) - elapsed_ms(claim.claimed_at, ports.clock.now())
+    if left_ms <= 0:
+        _LOG.warning("action %s is past its hard limit; its process is killed", action.action_id)
+        ports.processes.kill(claim)
+    ports.memory.look_again(actions.slot_of(action), max(500, left_ms))
+    return False
+
+
+def _lost(action: Action, run_ms: int) -> Failure:
+    """How an action ended whose process died: past its deadline it has timed out (D18)."""
+    if run_ms >= action.timeout_ms:
+        return rules.timed_out(action)
+    kind = RecoverableError if action.recoverable else UnrecoverableError
+    return rules.failed(action, kind("WORKER_LOST", "the process carrying it out died"))

@@ -1,0 +1,134 @@
+"""What tests of actions share: signals, workers that die, a clock ahead of the real one."""
+
+import dataclasses
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import time
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from governor import records
+from governor.errors import RecoverableError
+from governor.fsm import ActionState
+from governor.records import Action
+from ledger.receipt import SignedReceipt
+from ledger.verify import Recorded, verify
+from ports import Ports
+from ports.memory import Slot
+from tasks import policies, reap
+from tasks.execute_action import carry_out
+from tasks.handlers import ActionContext, action
+from tasks.submit_signal import Signal
+from tests.engine.conftest import event
+from tests.engine.runs import subscribe
+
+
+class LaterClock:
+    """The real clock, some seconds ahead."""
+
+    def __init__(self, ports: Ports, ahead_s: float) -> None:
+        self._inner, self._ahead = ports.clock, timedelta(seconds=ahead_s)
+
+    def now(self) -> datetime:
+        return self._inner.now() + self._ahead
+
+    def monotonic_s(self) -> float:
+        return self._inner.monotonic_s()
+
+
+def later(ports: Ports, seconds: float) -> Ports:
+    return dataclasses.replace(ports, clock=LaterClock(ports, seconds))
+
+
+def signal_of(signal_id: str, kind: str = "demo.succeed", **payload: Any) -> Signal:
+    return Signal("acme", signal_id, kind, None, payload)
+
+
+def action_of(ports: Ports, action_id: str) -> Action:
+    found = ports.documents.get(records.action_path("acme", action_id))
+    assert found
+    return Action.model_validate(found.data)
+
+
+def receipts(ports: Ports, action_id: str) -> list[dict[str, Any]]:
+    found = ports.documents.scan("tenants/acme/receipts", order_by="timestamp", limit=1000)
+    fields = [SignedReceipt.model_validate(d.data).fields() for d in found]
+    return [f for f in fields if f.get("action_id") == action_id]
+
+
+def operations(ports: Ports, action_id: str) -> list[str]:
+    return [f["operation"] for f in receipts(ports, action_id)]
+
+
+def in_flight(ports: Ports) -> int:
+    return ports.memory.in_flight("acme", ["demo-sku"])
+
+
+def worker(ports: Ports, action_id: str) -> "multiprocessing.process.BaseProcess":
+    """A process of its own that carries an action out; SQLite must not be open when it forks."""
+    ports.documents.close()
+    child = multiprocessing.get_context("fork").Process(
+        target=carry_out, args=(ports, "acme", action_id)
+    )
+    child.start()
+    return child
+
+
+def every_receipt_is_valid(ports: Ports) -> bool:
+    for document in ports.documents.scan("tenants/acme/receipts", limit=1000):
+        stored = SignedReceipt.model_validate(document.data)
+        entry = Recorded(stored, document.path.rsplit("/", 1)[1], document.created_at)
+        assert all(f.holds for f in verify(entry, account_id="acme", ring=ports.keys.ring()))
+    return True
+
+
+def killed_while_running(ports: Ports, action_id: str) -> None:
+    child = worker(ports, action_id)
+    while action_of(ports, action_id).state is not ActionState.RUNNING:
+        time.sleep(0.005)
+    assert child.pid
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+
+
+def look(ports: Ports, *action_ids: str, sku_id: str = "demo-sku") -> None:
+    """What the reaper does once the looks at these actions are due, by Memory's own clock."""
+    for action_id in action_ids:
+        ports.memory.look_again(Slot("acme", sku_id, action_id), -1)
+    reap.look(ports)
+
+
+class Nothing(BaseModel):
+    """No payload."""
+
+
+@action("test.stuck_undo", payload=Nothing)
+def stuck_undo(_context: ActionContext, _payload: Nothing) -> None:
+    """Fails recoverably; its rollback does not come back the first time, and no signal ends it."""
+    raise RecoverableError("TEST", "fails on purpose")
+
+
+@stuck_undo.rollback
+def _stays(context: ActionContext, _payload: Nothing) -> None:
+    tried = Path(os.environ["GGEN_STATE_DIR"], context.action_id)
+    if not tried.exists():
+        tried.touch()
+        hashlib.pbkdf2_hmac("sha256", b"test", b"spin", 2**31 - 1)
+
+
+def offer_stuck_undo(ports: Ports) -> None:
+    """Have acme subscribe to a product that has this action."""
+    name = "test.stuck_undo"
+    policy = {
+        "sku_id": "test-sku", "plan_type": "starter", "policy_version": "1.0.0",
+        "quota": {"monthly_actions": 10}, "actions": {name: {"handler": name}},
+        "signals": {name: name}, "permissions": [name],
+    }  # fmt: skip
+    policies.publish(ports, json.dumps(policy).encode())
+    subscribe(ports, event(event_id="e-test", sku_id="test-sku"))

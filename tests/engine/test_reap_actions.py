@@ -1,0 +1,270 @@
+"""The reaper: what its own process cannot end any more is ended, undone, never lost sight of."""
+
+import signal
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+import redis
+
+from governor.fsm import ActionState
+from ports import Ports
+from ports.memory import Slot
+from tasks import actions, degrade_to_safe_mode, reap, reap_actions
+from tasks.execute_action import carry_out
+from tasks.recover_action import take_over
+from tasks.submit_signal import submit
+from tests.conftest import Valkey
+from tests.engine.actions import (
+    action_of,
+    in_flight,
+    killed_while_running,
+    later,
+    look,
+    offer_stuck_undo,
+    operations,
+    receipts,
+    signal_of,
+    worker,
+)
+from tests.engine.conftest import event
+from tests.engine.runs import subscribe
+from tests.faults import Fault
+
+
+@pytest.fixture(autouse=True)
+def _governor(ports: Ports) -> None:
+    subscribe(ports, event(plan_type="professional"))
+
+
+def test_an_action_whose_worker_was_killed_is_ended_and_undone(ports: Ports) -> None:
+    action_id = submit(ports, signal_of("s", "demo.sleep", seconds=0.4))
+    killed_while_running(ports, action_id)
+
+    carry_out(ports, "acme", action_id)  # the redelivered message changes nothing
+    assert action_of(ports, action_id).state is ActionState.RUNNING
+    reap.look(later(ports, 1))
+    assert action_of(ports, action_id).state is ActionState.ROLLING_BACK
+    take_over(later(ports, 2), "acme", action_id)
+
+    assert operations(ports, action_id) == ["action_timeout", "action_rolled_back"]
+    assert in_flight(ports) == 0
+
+
+def test_a_worker_that_dies_within_the_deadline_is_told_as_a_failure(ports: Ports) -> None:
+    action_id = submit(ports, signal_of("s", "demo.sleep", seconds=0.4))
+    killed_while_running(ports, action_id)
+
+    reap.look(ports)
+
+    failed = receipts(ports, action_id)[0]
+    assert (failed["operation"], failed["error_code"]) == ("action_failed", "WORKER_LOST")
+
+
+def test_a_process_that_cannot_store_its_outcome_dies_and_the_reaper_ends_it(
+    ports: Ports, faulty: Callable[[Fault, set[int]], Ports]
+) -> None:
+    action_id = submit(ports, signal_of("s"))
+    away = faulty("lost", set(range(2, 1000)))  # the claim lands, the end does not
+    child = worker(away, action_id)
+    child.join()
+
+    assert child.exitcode == -signal.SIGKILL
+    reap.look(later(ports, 1))
+    take_over(later(ports, 2), "acme", action_id)
+    assert operations(ports, action_id) == ["action_timeout", "action_rolled_back"]
+
+
+def test_a_late_result_is_refused(ports: Ports) -> None:
+    action_id = submit(ports, signal_of("s", "demo.sleep", seconds=0.3))
+    child = worker(ports, action_id)
+    while action_of(ports, action_id).state is not ActionState.RUNNING:
+        time.sleep(0.005)
+    running = actions.load(ports, "acme", action_id)
+    assert running
+    from governor.actions import timed_out
+    from tasks.recover_action import recover
+
+    fenced = timed_out(running.action)
+    recover(ports, running, fenced, run_ms=500, undo_here=False)  # somebody else
+    child.join()
+
+    assert operations(ports, action_id) == ["action_timeout"]
+    assert action_of(ports, action_id).state is ActionState.ROLLING_BACK
+
+
+def test_an_action_nobody_claimed_expires_unbegun(ports: Ports) -> None:
+    action_id = submit(ports, signal_of("s"))
+
+    look(later(ports, 16), action_id)
+
+    (proof,) = receipts(ports, action_id)
+    assert (proof["operation"], proof["phase"]) == ("action_timeout", "queued")
+    assert action_of(ports, action_id).state is ActionState.FAILED
+    assert in_flight(ports) == 0
+    carry_out(ports, "acme", action_id)
+    assert operations(ports, action_id) == ["action_timeout"]
+
+
+def test_a_message_that_was_lost_is_published_again(ports: Ports, valkey: Valkey) -> None:
+    action_id = submit(ports, signal_of("s"))
+    broker = redis.Redis.from_url(valkey.broker_url)
+    broker.flushdb()
+
+    for _ in range(3):  # but once within its rest, however often it is looked at
+        look(later(ports, 3), action_id)
+
+    assert broker.llen("actions") == 1
+
+
+def test_a_slot_that_came_to_nothing_is_given_back_with_its_quota(
+    ports: Ports, valkey: Valkey
+) -> None:
+    from governor.quota import month_of
+    from ports.memory import Request
+
+    month = month_of(ports.clock.now())
+    ports.memory.admit(Request("acme", "action-lost", "demo.succeed", None, "a", month, 1))
+    slot = Slot("acme", "demo-sku", "action-lost")
+    while not ports.memory.due(1):
+        time.sleep(0.005)
+
+    reap.look(ports)
+    assert in_flight(ports) == 1  # it may be landing just now
+    redis.Redis.from_url(valkey.url).hset("ggen:seen:action-lost", "at", 0)
+    ports.memory.look_again(slot, -1)
+    reap.look(ports)
+
+    assert in_flight(ports) == 0
+    assert ports.memory.used("acme", "demo-sku", month) == 0
+
+
+def test_a_process_that_cannot_tell_whether_it_claimed_dies(
+    ports: Ports, faulty: Callable[[Fault, set[int]], Ports]
+) -> None:
+    action_id = submit(ports, signal_of("s"))
+    child = worker(faulty("lost", set(range(1, 1000))), action_id)
+    child.join()
+
+    assert child.exitcode == -signal.SIGKILL
+    carry_out(ports, "acme", action_id)
+    assert operations(ports, action_id) == ["action_complete"]
+
+
+def test_a_claim_past_its_hard_limit_is_killed_and_then_undone(ports: Ports) -> None:
+    action_id = submit(ports, signal_of("s", "demo.swallow"))
+    child = worker(ports, action_id)
+    while action_of(ports, action_id).state is not ActionState.RUNNING:
+        time.sleep(0.005)
+    look(later(ports, 10), action_id)
+    child.join()
+
+    assert child.exitcode == -signal.SIGKILL
+    reap.look(later(ports, 10))
+    take_over(later(ports, 11), "acme", action_id)
+    assert operations(ports, action_id) == ["action_timeout", "action_rolled_back"]
+
+
+def test_an_undo_that_hangs_is_killed_and_tried_again(ports: Ports) -> None:
+    offer_stuck_undo(ports)
+    action_id = submit(ports, signal_of("stuck", "test.stuck_undo"))
+    child = worker(ports, action_id)
+    while action_of(ports, action_id).state is not ActionState.ROLLING_BACK:
+        time.sleep(0.005)
+
+    look(later(ports, 10), action_id, sku_id="test-sku")
+    child.join()
+
+    assert child.exitcode == -signal.SIGKILL
+    take_over(later(ports, 12), "acme", action_id)
+    assert operations(ports, action_id) == ["action_failed", "action_rolled_back"]
+    assert in_flight(ports) == 0
+
+
+def test_a_claim_of_another_host_is_fenced_once_its_hard_limit_is_over(ports: Ports) -> None:
+    action_id = submit(ports, signal_of("s"))
+    _taken_elsewhere(ports, action_id)
+
+    look(later(ports, 1), action_id)
+    assert action_of(ports, action_id).state is ActionState.RUNNING  # who knows
+    look(later(ports, 10), action_id)
+    assert action_of(ports, action_id).state is ActionState.ROLLING_BACK
+    take_over(later(ports, 11), "acme", action_id)
+
+    assert operations(ports, action_id) == ["action_timeout", "action_rolled_back"]
+
+
+def _taken_elsewhere(ports: Ports, action_id: str) -> None:
+    held = actions.load(ports, "acme", action_id)
+    assert held
+    there = ports.processes.claim(ports.clock.now()).evolve(host="elsewhere")
+    actions.move(ports, held, held.action.evolve(state=ActionState.RUNNING, claim=there))
+
+
+def test_a_long_queue_is_not_made_longer(ports: Ports, valkey: Valkey) -> None:
+    """Nothing says that its message is lost: what came before it is being begun just now."""
+    before, waiting = submit(ports, signal_of("before")), submit(ports, signal_of("waits"))
+    carry_out(ports, "acme", before)
+    broker = redis.Redis.from_url(valkey.broker_url)
+    broker.flushdb()
+
+    look(later(ports, 3), waiting)
+    assert broker.llen("actions") == 0
+
+    own = ports.processes.claim(ports.clock.now())
+    late = ports.clock.now() + timedelta(seconds=2)
+    ports.memory.begin(Slot("acme", "demo-sku", "any"), own, 1, accepted_at=late)
+    look(later(ports, 3), waiting)  # one that came 2 s after it has been begun
+    assert broker.llen("actions") == 1
+
+
+def test_what_memory_forgot_is_found_in_the_store_and_counted(ports: Ports, valkey: Valkey) -> None:
+    waiting, running = submit(ports, signal_of("waits")), submit(ports, signal_of("runs"))
+    _taken_elsewhere(ports, running)
+    redis.Redis.from_url(valkey.url).delete("ggen:looks", "ggen:claims")
+    after = later(ports, 30)
+    reap.look(after)
+    assert action_of(ports, waiting).state is ActionState.PENDING  # nobody knows of it
+
+    assert reap_actions.look_at_all(ports) == 0  # they are young: nothing to complain of
+    assert reap_actions.look_at_all(after) == 2
+
+    assert operations(ports, waiting) == ["action_timeout"]
+    assert operations(ports, running) == ["action_timeout"]
+    take_over(after, "acme", running)
+    assert reap_actions.look_at_all(after) == 0
+    assert in_flight(ports) == 0
+
+
+def test_a_retry_of_a_rollback_that_memory_forgot_is_handed_out_again(
+    ports: Ports, valkey: Valkey
+) -> None:
+    action_id = submit(ports, signal_of("forgotten retry", "demo.rollback_fails", times=1))
+    carry_out(ports, "acme", action_id)
+    redis.Redis.from_url(valkey.url).flushdb()
+    degrade_to_safe_mode.rebuild_memory(ports)
+    assert in_flight(ports) == 0  # it holds no place, and is looked at all the same
+    broker = redis.Redis.from_url(valkey.broker_url)
+    broker.flushdb()
+
+    reap.look(later(ports, 2))
+
+    assert broker.llen("actions") == 1
+
+
+def test_what_a_dead_process_had_begun_and_not_claimed_is_handed_out_at_once(
+    ports: Ports, valkey: Valkey
+) -> None:
+    action_id = submit(ports, signal_of("s"))
+    gone = ports.processes.claim(ports.clock.now()).evolve(process_started=1.0)
+    slot = Slot("acme", "demo-sku", action_id)
+    ports.memory.begin(slot, gone, 60_000, accepted_at=ports.clock.now() - timedelta(hours=1))
+    broker = redis.Redis.from_url(valkey.broker_url)
+    broker.flushdb()
+    while (begun := ports.memory.last_begun()) and begun.ago_s <= 1:
+        time.sleep(0.01)
+
+    reap.look(ports)
+
+    assert broker.llen("actions") == 1
