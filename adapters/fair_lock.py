@@ -84,15 +84,16 @@ class FairLock:
 
     def _open(
         self, name: str, opened: ExitStack, flags: int = os.O_CREAT,
-        make: Callable[[Path, int], object] = Path.touch,
+        make: Callable[[str, int], object] | None = None,
     ) -> int:  # fmt: skip
-        path = self._folder / name
+        path = f"{self._folder}/{name}"  # not by pathlib: three writers an action come by here
         try:
             fd = _opened(path, flags)
             if fd is None:  # the first one here makes what is missing
                 self._folder.mkdir(exist_ok=True, mode=0o700)
-                with suppress(FileExistsError):
-                    make(path, 0o600)
+                if make:
+                    with suppress(FileExistsError):
+                        make(path, 0o600)
                 fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
         except OSError as error:
             raise OutageError("documents-unavailable", f"cannot open the lock: {error}") from error
@@ -100,7 +101,7 @@ class FairLock:
         return fd
 
 
-def _opened(path: Path, flags: int) -> int | None:
+def _opened(path: str, flags: int) -> int | None:
     try:
         return os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
     except FileNotFoundError:

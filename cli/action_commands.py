@@ -1,0 +1,72 @@
+"""The commands of actions: ``ggen actions``."""
+
+from typing import Annotated, Any
+
+import typer
+
+from cli.output import AccountOption, Json, action_line, show, summary
+from governor.fsm import ActionState
+
+ActionId = Annotated[str, typer.Argument(help="An action's id, as in a receipt or a Location.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``ggen``."""
+    actions = typer.Typer(help="Actions: signals acted upon.", no_args_is_help=True)
+    actions.command("list")(list_actions)
+    actions.command("show")(show_action)
+    actions.command("retry-rollback")(retry_rollback)
+    app.add_typer(actions, name="actions")
+
+
+def list_actions(
+    account_id: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    state: Annotated[ActionState | None, typer.Option(help="Only those in this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    as_json: Json = False,
+) -> None:
+    """List actions, newest first."""
+    from tasks import find_action
+
+    found = find_action.listed(_ports(), account_id, state=state, limit=limit)
+    lines = [f"{action_line(a.document())}  {a.account_id}  {a.signal_type}" for a in found]
+    show([action.document() for action in found], as_json, "\n".join(lines) or "no actions")
+
+
+def show_action(action_id: ActionId, account_id: AccountOption, as_json: Json = False) -> None:
+    """Show an action: where it is, how long it took, and what is receipted of it."""
+    from tasks import find_action
+
+    ports = _ports()
+    action = find_action.found(ports, account_id, action_id)
+    told = find_action.receipts(ports, action)
+    lines = [action_line(action.document())]
+    lines.append(f"    signal {action.signal_id} ({action.signal_type}) for {action.sku_id}")
+    lines.append(
+        f"    handler {action.handler}, {action.timeout_ms} ms, accepted {action.accepted_at}"
+    )
+    if action.error_code:
+        lines.append(f"    {action.error_code}: {action.error_detail}")
+    if action.retry_at:
+        lines.append(
+            f"    rollback failed {action.rollback_attempts} times, next {action.retry_at}"
+        )
+    lines += [f"    {summary(receipt)}" for receipt in told]
+    show({**action.document(), "receipts": told}, as_json, "\n".join(lines))
+
+
+def retry_rollback(action_id: ActionId, account_id: AccountOption, as_json: Json = False) -> None:
+    """Have a rollback that failed tried again now."""
+    from tasks import find_action
+
+    action = find_action.retry_rollback(_ports(), account_id, action_id)
+    shown = f"ggen actions show {action_id} --account-id {account_id}"
+    text = f"the rollback is tried again now. See: {shown}"
+    show(action.document(), as_json, text)
+
+
+def _ports() -> Any:
+    from adapters.wiring import open_ports
+    from config.settings import load
+
+    return open_ports(load())

@@ -1,0 +1,76 @@
+"""Actions as an operator handles them: listed, looked at, their rollback taken up again."""
+
+from governor import records
+from governor.errors import ConflictError, InputError
+from governor.fsm import ActionState
+from governor.records import Action, timestamp
+from ledger.receipt import SignedReceipt, receipt_id
+from ports import Ports
+from ports.documents import Where
+from tasks import actions
+from tasks.recover_action import roll_back
+
+_PATIENCE = 5
+_ENDS = ("action_complete", "action_timeout", "action_failed", "action_rolled_back")
+
+
+def listed(
+    ports: Ports, account_id: str | None, *, state: ActionState | None, limit: int
+) -> list[Action]:
+    """Actions of one account, or of all, newest first."""
+    found = ports.documents.scan(
+        f"tenants/{account_id}/actions" if account_id else "actions",
+        group=account_id is None,
+        where=[Where("state", "==", state)] if state else [],
+        order_by="accepted_at",
+        descending=True,
+        limit=limit,
+    )
+    return [Action.model_validate(document.data) for document in found]
+
+
+def found(ports: Ports, account_id: str, action_id: str) -> Action:
+    """One action. Raises InputError when there is none."""
+    held = actions.load(ports, account_id, action_id)
+    if held is None:
+        raise InputError("not-found", f"{account_id} has no action {action_id}")
+    return held.action
+
+
+def receipts(ports: Ports, action: Action) -> list[dict[str, object]]:
+    """What is receipted of an action, oldest first; of failed rollbacks the last hundred."""
+    ids = [receipt_id(action.account_id, operation, action.action_id, 1) for operation in _ENDS]
+    ids += [
+        receipt_id(action.account_id, "rollback_failed", action.action_id, attempt)
+        for attempt in range(action.rollback_attempts, 0, -1)[:100]
+    ]
+    stored = [ports.documents.get(records.receipt_path(action.account_id, each)) for each in ids]
+    told = [SignedReceipt.model_validate(each.data).fields() for each in stored if each]
+    return sorted(told, key=lambda fields: str(fields["timestamp"]))
+
+
+def retry_rollback(ports: Ports, account_id: str, action_id: str) -> Action:
+    """Have a rollback that failed tried again now, instead of when its rest is over.
+
+    Raises:
+        InputError: there is no such action.
+        ConflictError: its rollback has not failed; nothing was changed.
+    """
+    for _ in range(_PATIENCE):
+        held = actions.load(ports, account_id, action_id)
+        if held is None:
+            raise InputError("not-found", f"{account_id} has no action {action_id}")
+        if held.action.state is not ActionState.ROLLBACK_FAILED:
+            raise ConflictError(
+                "no-failed-rollback",
+                f"action {action_id} is {held.action.state}; only a rollback that failed can be "
+                "tried again, and nothing was changed",
+            )
+        due = held.action.evolve(retry_at=timestamp(ports.clock.now()))
+        try:
+            actions.move(ports, held, due)
+        except ConflictError:
+            continue  # it is being tried just now, or has been
+        actions.publish(roll_back, due)
+        return due
+    raise ConflictError("action-busy", f"action {action_id} is moving just now; try again")
