@@ -5,13 +5,13 @@ beat does no harm; ``expires`` drops the ticks that piled up while nobody consum
 """
 
 
-def entries(*, health_interval_s: float, tally_interval_s: float) -> dict[str, dict[str, object]]:
+def entries(*, probe_interval_s: float, tally_interval_s: float) -> dict[str, dict[str, object]]:
     """Beat's entries by name."""
     return {
         "health": {
             "task": "degrade_to_safe_mode.check",
-            "schedule": health_interval_s,
-            "options": {"queue": "health", "expires": health_interval_s},
+            "schedule": probe_interval_s,  # the check itself knows whether it is due
+            "options": {"queue": "health", "expires": probe_interval_s},
         },
         "reap": {
             "task": "reap.sweep",

@@ -20,6 +20,9 @@ class SystemClock:
     def monotonic_s(self) -> float:
         return time.clock_gettime(time.CLOCK_MONOTONIC)
 
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
 
 class SystemProcesses:
     """See ``ports.system.Processes`` for what it promises."""

@@ -5,11 +5,19 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 import redis.asyncio
 
 from adapters.valkey_connection import bounded
-from adapters.valkey_slots import UNSEALED, ValkeySlots, governor_key, inflight_key, rolling_key
+from adapters.valkey_slots import (
+    LEASE,
+    UNSEALED,
+    USED_FOR_S,
+    ValkeySlots,
+    governor_key,
+    inflight_key,
+    rolling_key,
+    used_key,
+)
 from ports.memory import Terms
 
-_LEASE, _TALLY = "ggen:lease", "ggen:tally"
-_WINDOWS, _ENDED = "ggen:tally:windows", "ggen:ended-runs"
+_TALLY, _WINDOWS, _ENDED = "ggen:tally", "ggen:tally:windows", "ggen:ended-runs"
 _SEALING = "ggen:sealing"
 _COUNT = """
 if redis.call('SET', KEYS[2], 1, 'NX', 'EX', 120) then
@@ -32,6 +40,10 @@ return {given_up, string.format('%d', held)}"""
 _DROP = """
 local held = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if held and tonumber(held) == tonumber(ARGV[2]) then redis.call('ZREM', KEYS[1], ARGV[1]) end"""
+
+_RESTORE_USE = f"""
+if redis.call('EXISTS', KEYS[1]) == 1 then return end
+for n = 2, #KEYS do redis.call('SET', KEYS[n], ARGV[n - 1], 'EX', {USED_FOR_S}) end"""
 
 
 class ValkeyMemory(ValkeySlots):
@@ -67,30 +79,24 @@ class ValkeyMemory(ValkeySlots):
         return sum(bounded(lambda: [self._redis.scard(key) for key in keys]))
 
     def used(self, account_id: str, sku_id: str, month: str) -> int:
-        return int(bounded(lambda: self._redis.get(_used(account_id, sku_id, month))) or 0)
+        return int(bounded(lambda: self._redis.get(used_key(account_id, sku_id, month))) or 0)
 
     def rolling_back(self, account_id: str) -> int:
         return int(bounded(lambda: self._redis.scard(rolling_key(account_id))))
 
     def restore_use(self, used: Mapping[tuple[str, str, str], int]) -> None:
-        def write() -> None:
-            with self._redis.pipeline(transaction=True) as pipe:
-                for key, count in used.items():
-                    pipe.set(_used(*key), count, ex=5_529_600)
-                pipe.execute()
-
-        bounded(write)
+        self._script(_RESTORE_USE, [LEASE, *(used_key(*key) for key in used)], [*used.values()])
 
     # -- Lease
 
     def extend_lease(self, seconds: int) -> bool:
-        return bool(bounded(lambda: self._redis.set(_LEASE, "1", ex=seconds, xx=True)))
+        return bool(bounded(lambda: self._redis.set(LEASE, "1", ex=seconds, xx=True)))
 
     def create_lease(self, seconds: int) -> None:
-        bounded(lambda: self._redis.set(_LEASE, "1", ex=seconds))
+        bounded(lambda: self._redis.set(LEASE, "1", ex=seconds))
 
     def lease_left_s(self) -> float:
-        left_ms = int(bounded(lambda: self._redis.pttl(_LEASE)))
+        left_ms = int(bounded(lambda: self._redis.pttl(LEASE)))
         return 0.0 if left_ms < 0 else max(1, left_ms) / 1000  # in its last millisecond it is one
 
     def claim_tick(self, name: str, seconds: float) -> bool:
@@ -160,7 +166,3 @@ class ValkeyNotices:
             await subscription.subscribe(_ENDED)
             async for message in subscription.listen():
                 yield message["data"]
-
-
-def _used(account_id: str, sku_id: str, month: str) -> str:
-    return f"ggen:used:{account_id}/{sku_id}/{month}"

@@ -16,8 +16,11 @@ from ports.memory import Admission, Begun, Due, Request, Slot
 SEEN_FOR_S = 3600
 """How long an admission's answer is remembered here; Documents remember it for ever."""
 
-UNSEALED = "ggen:unsealed"
-_LEASE, _MODE, _LOOKS, _CLAIMS = "ggen:lease", "ggen:mode", "ggen:looks", "ggen:claims"
+USED_FOR_S = 64 * 24 * 3600
+"""How long a month's use is kept: it outlives its month."""
+
+UNSEALED, LEASE = "ggen:unsealed", "ggen:lease"
+_MODE, _LOOKS, _CLAIMS = "ggen:mode", "ggen:looks", "ggen:claims"
 _BEGUN_KEY, _ORPHANS = "ggen:begun", "ggen:orphans"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ADMIT = files("adapters").joinpath("admission.lua").read_text()
@@ -26,6 +29,11 @@ local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)"""
 _LOOK_AGAIN = f"""{_NOW}
 redis.call('ZADD', KEYS[1], 'XX', now + ARGV[2], ARGV[1])"""
+_HOLD = f"""{_NOW}
+if redis.call('SADD', KEYS[1], ARGV[1]) == 0 then return end
+redis.call('ZADD', KEYS[2], now + ARGV[3], ARGV[2])
+redis.call('INCR', KEYS[3])
+redis.call('EXPIRE', KEYS[3], {USED_FOR_S})"""
 _NOTE = f"""{_NOW}
 local known = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if known then
@@ -66,12 +74,17 @@ class ValkeySlots(Connected):
     """See ``ports.memory.Slots`` for what it promises."""
 
     def admit(self, request: Request) -> Admission:
-        keys = [_LEASE, _MODE, governor_key(request.account_id), _LOOKS,
+        keys = [LEASE, _MODE, governor_key(request.account_id), _LOOKS,
                 f"ggen:seen:{request.action_id}"]  # fmt: skip
         values = [request.account_id, request.action_id, request.signal_type, request.sku_id or "",
                   request.signal_sha256, request.month, request.look_in_ms, SEEN_FOR_S]  # fmt: skip
         verdict, *terms = self._script(_ADMIT, keys, values)
         return Admission(Verdict(verdict), *terms)
+
+    def hold(self, slot: Slot, month: str, look_in_ms: int) -> None:
+        keys = [inflight_key(slot.account_id, slot.sku_id), _LOOKS,
+                used_key(slot.account_id, slot.sku_id, month)]  # fmt: skip
+        self._script(_HOLD, keys, [slot.action_id, _member(slot), look_in_ms])
 
     def begin(
         self, slot: Slot, claim: ProcessClaim, look_in_ms: int, *, accepted_at: datetime
@@ -142,6 +155,11 @@ def governor_key(account_id: str) -> str:
 def inflight_key(account_id: str, sku_id: str) -> str:
     """The slots an entitlement holds."""
     return f"ggen:inflight:{account_id}/{sku_id}"
+
+
+def used_key(account_id: str, sku_id: str, month: str) -> str:
+    """How many actions of a month were admitted."""
+    return f"ggen:used:{account_id}/{sku_id}/{month}"
 
 
 def rolling_key(account_id: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import psutil
 
 from adapters.wiring import open_ports
-from bench import actions, ledger, runs
+from bench import actions, kills, ledger, runs
 from bench.figures import Figures, p99, spread
 from bench.stack import Driver, family, stack
 from governor.errors import InputError
@@ -76,6 +76,7 @@ MEASUREMENTS: dict[str, Callable[[Driver], Figures]] = {
     "idle": idle,
     **runs.MEASUREMENTS,
     **ledger.MEASUREMENTS,
+    **kills.MEASUREMENTS,
 }
 """Measured unless others are named."""
 

@@ -1,5 +1,6 @@
 """A stack of its own, driven over the outside interface, for measuring."""
 
+import itertools
 import json
 import shutil
 import socket
@@ -29,7 +30,7 @@ class Driver:
         self._secrets = SecretFiles(settings.secrets_dir)
         base_url = f"http://{settings.http_host}:{settings.http_port}"
         self.http = httpx.Client(base_url=base_url, timeout=30, trust_env=False)
-        self._count = 0
+        self._count = itertools.count(1)
 
     def subscribe(
         self, account_id: str, plan_type: str = "enterprise", sku_id: str = "demo-sku"
@@ -59,10 +60,8 @@ class Driver:
 
     def signal(self, account_id: str, kind: str, payload: dict[str, Any]) -> str:
         """A signal; where its action is to be seen."""
-        self._count += 1
-        body = json.dumps(
-            {"signal_id": f"{self._name}-{self._count}", "type": kind, "payload": payload}
-        ).encode()
+        signal_id = f"{self._name}-{next(self._count)}"
+        body = json.dumps({"signal_id": signal_id, "type": kind, "payload": payload}).encode()
         answer = self.http.post(
             f"/v1/tenants/{account_id}/signals", content=body,
             headers={"X-Signature": sign(body, self._secrets.tenant_key(account_id))},

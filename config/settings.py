@@ -83,6 +83,9 @@ class Settings(BaseSettings):
     health_interval_s: float = Field(default=10.0, ge=0.1, le=60)
     """Seconds between health checks (D11)."""
 
+    probe_interval_s: float = Field(default=2.0, ge=0.1, le=60)
+    """Seconds between health checks while nothing is admitted (D11)."""
+
     lease_s: int = Field(default=33, ge=1, le=300)
     """How long one good health check lets the system admit (D11: three checks and their bound)."""
 

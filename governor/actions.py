@@ -27,6 +27,9 @@ UNSTORED_MS = 15_000
 ORPHANED_AFTER_MS = 10_000
 """How far past every age it may reach an action has been lost sight of; never, if all is well."""
 
+STORED_MS = 250
+"""How long after its admission most are stored; one that took longer makes sure it is counted."""
+
 MAX_ERROR_DETAIL_CHARS = 512
 """Bound of a handler's own words in an action and its receipt."""
 

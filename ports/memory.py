@@ -83,6 +83,10 @@ class Slots(Protocol):
         """
         ...
 
+    def hold(self, slot: Slot, month: str, look_in_ms: int) -> None:
+        """Take and count an admitted slot once more, if Memory was lost since; else do nothing."""
+        ...
+
     def begin(
         self, slot: Slot, claim: ProcessClaim, look_in_ms: int, *, accepted_at: datetime
     ) -> None:
@@ -163,7 +167,7 @@ class Governors(Protocol):
         ...
 
     def restore_use(self, used: Mapping[tuple[str, str, str], int]) -> None:
-        """Put back (account, sku, month) use after a loss, before the lease returns."""
+        """Put back (account, sku, month) use after a loss; not once there is a lease again."""
         ...
 
 

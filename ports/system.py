@@ -17,6 +17,10 @@ class Clock(Protocol):
         """Seconds that never run backwards; system-wide, so processes may compare them."""
         ...
 
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        ...
+
 
 class Processes(Protocol):
     """Which process acts, and whether it still lives."""

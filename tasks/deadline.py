@@ -5,9 +5,10 @@ main thread between two bytecodes or out of a blocking system call. Celery's own
 backstop: they are armed in another process, and were measured 5.7 s late.
 
 The kernel changes between busy processes only every few milliseconds (4 on most), so of eight busy
-loops on two cores the last would hear of its deadline 12 ms late. While a call burns processor
-time, the timer therefore fires every half millisecond, and the call lends its core to whoever is
-waiting for one. A call that merely waits is soon left alone: five times in half a second.
+loops on two cores the last would hear of its deadline 12 ms late. Shortly before its deadline the
+timer therefore fires every half millisecond while a call burns processor time, and the call lends
+its core to whoever is waiting for one. Not sooner: each lending costs it a turn of the kernel's. A
+call that merely waits is left alone.
 
 A signal that comes just before a call enters the kernel to wait there is not looked at until the
 wait ends. So the timer always repeats by itself, until Python has dealt with it.
@@ -24,6 +25,7 @@ from enum import StrEnum
 from governor.errors import ActionDeadline
 
 _TURN_S = 0.0005
+_NEAR_S = 0.25
 _LONGEST_TURN_S = 60.0
 
 
@@ -60,7 +62,8 @@ class _Timer:
         """Start to count. Nothing but the call itself may come after this."""
         self._is_armed = True
         self._cpu_s = time.process_time()
-        signal.setitimer(signal.ITIMER_REAL, min(_TURN_S, self._seconds), _TURN_S)
+        first_s = min(self._seconds, max(_TURN_S, self._seconds - _NEAR_S))
+        signal.setitimer(signal.ITIMER_REAL, first_s, _TURN_S)
         # Read last: should this process be put aside here, its call still gets all of its time.
         self._deadline_s = time.monotonic() + self._seconds
 
@@ -79,7 +82,7 @@ class _Timer:
             self.fired_late_s = -left_s
             raise ActionDeadline
         used_s = time.process_time() - self._cpu_s
-        if used_s * 8 < self._turn_s:
+        if used_s * 4 < self._turn_s:
             self._turn_s = min(self._turn_s * 4, _LONGEST_TURN_S)
         else:
             self._turn_s = _TURN_S

@@ -63,7 +63,7 @@ def apart(what: str) -> Iterator[None]:
 def _look_at_slot(ports: Ports, slot: Slot, age_ms: int | None) -> None:
     held = actions.load(ports, slot.account_id, slot.action_id)
     if held is not None:
-        _look(ports, held)
+        _look(ports, held, is_new_to_memory=age_ms is None)
     elif age_ms is not None and age_ms < rules.UNSTORED_MS:
         ports.memory.look_again(slot, rules.UNSTORED_MS - age_ms)
     else:
@@ -71,11 +71,11 @@ def _look_at_slot(ports: Ports, slot: Slot, age_ms: int | None) -> None:
         ports.memory.release(slot, refund_month=month_of(ports.clock.now()))
 
 
-def _look(ports: Ports, held: Held) -> None:
+def _look(ports: Ports, held: Held, *, is_new_to_memory: bool = False) -> None:
     action = held.action
     match action.state:
         case ActionState.PENDING:
-            _look_at_queued(ports, held)
+            _look_at_queued(ports, held, is_new_to_memory)
         case ActionState.RUNNING:
             _look_at_running(ports, held)
         case ActionState.ROLLING_BACK | ActionState.ROLLBACK_FAILED:
@@ -84,14 +84,17 @@ def _look(ports: Ports, held: Held) -> None:
             ports.memory.release(actions.slot_of(action))
 
 
-def _look_at_queued(ports: Ports, held: Held) -> None:
-    """Nobody claimed it: its time is up, or its message was lost, or the queue is long."""
+def _look_at_queued(ports: Ports, held: Held, is_new_to_memory: bool) -> None:
+    """Nobody claimed it: its time is up, or its message was lost, or the queue is long.
+
+    What Memory has lost and was told again has lost its message too: the queue lies beside Memory.
+    """
     action = held.action
     age_ms = elapsed_ms(action.accepted_at, ports.clock.now())
     if age_ms >= action.queue_timeout_ms:
         expire(ports, held)
         return
-    begun = ports.memory.last_begun()
+    begun = None if is_new_to_memory else ports.memory.last_begun()
     if begun is None or rules.is_passed_over(
         instant(action.accepted_at), begun.accepted_at, begun.ago_s
     ):

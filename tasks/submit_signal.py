@@ -11,7 +11,7 @@ from governor import actions as rules
 from governor import quota, records
 from governor.errors import ConflictError, DeniedError, GovernorError, InputError, OutageError
 from governor.quota import Verdict
-from governor.records import Action, timestamp
+from governor.records import Action, elapsed_ms, timestamp
 from ledger import canonical
 from ports import Ports
 from ports.documents import Create
@@ -86,9 +86,8 @@ def submit(ports: Ports, asked: Signal) -> str:
             ports.memory.release(actions.slot_of(action), refund_month=action.month)
         _is_stored(ports, request)
         return request.action_id
-    if action.queue_timeout_ms < rules.FIRST_LOOK_MS:
-        with contextlib.suppress(OutageError):  # looked at after FIRST_LOOK_MS in any case
-            ports.memory.look_again(actions.slot_of(action), action.queue_timeout_ms)
+    with contextlib.suppress(OutageError):  # a Memory that is away is rebuilt, and looks at all
+        _tell_of_the_unusual(ports, action, elapsed_ms(timestamp(now), ports.clock.now()))
     actions.publish(execute, action)
     return request.action_id
 
@@ -149,6 +148,15 @@ def _pending(ports: Ports, asked: Signal, request: Request, admission: Admission
         accepted_at=timestamp(ports.clock.now()),
         month=request.month,
     )
+
+
+def _tell_of_the_unusual(ports: Ports, action: Action, took_ms: int) -> None:
+    """Memory may have been rebuilt before a slow action was stored; one may be due very soon."""
+    slot = actions.slot_of(action)
+    if took_ms > rules.STORED_MS:
+        ports.memory.hold(slot, action.month, rules.FIRST_LOOK_MS)
+    if action.queue_timeout_ms < rules.FIRST_LOOK_MS:
+        ports.memory.look_again(slot, action.queue_timeout_ms)
 
 
 def _is_older(ports: Ports, request: Request, now: datetime) -> bool:

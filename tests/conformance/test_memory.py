@@ -253,6 +253,31 @@ def test_one_that_is_not_over_is_looked_at_without_holding_a_place(memory: Memor
     assert memory.due(10) == []
 
 
+def test_a_slot_that_memory_forgot_is_taken_and_counted_once_more(memory: Memory) -> None:
+    _open(memory, _terms(concurrent=2))
+    _ask(memory, "a1")
+    memory.hold(A1, "2026-11", 60_000)
+    assert memory.used("acme", "crm", "2026-11") == 1  # it was known
+
+    forgotten = Slot("acme", "crm", "a0")
+    for _ in range(2):
+        memory.hold(forgotten, "2026-11", -1)
+
+    assert memory.used("acme", "crm", "2026-11") == 2
+    assert [each.slot for each in memory.due(10)] == [forgotten]
+    assert _ask(memory, "a2") is Verdict.CONCURRENCY
+
+
+def test_use_is_not_restored_over_what_is_being_counted_again(memory: Memory) -> None:
+    memory.restore_use({("acme", "crm", "2026-11"): 9})
+    _open(memory)
+    _ask(memory, "a1")
+
+    memory.restore_use({("acme", "crm", "2026-11"): 9})
+
+    assert memory.used("acme", "crm", "2026-11") == 10
+
+
 def test_who_is_at_an_action_is_known_until_its_slot_is_released(memory: Memory) -> None:
     _open(memory)
     _ask(memory, "a1", look_in_ms=1)

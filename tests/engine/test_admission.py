@@ -1,6 +1,7 @@
 """Admission: durable before anybody is told, exact in its limits, rebuilt after a loss."""
 
 import dataclasses
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -8,12 +9,15 @@ from collections.abc import Callable
 import pytest
 import redis
 
+from config.settings import Settings
 from governor import records
+from governor.actions import STORED_MS
 from governor.errors import ConflictError, DeniedError, InputError, OutageError
+from governor.quota import month_ends_in_s, month_of
 from ledger.receipt import SignedReceipt
 from ports import Ports
 from ports.memory import Slot
-from tasks import degrade_to_safe_mode, reap
+from tasks import degrade_to_safe_mode, policies, reap
 from tasks.execute_action import carry_out
 from tasks.submit_signal import Signal, submit
 from tests.conftest import Valkey
@@ -26,7 +30,8 @@ from tests.engine.actions import (
 )
 from tests.engine.conftest import event
 from tests.engine.runs import subscribe
-from tests.faults import Fault
+from tests.faults import Fault, WatchedDocuments, Writes
+from tests.waiting import until
 
 
 @pytest.fixture(autouse=True)
@@ -158,6 +163,46 @@ def test_a_duplicate_after_a_rebuild_leaves_the_slot_of_its_action_alone(
     assert in_flight(ports) == 1
 
 
+def test_what_is_stored_after_a_rebuild_is_counted_all_the_same(
+    ports: Ports, valkey: Valkey
+) -> None:
+    def lose_memory() -> None:
+        redis.Redis.from_url(valkey.url).flushdb()
+        degrade_to_safe_mode.rebuild_memory(ports)
+        ports.memory.create_lease(33)
+        time.sleep(STORED_MS / 1000)
+
+    documents = WatchedDocuments(ports.documents, Writes(1, "lost", lose_memory))
+    slow = dataclasses.replace(ports, documents=documents)  # type: ignore[arg-type]
+
+    action_id = submit(slow, signal_of("slow"))
+
+    assert in_flight(ports) == 1
+    assert ports.memory.used("acme", "demo-sku", action_of(ports, action_id).month) == 1
+
+
+def test_a_lease_that_is_missing_is_looked_after_more_often_than_one_that_is_held(
+    ports: Ports, valkey: Valkey
+) -> None:
+    settings = Settings(health_interval_s=60, probe_interval_s=0.1)
+    memory = redis.Redis.from_url(valkey.url)
+    action_id = submit(ports, signal_of("s"))
+    month = action_of(ports, action_id).month
+    degrade_to_safe_mode.keep_lease(ports, settings)
+    memory.flushdb()
+
+    degrade_to_safe_mode.keep_lease(ports, settings)
+
+    assert ports.memory.lease_left_s() > 30
+    assert ports.memory.used("acme", "demo-sku", month) == 1
+    memory.delete("ggen:lease")
+    until(lambda: degrade_to_safe_mode.keep_lease(ports, settings) or ports.memory.lease_left_s())
+    degrade_to_safe_mode.keep_lease(ports, settings)
+    memory.expire("ggen:lease", 5)
+    degrade_to_safe_mode.keep_lease(ports, settings)  # too soon after the other
+    assert 0 < ports.memory.lease_left_s() <= 5
+
+
 def test_one_unusable_policy_keeps_nobody_else_from_being_booted(
     ports: Ports, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,3 +283,32 @@ def test_a_new_entitlement_memory_was_not_told_of_is_found_by_its_first_signal(
     ports.memory.boot("acme", "stable", [Terms("old", "starter", "1.0.0", 1, 1, ["other"])])
 
     assert submit(ports, signal_of("s"))
+
+
+def test_a_month_ends_at_midnight_utc_and_the_next_one_is_whole(
+    ports: Ports, valkey: Valkey
+) -> None:
+    policy = {
+        "sku_id": "month-sku", "plan_type": "starter", "policy_version": "1.0.0",
+        "quota": {"monthly_actions": 1}, "actions": {"go": {"handler": "demo.succeed"}},
+        "signals": {"go": "go"}, "permissions": ["go"],
+    }  # fmt: skip
+    policies.publish(ports, json.dumps(policy).encode())
+    subscribe(ports, event(event_id="e-month", sku_id="month-sku"))
+    left_s = month_ends_in_s(ports.clock.now())
+    before, after = later(ports, left_s - 5), later(ports, left_s + 5)
+
+    submit(before, Signal("acme", "last", "go", None, {}))
+    with pytest.raises(DeniedError) as refused:
+        submit(before, Signal("acme", "one too many", "go", None, {}))
+    assert refused.value.code == "quota-exceeded"
+    assert 1 <= (refused.value.retry_after_s or 0) <= 6
+    first = submit(after, Signal("acme", "first", "go", None, {}))
+    with pytest.raises(DeniedError):
+        submit(after, Signal("acme", "second", "go", None, {}))
+
+    redis.Redis.from_url(valkey.url).flushdb()
+    degrade_to_safe_mode.rebuild_memory(after)  # counts the month it is, and that one alone
+    month = action_of(ports, first).month
+    assert ports.memory.used("acme", "month-sku", month) == 1
+    assert ports.memory.used("acme", "month-sku", month_of(before.clock.now())) == 0

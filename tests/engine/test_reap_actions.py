@@ -262,9 +262,25 @@ def test_what_a_dead_process_had_begun_and_not_claimed_is_handed_out_at_once(
     ports.memory.begin(slot, gone, 60_000, accepted_at=ports.clock.now() - timedelta(hours=1))
     broker = redis.Redis.from_url(valkey.broker_url)
     broker.flushdb()
-    while (begun := ports.memory.last_begun()) and begun.ago_s <= 1:
-        time.sleep(0.01)
 
     reap.look(ports)
 
     assert broker.llen("actions") == 1
+
+
+def test_what_waited_when_memory_was_lost_is_handed_out_at_once_however_busy_the_rest(
+    ports: Ports, valkey: Valkey
+) -> None:
+    waiting = submit(ports, signal_of("waiting"))
+    redis.Redis.from_url(valkey.url).flushdb()
+    degrade_to_safe_mode.rebuild_memory(ports)
+    ports.memory.create_lease(33)
+    broker = redis.Redis.from_url(valkey.broker_url)
+    carry_out(ports, "acme", submit(ports, signal_of("another", "demo.succeed")))
+    broker.flushdb()
+
+    reap.look(ports)
+    reap.look(ports)
+
+    assert broker.llen("actions") == 1
+    assert action_of(ports, waiting).state is ActionState.PENDING

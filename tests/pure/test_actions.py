@@ -1,9 +1,11 @@
+from datetime import timedelta
+
 import pytest
 
 from governor import actions
 from governor.errors import InputError, RecoverableError, UnrecoverableError
 from governor.fsm import ActionState
-from governor.records import Action
+from governor.records import Action, ProcessClaim, instant, timestamp
 
 
 def _action(*, recoverable: bool = True) -> Action:
@@ -62,3 +64,63 @@ def test_errors_have_a_stable_code() -> None:
     assert actions.error_code(KeyError("x")) == "KeyError"
     assert actions.error_code(RecoverableError(409)) == "409"  # type: ignore[arg-type]
     assert actions.error_code(RecoverableError("")) == "RecoverableError"
+
+
+ACCEPTED = instant("2026-11-23T12:00:00.000000Z")
+
+
+def test_what_waits_is_looked_at_when_it_is_twice_as_old_and_when_its_time_is_up() -> None:
+    ages_ms, age_ms = [], 0
+    while age_ms < 15_000:
+        age_ms += actions.queued_look_in_ms(_action(), age_ms)
+        ages_ms.append(age_ms)
+
+    assert ages_ms == [2_000, 4_000, 8_000, 15_000]
+    assert actions.queued_look_in_ms(_action(), 99_000) == 1
+
+
+@pytest.mark.parametrize(
+    ("behind_s", "idle_s", "is_passed_over"),
+    [(0, 0.5, False), (1, 1.0, False), (1.1, 0.0, True), (-5, 1.1, True)],
+    ids=["its turn is near", "just", "a later one was begun", "nothing is begun"],
+)
+def test_a_message_is_lost_when_others_came_after_it_or_nobody_is_at_work(
+    behind_s: float, idle_s: float, is_passed_over: bool
+) -> None:
+    begun_at = ACCEPTED + timedelta(seconds=behind_s)
+
+    assert actions.is_passed_over(ACCEPTED, begun_at, idle_s) is is_passed_over
+
+
+def _under_way(state: ActionState, *, rests: bool = True) -> Action:
+    claim = ProcessClaim(host="h", pid=1, process_started=1.0, claimed_at=timestamp(ACCEPTED))
+    is_claimed = state in (ActionState.RUNNING, ActionState.ROLLING_BACK)
+    return _action().evolve(
+        state=state,
+        claim=claim if is_claimed else None,
+        retry_at=timestamp(ACCEPTED) if state is ActionState.ROLLBACK_FAILED and rests else None,
+        rollback_attempts=1 if state is ActionState.ROLLING_BACK else 0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "rests_ms"),
+    [
+        (ActionState.PENDING, 15_000),
+        (ActionState.RUNNING, 4_100 + 500),
+        (ActionState.ROLLING_BACK, 4_100 + 1_000),
+        (ActionState.ROLLBACK_FAILED, 0),
+    ],
+)
+def test_an_action_nobody_saw_in_time_is_an_orphan(state: ActionState, rests_ms: int) -> None:
+    late_at = ACCEPTED + timedelta(milliseconds=rests_ms + actions.ORPHANED_AFTER_MS)
+
+    assert not actions.is_orphaned(_under_way(state), late_at)
+    assert actions.is_orphaned(_under_way(state), late_at + timedelta(milliseconds=1))
+
+
+@pytest.mark.parametrize(
+    "action", [_under_way(ActionState.ROLLBACK_FAILED, rests=False), _under_way(ActionState.FAILED)]
+)
+def test_what_waits_for_nothing_is_no_orphan(action: Action) -> None:
+    assert not actions.is_orphaned(action, ACCEPTED + timedelta(days=1))

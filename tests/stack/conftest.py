@@ -14,6 +14,7 @@ import pytest
 
 from adapters.secret_files import SecretFiles
 from bench.stack import free_ports
+from config.settings import Settings
 from ingress.signature import sign
 
 GGEN = [sys.executable, "-m", "cli.main"]
@@ -46,6 +47,13 @@ class Stack:
             "GGEN_VALKEY_PORT": str(self.valkey_port),
             **self.more,
         }
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(
+            state_dir=self.state, http_port=self.http_port, flower_port=self.flower_port,
+            valkey_port=self.valkey_port,
+        )  # fmt: skip
 
     @property
     def secrets(self) -> SecretFiles:

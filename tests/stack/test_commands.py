@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tests.stack.conftest import GGEN, Stack, new_stack
-from tests.stack.waiting import until
+from tests.waiting import until
 
 
 def _members(stack: Stack) -> list[psutil.Process]:

@@ -1,17 +1,14 @@
 """Kill something in the middle and look: nothing lost, nothing done twice, nobody touched anything."""
 
-import json
-from collections import Counter
 from collections.abc import Iterator
 
-import psutil
 import pytest
 import redis
 
+from bench.kills import ACTIONS, HARMS, harmed, kill
+from bench.stack import Driver
 from tests.stack.conftest import Stack, created
-from tests.stack.waiting import until
-
-FINAL = ("complete", "failed", "rolled_back")
+from tests.waiting import until
 
 
 @pytest.fixture(autouse=True)
@@ -20,67 +17,22 @@ def _ready_again(stack: Stack) -> Iterator[None]:
     until(lambda: stack.ggen("status").returncode == 0, 60)
 
 
-def _kill(stack: Stack, *names: str) -> None:
-    supervisor = psutil.Process(int((stack.state / "run" / "supervisord.pid").read_text()))
-    for process in supervisor.children():
-        if process.environ().get("SUPERVISOR_PROCESS_NAME") in names:
-            for member in [*process.children(), process]:
-                member.kill()
-
-
-def _flush(stack: Stack) -> None:
-    client = redis.Redis(port=stack.valkey_port, password=stack.secrets.read("valkey.password"))
-    for database in (0, 1):  # the queue and Memory; what waits on a topic is a store of truth
-        client.select(database)
-        client.flushdb()
-    client.close()
-
-
-def _starts(stack: Stack) -> Counter[str]:
-    file = stack.state / "demo-actions.jsonl"
-    lines = map(json.loads, file.read_text().splitlines() if file.exists() else [])
-    return Counter(line["action_id"] for line in lines if line["event"] == "start")
-
-
-@pytest.mark.parametrize("harm", ["workers", "valkey", "wipe"])
+@pytest.mark.parametrize("harm", HARMS)
 def test_actions_under_way_all_end_once_whatever_is_killed(stack: Stack, harm: str) -> None:
-    account = f"kill-{harm}"
-    stack.subscribe(account, "enterprise")
-    before = _starts(stack)
-    locations = [
-        stack.signal(
-            account, {"signal_id": f"s{n}", "type": "demo.sleep", "payload": {"seconds": 0.4}}
-        ).headers["Location"]
-        for n in range(24)
-    ]
-    until(lambda: (_starts(stack) - before).total() >= 8)
+    driver = Driver(stack.settings)
+    with driver.http:
+        told = harmed(driver, harm)
 
-    if harm == "wipe":
-        _flush(stack)
-    else:
-        _kill(stack, *(("actions", "runbooks", "health") if harm == "workers" else ("valkey",)))
-
-    states = Counter(
-        until(lambda at=at: s if (s := stack.read(at)["state"]) in FINAL else None, 60)  # type: ignore[misc]
-        for at in locations
-    )
-    assert states.total() == 24
-    assert states["complete"] >= 14
-    assert set((_starts(stack) - before).values()) == {1}
-    ends = Counter(
-        r["action_id"]
-        for r in stack.receipts(account, limit=1000)
-        if r["operation"] in ("action_complete", "action_timeout", "action_failed")
-    )
-    assert len(ends) == 24
-    assert set(ends.values()) == {1}
-    until(lambda: stack.read(f"/v1/tenants/{account}")["in_flight_actions"] == 0)
+    assert told["ended_once"] == ACTIONS
+    assert told["started_twice"] == 0
+    assert told["complete"] >= 40
+    until(lambda: stack.read(f"/v1/tenants/kills-{harm}")["in_flight_actions"] == 0)
 
 
 def test_a_subscription_survives_the_death_of_its_worker(stack: Stack) -> None:
     answers = []
     for n in range(3):
-        _kill(stack, "runbooks")
+        kill(stack.settings, "runbooks")
         answers.append(stack.webhook(created(f"kill-run-{n}")))
 
     for n, answer in enumerate(answers):
@@ -94,7 +46,7 @@ def test_a_subscription_survives_the_death_of_its_worker(stack: Stack) -> None:
 
 def test_a_signal_on_the_topic_survives_the_death_of_pump_and_ingress(stack: Stack) -> None:
     stack.subscribe("kill-pump")
-    _kill(stack, "pump", "ingress")
+    kill(stack.settings, "pump", "ingress")
     for n in range(5):
         sent = stack.ggen(
             "send-signal", "--account-id", "kill-pump", "--via", "topic", "--signal-id", f"t{n}"

@@ -12,7 +12,7 @@ from config.settings import Settings
 from tasks.sealed_log import newest_signed
 from tests.engine.ledgers import emit
 from tests.stack.conftest import Stack, new_stack
-from tests.stack.waiting import until
+from tests.waiting import until
 
 
 def _verify(stack: Stack, account_id: str, *more: str) -> tuple[int, dict[str, object]]:

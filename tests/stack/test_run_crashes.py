@@ -21,7 +21,7 @@ from ports import Ports
 from tests.engine.runs import everything_is_there, nothing_is_left, operations, run_of
 from tests.engine.test_run_crashes import WRITES
 from tests.stack.conftest import Stack, created
-from tests.stack.waiting import until
+from tests.waiting import until
 
 AT_ONCE = 6
 CASES = [f"dies-{name}-{at}" for name, count in WRITES.items() for at in range(1, count + 1)]

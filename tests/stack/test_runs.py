@@ -6,7 +6,7 @@ import threading
 from governor import records
 from tests.stack.conftest import Stack, created
 from tests.stack.test_run_crashes import held
-from tests.stack.waiting import until
+from tests.waiting import until
 
 
 def _json(stack: Stack, *arguments: str) -> object:

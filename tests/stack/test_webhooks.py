@@ -10,7 +10,7 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 
 from tests.stack.conftest import Stack, created
-from tests.stack.waiting import until
+from tests.waiting import until
 
 PROBLEM = "application/problem+json"
 
