@@ -1,11 +1,12 @@
 -- Admission of one signal, in one atomic step (ports.memory.Slots.admit).
 -- KEYS: lease, mode, governor, looks, seen     ARGV: account, action, type, sku or "", sha256,
 --       month, first look in (ms), seconds to remember the answer
--- Returns {verdict, sku, plan, policy version}. Nothing is taken unless it is "admitted".
+-- Returns {verdict, sku, plan, policy version, era}. Nothing is taken unless it is "admitted".
 local account, action, kind, asked, sha256, month =
   ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 
-if redis.call('EXISTS', KEYS[1]) == 0 then return {'no-lease'} end
+local era = redis.call('GET', KEYS[1])
+if not era then return {'no-lease'} end
 if redis.call('GET', KEYS[2]) == 'degraded' then return {'degraded'} end
 
 local function terms(sku)
@@ -24,7 +25,7 @@ local function duplicate(sku, plan, version)
   redis.call('ZADD', KEYS[4], 'XX', 'GT', look_ms, account .. '/' .. sku .. '/' .. action)
   redis.call('HSET', KEYS[5], 'at', now_ms)
   redis.call('EXPIRE', KEYS[5], tonumber(ARGV[8]))
-  return {'duplicate', sku, plan, version}
+  return {'duplicate', sku, plan, version, era}
 end
 
 local seen = redis.call('HMGET', KEYS[5], 'sha256', 'sku', 'plan', 'version')
@@ -61,4 +62,4 @@ redis.call('EXPIRE', used, 5529600)  -- 64 days: outlives its month
 redis.call('HSET', KEYS[5], 'sha256', sha256, 'sku', sku, 'plan', plan, 'version', version,
   'month', month, 'at', now_ms)
 redis.call('EXPIRE', KEYS[5], tonumber(ARGV[8]))
-return {'admitted', sku, plan, version}
+return {'admitted', sku, plan, version, era}

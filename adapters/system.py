@@ -5,6 +5,7 @@ import socket
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 
 import psutil
 
@@ -29,13 +30,15 @@ class SystemProcesses:
 
     def __init__(self) -> None:
         self._own: tuple[int, float] | None = None
+        self._boot_id = _read("/proc/sys/kernel/random/boot_id").strip()
 
     def claim(self, at: datetime) -> ProcessClaim:
         pid = os.getpid()
         if self._own is None or self._own[0] != pid:
-            self._own = (pid, psutil.Process(pid).create_time())
+            self._own = (pid, started_s(pid))
         return ProcessClaim(
             host=socket.gethostname(),
+            boot_id=self._boot_id,
             pid=pid,
             process_started=self._own[1],
             claimed_at=timestamp(at),
@@ -44,22 +47,45 @@ class SystemProcesses:
     def kill(self, claim: ProcessClaim) -> None:
         if claim.host == socket.gethostname() and claim.pid != os.getpid():
             with suppress(psutil.Error):
-                process = psutil.Process(claim.pid)
-                if _is_that(process, claim):
-                    process.kill()
+                if self._is_that(claim):
+                    psutil.Process(claim.pid).kill()
 
     def is_gone(self, claim: ProcessClaim) -> bool:
         if claim.host != socket.gethostname():
             return False
         try:
-            process = psutil.Process(claim.pid)
-            return not _is_that(process, claim) or process.status() == psutil.STATUS_ZOMBIE
+            if not self._is_that(claim):
+                return True
+            return psutil.Process(claim.pid).status() == psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return True
         except psutil.Error:
             return False
 
+    def _is_that(self, claim: ProcessClaim) -> bool:
+        """A pid is used again, also after a boot; its start tells the processes apart."""
+        return claim.boot_id == self._boot_id and started_s(claim.pid) == claim.process_started
 
-def _is_that(process: psutil.Process, claim: ProcessClaim) -> bool:
-    """A pid is used again; the start time tells the two apart (1 s: the kernel's rounding)."""
-    return bool(abs(process.create_time() - claim.process_started) <= 1.0)
+
+def started_s(pid: int) -> float:
+    """When a process began, in seconds from the boot: no change of the wall clock moves it.
+
+    ``psutil`` adds the moment of the boot as the clock has it now. It is asked where there is no
+    ``/proc``.
+
+    Raises:
+        psutil.NoSuchProcess: there is none.
+    """
+    if not _read("/proc/self/stat"):
+        return psutil.Process(pid).create_time()
+    fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    if not fields:
+        raise psutil.NoSuchProcess(pid)
+    return int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""

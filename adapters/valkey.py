@@ -1,11 +1,14 @@
 """Memory on Valkey (or Redis): every verb one command, one transaction or one script."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from secrets import token_hex
 
 import redis.asyncio
 
 from adapters.valkey_connection import bounded
 from adapters.valkey_slots import (
+    HOLD,
+    LATE,
     LEASE,
     UNSEALED,
     USED_FOR_S,
@@ -18,7 +21,7 @@ from adapters.valkey_slots import (
 from ports.memory import Terms
 
 _TALLY, _WINDOWS, _ENDED = "ggen:tally", "ggen:tally:windows", "ggen:ended-runs"
-_SEALING = "ggen:sealing"
+_SEALING, _REBUILD = "ggen:sealing", "ggen:rebuild"
 _COUNT = """
 if redis.call('SET', KEYS[2], 1, 'NX', 'EX', 120) then
   redis.call('HINCRBY', KEYS[1], ARGV[1], 1)
@@ -42,8 +45,18 @@ local held = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if held and tonumber(held) == tonumber(ARGV[2]) then redis.call('ZREM', KEYS[1], ARGV[1]) end"""
 
 _RESTORE_USE = f"""
-if redis.call('EXISTS', KEYS[1]) == 1 then return end
-for n = 2, #KEYS do redis.call('SET', KEYS[n], ARGV[n - 1], 'EX', {USED_FOR_S}) end"""
+for n, key in ipairs(KEYS) do
+  local counted = math.max(tonumber(redis.call('GET', key) or '0'), tonumber(ARGV[n]))
+  redis.call('SET', key, counted, 'EX', {USED_FOR_S})
+end"""
+_CONTINUE = """
+return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('EXPIRE', KEYS[1], ARGV[2])"""
+_CREATE_LEASE = f"""{HOLD}
+if redis.call('GET', KEYS[2]) ~= ARGV[2] then return 0 end
+for _, late in ipairs(redis.call('SMEMBERS', KEYS[3])) do hold(late) end
+redis.call('DEL', KEYS[2], KEYS[3])
+redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[1])
+return 1"""
 
 
 class ValkeyMemory(ValkeySlots):
@@ -85,15 +98,23 @@ class ValkeyMemory(ValkeySlots):
         return int(bounded(lambda: self._redis.scard(rolling_key(account_id))))
 
     def restore_use(self, used: Mapping[tuple[str, str, str], int]) -> None:
-        self._script(_RESTORE_USE, [LEASE, *(used_key(*key) for key in used)], [*used.values()])
+        self._script(_RESTORE_USE, [used_key(*key) for key in used], [*used.values()])
 
     # -- Lease
 
     def extend_lease(self, seconds: int) -> bool:
-        return bool(bounded(lambda: self._redis.set(LEASE, "1", ex=seconds, xx=True)))
+        return bool(bounded(lambda: self._redis.expire(LEASE, seconds)))
 
-    def create_lease(self, seconds: int) -> None:
-        bounded(lambda: self._redis.set(LEASE, "1", ex=seconds))
+    def begin_rebuild(self, seconds: int) -> str | None:
+        era = token_hex(8)
+        begun = bounded(lambda: self._redis.set(_REBUILD, era, ex=seconds, nx=True))
+        return era if begun else None
+
+    def continue_rebuild(self, era: str, seconds: int) -> bool:
+        return bool(self._script(_CONTINUE, [_REBUILD], [era, seconds]))
+
+    def create_lease(self, seconds: int, era: str) -> bool:
+        return bool(self._script(_CREATE_LEASE, [LEASE, _REBUILD, LATE], [seconds, era]))
 
     def lease_left_s(self) -> float:
         left_ms = int(bounded(lambda: self._redis.pttl(LEASE)))

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 
 from adapters.valkey_connection import Connected, bounded
+from governor.actions import FIRST_LOOK_MS
 from governor.quota import Verdict
 from governor.records import ProcessClaim
 from ports.memory import Admission, Begun, Due, Request, Slot
@@ -29,11 +30,21 @@ local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)"""
 _LOOK_AGAIN = f"""{_NOW}
 redis.call('ZADD', KEYS[1], 'XX', now + ARGV[2], ARGV[1])"""
-_HOLD = f"""{_NOW}
-if redis.call('SADD', KEYS[1], ARGV[1]) == 0 then return end
-redis.call('ZADD', KEYS[2], now + ARGV[3], ARGV[2])
-redis.call('INCR', KEYS[3])
-redis.call('EXPIRE', KEYS[3], {USED_FOR_S})"""
+HOLD = f"""{_NOW}
+local function hold(late)
+  local member, month = string.match(late, '^(.+) (.+)$')
+  local entitlement, action = string.match(member, '^(.+)/([^/]+)$')
+  redis.call('SADD', 'ggen:inflight:' .. entitlement, action)
+  redis.call('ZADD', 'ggen:looks', 'NX', now + {FIRST_LOOK_MS}, member)
+  local used = 'ggen:used:' .. entitlement .. '/' .. month
+  redis.call('INCR', used)
+  redis.call('EXPIRE', used, {USED_FOR_S})
+end"""
+LATE = "ggen:late"
+_HOLD = f"""{HOLD}
+local era = redis.call('GET', KEYS[1])
+if not era then redis.call('SADD', KEYS[2], ARGV[1])
+elseif era ~= ARGV[2] then hold(ARGV[1]) end"""
 _NOTE = f"""{_NOW}
 local known = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if known then
@@ -81,10 +92,11 @@ class ValkeySlots(Connected):
         verdict, *terms = self._script(_ADMIT, keys, values)
         return Admission(Verdict(verdict), *terms)
 
-    def hold(self, slot: Slot, month: str, look_in_ms: int) -> None:
-        keys = [inflight_key(slot.account_id, slot.sku_id), _LOOKS,
-                used_key(slot.account_id, slot.sku_id, month)]  # fmt: skip
-        self._script(_HOLD, keys, [slot.action_id, _member(slot), look_in_ms])
+    def hold(self, slot: Slot, month: str, era: str) -> None:
+        self._script(_HOLD, [LEASE, LATE], [f"{_member(slot)} {month}", era])
+
+    def is_watched(self, slot: Slot) -> bool:
+        return bounded(lambda: self._redis.zscore(_LOOKS, _member(slot))) is not None
 
     def begin(
         self, slot: Slot, claim: ProcessClaim, look_in_ms: int, *, accepted_at: datetime

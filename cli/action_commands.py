@@ -61,7 +61,7 @@ def retry_rollback(action_id: ActionId, account_id: AccountOption, as_json: Json
 
     action = find_action.retry_rollback(_ports(), account_id, action_id)
     shown = f"ggen actions show {action_id} --account-id {account_id}"
-    text = f"the rollback is tried again now. See: {shown}"
+    text = f"the rollback is due now, and is taken up within seconds. See: {shown}"
     show(action.document(), as_json, text)
 
 

@@ -7,8 +7,9 @@ import difflib
 import os
 from functools import cache
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from governor.errors import InputError
@@ -96,6 +97,14 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
+
+    @model_validator(mode="after")
+    def _lease_outlasts_checks(self) -> Self:
+        if self.probe_interval_s > self.health_interval_s:
+            raise ValueError("probe_interval_s must not be longer than health_interval_s")
+        if self.lease_s < 2 * self.health_interval_s:
+            raise ValueError("lease_s must outlast two health_interval_s")
+        return self
 
     @property
     def secrets_dir(self) -> Path:

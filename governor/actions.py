@@ -25,7 +25,7 @@ UNSTORED_MS = 15_000
 """How long an admitted action may take to be stored before its slot is taken away again."""
 
 ORPHANED_AFTER_MS = 10_000
-"""How far past every age it may reach an action has been lost sight of; never, if all is well."""
+"""How far past every age it may reach an action is overdue."""
 
 STORED_MS = 250
 """How long after its admission most are stored; one that took longer makes sure it is counted."""
@@ -71,8 +71,15 @@ def is_passed_over(accepted_at: datetime, last_begun_at: datetime, idle_s: float
     return idle_s > 1 or (last_begun_at - accepted_at).total_seconds() > 1
 
 
-def is_orphaned(action: Action, now: datetime) -> bool:
-    """Whether an action is past every age its state may reach, and nobody has looked at it."""
+def undo_rest_ms(action: Action, now: datetime) -> int:
+    """How long an undo that is due rests once handed out: twice as long each time, to 5 minutes."""
+    due = action.retry_at or (action.claim.claimed_at if action.claim else action.accepted_at)
+    rest_ms = max(round(retry_after_s(action.rollback_attempts) * 1000), elapsed_ms(due, now))
+    return round(min(max(FIRST_LOOK_MS, rest_ms), _RETRY_MAX_S * 1000))
+
+
+def is_overdue(action: Action, now: datetime) -> bool:
+    """Whether an action is past every age its state may reach."""
     match action.state:
         case ActionState.PENDING:
             due, rest_ms = action.accepted_at, action.queue_timeout_ms

@@ -100,8 +100,9 @@ class ProcessClaim(Record):
     """Who acts: enough to tell whether that very process still lives."""
 
     host: str
+    boot_id: str = ""
     pid: int
-    process_started: float = Field(description="seconds since the epoch, as the kernel tells it")
+    process_started: float = Field(description="seconds from the boot, as the kernel counts them")
     claimed_at: Timestamp
 
 

@@ -40,12 +40,16 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """The answer; ``sku_id`` and what follows are set when the signal found its entitlement."""
+    """The answer; ``sku_id`` and what follows are set when the signal found its entitlement.
+
+    ``era`` names the lease under which it was given: a rebuild begins another.
+    """
 
     verdict: Verdict
     sku_id: str = ""
     plan_type: str = ""
     policy_version: str = ""
+    era: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +87,16 @@ class Slots(Protocol):
         """
         ...
 
-    def hold(self, slot: Slot, month: str, look_in_ms: int) -> None:
-        """Take and count an admitted slot once more, if Memory was lost since; else do nothing."""
+    def hold(self, slot: Slot, month: str, era: str) -> None:
+        """Take and count once more a slot that was admitted in another era; else do nothing.
+
+        A rebuild under way does so when it ends. What it had found itself is counted twice: a
+        limit may refuse too early after a loss, rather than too late.
+        """
+        ...
+
+    def is_watched(self, slot: Slot) -> bool:
+        """Whether a look at a slot is planned."""
         ...
 
     def begin(
@@ -167,7 +179,7 @@ class Governors(Protocol):
         ...
 
     def restore_use(self, used: Mapping[tuple[str, str, str], int]) -> None:
-        """Put back (account, sku, month) use after a loss; not once there is a lease again."""
+        """Put back (account, sku, month) use after a loss; what was counted higher stays."""
         ...
 
 
@@ -178,8 +190,16 @@ class Lease(Protocol):
         """Lengthen the lease; False when there is none (a rebuild must come first)."""
         ...
 
-    def create_lease(self, seconds: int) -> None:
-        """Begin admitting; the last act of a rebuild."""
+    def begin_rebuild(self, seconds: int) -> str | None:
+        """The era to begin; None while another rebuild went on within its ``seconds``."""
+        ...
+
+    def continue_rebuild(self, era: str, seconds: int) -> bool:
+        """Go on for ``seconds`` more (0: give up); False where Memory was lost again meanwhile."""
+        ...
+
+    def create_lease(self, seconds: int, era: str) -> bool:
+        """Begin admitting, the last act of a rebuild; False as ``continue_rebuild``."""
         ...
 
     def lease_left_s(self) -> float:

@@ -7,6 +7,7 @@ cannot admit too much.
 
 import logging
 from collections import Counter
+from collections.abc import Iterator
 
 from adapters import wiring
 from config.settings import Settings, load
@@ -16,7 +17,7 @@ from governor.errors import ConflictError, OutageError
 from governor.fsm import ActionState
 from governor.records import Action, timestamp
 from ports import Ports
-from ports.documents import Create, Update, Where, every
+from ports.documents import Create, Document, Update, Where, every
 from ports.memory import Slot
 from tasks.actions import UNDER_WAY, slot_of
 from tasks.boot import boot_governor
@@ -25,6 +26,8 @@ from tasks.celery import app
 
 _LOG = logging.getLogger("ggen.health")
 _PROBE_PATH = "health/probe"
+_STEP, _STEP_S = 100, 10
+"""A rebuild gives a sign of life every so many documents, at least every so many seconds."""
 
 
 @app.task(name="degrade_to_safe_mode.check", send_events=False)
@@ -48,9 +51,7 @@ def keep_lease(ports: Ports, settings: Settings) -> None:
         return
     probe(ports)
     if not ports.memory.extend_lease(settings.lease_s):
-        ports.clock.sleep(STORED_MS / 1000)  # what was admitted just before is stored by then
-        rebuild_memory(ports)
-        ports.memory.create_lease(settings.lease_s)
+        rebuild(ports, settings.lease_s)
 
 
 def probe(ports: Ports) -> None:
@@ -72,21 +73,58 @@ def probe(ports: Ports) -> None:
         raise OutageError("documents-forgetful", "the store does not give back what it took", 5)
 
 
-def rebuild_memory(ports: Ports) -> None:
-    """Bring Memory back from Documents: governors, slots in flight, this month's use."""
+def rebuild(ports: Ports, lease_s: int) -> None:
+    """Bring Memory back from Documents, then admit again; one rebuild at a time.
+
+    Raises:
+        OutageError: a store did not answer, or Memory was lost again; nothing is admitted.
+    """
+    era = ports.memory.begin_rebuild(_STEP_S)
+    if era is None:
+        return
+    try:
+        ports.clock.sleep(STORED_MS / 1000)  # what was admitted just before is stored by then
+        restore_memory(ports, era)
+        if not ports.memory.create_lease(lease_s, era):
+            raise _lost_again()
+    except BaseException:
+        ports.memory.continue_rebuild(era, 0)
+        raise
+
+
+def restore_memory(ports: Ports, era: str) -> None:
+    """Put back what is under way, then this month's use (never too little of it), then who is who.
+
+    Raises:
+        OutageError: as ``rebuild``.
+    """
+    held: list[Slot] = []
+    looked_at: list[Slot] = []
+    for document in _each(ports, era, "actions", Where("state", "in", UNDER_WAY)):
+        action = Action.model_validate(document.data)
+        rests = action.state is ActionState.ROLLBACK_FAILED
+        (looked_at if rests else held).append(slot_of(action))
+    ports.memory.restore_slots(held, looked_at)
     month = quota.month_of(ports.clock.now())
     used: Counter[tuple[str, str, str]] = Counter()
-    for document in every(ports.documents, "actions", Where("month", "==", month)):
+    for document in _each(ports, era, "actions", Where("month", "==", month)):
         used[document.data["account_id"], document.data["sku_id"], month] += 1
-    under_way: dict[bool, list[Slot]] = {True: [], False: []}
-    for document in every(ports.documents, "actions", Where("state", "in", UNDER_WAY)):
-        action = Action.model_validate(document.data)
-        under_way[action.state is not ActionState.ROLLBACK_FAILED].append(slot_of(action))
     ports.memory.restore_use(used)
-    ports.memory.restore_slots(held=under_way[True], looked_at=under_way[False])
     governors = 0
-    for document in every(ports.documents, "tenants"):
+    for document in _each(ports, era, "tenants"):
         if boot_governor(ports, document.data["account_id"]):
             ports.signals.create(document.data["account_id"])
             governors += 1
-    _LOG.info("memory rebuilt: %d governors, %d slots in flight", governors, len(under_way[True]))
+    _LOG.info("memory rebuilt: %d governors, %d slots in flight", governors, len(held))
+
+
+def _each(ports: Ports, era: str, collection: str, *where: Where) -> Iterator[Document]:
+    """Every document, as long as what was restored so far is still there."""
+    for number, document in enumerate(every(ports.documents, collection, *where)):
+        if number % _STEP == 0 and not ports.memory.continue_rebuild(era, _STEP_S):
+            raise _lost_again()
+        yield document
+
+
+def _lost_again() -> OutageError:
+    return OutageError("memory-lost", "Memory was lost while it was rebuilt; it is rebuilt anew", 2)

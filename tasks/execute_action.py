@@ -51,10 +51,9 @@ def carry_out(ports: Ports, account_id: str, action_id: str) -> None:
     held = actions.claim(ports, found, action)
     if held is None:
         return
-    # (4) The handler, under its deadline.
-    ended = _run(ports, action, budget_ms)
-    # (5) The end: state and receipt in one commit; then what must be undone.
-    or_die(lambda: _settle(ports, held, ended))
+    # (4) The handler, under its deadline. (5) The end: state and receipt in one commit; then what
+    # must be undone.
+    or_die(lambda: _settle(ports, held, _run(ports, action, budget_ms)))
 
 
 def expire(ports: Ports, found: Held) -> None:

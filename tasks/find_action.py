@@ -71,6 +71,7 @@ def retry_rollback(ports: Ports, account_id: str, action_id: str) -> Action:
             actions.move(ports, held, due)
         except ConflictError:
             continue  # it is being tried just now, or has been
+        ports.memory.look_again(actions.slot_of(due), 0)  # should there be no broker
         actions.publish(roll_back, due)
         return due
     raise ConflictError("action-busy", f"action {action_id} is moving just now; try again")

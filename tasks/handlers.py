@@ -80,6 +80,8 @@ class Handler(Generic[P]):
                 for f in error.errors(include_url=False, include_input=False)[:5]
             )
             raise UnrecoverableError("payload-invalid", faults) from None
+        except Exception as error:  # a validator of the model's own that fails in its own way
+            raise UnrecoverableError("payload-invalid", f"its model: {error!r}"[:500]) from error
 
 
 _REGISTERED: dict[str, Handler[Any]] = {}

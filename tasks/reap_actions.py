@@ -42,7 +42,8 @@ def look_at_all(ports: Ports) -> int:
     for document in every(ports.documents, "actions", Where("state", "in", actions.UNDER_WAY)):
         with apart(document.path):
             held = Held(Action.model_validate(document.data), document.revision)
-            if rules.is_orphaned(held.action, ports.clock.now()):
+            overdue = rules.is_overdue(held.action, ports.clock.now())
+            if overdue and not ports.memory.is_watched(actions.slot_of(held.action)):
                 orphans += 1
                 _LOG.error("action %s had been lost sight of", held.action.action_id)
             _look(ports, held)
@@ -118,9 +119,9 @@ def _look_at_undo(ports: Ports, action: Action) -> None:
     """Hand out an undo that is due, each time after a longer rest; kill one that hangs."""
     if action.claim and action.state is ActionState.ROLLING_BACK:
         _has_ended(ports, action, action.claim)
-    rest_ms = round(rules.retry_after_s(action.rollback_attempts) * 1000)
+    rest_ms = rules.undo_rest_ms(action, ports.clock.now())
     if recover_action.may_take_over(ports, action):
-        _hand_out(ports, recover_action.roll_back, action, max(rules.FIRST_LOOK_MS, rest_ms))
+        _hand_out(ports, recover_action.roll_back, action, rest_ms)
 
 
 def _hand_out(ports: Ports, task: object, action: Action, rest_ms: int) -> None:

@@ -87,7 +87,7 @@ def submit(ports: Ports, asked: Signal) -> str:
         _is_stored(ports, request)
         return request.action_id
     with contextlib.suppress(OutageError):  # a Memory that is away is rebuilt, and looks at all
-        _tell_of_the_unusual(ports, action, elapsed_ms(timestamp(now), ports.clock.now()))
+        _tell_of_the_unusual(ports, action, admission.era, now)
     actions.publish(execute, action)
     return request.action_id
 
@@ -150,11 +150,11 @@ def _pending(ports: Ports, asked: Signal, request: Request, admission: Admission
     )
 
 
-def _tell_of_the_unusual(ports: Ports, action: Action, took_ms: int) -> None:
+def _tell_of_the_unusual(ports: Ports, action: Action, era: str, asked_at: datetime) -> None:
     """Memory may have been rebuilt before a slow action was stored; one may be due very soon."""
     slot = actions.slot_of(action)
-    if took_ms > rules.STORED_MS:
-        ports.memory.hold(slot, action.month, rules.FIRST_LOOK_MS)
+    if elapsed_ms(timestamp(asked_at), ports.clock.now()) > rules.STORED_MS:
+        ports.memory.hold(slot, action.month, era)
     if action.queue_timeout_ms < rules.FIRST_LOOK_MS:
         ports.memory.look_again(slot, action.queue_timeout_ms)
 

@@ -18,6 +18,7 @@ from governor.quota import Verdict, decide
 from governor.records import ProcessClaim, timestamp
 from ports.memory import Memory, Request, Slot, Terms
 from tests.conftest import Valkey
+from tests.leases import lease
 
 A1 = Slot("acme", "crm", "a1")
 AT = datetime(2026, 11, 24, 12, 0, 0, 1, tzinfo=UTC)
@@ -46,7 +47,7 @@ def _ask(memory: Memory, action_id: str, **changes: object) -> Verdict:
 
 def _open(memory: Memory, *terms: Terms) -> None:
     memory.boot("acme", "stable", terms or [_terms()])
-    memory.create_lease(33)
+    lease(memory)
 
 
 def test_nothing_is_admitted_without_a_lease(memory: Memory) -> None:
@@ -54,7 +55,7 @@ def test_nothing_is_admitted_without_a_lease(memory: Memory) -> None:
 
     assert memory.extend_lease(33) is False  # a check may lengthen a lease, never make one
     assert _ask(memory, "a1") is Verdict.NO_LEASE
-    memory.create_lease(33)
+    lease(memory)
     assert memory.extend_lease(33) is True
     assert 30 < memory.lease_left_s() <= 33
     assert _ask(memory, "a1") is Verdict.ADMITTED
@@ -62,7 +63,7 @@ def test_nothing_is_admitted_without_a_lease(memory: Memory) -> None:
 
 def test_a_lease_runs_out_by_itself(memory: Memory) -> None:
     _open(memory)
-    memory.create_lease(1)
+    lease(memory, 1)
     while memory.lease_left_s() > 0:
         time.sleep(0.02)
 
@@ -253,22 +254,36 @@ def test_one_that_is_not_over_is_looked_at_without_holding_a_place(memory: Memor
     assert memory.due(10) == []
 
 
-def test_a_slot_that_memory_forgot_is_taken_and_counted_once_more(memory: Memory) -> None:
-    _open(memory, _terms(concurrent=2))
+def test_a_slot_of_another_era_is_taken_and_counted_once_more(memory: Memory) -> None:
+    memory.boot("acme", "stable", [_terms(concurrent=2)])
+    era = lease(memory)
     _ask(memory, "a1")
-    memory.hold(A1, "2026-11", 60_000)
-    assert memory.used("acme", "crm", "2026-11") == 1  # it was known
+    memory.hold(A1, "2026-11", era)
+    assert memory.used("acme", "crm", "2026-11") == 1  # nothing was lost since
 
     forgotten = Slot("acme", "crm", "a0")
-    for _ in range(2):
-        memory.hold(forgotten, "2026-11", -1)
+    memory.hold(forgotten, "2026-11", "another")
 
     assert memory.used("acme", "crm", "2026-11") == 2
-    assert [each.slot for each in memory.due(10)] == [forgotten]
+    assert memory.is_watched(forgotten)
     assert _ask(memory, "a2") is Verdict.CONCURRENCY
 
 
-def test_use_is_not_restored_over_what_is_being_counted_again(memory: Memory) -> None:
+def test_a_slot_that_comes_late_to_a_rebuild_is_taken_as_the_era_begins(memory: Memory) -> None:
+    memory.boot("acme", "stable", [_terms(concurrent=1)])
+    late = Slot("acme", "crm", "a0")
+    memory.hold(late, "2026-11", "before")
+    memory.restore_use({("acme", "crm", "2026-11"): 1})
+    assert not memory.is_watched(late)
+
+    lease(memory)
+
+    assert memory.is_watched(late)
+    assert memory.used("acme", "crm", "2026-11") == 2
+    assert _ask(memory, "a1") is Verdict.CONCURRENCY
+
+
+def test_use_is_never_restored_to_less_than_was_counted(memory: Memory) -> None:
     memory.restore_use({("acme", "crm", "2026-11"): 9})
     _open(memory)
     _ask(memory, "a1")
@@ -276,6 +291,27 @@ def test_use_is_not_restored_over_what_is_being_counted_again(memory: Memory) ->
     memory.restore_use({("acme", "crm", "2026-11"): 9})
 
     assert memory.used("acme", "crm", "2026-11") == 10
+
+
+def test_one_rebuild_goes_on_at_a_time_and_another_when_it_gave_up(memory: Memory) -> None:
+    era = memory.begin_rebuild(60)
+    assert era
+    assert memory.begin_rebuild(60) is None
+    assert memory.continue_rebuild(era, 60)
+
+    assert memory.continue_rebuild(era, 0)
+
+    assert memory.begin_rebuild(60)
+
+
+def test_a_rebuild_under_which_memory_was_lost_begins_no_era(memory: Memory) -> None:
+    era = memory.begin_rebuild(60)
+    assert era
+    memory.continue_rebuild(era, 0)  # gone, as after a loss
+
+    assert not memory.continue_rebuild(era, 60)
+    assert not memory.create_lease(33, era)
+    assert memory.lease_left_s() == 0
 
 
 def test_who_is_at_an_action_is_known_until_its_slot_is_released(memory: Memory) -> None:
@@ -400,7 +436,7 @@ def test_a_restarted_server_is_found_again_at_once(
     server = Valkey(tmp_path_factory.mktemp("restarted"))
     server.start()
     memory = ValkeyMemory(server.url)
-    memory.create_lease(33)
+    lease(memory)
     server.kill()
     with pytest.raises(OutageError):
         memory.lease_left_s()

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, model_validator
 
 from governor import records
 from governor.errors import RecoverableError
@@ -40,6 +40,9 @@ class LaterClock:
 
     def monotonic_s(self) -> float:
         return self._inner.monotonic_s()
+
+    def sleep(self, seconds: float) -> None:
+        self._inner.sleep(seconds)
 
 
 def later(ports: Ports, seconds: float) -> Ports:
@@ -122,9 +125,22 @@ def _stays(context: ActionContext, _payload: Nothing) -> None:
         hashlib.pbkdf2_hmac("sha256", b"test", b"spin", 2**31 - 1)
 
 
-def offer_stuck_undo(ports: Ports) -> None:
+class Odd(BaseModel):
+    """A payload that is refused by an error of its model's own."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _odd(cls, _value: object) -> object:
+        raise KeyError("seats")
+
+
+@action("test.odd_payload", payload=Odd)
+def odd_payload(_context: ActionContext, _payload: Odd) -> None:
+    """Is never reached."""
+
+
+def offer(ports: Ports, name: str) -> None:
     """Have acme subscribe to a product that has this action."""
-    name = "test.stuck_undo"
     policy = {
         "sku_id": "test-sku", "plan_type": "starter", "policy_version": "1.0.0",
         "quota": {"monthly_actions": 10}, "actions": {name: {"handler": name}},

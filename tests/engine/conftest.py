@@ -21,6 +21,7 @@ from governor.records import MarketplaceEvent
 from ports import Ports
 from tests.conftest import Valkey
 from tests.faults import Fault, FaultyDocuments
+from tests.leases import lease
 
 POLICIES = sorted((Path(__file__).parents[2] / "config" / "policies").glob("*.json"))
 
@@ -56,7 +57,7 @@ def ports(valkey: Valkey, tmp_path: Path) -> Iterator[Ports]:
     )
     for policy in POLICIES:
         policies.publish(opened, policy.read_bytes())
-    opened.memory.create_lease(33)
+    lease(opened.memory)
     policies.forget_loaded()
     yield opened
     opened.documents.close()

@@ -35,6 +35,9 @@ class LaterClock:
     def monotonic_s(self) -> float:
         return self._inner.monotonic_s() + self._slept.total_seconds()
 
+    def sleep(self, seconds: float) -> None:
+        self._inner.sleep(seconds)
+
     def sleep_until(self, at: datetime) -> None:
         self._slept += max(timedelta(), at - self.now())
 

@@ -100,6 +100,9 @@ class SharedClock:
     def monotonic_s(self) -> float:
         return self._inner.monotonic_s()
 
+    def sleep(self, seconds: float) -> None:
+        self._inner.sleep(seconds)
+
 
 class Play(BaseModel):
     """How the handler ends, unless its time is up before."""

@@ -11,12 +11,13 @@ from governor.fsm import ActionState
 from ports import Ports
 from tasks.execute_action import carry_out
 from tasks.recover_action import take_over
-from tasks.submit_signal import submit
+from tasks.submit_signal import Signal, submit
 from tests.engine.actions import (
     action_of,
     every_receipt_is_valid,
     in_flight,
     later,
+    offer,
     operations,
     receipts,
     signal_of,
@@ -130,3 +131,16 @@ def test_whichever_write_fails_once_there_is_one_outcome(
     assert told[-1] == last
     assert len(told) == len(set(told))
     assert in_flight(ports) == 0
+
+
+def test_a_payload_model_that_fails_in_its_own_way_ends_the_action_and_nobody_else(
+    ports: Ports,
+) -> None:
+    offer(ports, "test.odd_payload")
+    action_id = submit(ports, Signal("acme", "odd", "test.odd_payload", None, {}))
+
+    carry_out(ports, "acme", action_id)
+
+    assert action_of(ports, action_id).state is ActionState.FAILED
+    assert action_of(ports, action_id).error_code == "payload-invalid"
+    assert operations(ports, action_id) == ["action_failed"]

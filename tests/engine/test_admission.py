@@ -92,8 +92,7 @@ def test_a_wiped_memory_is_rebuilt_before_anything_is_admitted(
     with pytest.raises(OutageError):
         submit(ports, signal_of("refused"))
 
-    degrade_to_safe_mode.rebuild_memory(ports)
-    ports.memory.create_lease(33)
+    degrade_to_safe_mode.rebuild(ports, 33)
 
     month = action_of(ports, waiting).month
     assert ports.memory.used("acme", "demo-sku", month) == 2
@@ -156,8 +155,7 @@ def test_a_duplicate_after_a_rebuild_leaves_the_slot_of_its_action_alone(
 ) -> None:
     waiting = submit(ports, signal_of("waits"))
     redis.Redis.from_url(valkey.url).flushdb()
-    degrade_to_safe_mode.rebuild_memory(ports)
-    ports.memory.create_lease(33)
+    degrade_to_safe_mode.rebuild(ports, 33)
 
     assert submit(ports, signal_of("waits")) == waiting
     assert in_flight(ports) == 1
@@ -168,8 +166,7 @@ def test_what_is_stored_after_a_rebuild_is_counted_all_the_same(
 ) -> None:
     def lose_memory() -> None:
         redis.Redis.from_url(valkey.url).flushdb()
-        degrade_to_safe_mode.rebuild_memory(ports)
-        ports.memory.create_lease(33)
+        degrade_to_safe_mode.rebuild(ports, 33)
         time.sleep(STORED_MS / 1000)
 
     documents = WatchedDocuments(ports.documents, Writes(1, "lost", lose_memory))
@@ -181,10 +178,29 @@ def test_what_is_stored_after_a_rebuild_is_counted_all_the_same(
     assert ports.memory.used("acme", "demo-sku", action_of(ports, action_id).month) == 1
 
 
+def test_memory_that_is_lost_while_it_is_rebuilt_admits_nothing(
+    ports: Ports, valkey: Valkey
+) -> None:
+    memory = redis.Redis.from_url(valkey.url)
+    submit(ports, signal_of("s"))
+    memory.flushdb()
+    era = ports.memory.begin_rebuild(60)
+    assert era
+    memory.flushdb()
+
+    with pytest.raises(OutageError) as lost:
+        degrade_to_safe_mode.restore_memory(ports, era)
+
+    assert lost.value.code == "memory-lost"
+    assert ports.memory.lease_left_s() == 0
+    degrade_to_safe_mode.rebuild(ports, 33)
+    assert in_flight(ports) == 1
+
+
 def test_a_lease_that_is_missing_is_looked_after_more_often_than_one_that_is_held(
     ports: Ports, valkey: Valkey
 ) -> None:
-    settings = Settings(health_interval_s=60, probe_interval_s=0.1)
+    settings = Settings(health_interval_s=60, probe_interval_s=0.1, lease_s=200)
     memory = redis.Redis.from_url(valkey.url)
     action_id = submit(ports, signal_of("s"))
     month = action_of(ports, action_id).month
@@ -193,7 +209,7 @@ def test_a_lease_that_is_missing_is_looked_after_more_often_than_one_that_is_hel
 
     degrade_to_safe_mode.keep_lease(ports, settings)
 
-    assert ports.memory.lease_left_s() > 30
+    assert ports.memory.lease_left_s() > 190
     assert ports.memory.used("acme", "demo-sku", month) == 1
     memory.delete("ggen:lease")
     until(lambda: degrade_to_safe_mode.keep_lease(ports, settings) or ports.memory.lease_left_s())
@@ -220,9 +236,8 @@ def test_one_unusable_policy_keeps_nobody_else_from_being_booted(
 
     with monkeypatch.context() as broken:
         broken.setattr(boot, "_terms", terms)
-        degrade_to_safe_mode.rebuild_memory(ports)
-        degrade_to_safe_mode.rebuild_memory(ports)
-    ports.memory.create_lease(33)
+        degrade_to_safe_mode.rebuild(ports, 33)
+        degrade_to_safe_mode.rebuild(ports, 33)
 
     assert submit(ports, Signal("other", "s", "demo.succeed", None, {}))
     causes = [
@@ -308,7 +323,7 @@ def test_a_month_ends_at_midnight_utc_and_the_next_one_is_whole(
         submit(after, Signal("acme", "second", "go", None, {}))
 
     redis.Redis.from_url(valkey.url).flushdb()
-    degrade_to_safe_mode.rebuild_memory(after)  # counts the month it is, and that one alone
+    degrade_to_safe_mode.rebuild(after, 33)  # counts the month it is, and that one alone
     month = action_of(ports, first).month
     assert ports.memory.used("acme", "month-sku", month) == 1
     assert ports.memory.used("acme", "month-sku", month_of(before.clock.now())) == 0

@@ -1,6 +1,7 @@
 """The reaper: what its own process cannot end any more is ended, undone, never lost sight of."""
 
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -8,6 +9,7 @@ from datetime import timedelta
 import pytest
 import redis
 
+from adapters.system import started_s
 from governor.fsm import ActionState
 from ports import Ports
 from ports.memory import Slot
@@ -22,7 +24,7 @@ from tests.engine.actions import (
     killed_while_running,
     later,
     look,
-    offer_stuck_undo,
+    offer,
     operations,
     receipts,
     signal_of,
@@ -167,7 +169,7 @@ def test_a_claim_past_its_hard_limit_is_killed_and_then_undone(ports: Ports) -> 
 
 
 def test_an_undo_that_hangs_is_killed_and_tried_again(ports: Ports) -> None:
-    offer_stuck_undo(ports)
+    offer(ports, "test.stuck_undo")
     action_id = submit(ports, signal_of("stuck", "test.stuck_undo"))
     child = worker(ports, action_id)
     while action_of(ports, action_id).state is not ActionState.ROLLING_BACK:
@@ -243,7 +245,7 @@ def test_a_retry_of_a_rollback_that_memory_forgot_is_handed_out_again(
     action_id = submit(ports, signal_of("forgotten retry", "demo.rollback_fails", times=1))
     carry_out(ports, "acme", action_id)
     redis.Redis.from_url(valkey.url).flushdb()
-    degrade_to_safe_mode.rebuild_memory(ports)
+    degrade_to_safe_mode.rebuild(ports, 33)
     assert in_flight(ports) == 0  # it holds no place, and is looked at all the same
     broker = redis.Redis.from_url(valkey.broker_url)
     broker.flushdb()
@@ -251,6 +253,19 @@ def test_a_retry_of_a_rollback_that_memory_forgot_is_handed_out_again(
     reap.look(later(ports, 2))
 
     assert broker.llen("actions") == 1
+
+
+def test_a_clock_that_is_set_makes_nobody_look_dead(ports: Ports) -> None:
+    child = subprocess.Popen(["sleep", "600"])
+    claim = ports.processes.claim(ports.clock.now()).evolve(
+        pid=child.pid, process_started=started_s(child.pid)
+    )
+    assert abs(started_s(child.pid) - ports.clock.monotonic_s()) < 3600  # of the boot, not a date
+    assert not ports.processes.is_gone(claim)
+    assert ports.processes.is_gone(claim.evolve(boot_id="another"))
+    ports.processes.kill(claim)
+    child.wait()
+    assert ports.processes.is_gone(claim)
 
 
 def test_what_a_dead_process_had_begun_and_not_claimed_is_handed_out_at_once(
@@ -273,8 +288,7 @@ def test_what_waited_when_memory_was_lost_is_handed_out_at_once_however_busy_the
 ) -> None:
     waiting = submit(ports, signal_of("waiting"))
     redis.Redis.from_url(valkey.url).flushdb()
-    degrade_to_safe_mode.rebuild_memory(ports)
-    ports.memory.create_lease(33)
+    degrade_to_safe_mode.rebuild(ports, 33)
     broker = redis.Redis.from_url(valkey.broker_url)
     carry_out(ports, "acme", submit(ports, signal_of("another", "demo.succeed")))
     broker.flushdb()

@@ -5,13 +5,13 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
-import psutil
 import pytest
 
+from adapters.system import started_s
 from governor import records
 from governor.errors import ConflictError, DeniedError, InputError, OutageError
 from governor.fsm import RunState
-from governor.records import JournalEntry, ProcessClaim, Run, instant, timestamp
+from governor.records import JournalEntry, Run, instant
 from ports import Ports
 from ports.documents import Update
 from tasks import compensate, failure, step
@@ -230,11 +230,9 @@ def test_undos_go_in_reverse_and_none_is_done_twice(ports: Ports, failing_undo: 
 
 def test_an_undo_under_way_elsewhere_is_left_to_it_until_it_dies(ports: Ports) -> None:
     other = subprocess.Popen(["sleep", "600"])
-    claim = ProcessClaim(
-        host=ports.processes.claim(ports.clock.now()).host, pid=other.pid,
-        process_started=psutil.Process(other.pid).create_time(),
-        claimed_at=timestamp(ports.clock.now()),
-    )  # fmt: skip
+    claim = ports.processes.claim(ports.clock.now()).evolve(
+        pid=other.pid, process_started=started_s(other.pid)
+    )
     run = play_until(ports, event(), "entitlement_lifecycle.finish")
     found = ports.documents.get(records.run_path(run.run_id))
     assert found

@@ -6,13 +6,13 @@ import subprocess
 from datetime import timedelta
 from typing import Any
 
-import psutil
 import pytest
 
+from adapters.system import started_s
 from governor import records
 from governor.errors import ConflictError, OutageError
 from governor.fsm import RunState
-from governor.records import JournalEntry, ProcessClaim, Run, instant, timestamp
+from governor.records import JournalEntry, ProcessClaim, Run, instant
 from ports import Ports
 from ports.alerts import Alert
 from ports.documents import Update
@@ -162,11 +162,9 @@ def test_a_stale_undo_touches_nothing_that_was_made_later(
 
 
 def _claim_of(ports: Ports, process: "subprocess.Popen[bytes]") -> ProcessClaim:
-    return ProcessClaim(
-        host=ports.processes.claim(ports.clock.now()).host, pid=process.pid,
-        process_started=psutil.Process(process.pid).create_time(),
-        claimed_at=timestamp(ports.clock.now()),
-    )  # fmt: skip
+    return ports.processes.claim(ports.clock.now()).evolve(
+        pid=process.pid, process_started=started_s(process.pid)
+    )
 
 
 def _put_to_work(ports: Ports, run: Run, process: "subprocess.Popen[bytes]") -> None:

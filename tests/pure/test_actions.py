@@ -112,15 +112,24 @@ def _under_way(state: ActionState, *, rests: bool = True) -> Action:
         (ActionState.ROLLBACK_FAILED, 0),
     ],
 )
-def test_an_action_nobody_saw_in_time_is_an_orphan(state: ActionState, rests_ms: int) -> None:
+def test_an_action_past_every_age_is_overdue(state: ActionState, rests_ms: int) -> None:
     late_at = ACCEPTED + timedelta(milliseconds=rests_ms + actions.ORPHANED_AFTER_MS)
 
-    assert not actions.is_orphaned(_under_way(state), late_at)
-    assert actions.is_orphaned(_under_way(state), late_at + timedelta(milliseconds=1))
+    assert not actions.is_overdue(_under_way(state), late_at)
+    assert actions.is_overdue(_under_way(state), late_at + timedelta(milliseconds=1))
 
 
 @pytest.mark.parametrize(
     "action", [_under_way(ActionState.ROLLBACK_FAILED, rests=False), _under_way(ActionState.FAILED)]
 )
-def test_what_waits_for_nothing_is_no_orphan(action: Action) -> None:
-    assert not actions.is_orphaned(action, ACCEPTED + timedelta(days=1))
+def test_what_waits_for_nothing_is_never_overdue(action: Action) -> None:
+    assert not actions.is_overdue(action, ACCEPTED + timedelta(days=1))
+
+
+def test_an_undo_nobody_takes_is_handed_out_less_and_less_often() -> None:
+    action = _under_way(ActionState.ROLLING_BACK)
+
+    def rest_ms(age_s: int) -> int:
+        return actions.undo_rest_ms(action, ACCEPTED + timedelta(seconds=age_s))
+
+    assert [rest_ms(age_s) for age_s in (0, 2, 30, 86_400)] == [2_000, 2_000, 30_000, 300_000]
