@@ -59,7 +59,7 @@ class SystemProcesses:
             return psutil.Process(claim.pid).status() == psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return True
-        except psutil.Error:
+        except (psutil.Error, OSError):
             return False
 
     def _is_that(self, claim: ProcessClaim) -> bool:

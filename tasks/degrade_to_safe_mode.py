@@ -27,7 +27,7 @@ from tasks.celery import app
 _LOG = logging.getLogger("ggen.health")
 _PROBE_PATH = "health/probe"
 _STEP, _STEP_S = 100, 10
-"""A rebuild gives a sign of life every so many documents, at least every so many seconds."""
+"""A rebuild gives a sign of life every so many documents, which take less than so many seconds."""
 
 
 @app.task(name="degrade_to_safe_mode.check", send_events=False)

@@ -47,10 +47,12 @@ def test_neither_limit_is_ever_exceeded_and_exactly_the_month_is_accepted(
         asyncio.run(asking.until_the_month_is_over())
         until(lambda: stack.read(f"/v1/tenants/{account}")["in_flight_actions"] == 0)
 
-    assert len(asking.accepted) == A_MONTH
+    # After a loss, what was just being stored may be counted twice: too early, never too late.
+    accepted = len(asking.accepted)
+    assert A_MONTH - (AT_ONCE if is_wiped else 0) <= accepted <= A_MONTH
     assert asking.refused.keys() - {"no-lease"} == {"concurrency-exceeded", "quota-exceeded"}
     assert 1 < max(in_flight) <= AT_ONCE
-    until(lambda: len(stack.receipts(account, operation="action_complete", limit=1000)) == A_MONTH)
+    until(lambda: len(stack.receipts(account, operation="action_complete", limit=1000)) == accepted)
     (entitlement,) = stack.read(f"/v1/tenants/{account}")["entitlements"]
     assert entitlement["actions_this_month"] == A_MONTH
 
