@@ -1,7 +1,9 @@
 """Actions as an operator handles them: listed, looked at, their rollback taken up again."""
 
+import contextlib
+
 from governor import records
-from governor.errors import ConflictError, InputError
+from governor.errors import ConflictError, InputError, OutageError
 from governor.fsm import ActionState
 from governor.records import Action, timestamp
 from ledger.receipt import SignedReceipt, receipt_id
@@ -71,7 +73,8 @@ def retry_rollback(ports: Ports, account_id: str, action_id: str) -> Action:
             actions.move(ports, held, due)
         except ConflictError:
             continue  # it is being tried just now, or has been
-        ports.memory.look_again(actions.slot_of(due), 0)  # should there be no broker
+        with contextlib.suppress(OutageError):  # the look only matters should there be no broker
+            ports.memory.look_again(actions.slot_of(due), 0)
         actions.publish(roll_back, due)
         return due
     raise ConflictError("action-busy", f"action {action_id} is moving just now; try again")
