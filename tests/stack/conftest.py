@@ -1,5 +1,6 @@
 """One whole running stack for the session, started and driven as a user would."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -10,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
+from adapters.fair_lock import FairLock
 from adapters.secret_files import SecretFiles
 from bench.stack import free_ports
+from cli.stack import processes
 from config.settings import Settings
+from governor.errors import OutageError
 from ingress.signature import sign
 
 GGEN = [sys.executable, "-m", "cli.main"]
@@ -115,6 +120,34 @@ def created(account_id: str, **changes: Any) -> dict[str, Any]:
         "event_type": "entitlement.created", "event_id": f"event-of-{account_id}",
         "account_id": account_id, "sku_id": "demo-sku", "plan_type": "professional", **changes,
     }  # fmt: skip
+
+
+@contextlib.contextmanager
+def held(stack: Stack) -> Iterator[None]:
+    """The stack's runbooks worker is held still: what it would consume waits.
+
+    Never in the middle of a write: everybody's writes would wait for it, and be refused.
+    """
+    worker = processes(stack.settings)["runbooks"]
+    family = [worker, *worker.children()]
+    while not _stands_aside(stack, family):
+        for process in family:
+            process.resume()
+    try:
+        yield
+    finally:
+        for process in family:
+            process.resume()
+
+
+def _stands_aside(stack: Stack, family: list[psutil.Process]) -> bool:
+    for process in family:
+        process.suspend()
+    queue = FairLock(stack.state / "documents.db.queue")
+    for _ in range(2):  # the first may wait behind one that was stopped as it waited
+        with contextlib.suppress(OutageError), queue.held(2):
+            return True
+    return False
 
 
 def new_stack(folder: Path, **more: str) -> Stack:

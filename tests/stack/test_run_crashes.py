@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Iterator
 
-import psutil
 import pytest
 
 from adapters.wiring import open_ports
@@ -20,27 +19,11 @@ from governor import records
 from ports import Ports
 from tests.engine.runs import everything_is_there, nothing_is_left, operations, run_of
 from tests.engine.test_run_crashes import WRITES
-from tests.stack.conftest import Stack, created
+from tests.stack.conftest import Stack, created, held
 from tests.waiting import until
 
 AT_ONCE = 6
 CASES = [f"dies-{name}-{at}" for name, count in WRITES.items() for at in range(1, count + 1)]
-
-
-@contextlib.contextmanager
-def held(stack: Stack) -> Iterator[None]:
-    """The stack's runbooks worker is held still: what it would consume waits."""
-    supervisor = psutil.Process(int((stack.state / "run" / "supervisord.pid").read_text()))
-    (worker,) = [p for p in supervisor.children()
-                 if p.environ().get("SUPERVISOR_PROCESS_NAME") == "runbooks"]  # fmt: skip
-    family = [worker, *worker.children()]
-    for process in family:
-        process.suspend()
-    try:
-        yield
-    finally:
-        for process in family:
-            process.resume()
 
 
 @pytest.fixture

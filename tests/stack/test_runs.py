@@ -4,8 +4,7 @@ import json
 import threading
 
 from governor import records
-from tests.stack.conftest import Stack, created
-from tests.stack.test_run_crashes import held
+from tests.stack.conftest import Stack, created, held
 from tests.waiting import until
 
 

@@ -5,11 +5,10 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 
-import psutil
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from tests.stack.conftest import Stack, created
+from tests.stack.conftest import Stack, created, held
 from tests.waiting import until
 
 PROBLEM = "application/problem+json"
@@ -196,18 +195,8 @@ def test_an_event_this_version_does_not_serve_says_so(stack: Stack) -> None:
 
 
 def test_a_run_that_takes_longer_is_202_and_ends_all_the_same(stack: Stack) -> None:
-    supervisor = psutil.Process(int((stack.state / "run" / "supervisord.pid").read_text()))
-    (worker,) = (
-        p for p in supervisor.children() if p.environ()["SUPERVISOR_PROCESS_NAME"] == "runbooks"
-    )
-    family = [worker, *worker.children()]
-    for process in family:
-        process.suspend()
-    try:
+    with held(stack):
         answer = stack.webhook(created("hook-slow"))
-    finally:
-        for process in family:
-            process.resume()
 
     assert answer.status_code == 202, answer.text
     until(lambda: stack.read(answer.headers["Location"])["state"] == "complete")
