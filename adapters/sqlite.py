@@ -6,7 +6,6 @@ tail), so writers first queue at ``FairLock``. One connection per process and th
 
 import json
 import os
-import re
 import secrets
 import sqlite3
 import threading
@@ -17,23 +16,19 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from adapters.document_rules import check_field, check_path, checked, order_of
 from adapters.fair_lock import FairLock
-from governor.errors import ConflictError, InputError, OutageError
+from governor.errors import ConflictError, OutageError
 from ports.documents import (
-    MAX_DOCUMENT_BYTES,
-    MAX_WRITES,
     Create,
     Delete,
     Document,
-    Json,
     Update,
     Where,
     Write,
 )
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~-]{0,255}")
-_FIELD = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS documents (
     path TEXT PRIMARY KEY, collection TEXT NOT NULL, grp TEXT NOT NULL, data TEXT NOT NULL,
@@ -99,14 +94,12 @@ class SqliteDocuments:
         self._local = threading.local()
 
     def get(self, path: str) -> Document | None:
-        _check_path(path)
+        check_path(path)
         rows = self._read(f"{_SELECT} WHERE path = ?", [path])
         return rows[0] if rows else None
 
     def commit(self, writes: Sequence[Write]) -> list[str]:
-        if len(writes) > MAX_WRITES:
-            raise InputError("too-many-writes", f"a commit takes at most {MAX_WRITES} writes")
-        encoded = [(write, _encode(write)) for write in writes]
+        encoded = list(zip(writes, checked(writes), strict=True))
         try:
             connection = self._connection()
             with self._lock.held(self._timeout_s):
@@ -126,7 +119,7 @@ class SqliteDocuments:
         limit: int = 100,
     ) -> list[Document]:
         name = collection.rsplit("/", 1)[-1]
-        _check_path(collection)
+        check_path(collection)
         # The group's name stands in the text, so that SQLite may use the partial indexes.
         clauses, values = [f"grp = '{name}'"], []
         if not group:
@@ -136,6 +129,7 @@ class SqliteDocuments:
             clause, bound = _condition(condition)
             clauses.append(clause)
             values.extend(bound)
+        order_by = order_of(where, order_by)
         key = _column(order_by) if order_by else "''"
         if after:
             clauses.append(f"({key}, path) {'<' if descending else '>'} (?, ?)")
@@ -148,7 +142,7 @@ class SqliteDocuments:
     def created(
         self, collection: str, *, after: tuple[datetime, str] | None = None, limit: int = 100
     ) -> list[Document]:
-        _check_path(collection)
+        check_path(collection)
         sql = f"{_SELECT} WHERE grp = '{collection.rsplit('/', 1)[-1]}' AND collection = ?"
         values: list[Any] = [collection]
         if after:
@@ -245,24 +239,6 @@ def _apply(connection: sqlite3.Connection, write: Write, text: str, created_us: 
     return "" if isinstance(write, Delete) else str(fresh)
 
 
-def _encode(write: Write) -> str:
-    _check_path(write.path)
-    if write.path.count("/") % 2 == 0:
-        raise InputError("bad-path", "a document's path has an even number of segments")
-    return "" if isinstance(write, Delete) else _json(write.data)
-
-
-def _json(data: Json) -> str:
-    try:
-        text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        size_bytes = len(text.encode())
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InputError("not-json", f"a document must be JSON: {error}") from error
-    if size_bytes > MAX_DOCUMENT_BYTES:
-        raise InputError("too-large", f"{size_bytes} bytes; at most {MAX_DOCUMENT_BYTES}")
-    return text
-
-
 def _parsed(text: str) -> dict[str, Any]:
     """A row's document; of a row that somebody spoilt, its text under no name."""
     try:
@@ -281,14 +257,7 @@ def _condition(condition: Where) -> tuple[str, list[Any]]:
 
 
 def _column(field: str) -> str:
-    if not _FIELD.fullmatch(field):
-        raise InputError("bad-field", f"{field[:64]!r} is no field name")
-    return f"json_extract(data, '$.{field}')"
-
-
-def _check_path(path: str) -> None:
-    if not all(map(_SEGMENT.fullmatch, path.split("/"))):
-        raise InputError("bad-path", f"{path[:200]!r} is no document path")
+    return f"json_extract(data, '$.{check_field(field)}')"
 
 
 def _number(revision: str) -> int:

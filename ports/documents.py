@@ -115,7 +115,9 @@ class Documents(Protocol):
                 called so, wherever they lie.
             group: whether ``collection`` names a group.
             where: conditions, all of which hold.
-            order_by: a top-level text field; ties, and None, order by path.
+            order_by: a top-level text field, which every document asked for has; ties order by
+                path. None: the field of a range (``<=``, ``>=``), else the path. A range goes
+                with no other order than that of its own field.
             descending: turn the whole order round.
             after: ``(value of order_by or "", path)`` of the last document of the page before.
             limit: 1 to 1000.

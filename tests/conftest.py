@@ -8,7 +8,9 @@ import pytest
 import redis
 
 from bench.stack import free_ports
+from cli import emulators
 from cli.embedded import valkey_binary
+from tests.google import started
 
 
 class Valkey:
@@ -50,6 +52,21 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
     server.start()
     yield server
     server.kill()
+
+
+@pytest.fixture(scope="session")
+def firestore() -> Iterator[str]:
+    yield from started("FIRESTORE_EMULATOR_HOST", emulators.running("firestore"))
+
+
+@pytest.fixture(scope="session")
+def pubsub() -> Iterator[str]:
+    yield from started("PUBSUB_EMULATOR_HOST", emulators.running("pubsub"))
+
+
+@pytest.fixture(scope="session")
+def storage() -> Iterator[str]:
+    yield from started("STORAGE_EMULATOR_HOST", emulators.objects())
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,10 +3,13 @@
 import multiprocessing
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from secrets import token_hex
 
 import pytest
 
+from adapters.firestore import FirestoreDocuments
 from adapters.sqlite import SqliteDocuments
 from governor.errors import ConflictError, InputError, OutageError
 from ports.documents import MAX_DOCUMENT_BYTES, Create, Delete, Documents, Update, Where
@@ -14,12 +17,28 @@ from ports.documents import MAX_DOCUMENT_BYTES, Create, Delete, Documents, Updat
 Open = Callable[[], Documents]
 
 
-@pytest.fixture(params=["sqlite"])
-def open_documents(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
+def _sqlite(tmp_path: Path, _: pytest.FixtureRequest) -> Open:
+    return partial(SqliteDocuments, tmp_path / "documents.db", timeout_s=30)
+
+
+def _firestore(_: Path, request: pytest.FixtureRequest) -> Open:
+    host = request.getfixturevalue("firestore")
+    return partial(FirestoreDocuments, f"p-{token_hex(6)}", emulator_host=host, timeout_s=30)
+
+
+@pytest.fixture(params=[_sqlite, _firestore], ids=["sqlite", "firestore"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
+    """Opens one and the same new store, in any process."""
+    made: Open = request.param(tmp_path, request)
+    return made
+
+
+@pytest.fixture
+def open_documents(store: Open) -> Iterator[Open]:
     opened: list[Documents] = []
 
     def open_one() -> Documents:
-        opened.append(SqliteDocuments(tmp_path / "documents.db", timeout_s=10))
+        opened.append(store())
         return opened[-1]
 
     yield open_one
@@ -179,6 +198,47 @@ def test_conditions(documents: Documents, where: Where, expected: list[str]) -> 
     assert [d.path.removeprefix("runs/") for d in documents.scan("runs", where=[where])] == expected
 
 
+def test_a_range_orders_by_its_field_and_goes_with_no_other_order(documents: Documents) -> None:
+    for name, at in (("x", "t3"), ("y", "t1"), ("z", "t2")):
+        documents.commit([Create(f"runs/{name}", {"at": at, "by": name})])
+    later = [Where("at", ">=", "t2")]
+
+    assert [d.data["at"] for d in documents.scan("runs", where=later)] == ["t2", "t3"]
+    with pytest.raises(InputError):
+        documents.scan("runs", where=later, order_by="by")
+
+
+def test_a_page_may_begin_before_every_document_of_a_collection(documents: Documents) -> None:
+    documents.commit([Create("runs/a", {}), Create("runs/b", {})])
+
+    assert [d.path for d in documents.scan("runs", after=("", "runs/"))] == ["runs/a", "runs/b"]
+    assert [d.path for d in documents.scan("runs", after=("", "runs/a"))] == ["runs/b"]
+
+
+def test_an_update_that_changes_nothing_changes_the_revision(documents: Documents) -> None:
+    (first,) = documents.commit([Create("runs/r", {"n": 1})])
+    (second,) = documents.commit([Update("runs/r", {"n": 1}, first)])
+
+    assert first != second
+    with pytest.raises(ConflictError):
+        documents.commit([Update("runs/r", {"n": 1}, first)])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [{"lists": [[1, [2]], []]}, {"__name__": 1, "": 2, "A.b`c": 3}, {"n": 2**80, "m": -(2**63)},
+     {"x": -0.5, "flag": True, "none": None, "one": 1}, {"long": "é" * 20_000}, {}],
+    ids=["nested lists", "odd names", "large numbers", "scalars", "long text", "nothing"],
+)  # fmt: skip
+def test_any_json_comes_back_as_it_was(documents: Documents, data: dict[str, object]) -> None:
+    documents.commit([Create("runs/r", data)])
+
+    found = documents.get("runs/r")
+    assert found
+    assert found.data == data
+    assert {k: type(v) for k, v in found.data.items()} == {k: type(v) for k, v in data.items()}
+
+
 def test_a_field_name_is_never_code(documents: Documents) -> None:
     with pytest.raises(InputError):
         documents.scan("runs", where=[Where("n') OR 1=1 --", "==", 1)])
@@ -211,8 +271,8 @@ def test_of_many_threads_that_create_one_document_exactly_one_wins(
     assert won == [found.data["by"]]
 
 
-def _increment(path: Path, times: int) -> None:
-    documents = SqliteDocuments(path, timeout_s=30)
+def _increment(store: Open, times: int) -> None:
+    documents = store()
     for _ in range(times):
         while True:
             found = documents.get("runs/counter")
@@ -227,22 +287,20 @@ def _increment(path: Path, times: int) -> None:
     documents.close()
 
 
-def test_processes_that_count_together_lose_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "documents.db"
-    documents = SqliteDocuments(path)
+def test_processes_that_count_together_lose_nothing(store: Open) -> None:
+    documents = store()
     documents.commit([Create("runs/counter", {"n": 0})])
     documents.close()
     context = multiprocessing.get_context("spawn")
 
-    workers = [context.Process(target=_increment, args=(path, 100)) for _ in range(4)]
+    workers = [context.Process(target=_increment, args=(store, 100)) for _ in range(4)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
 
-    found = SqliteDocuments(path)
-    counter = found.get("runs/counter")
-    found.close()
+    counter = documents.get("runs/counter")
+    documents.close()
     assert counter
     assert counter.data == {"n": 400}
 

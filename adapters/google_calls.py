@@ -1,0 +1,127 @@
+"""How Google is called: one channel per process, every call bounded, every failure one of ours.
+
+The clients' own defaults block a caller for one to ten minutes when a server does not answer, and
+their channels wait up to two minutes before they try a lost server again. Here each call is told
+``timeout`` and ``retry``, and is repeated, where that is safe, within one bound of its own.
+"""
+
+import os
+import time
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
+
+import google.auth
+import grpc
+import tenacity
+from google.api_core import exceptions as answers
+from google.auth.exceptions import GoogleAuthError
+
+from governor.errors import OutageError
+
+T = TypeVar("T")
+
+OPTIONS = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),  # the default of 120 s would outlast the outage
+    ("grpc.min_reconnect_backoff_ms", 2_000),  # how long one attempt to connect may take
+    ("grpc.keepalive_time_ms", 30_000),  # a connection that was dropped in silence is noticed
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.max_receive_message_length", -1),
+)
+
+SAFE_TO_REPEAT: tuple[type[Exception], ...] = (
+    answers.Aborted, answers.ServiceUnavailable, answers.InternalServerError,
+)  # fmt: skip
+"""What a call that changes nothing, or the same thing again, is repeated after at once."""
+
+NOT_DONE: tuple[type[Exception], ...] = (answers.Aborted,)
+"""After this nothing was written, so that even a commit may be repeated at once."""
+
+_ANSWERS = (
+    answers.AlreadyExists, answers.FailedPrecondition, answers.InvalidArgument, answers.NotFound,
+)  # fmt: skip
+
+
+class PerProcess:
+    """Something opened on first use, anew in a forked child: gRPC does not survive a fork."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+        self._held: tuple[int, Any] | None = None
+
+    def get(self) -> Any:
+        """This process's own."""
+        if self._held is None or self._held[0] != os.getpid():
+            self._held = (os.getpid(), self._make())
+        return self._held[1]
+
+    def take(self) -> Any | None:
+        """This process's own, to be closed, if it was opened; the next ``get`` opens another."""
+        held, self._held = self._held, None
+        return held[1] if held and held[0] == os.getpid() else None
+
+
+def channel(transport: Any, emulator_host: str) -> grpc.Channel:
+    """A channel of a generated client's transport: to Google, or to an emulator.
+
+    Raises:
+        OutageError: there are no credentials to be found.
+    """
+    if emulator_host:
+        return grpc.insecure_channel(emulator_host, options=OPTIONS)
+    try:
+        credentials, _ = google.auth.default(scopes=transport.AUTH_SCOPES)
+    except GoogleAuthError as error:
+        raise outage("Google", error) from error
+    made: grpc.Channel = transport.create_channel(
+        f"{transport.DEFAULT_HOST}:443", credentials=credentials, options=OPTIONS
+    )
+    return made
+
+
+def bounded(
+    ask: Callable[[float], T],
+    within_s: float,
+    *,
+    who: str,
+    after: Collection[type[Exception]] = SAFE_TO_REPEAT,
+) -> T:
+    """What ``ask(timeout_s)`` gives, in ``within_s`` at most.
+
+    Args:
+        ask: one call with this timeout, and no retries of its own.
+        within_s: bound of all attempts together.
+        who: the service, for the error.
+        after: failures after which it is asked again while there is time.
+
+    Raises:
+        AlreadyExists, FailedPrecondition, InvalidArgument, NotFound: the service's answer.
+        OutageError: anything else. A write MAY HAVE LANDED.
+    """
+    give_up_at = time.monotonic() + within_s
+    waiting = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(tuple(after)),
+        stop=tenacity.stop_before_delay(within_s),
+        wait=tenacity.wait_random_exponential(multiplier=0.05, max=0.5),
+        reraise=True,
+    )
+    try:
+        return waiting(lambda: ask(max(0.001, give_up_at - time.monotonic())))
+    except _ANSWERS:
+        raise
+    except (answers.GoogleAPIError, GoogleAuthError, grpc.RpcError) as error:
+        raise outage(who, error) from error
+    except ValueError as error:  # the clients hide outages in it (python-firestore issue 879)
+        hidden = error.__cause__ or error.__context__
+        if isinstance(hidden, answers.GoogleAPIError):
+            raise outage(who, hidden) from error
+        raise
+
+
+def outage(who: str, error: Exception) -> OutageError:
+    """An outage in the words of its cause; says what to mend where waiting will not help."""
+    status = getattr(getattr(error, "grpc_status_code", None), "name", type(error).__name__)
+    detail = f"{who}: {status}: {str(getattr(error, 'message', error))[:300]}"
+    if isinstance(error, (answers.PermissionDenied, answers.Unauthenticated, GoogleAuthError)):
+        detail += ". Check the credentials and roles of this process's service account"
+    return OutageError(f"{who.lower().replace(' ', '-')}-unavailable", detail, retry_after_s=2)
