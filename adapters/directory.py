@@ -2,14 +2,13 @@
 
 import hashlib
 import os
-import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-from governor.errors import ConflictError, InputError, OutageError
+from adapters.object_names import check_name
+from governor.errors import ConflictError, OutageError
 
-_SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~-]{0,200}")
 _SCRATCH = ".scratch"
 
 
@@ -78,9 +77,7 @@ class DirectoryObjects:
         return True
 
     def _path(self, name: str) -> Path:
-        if not all(map(_SEGMENT.fullmatch, name.split("/"))):
-            raise InputError("bad-object-name", f"{name[:200]!r} is no object name")
-        return self._root / name
+        return self._root / check_name(name)
 
 
 def _same_or_conflict(target: Path, name: str, content: bytes) -> None:

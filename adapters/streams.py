@@ -5,11 +5,10 @@ import redis
 from adapters.valkey_connection import Connected, bounded
 from governor.errors import ConflictError, InputError
 from governor.records import topic_name
-from ports.signals import Topic
+from ports.signals import MAX_MESSAGE_BYTES, DeadLetter, Topic
 
 GROUP = "governor"
 TOPICS = "ggen:topics"
-MAX_MESSAGE_BYTES = 64 * 1024
 
 
 def stream_key(account_id: str) -> str:
@@ -20,7 +19,7 @@ def stream_key(account_id: str) -> str:
 class StreamSignals(Connected):
     """See ``ports.signals.Signals`` for what it promises."""
 
-    def look(self, account_id: str) -> Topic:
+    def look(self, account_id: str, region: str) -> Topic:
         key = stream_key(account_id)
 
         def found() -> Topic:
@@ -35,7 +34,7 @@ class StreamSignals(Connected):
 
         return bounded(found)
 
-    def create(self, account_id: str) -> None:
+    def create(self, account_id: str, region: str) -> None:
         key = stream_key(account_id)
 
         def make() -> None:
@@ -71,6 +70,12 @@ class StreamSignals(Connected):
         if made is None:
             raise InputError("no-such-topic", f"there is no topic {topic_name(account_id)}")
         return str(made)
+
+    def dead_letters(self, limit: int) -> list[DeadLetter]:
+        return []  # the pump never gives a message up
+
+    def bury(self, letter: DeadLetter) -> None:
+        pass
 
     def backlog(self, account_id: str) -> int:
         return int(bounded(lambda: self._redis.xlen(stream_key(account_id))))

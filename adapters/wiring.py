@@ -4,12 +4,15 @@ An SDK is imported in the branch that chose it, so a machine without it still ru
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from adapters.key_files import KeyFiles
 from adapters.log_alerts import LogAlerts
+from adapters.pushers import AnyPusher, TokenPushers
 from adapters.secret_files import SecretFiles
 from adapters.system import SystemClock, SystemProcesses
 from config.settings import Settings, load
@@ -18,6 +21,7 @@ from ports import Ports
 from ports.documents import Documents
 from ports.memory import Memory, Notices
 from ports.objects import Objects
+from ports.pushers import Pushers
 from ports.signals import Signals
 
 _BROKER, _MEMORY, _SIGNALS = 0, 1, 2
@@ -49,7 +53,16 @@ def open_ports(settings: Settings) -> Ports:
         alerts=LogAlerts(),
         clock=SystemClock(),
         processes=SystemProcesses(),
+        pushers=_pushers(settings),
     )
+
+
+def import_backends(settings: Settings) -> None:
+    """Import what the settings' backends need, so that children forked later share it.
+
+    Nothing is connected: a connection to Google must not be used before a fork.
+    """
+    open_ports(settings)
 
 
 def open_notices(settings: Settings) -> Notices:
@@ -87,8 +100,18 @@ def _documents(settings: Settings) -> Documents:
             from adapters.sqlite import SqliteDocuments
 
             return SqliteDocuments(_path(url), timeout_s=settings.store_timeout_s)
+        case "firestore":
+            with _google("GGEN_DOCUMENTS_URL"):
+                from adapters.firestore import FirestoreDocuments
+            return FirestoreDocuments(
+                _host(url, "GGEN_DOCUMENTS_URL", "firestore://project/database"),
+                _path(url).name or "(default)",
+                emulator_host=settings.firestore_emulator_host,
+                timeout_s=settings.store_timeout_s,
+            )
         case scheme:
-            raise _unknown("GGEN_DOCUMENTS_URL", scheme, "sqlite:///path")
+            known = "sqlite:///path, firestore://project/database"
+            raise _unknown("GGEN_DOCUMENTS_URL", scheme, known)
 
 
 def _objects(settings: Settings) -> Objects:
@@ -98,8 +121,13 @@ def _objects(settings: Settings) -> Objects:
             from adapters.directory import DirectoryObjects
 
             return DirectoryObjects(_path(url))
+        case "gs":
+            with _google("GGEN_OBJECTS_URL"):
+                from adapters.gcs import GcsObjects
+            bucket = _host(url, "GGEN_OBJECTS_URL", "gs://bucket")
+            return GcsObjects(bucket, emulator_url=settings.storage_emulator_host)
         case scheme:
-            raise _unknown("GGEN_OBJECTS_URL", scheme, "file:///path")
+            raise _unknown("GGEN_OBJECTS_URL", scheme, "file:///path, gs://bucket")
 
 
 def _signals(settings: Settings) -> Signals:
@@ -108,8 +136,55 @@ def _signals(settings: Settings) -> Signals:
             from adapters.streams import StreamSignals
 
             return StreamSignals(url)
+        case "pubsub":
+            with _google("GGEN_SIGNALS_URL"):
+                from adapters.monitoring import MonitoredLag
+                from adapters.pubsub import PubsubSignals, Push
+            project, host = (
+                _host(url, "GGEN_SIGNALS_URL", "pubsub://project"),
+                (settings.pubsub_emulator_host),
+            )
+            push = Push(_push_url(settings), _audience(settings), settings.push_service_account)
+            lag = MonitoredLag(project, is_emulated=bool(host))
+            return PubsubSignals(project, push, lag, emulator_host=host)
         case scheme:
-            raise _unknown("GGEN_SIGNALS_URL", scheme, "redis://host:port/database")
+            known = "redis://host:port/database, pubsub://project"
+            raise _unknown("GGEN_SIGNALS_URL", scheme, known)
+
+
+def _pushers(settings: Settings) -> Pushers:
+    if settings.push_without_token:
+        if settings.delivers_signals_itself or not settings.pubsub_emulator_host:
+            raise InputError(
+                "push-without-token",
+                "GGEN_PUSH_WITHOUT_TOKEN is for the Pub/Sub emulator only: anybody could send "
+                "signals in every tenant's name. Remove it, or set PUBSUB_EMULATOR_HOST",
+            )
+        return AnyPusher()
+    if settings.delivers_signals_itself:
+        return TokenPushers(SecretFiles(settings.secrets_dir))
+    from adapters.oidc import OidcPushers
+
+    return OidcPushers(_audience(settings), settings.push_service_account)
+
+
+def _push_url(settings: Settings) -> str:
+    if settings.push_without_token:
+        local = f"http://{settings.http_host}:{settings.http_port}/v1/pubsub/signals"
+        return settings.push_url or local
+    is_https = urlsplit(settings.push_url).scheme == "https"
+    if not (is_https or settings.pubsub_emulator_host) or not settings.push_service_account:
+        raise InputError(
+            "push-incomplete",
+            "pubsub:// needs GGEN_PUSH_URL (https://…/v1/pubsub/signals, as Google reaches the "
+            "ingress) and GGEN_PUSH_SERVICE_ACCOUNT (the e-mail it pushes as); with the emulator, "
+            "which signs nothing, GGEN_PUSH_WITHOUT_TOKEN=true",
+        )
+    return settings.push_url
+
+
+def _audience(settings: Settings) -> str:
+    return settings.push_audience or settings.push_url
 
 
 def _memory(settings: Settings) -> Memory:
@@ -120,6 +195,26 @@ def _memory(settings: Settings) -> Memory:
             return ValkeyMemory(url)
         case scheme:
             raise _unknown("GGEN_MEMORY_URL", scheme, "redis://host:port/database")
+
+
+@contextmanager
+def _google(name: str) -> Iterator[None]:
+    """Say what to install where Google's clients are missing."""
+    try:
+        yield
+    except ImportError as error:
+        raise InputError(
+            "not-installed",
+            f"{name} needs Google's clients, which are not installed ({error.name}). Install them "
+            "with: make gcp (or: pip install 'ggen-governor[gcp]')",
+        ) from error
+
+
+def _host(url: str, name: str, known: str) -> str:
+    host = urlsplit(url).netloc
+    if not host:
+        raise InputError("bad-backend-url", f"{name}: {url[:64]!r} is not of the form {known}")
+    return host
 
 
 def _path(url: str) -> Path:

@@ -144,8 +144,12 @@ def _milliseconds(measured_ms: float) -> str:
 
 
 def _settings(folder: Path) -> Settings:
+    """Nothing of yours is touched: the stores your settings name are used on emulators only."""
     http, flower, valkey = free_ports(3)
-    return Settings(
+    own = Settings(
         state_dir=folder, http_port=http, flower_port=flower, valkey_port=valkey,
-        tally_interval_s=2, actions_concurrency=4,
+        tally_interval_s=2, actions_concurrency=4, memory_url="", broker_url="",
     )  # fmt: skip
+    if own.is_emulated:
+        return own
+    return own.model_copy(update={"documents_url": "", "objects_url": "", "signals_url": ""})

@@ -75,7 +75,7 @@ def commands(settings: Settings) -> dict[str, list[str]]:
     celery = [*python, "celery", "-q", "-A", "tasks"]
     worker = [*celery, "worker", "-P", "prefork", "--without-gossip",
               "--without-mingle", "-l", "INFO"]  # fmt: skip
-    return {
+    programs = {
         "valkey": [valkey_binary(), str(run / "valkey.conf")],
         "ingress": [*python, "ingress"],
         "health": [*worker, "-Q", "health", "-c", "1", "-n", "health@%h"],
@@ -84,9 +84,11 @@ def commands(settings: Settings) -> dict[str, list[str]]:
         "runbooks": [*worker, "-Q", "runbooks,ledger", "-c", str(settings.runbooks_concurrency),
                      "-n", "runbooks@%h"],
         "beat": [*celery, "beat", "-l", "INFO", "--pidfile="],
-        "pump": [*python, "adapters.pump"],
         "flower": [*celery, "flower", f"--conf={run / 'flowerconfig.py'}"],
     }  # fmt: skip
+    if settings.delivers_signals_itself:
+        programs["pump"] = [*python, "adapters.pump"]
+    return programs
 
 
 def valkey_binary() -> str:

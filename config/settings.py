@@ -21,7 +21,9 @@ _PREFIX = "GGEN_"
 class Settings(BaseSettings):
     """Frozen; read once per process by ``load``."""
 
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX, frozen=True, extra="forbid", validate_by_name=True
+    )
 
     state_dir: Path = Path(".ggen")
     """Where the embedded start keeps everything; relative to the working directory."""
@@ -39,19 +41,43 @@ class Settings(BaseSettings):
     """Port of the embedded Valkey, on loopback, behind a password."""
 
     documents_url: str = ""
-    """``sqlite:///absolute/path``; empty: ``documents.db`` in the state directory."""
+    """``sqlite:///absolute/path`` or ``firestore://project/database``; empty: ``documents.db`` in
+    the state directory."""
 
     objects_url: str = ""
-    """``file:///absolute/path``; empty: ``objects`` in the state directory."""
+    """``file:///absolute/path`` or ``gs://bucket``; empty: ``objects`` in the state directory."""
 
     memory_url: str = ""
     """``redis://…/n``; empty: database 1 of the embedded Valkey."""
 
     signals_url: str = ""
-    """``redis://…/n``; empty: database 2 of the embedded Valkey."""
+    """``redis://…/n`` or ``pubsub://project``; empty: database 2 of the embedded Valkey."""
 
     broker_url: str = ""
     """Celery's broker; empty: database 0 of the embedded Valkey."""
+
+    push_url: str = Field(default="", max_length=1024)
+    """Where Pub/Sub pushes signals: the ingress's ``https://…/v1/pubsub/signals`` as Google reaches
+    it. Needed with ``pubsub://``; empty, with the emulator: the ingress of this machine."""
+
+    push_audience: str = Field(default="", max_length=1024)
+    """The audience of a push's OIDC token; empty: ``push_url``."""
+
+    push_service_account: str = Field(default="", max_length=320)
+    """E-mail of the service account that Pub/Sub pushes as; needed with ``pubsub://``."""
+
+    push_without_token: bool = False
+    """Accept pushes that nobody signed, as the Pub/Sub emulator sends them. Refused without
+    ``PUBSUB_EMULATOR_HOST``: everybody could send signals in every tenant's name."""
+
+    firestore_emulator_host: str = Field(default="", validation_alias="FIRESTORE_EMULATOR_HOST")
+    """``host:port`` of an emulator, under Google's own name; empty: Google."""
+
+    pubsub_emulator_host: str = Field(default="", validation_alias="PUBSUB_EMULATOR_HOST")
+    """``host:port`` of an emulator, under Google's own name; empty: Google."""
+
+    storage_emulator_host: str = Field(default="", validation_alias="STORAGE_EMULATOR_HOST")
+    """URL of an emulator, under Google's own name; empty: Google."""
 
     actions_concurrency: int = Field(default=8, ge=1, le=512)
     """Actions one worker runs at once; 8 keeps 2 cores busy with handlers that wait."""
@@ -107,6 +133,17 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def delivers_signals_itself(self) -> bool:
+        """Whether a signal pump plays Pub/Sub's part."""
+        return not self.signals_url.startswith("pubsub:")
+
+    @property
+    def is_emulated(self) -> bool:
+        """Whether whatever of Google is used is an emulator."""
+        hosts = self.firestore_emulator_host, self.pubsub_emulator_host, self.storage_emulator_host
+        return all(hosts)
+
+    @property
     def secrets_dir(self) -> Path:
         """Where secrets lie, mode 0600 (D22)."""
         return self.state_dir / "secrets"
@@ -140,7 +177,7 @@ def load() -> Settings:
         InputError: a value out of bounds, or a ``GGEN_`` variable nobody reads; one line that
             says which, and the nearest name that exists.
     """
-    known = {_PREFIX + name.upper() for name in Settings.model_fields}
+    known = {variable(name) for name in Settings.model_fields}
     for name in sorted(os.environ):
         if name.upper().startswith(_PREFIX) and name.upper() not in known:
             near = difflib.get_close_matches(name.upper(), known, n=1)
@@ -150,10 +187,18 @@ def load() -> Settings:
         return Settings()
     except ValidationError as error:
         faults = "; ".join(
-            f"{_PREFIX}{str(f['loc'][0]).upper()}: {f['msg']}"
+            f"{variable(str(f['loc'][0])) if f['loc'] else 'settings'}: {f['msg']}"
             for f in error.errors(include_url=False, include_input=False)
         )
         raise InputError("bad-setting", f"{faults}. Correct it in the environment") from None
+
+
+def variable(name: str) -> str:
+    """The environment variable of a field; Google's own variables keep their names."""
+    field = Settings.model_fields.get(name)
+    return str(
+        (field and field.validation_alias) or (name if name.isupper() else _PREFIX + name.upper())
+    )
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -162,6 +207,6 @@ def environment(settings: Settings) -> dict[str, str]:
     changed = settings.model_dump(mode="json", exclude_defaults=True)
     return {
         **inherited,
-        **{_PREFIX + name.upper(): str(value) for name, value in changed.items()},
+        **{variable(name): str(value) for name, value in changed.items()},
         f"{_PREFIX}STATE_DIR": str(settings.state_dir),
     }

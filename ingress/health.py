@@ -1,6 +1,6 @@
 """``/healthz`` (alive), ``/readyz`` (what is missing), ``/metrics``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
@@ -32,7 +32,8 @@ async def healthz() -> dict[str, str]:
 @router.get("/readyz", responses={503: {"description": "Something is missing; it says what"}})
 async def readyz(here: Here) -> Response:
     """Whether work would be done now; 503 names what is missing and since when it is refused."""
-    missing = await run_in_threadpool(_missing, here.ports)
+    needed = [c for c in COMPONENTS if c != "pump" or here.settings.delivers_signals_itself]
+    missing = await run_in_threadpool(_missing, here.ports, needed)
     metrics.READY.set(not missing)
     body = {"ready": not missing, "missing": missing}
     return JSONResponse(body, 503 if missing else 200, {"Retry-After": "2"} if missing else {})
@@ -51,7 +52,7 @@ async def exposition(here: Here) -> Response:
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 
-def _missing(ports: Ports) -> dict[str, str]:
+def _missing(ports: Ports, needed: Sequence[str]) -> dict[str, str]:
     missing: dict[str, str] = {}
     if fault := _fault(lambda: ports.documents.get("health/probe")):
         missing["documents"] = fault
@@ -60,7 +61,7 @@ def _missing(ports: Ports) -> dict[str, str]:
     try:
         if ports.memory.lease_left_s() <= 0:
             missing["lease"] = "no health check has succeeded lately: new actions are refused"
-        alive = ports.memory.alive(COMPONENTS)
+        alive = ports.memory.alive(needed)
         missing |= {name: _WORDS[name] for name, is_alive in alive.items() if not is_alive}
     except GovernorError as error:
         missing["memory"] = error.detail

@@ -75,9 +75,7 @@ async def from_topic(request: Request, here: Here) -> Response:
 
 
 async def _envelope(request: Request, here: State) -> PushEnvelope:
-    token = await run_in_threadpool(here.ports.secrets.push_token)
-    if not signature.is_token(request.headers.get("authorization"), token):
-        raise InputError("unauthorized", "only the subscription's own pusher may deliver here")
+    await run_in_threadpool(here.ports.pushers.check, request.headers.get("authorization"))
     return parse(PushEnvelope, await read_bounded(request, MAX_BODY_BYTES * 2))
 
 

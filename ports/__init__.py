@@ -10,6 +10,7 @@ from ports.documents import Documents
 from ports.keys import Keys
 from ports.memory import Memory
 from ports.objects import Objects
+from ports.pushers import Pushers
 from ports.secrets import Secrets
 from ports.signals import Signals
 from ports.system import Clock, Processes
@@ -28,3 +29,4 @@ class Ports:
     alerts: Alerts
     clock: Clock
     processes: Processes
+    pushers: Pushers

@@ -1,7 +1,22 @@
 """Signals: a topic per tenant, whose messages reach the ingress by HTTP push (D8)."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
+
+MAX_MESSAGE_BYTES = 64 * 1024
+"""Largest message of a topic; the ingress takes no larger signal."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that was pushed a hundred times in vain; ``handle`` is the service's own."""
+
+    account_id: str
+    message_id: str
+    data: bytes
+    handle: str
 
 
 class Topic(StrEnum):
@@ -18,14 +33,15 @@ class Topic(StrEnum):
 class Signals(Protocol):
     """Creates, checks, deletes and publishes. Delivery is always push, never this port's work.
 
-    A message is pushed at least once until the ingress answers 2xx.
+    A message is pushed at least once until the ingress answers 2xx. ``region`` is where its
+    messages may lie, of whatever else a topic's messages may lie in.
     """
 
-    def look(self, account_id: str) -> Topic:
+    def look(self, account_id: str, region: str) -> Topic:
         """What is there of a tenant's topic; checked, not assumed. Raises OutageError."""
         ...
 
-    def create(self, account_id: str) -> None:
+    def create(self, account_id: str, region: str) -> None:
         """Have topic and push subscription READY; a damaged topic keeps its messages.
 
         Raises:
@@ -45,6 +61,21 @@ class Signals(Protocol):
             InputError: there is no such topic, or the message is larger than 64 KiB.
             OutageError: unknown: it may have been published.
         """
+        ...
+
+    def dead_letters(self, limit: int) -> Sequence[DeadLetter]:
+        """Some messages that could not be delivered; each is told again until it is buried.
+
+        Raises OutageError.
+        """
+        ...
+
+    def bury(self, letter: DeadLetter) -> None:
+        """Forget a dead letter that was published again. Raises OutageError: repeating is safe."""
+        ...
+
+    def close(self) -> None:
+        """Let go of every connection of this process."""
         ...
 
     def backlog(self, account_id: str) -> int:

@@ -12,7 +12,7 @@ from celery.signals import setup_logging, worker_init, worker_ready
 from kombu import Exchange, Queue
 
 import beat_schedule
-from adapters.wiring import broker_url
+from adapters.wiring import broker_url, import_backends
 from config.logs import configure
 from config.settings import load
 from tasks.live_events import TellInBatches
@@ -109,6 +109,7 @@ def _load_handlers(**_: object) -> None:
     from tasks.handlers import registered
 
     registered()
+    import_backends(load())
     gc.collect()
     gc.freeze()  # a collection in a child would otherwise copy the pages they share
 

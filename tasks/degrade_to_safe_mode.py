@@ -113,7 +113,7 @@ def restore_memory(ports: Ports, era: str) -> None:
     governors = 0
     for document in _each(ports, era, "tenants"):
         if boot_governor(ports, document.data["account_id"]):
-            ports.signals.create(document.data["account_id"])
+            ports.signals.create(document.data["account_id"], document.data["region"])
             governors += 1
     _LOG.info("memory rebuilt: %d governors, %d slots in flight", governors, len(held))
 

@@ -151,9 +151,9 @@ def _restore(found: Document, previous: dict[str, Any] | None) -> Write:
 
 
 def _look_signals(ports: Ports, run: Run) -> dict[str, Effect]:
-    topic = ports.signals.look(run.account_id)
+    topic = ports.signals.look(run.account_id, run.event.region)
     if topic is Topic.FOREIGN:
-        ports.signals.create(run.account_id)  # refuses, and says why
+        ports.signals.create(run.account_id, run.event.region)  # refuses, and says why
     meant = {Topic.ABSENT: Effect.CREATE, Topic.READY: Effect.KEEP}.get(topic, Effect.CHANGE)
     if meant is Effect.CREATE and not _is_maker(ports, run):
         meant = Effect.CHANGE  # a governor in service lost it: made good, and never undone
@@ -161,7 +161,7 @@ def _look_signals(ports: Ports, run: Run) -> dict[str, Effect]:
 
 
 def _act_signals(ports: Ports, run: Run) -> Result:
-    ports.signals.create(run.account_id)
+    ports.signals.create(run.account_id, run.event.region)
     return Result({"topic": records.topic_name(run.account_id)})
 
 

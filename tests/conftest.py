@@ -66,7 +66,7 @@ def pubsub() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def storage() -> Iterator[str]:
-    yield from started("STORAGE_EMULATOR_HOST", emulators.objects())
+    yield from started("STORAGE_EMULATOR_HOST", emulators.running("storage"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,7 +3,9 @@
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from secrets import token_hex
 
+import httpx
 import pytest
 
 from governor.errors import OutageError
@@ -24,3 +26,11 @@ def started(variable: str, start: AbstractContextManager[str]) -> Iterator[str]:
         yield host
     finally:
         start.__exit__(None, None, None)
+
+
+def new_bucket(url: str) -> str:
+    """A bucket of its own on a Cloud Storage emulator."""
+    name = f"b-{token_hex(6)}"
+    made = httpx.post(f"{url}/storage/v1/b", json={"name": name}, timeout=5, trust_env=False)
+    made.raise_for_status()
+    return name

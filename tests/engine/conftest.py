@@ -11,6 +11,7 @@ import redis
 from adapters.directory import DirectoryObjects
 from adapters.key_files import KeyFiles
 from adapters.log_alerts import LogAlerts
+from adapters.pushers import TokenPushers
 from adapters.secret_files import SecretFiles
 from adapters.sqlite import SqliteDocuments
 from adapters.streams import StreamSignals
@@ -54,6 +55,7 @@ def ports(valkey: Valkey, tmp_path: Path) -> Iterator[Ports]:
         alerts=LogAlerts(),
         clock=SystemClock(),
         processes=SystemProcesses(),
+        pushers=TokenPushers(secrets),
     )
     for policy in POLICIES:
         policies.publish(opened, policy.read_bytes())

@@ -130,7 +130,7 @@ def nothing_is_left(ports: Ports, account_id: str = ACCOUNT) -> bool:
         and not has_key(ports, account_id)
         and ports.documents.get(records.tenant_path(account_id)) is None
         and not ports.documents.scan(f"tenants/{account_id}/entitlements")
-        and ports.signals.look(account_id) is Topic.ABSENT
+        and ports.signals.look(account_id, "us-central1") is Topic.ABSENT
         and ports.documents.get(records.turn_path(account_id)) is None
     )
 
@@ -144,6 +144,6 @@ def everything_is_there(ports: Ports, account_id: str = ACCOUNT) -> bool:
         and tenant is not None
         and tenant.data["state"] == "stable"
         and [e.data["state"] for e in entitlements] == ["stable"]
-        and ports.signals.look(account_id) is Topic.READY
+        and ports.signals.look(account_id, "us-central1") is Topic.READY
         and ports.documents.get(records.turn_path(account_id)) is None
     )

@@ -67,7 +67,7 @@ def test_a_failed_second_entitlement_leaves_the_first_as_it_was(ports: Ports) ->
     subscribe(ports, event(event_id="e-2", sku_id="nope"))
 
     assert ports.documents.get(records.tenant_path("acme")) == before
-    assert ports.signals.look("acme") is Topic.READY
+    assert ports.signals.look("acme", "us-central1") is Topic.READY
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_resubscription_that_fails_leaves_the_cancelled_one_as_it_was(ports: P
     after = ports.documents.get(records.tenant_path("acme"))
     assert after
     assert after.data == before.data
-    assert ports.signals.look("acme") is Topic.ABSENT
+    assert ports.signals.look("acme", "us-central1") is Topic.ABSENT
 
 
 def test_an_event_older_than_what_is_in_force_changes_nothing(ports: Ports) -> None:

@@ -278,7 +278,7 @@ def test_a_result_that_comes_after_the_step_was_taken_over_is_refused(ports: Por
 
 
 def test_what_was_found_is_left_when_a_run_is_undone(ports: Ports) -> None:
-    ports.signals.create("acme")
+    ports.signals.create("acme", "us-central1")
     ports.signals.publish("acme", b"{}")
 
     run = begin(ports, event(), b"{}")

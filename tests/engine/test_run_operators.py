@@ -163,7 +163,7 @@ def _everything(ports: Ports) -> list[object]:
     return [
         *(ports.documents.scan(name, limit=100) for name in groups),
         *(ports.documents.scan(n, group=True, limit=100) for n in ("entitlements", "receipts")),
-        ports.signals.look("acme"), memory_knows(ports, "acme"), has_key(ports, "acme"),
+        ports.signals.look("acme", "us-central1"), memory_knows(ports, "acme"), has_key(ports, "acme"),
     ]  # fmt: skip
 
 

@@ -95,7 +95,7 @@ def test_a_step_this_version_does_not_know_is_never_skipped_in_an_undo(ports: Po
     half = play(ticking, run.run_id, _without("deploy_sku.signals"))
 
     assert half.state is RunState.COMPENSATING
-    assert ports.signals.look("acme") is Topic.READY
+    assert ports.signals.look("acme", "us-central1") is Topic.READY
     assert [e.state for e in half.journal.values()] == ["done"] * 3  # nothing half undone
     assert play_to_the_end(ticking, run.run_id).state is RunState.FAILED  # one that knows it
     assert nothing_is_left(ports)

@@ -56,7 +56,7 @@ def test_the_journal_says_what_was_meant_and_what_was_created_or_found(ports: Po
 
         def create(self, account_id: str) -> None:
             meant.update(run_of(ports, before.run_id).journal["deploy_sku.signals"].effects)
-            ports.signals.create(account_id)
+            ports.signals.create(account_id, "us-central1")
 
     import dataclasses
 
@@ -242,7 +242,7 @@ def test_a_topic_harmed_since_is_made_good_by_the_next_run(
     else:
         with redis.Redis.from_url(valkey.url) as client:
             client.xgroup_destroy(stream_key("acme"), GROUP)
-    assert ports.signals.look("acme") is not Topic.READY
+    assert ports.signals.look("acme", "us-central1") is not Topic.READY
 
     subscribe(ports, event(event_id="e-2"))
 

@@ -1,0 +1,116 @@
+"""Objects on Cloud Storage: created only where there is nothing, checked by CRC32C both ways.
+
+A create whose reply was lost is told by its content: ``412`` is resolved by digest. How long an
+object must be kept is the bucket's own affair (docs/google-cloud.md): retention is never set or
+locked from here.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import requests
+from google.api_core import exceptions as answers
+from google.auth.credentials import AnonymousCredentials
+from google.auth.exceptions import GoogleAuthError
+from google.cloud.storage import Client
+from google.cloud.storage.retry import DEFAULT_RETRY
+
+from adapters.google_calls import PerProcess, outage
+from adapters.object_names import check_name
+from governor.errors import ConflictError
+
+_WHO = "Cloud Storage"
+_READ = {"timeout": (3, 5), "retry": DEFAULT_RETRY.with_timeout(5)}
+"""At most 13 s in all: the tries, and one more that begins at their end."""
+
+_WRITE = {"timeout": (3, 20), "retry": DEFAULT_RETRY.with_timeout(10)}
+"""At most 33 s in all; an archive may have tens of megabytes."""
+
+T = TypeVar("T")
+
+
+class GcsObjects:
+    """See ``ports.objects.Objects`` for what it promises."""
+
+    def __init__(self, bucket: str, *, emulator_url: str = "") -> None:
+        def open_client() -> Client:
+            if emulator_url:
+                return Client(
+                    project="emulator",
+                    credentials=AnonymousCredentials(),
+                    client_options={"api_endpoint": emulator_url},
+                )
+            return Client()
+
+        self._bucket = bucket
+        self._client = PerProcess(open_client)
+
+    def create(self, name: str, content: bytes) -> bool:
+        blob = self._blob(check_name(name))
+        try:
+            _asked(
+                lambda: blob.upload_from_string(
+                    content, "application/octet-stream", if_generation_match=0,
+                    checksum="crc32c", **_WRITE,
+                )
+            )  # fmt: skip
+        except answers.PreconditionFailed:
+            self._same_or_conflict(name, content)
+            return False
+        return True
+
+    def get(self, name: str) -> bytes | None:
+        blob = self._blob(check_name(name))
+        try:
+            found: bytes = _asked(lambda: blob.download_as_bytes(checksum="crc32c", **_READ))
+            return found
+        except answers.NotFound:
+            return None
+
+    def names(self, prefix: str) -> Iterator[str]:
+        def listing() -> list[str]:
+            found = self._client.get().list_blobs(
+                self._bucket, prefix=prefix, fields="items(name),nextPageToken", **_READ
+            )
+            return [blob.name for blob in found]
+
+        yield from _asked(listing)
+
+    def delete(self, name: str) -> None:
+        blob = self._blob(check_name(name))
+        try:
+            _asked(lambda: blob.delete(**_READ))
+        except answers.NotFound:
+            pass
+
+    def _blob(self, name: str) -> Any:
+        try:
+            return self._client.get().bucket(self._bucket).blob(name)
+        except GoogleAuthError as error:
+            raise outage(_WHO, error) from error
+
+    def _same_or_conflict(self, name: str, content: bytes) -> None:
+        there = self.get(name)
+        if there != content:
+            digest = hashlib.sha256(there or b"").hexdigest()[:12]
+            raise ConflictError(
+                "object-exists",
+                f"{name} exists with other content (SHA-256 {digest}…) and was kept as it is; "
+                "what changed needs a new version",
+            )
+
+
+def _asked(call: Callable[[], T]) -> T:
+    """The answer of a call that is bounded itself.
+
+    Raises:
+        NotFound, PreconditionFailed: the answer.
+        OutageError: anything else; a write MAY HAVE LANDED.
+    """
+    try:
+        return call()
+    except (answers.NotFound, answers.PreconditionFailed):
+        raise
+    except (answers.GoogleAPIError, GoogleAuthError, requests.RequestException) as error:
+        raise outage(_WHO, error) from error

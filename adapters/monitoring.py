@@ -1,0 +1,69 @@
+"""Lag from Cloud Monitoring: Pub/Sub itself does not tell how much waits (D25).
+
+The metric is sampled every 60 s and seen up to 120 s later.
+https://docs.cloud.google.com/monitoring/api/ref_v3/rest/v3/projects.timeSeries/list
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import google.auth
+import requests
+from google.auth.exceptions import GoogleAuthError
+from google.auth.transport.requests import AuthorizedSession
+
+from adapters.google_calls import PerProcess, outage
+from governor.errors import OutageError
+
+_WHO = "Cloud Monitoring"
+_URL = "https://monitoring.googleapis.com"
+_SCOPE = "https://www.googleapis.com/auth/monitoring.read"
+_METRIC = "pubsub.googleapis.com/subscription/num_undelivered_messages"
+_TIMEOUT_S = (3, 5)
+_LOOK_BACK = timedelta(minutes=5)
+
+
+class MonitoredLag:
+    """See ``ports.lag.Lag`` for what it promises."""
+
+    def __init__(
+        self,
+        project: str,
+        *,
+        is_emulated: bool = False,
+        url: str = _URL,
+        credentials: Any = None,
+    ) -> None:
+        self._list = f"{url}/v3/projects/{project}/timeSeries"
+        self._is_emulated = is_emulated
+        self._session = PerProcess(lambda: _session(credentials))
+
+    def undelivered(self, subscription_id: str) -> int:
+        if self._is_emulated:
+            raise OutageError("lag-unknown", "the Pub/Sub emulator does not tell how much waits")
+        now = datetime.now(UTC)
+        wanted = {
+            "filter": f'metric.type="{_METRIC}" AND '
+            f'resource.labels.subscription_id="{subscription_id}"',
+            "interval.startTime": (now - _LOOK_BACK).isoformat(),
+            "interval.endTime": now.isoformat(),
+            "pageSize": "1",
+        }
+        try:
+            answer = self._session.get().get(self._list, params=wanted, timeout=_TIMEOUT_S)
+            answer.raise_for_status()
+            series = answer.json().get("timeSeries", [])
+            return int(series[0]["points"][0]["value"]["int64Value"])  # the newest comes first
+        except (requests.RequestException, GoogleAuthError) as error:
+            raise outage(_WHO, error) from error
+        except (LookupError, ValueError, TypeError, AttributeError) as error:
+            raise OutageError(
+                "lag-unknown",
+                f"{_WHO} has no figure of {subscription_id} of these five minutes",
+                60,
+            ) from error
+
+
+def _session(credentials: Any) -> AuthorizedSession:
+    found = credentials or google.auth.default(scopes=[_SCOPE])[0]
+    return AuthorizedSession(found)

@@ -1,0 +1,308 @@
+"""Signals on Pub/Sub: a topic per tenant, pushed to the ingress by a subscription of its own.
+
+What is there is compared, never trusted because it exists: deleting a topic leaves subscriptions
+behind that are bound to nothing. Dead letters of all tenants share one topic, whose subscription
+is read by ``tasks.revive``: a refusal never costs a signal its life (D8).
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from google.api_core import exceptions as answers
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.pubsub_v1 import PublisherClient, SubscriberClient
+from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
+from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
+from google.pubsub_v1.types import Subscription
+from google.pubsub_v1.types import Topic as StoredTopic
+
+from adapters.google_calls import PerProcess, bounded, channel, outage
+from governor.errors import ConflictError, InputError, OutageError
+from governor.records import topic_name
+from ports.lag import Lag
+from ports.signals import MAX_MESSAGE_BYTES, DeadLetter, Topic
+
+_WHO = "Pub/Sub"
+ADMIN_S = 10.0
+"""Bound of one call of the port that looks, creates or deletes, all its requests together."""
+
+PUBLISH_S, PULL_S = 5.0, 2.0
+DEAD_LETTERS = "ggen.dead-letters"
+"""Topic and subscription of what could not be delivered; begins with no tenant's prefix."""
+
+MAX_ATTEMPTS = 100
+_SOURCE = "CloudPubSubDeadLetterSourceSubscription"
+_LABELS = {"managed-by": "ggen-governor"}
+_KEPT_S = 7 * 86_400
+"""How long what nobody takes is kept; the emulator takes no longer."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """Where signals are pushed to, and as whom; no e-mail: without a token (emulator)."""
+
+    url: str
+    audience: str = ""
+    service_account: str = ""
+
+    def config(self) -> dict[str, Any]:
+        """As Pub/Sub stores it."""
+        if not self.service_account:
+            return {"push_endpoint": self.url}
+        token = {"service_account_email": self.service_account, "audience": self.audience}
+        return {"push_endpoint": self.url, "oidc_token": token}
+
+
+class PubsubSignals:
+    """See ``ports.signals.Signals`` for what it promises."""
+
+    def __init__(self, project: str, push: Push, lag: Lag, *, emulator_host: str = "") -> None:
+        self._project = f"projects/{project}"
+        self._push = push
+        self._lag = lag
+        self._has_dead_letters = False
+        self._publisher = PerProcess(
+            lambda: PublisherClient(
+                transport=PublisherGrpcTransport(
+                    channel=channel(PublisherGrpcTransport, emulator_host)
+                )
+            )
+        )
+        self._subscriber = PerProcess(
+            lambda: SubscriberClient(
+                transport=SubscriberGrpcTransport(
+                    channel=channel(SubscriberGrpcTransport, emulator_host)
+                )
+            )
+        )
+
+    def look(self, account_id: str, region: str) -> Topic:
+        budget = _Budget(ADMIN_S)
+        topic = self._topic(account_id, budget)
+        subscription = self._subscription(account_id, budget)
+        if topic is None and subscription is None:
+            return Topic.ABSENT
+        if any(each and dict(each.labels) != _LABELS for each in (topic, subscription)):
+            return Topic.FOREIGN
+        if topic is None or subscription is None or region not in _regions(topic):
+            return Topic.DAMAGED
+        stale = _differing(subscription, self._wanted(account_id))
+        return Topic.DAMAGED if stale else Topic.READY
+
+    def create(self, account_id: str, region: str) -> None:
+        budget = _Budget(ADMIN_S)
+        self._ensure_dead_letters(budget)
+        self._ensure_topic(account_id, region, budget)
+        self._ensure_subscription(account_id, budget)
+
+    def delete(self, account_id: str) -> None:
+        # The subscription first: without its topic it would stay, bound to nothing.
+        budget = _Budget(ADMIN_S)
+        subscription = {"subscription": self._subscription_name(account_id)}
+        _or_none(budget, self._subscriber, "delete_subscription", subscription)
+        _or_none(budget, self._publisher, "delete_topic", {"topic": self._topic_name(account_id)})
+
+    def publish(self, account_id: str, message: bytes) -> str:
+        if len(message) > MAX_MESSAGE_BYTES:
+            raise InputError("message-too-large", f"a message is at most {MAX_MESSAGE_BYTES} bytes")
+        request = {"topic": self._topic_name(account_id), "messages": [{"data": message}]}
+        done = _or_none(_Budget(PUBLISH_S), self._publisher, "publish", request)
+        if done is None:
+            raise InputError("no-such-topic", f"there is no topic {topic_name(account_id)}")
+        return str(done.message_ids[0])
+
+    def backlog(self, account_id: str) -> int:
+        return self._lag.undelivered(topic_name(account_id))
+
+    def dead_letters(self, limit: int) -> list[DeadLetter]:
+        request = {
+            "subscription": f"{self._project}/subscriptions/{DEAD_LETTERS}",
+            "max_messages": limit,
+        }
+        try:
+            found = _or_none(_Budget(PULL_S), self._subscriber, "pull", request)
+        except OutageError as error:
+            if isinstance(error.__cause__, answers.DeadlineExceeded):
+                return []  # Pub/Sub answers when there is something
+            raise
+        return [
+            DeadLetter(
+                account_id=_account_of(received.message.attributes.get(_SOURCE, "")),
+                message_id=received.message.message_id,
+                data=received.message.data,
+                handle=received.ack_id,
+            )
+            for received in (found.received_messages if found else ())
+        ]
+
+    def bury(self, letter: DeadLetter) -> None:
+        name = f"{self._project}/subscriptions/{DEAD_LETTERS}"
+        request = {"subscription": name, "ack_ids": [letter.handle]}
+        _or_none(_Budget(PUBLISH_S), self._subscriber, "acknowledge", request)
+
+    def close(self) -> None:
+        for client in (self._publisher.take(), self._subscriber.take()):
+            if client:
+                client.transport.close()
+
+    def _topic_name(self, account_id: str) -> str:
+        return f"{self._project}/topics/{topic_name(account_id)}"
+
+    def _subscription_name(self, account_id: str) -> str:
+        return f"{self._project}/subscriptions/{topic_name(account_id)}"
+
+    def _topic(self, account_id: str, budget: "_Budget") -> Any:
+        request = {"topic": self._topic_name(account_id)}
+        return _or_none(budget, self._publisher, "get_topic", request)
+
+    def _subscription(self, account_id: str, budget: "_Budget") -> Any:
+        request = {"subscription": self._subscription_name(account_id)}
+        return _or_none(budget, self._subscriber, "get_subscription", request)
+
+    def _ensure_topic(self, account_id: str, region: str, budget: "_Budget") -> None:
+        policy = {"allowed_persistence_regions": [region]}
+        made = {
+            "name": self._topic_name(account_id),
+            "labels": _LABELS,
+            "message_storage_policy": policy,
+        }
+        if _is_new(budget, self._publisher, "create_topic", made):
+            return
+        there = self._topic(account_id, budget)
+        _refuse_foreign(there, topic_name(account_id))
+        if there and region not in (regions := _regions(there)):
+            # Entitlements of several regions share a topic: its messages may lie in each of them.
+            policy["allowed_persistence_regions"] = [*regions, region]
+            request = {"topic": made, "update_mask": FieldMask(paths=["message_storage_policy"])}
+            budget.ask(self._publisher, "update_topic", request)
+
+    def _ensure_subscription(self, account_id: str, budget: "_Budget") -> None:
+        wanted = self._wanted(account_id)
+        if _is_new(budget, self._subscriber, "create_subscription", wanted):
+            return
+        there = self._subscription(account_id, budget)
+        _refuse_foreign(there, topic_name(account_id))
+        if there is None or not (stale := _differing(there, wanted)):
+            return
+        if there.topic != wanted["topic"]:  # left behind by a topic that was deleted
+            name = {"subscription": wanted["name"]}
+            _or_none(budget, self._subscriber, "delete_subscription", name)
+            budget.ask(self._subscriber, "create_subscription", wanted)
+            return
+        request = {"subscription": wanted, "update_mask": FieldMask(paths=stale)}
+        budget.ask(self._subscriber, "update_subscription", request)
+
+    def _ensure_dead_letters(self, budget: "_Budget") -> None:
+        if self._has_dead_letters:
+            return
+        topic = {"name": f"{self._project}/topics/{DEAD_LETTERS}", "labels": _LABELS}
+        _is_new(budget, self._publisher, "create_topic", topic)
+        subscription = {
+            "name": f"{self._project}/subscriptions/{DEAD_LETTERS}",
+            "topic": topic["name"],
+            "labels": _LABELS,
+            "ack_deadline_seconds": 60,
+            "expiration_policy": {},
+            "message_retention_duration": {"seconds": _KEPT_S},
+        }
+        _is_new(budget, self._subscriber, "create_subscription", subscription)
+        self._has_dead_letters = True
+
+    def _wanted(self, account_id: str) -> dict[str, Any]:
+        return {
+            "name": self._subscription_name(account_id),
+            "topic": self._topic_name(account_id),
+            "labels": _LABELS,
+            "push_config": self._push.config(),
+            "ack_deadline_seconds": 30,  # of a push: how long the ingress may take
+            "expiration_policy": {},  # never; the default deletes what is quiet for 31 days
+            "message_retention_duration": {"seconds": _KEPT_S},
+            "retry_policy": {
+                "minimum_backoff": {"seconds": 10}, "maximum_backoff": {"seconds": 600},
+            },
+            "dead_letter_policy": {
+                "dead_letter_topic": f"{self._project}/topics/{DEAD_LETTERS}",
+                "max_delivery_attempts": MAX_ATTEMPTS,
+            },
+        }  # fmt: skip
+
+
+class _Budget:
+    """Seconds that several requests share."""
+
+    def __init__(self, seconds: float) -> None:
+        self._give_up_at = time.monotonic() + seconds
+
+    def ask(self, client: PerProcess, method: str, request: dict[str, Any]) -> Any:
+        """One request to a client.
+
+        Raises:
+            AlreadyExists, NotFound: the answer.
+            InputError: Pub/Sub takes it for none.
+            OutageError: no answer in what is left of the time, or none that helps.
+        """
+        left_s = max(0.0, self._give_up_at - time.monotonic())
+        try:
+            return bounded(_asking(client, method, request), left_s, who=_WHO)
+        except (answers.AlreadyExists, answers.NotFound):
+            raise
+        except answers.InvalidArgument as error:
+            raise InputError("bad-request", f"Pub/Sub refused it: {error.message}") from error
+        except answers.ClientError as error:
+            raise outage(_WHO, error) from error
+
+
+def _asking(
+    client: PerProcess, method: str, request: dict[str, Any]
+) -> Callable[[float], Any]:  # fmt: skip
+    return lambda left_s: getattr(client.get(), method)(request=request, timeout=left_s, retry=None)
+
+
+def _or_none(budget: _Budget, client: PerProcess, method: str, request: dict[str, Any]) -> Any:
+    """The answer; None where what it is about is not there."""
+    try:
+        return budget.ask(client, method, request)
+    except answers.NotFound:
+        return None
+
+
+def _is_new(budget: _Budget, client: PerProcess, method: str, request: dict[str, Any]) -> bool:
+    """Create; False where something of that name is there, be it by a request of ours."""
+    try:
+        budget.ask(client, method, request)
+    except answers.AlreadyExists:
+        return False
+    return True
+
+
+def _refuse_foreign(there: Any, name: str) -> None:
+    if there and dict(there.labels) != _LABELS:
+        raise ConflictError(
+            "topic-misconfigured",
+            f"{name} exists and is no topic of ours (it lacks the label managed-by=ggen-governor); "
+            "it was left as it is. Remove it if nobody needs it",
+        )
+
+
+def _regions(topic: StoredTopic) -> list[str]:
+    return list(topic.message_storage_policy.allowed_persistence_regions)
+
+
+def _differing(there: Subscription, wanted: dict[str, Any]) -> list[str]:
+    """The fields of a stored subscription that are not as we would make them."""
+    expected = Subscription(wanted)
+    return [
+        name
+        for name in wanted
+        if name not in there or getattr(there, name) != getattr(expected, name)
+    ]
+
+
+def _account_of(subscription: str) -> str:
+    """The tenant of a subscription's name; empty where it is none of ours."""
+    parts = subscription.rpartition("/")[2].split(".")
+    return parts[1] if len(parts) == 3 and (parts[0], parts[2]) == ("tenants", "signals") else ""

@@ -1,0 +1,15 @@
+"""Lag: how much of a tenant's topic waits to be delivered (D25)."""
+
+from typing import Protocol
+
+
+class Lag(Protocol):
+    """Reads a metric; never a store of record."""
+
+    def undelivered(self, subscription_id: str) -> int:
+        """Messages not yet acknowledged, as of up to four minutes ago.
+
+        Raises:
+            OutageError: nobody knows just now.
+        """
+        ...
