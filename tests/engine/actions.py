@@ -3,11 +3,11 @@
 import dataclasses
 import hashlib
 import json
-import multiprocessing
 import os
 import signal
 import time
 from datetime import datetime, timedelta
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from tasks.handlers import ActionContext, action
 from tasks.submit_signal import Signal
 from tests.engine.conftest import event
 from tests.engine.runs import subscribe
+from tests.engine.stores import Stores
+from tests.faults import FaultyDocuments
 
 
 class LaterClock:
@@ -73,14 +75,14 @@ def in_flight(ports: Ports) -> int:
     return ports.memory.in_flight("acme", ["demo-sku"])
 
 
-def worker(ports: Ports, action_id: str) -> "multiprocessing.process.BaseProcess":
-    """A process of its own that carries an action out; SQLite must not be open when it forks."""
-    ports.documents.close()
-    child = multiprocessing.get_context("fork").Process(
-        target=carry_out, args=(ports, "acme", action_id)
-    )
-    child.start()
-    return child
+def worker(stores: Stores, action_id: str, lost: range = range(0)) -> BaseProcess:
+    """A process of its own that carries an action out; some of its commits are lost."""
+    return stores.process(_carry_out, action_id, lost)
+
+
+def _carry_out(ports: Ports, action_id: str, lost: range) -> None:
+    documents = FaultyDocuments(ports.documents, "lost", set(lost))
+    carry_out(dataclasses.replace(ports, documents=documents), "acme", action_id)  # type: ignore[arg-type]
 
 
 def every_receipt_is_valid(ports: Ports) -> bool:
@@ -91,8 +93,8 @@ def every_receipt_is_valid(ports: Ports) -> bool:
     return True
 
 
-def killed_while_running(ports: Ports, action_id: str) -> None:
-    child = worker(ports, action_id)
+def killed_while_running(ports: Ports, stores: Stores, action_id: str) -> None:
+    child = worker(stores, action_id)
     while action_of(ports, action_id).state is not ActionState.RUNNING:
         time.sleep(0.005)
     assert child.pid

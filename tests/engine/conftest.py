@@ -4,24 +4,18 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from secrets import token_hex
 
 import pytest
 import redis
 
-from adapters.directory import DirectoryObjects
-from adapters.key_files import KeyFiles
-from adapters.log_alerts import LogAlerts
-from adapters.pushers import TokenPushers
-from adapters.secret_files import SecretFiles
-from adapters.sqlite import SqliteDocuments
-from adapters.streams import StreamSignals
-from adapters.system import SystemClock, SystemProcesses
-from adapters.valkey import ValkeyMemory
 from config import settings
 from governor.records import MarketplaceEvent
 from ports import Ports
 from tests.conftest import Valkey
+from tests.engine.stores import Google, Stores
 from tests.faults import Fault, FaultyDocuments
+from tests.google import new_bucket
 from tests.leases import lease
 
 POLICIES = sorted((Path(__file__).parents[2] / "config" / "policies").glob("*.json"))
@@ -36,34 +30,42 @@ def _environment(
     settings.load.cache_clear()
 
 
+on_both = pytest.mark.parametrize("backend", ["embedded", "google"], indirect=True)
+"""A test that must hold on the embedded stores and on Google's, as the emulators have them."""
+
+
 @pytest.fixture
-def ports(valkey: Valkey, tmp_path: Path) -> Iterator[Ports]:
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(getattr(request, "param", "embedded"))
+
+
+@pytest.fixture
+def stores(backend: str, request: pytest.FixtureRequest, valkey: Valkey, tmp_path: Path) -> Stores:
+    """The stores of the test's ports, for processes of its own."""
+    if backend == "embedded":
+        return Stores(tmp_path, valkey.url)
+    hosts = [request.getfixturevalue(each) for each in ("firestore", "pubsub", "storage")]
+    return Stores(tmp_path, valkey.url, Google(*hosts, f"p-{token_hex(6)}", new_bucket(hosts[2])))
+
+
+@pytest.fixture
+def ports(stores: Stores, valkey: Valkey) -> Iterator[Ports]:
     from tasks import policies
 
     redis.Redis.from_url(valkey.url).flushall()
-    secrets = SecretFiles(tmp_path / "secrets")
-    secrets.create_missing()
-    keys = KeyFiles(tmp_path / "keys", "ledger.example")
-    keys.create_missing()
-    opened = Ports(
-        documents=SqliteDocuments(tmp_path / "documents.db"),
-        objects=DirectoryObjects(tmp_path / "objects"),
-        signals=StreamSignals(valkey.url),
-        memory=ValkeyMemory(valkey.url),
-        secrets=secrets,
-        keys=keys,
-        alerts=LogAlerts(),
-        clock=SystemClock(),
-        processes=SystemProcesses(),
-        pushers=TokenPushers(secrets),
-    )
+    opened = stores.open()
     for policy in POLICIES:
         policies.publish(opened, policy.read_bytes())
     lease(opened.memory)
     policies.forget_loaded()
     yield opened
-    opened.documents.close()
-    opened.memory.close()
+    close(opened)
+
+
+def close(ports: Ports) -> None:
+    """Let go of every connection, as a process must that is about to fork."""
+    for port in (ports.documents, ports.signals, ports.memory):
+        port.close()
 
 
 @pytest.fixture

@@ -23,9 +23,12 @@ from tests.engine.actions import (
     signal_of,
     worker,
 )
-from tests.engine.conftest import event
+from tests.engine.conftest import event, on_both
 from tests.engine.runs import subscribe
+from tests.engine.stores import Stores
 from tests.faults import Fault
+
+pytestmark = on_both
 
 
 @pytest.fixture(autouse=True)
@@ -97,9 +100,9 @@ def test_a_failed_rollback_is_alarmed_and_tried_again_until_it_holds(ports: Port
     assert in_flight(ports) == 0
 
 
-def test_two_workers_with_one_message_start_it_once(ports: Ports) -> None:
+def test_two_workers_with_one_message_start_it_once(ports: Ports, stores: Stores) -> None:
     action_id = submit(ports, signal_of("started once", "demo.sleep", seconds=0.2))
-    workers = [worker(ports, action_id) for _ in range(4)]
+    workers = [worker(stores, action_id) for _ in range(4)]
     for each in workers:
         each.join()
 

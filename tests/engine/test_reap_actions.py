@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -30,9 +29,11 @@ from tests.engine.actions import (
     signal_of,
     worker,
 )
-from tests.engine.conftest import event
+from tests.engine.conftest import event, on_both
 from tests.engine.runs import subscribe
-from tests.faults import Fault
+from tests.engine.stores import Stores
+
+pytestmark = on_both
 
 
 @pytest.fixture(autouse=True)
@@ -40,9 +41,11 @@ def _governor(ports: Ports) -> None:
     subscribe(ports, event(plan_type="professional"))
 
 
-def test_an_action_whose_worker_was_killed_is_ended_and_undone(ports: Ports) -> None:
+def test_an_action_whose_worker_was_killed_is_ended_and_undone(
+    ports: Ports, stores: Stores
+) -> None:
     action_id = submit(ports, signal_of("s", "demo.sleep", seconds=0.4))
-    killed_while_running(ports, action_id)
+    killed_while_running(ports, stores, action_id)
 
     carry_out(ports, "acme", action_id)  # the redelivered message changes nothing
     assert action_of(ports, action_id).state is ActionState.RUNNING
@@ -54,9 +57,11 @@ def test_an_action_whose_worker_was_killed_is_ended_and_undone(ports: Ports) -> 
     assert in_flight(ports) == 0
 
 
-def test_a_worker_that_dies_within_the_deadline_is_told_as_a_failure(ports: Ports) -> None:
+def test_a_worker_that_dies_within_the_deadline_is_told_as_a_failure(
+    ports: Ports, stores: Stores
+) -> None:
     action_id = submit(ports, signal_of("s", "demo.sleep", seconds=0.4))
-    killed_while_running(ports, action_id)
+    killed_while_running(ports, stores, action_id)
 
     reap.look(ports)
 
@@ -65,11 +70,10 @@ def test_a_worker_that_dies_within_the_deadline_is_told_as_a_failure(ports: Port
 
 
 def test_a_process_that_cannot_store_its_outcome_dies_and_the_reaper_ends_it(
-    ports: Ports, faulty: Callable[[Fault, set[int]], Ports]
+    ports: Ports, stores: Stores
 ) -> None:
     action_id = submit(ports, signal_of("s"))
-    away = faulty("lost", set(range(2, 1000)))  # the claim lands, the end does not
-    child = worker(away, action_id)
+    child = worker(stores, action_id, lost=range(2, 1000))  # the claim lands, the end does not
     child.join()
 
     assert child.exitcode == -signal.SIGKILL
@@ -78,9 +82,9 @@ def test_a_process_that_cannot_store_its_outcome_dies_and_the_reaper_ends_it(
     assert operations(ports, action_id) == ["action_timeout", "action_rolled_back"]
 
 
-def test_a_late_result_is_refused(ports: Ports) -> None:
+def test_a_late_result_is_refused(ports: Ports, stores: Stores) -> None:
     action_id = submit(ports, signal_of("s", "demo.sleep", seconds=0.3))
-    child = worker(ports, action_id)
+    child = worker(stores, action_id)
     while action_of(ports, action_id).state is not ActionState.RUNNING:
         time.sleep(0.005)
     running = actions.load(ports, "acme", action_id)
@@ -142,11 +146,9 @@ def test_a_slot_that_came_to_nothing_is_given_back_with_its_quota(
     assert ports.memory.used("acme", "demo-sku", month) == 0
 
 
-def test_a_process_that_cannot_tell_whether_it_claimed_dies(
-    ports: Ports, faulty: Callable[[Fault, set[int]], Ports]
-) -> None:
+def test_a_process_that_cannot_tell_whether_it_claimed_dies(ports: Ports, stores: Stores) -> None:
     action_id = submit(ports, signal_of("s"))
-    child = worker(faulty("lost", set(range(1, 1000))), action_id)
+    child = worker(stores, action_id, lost=range(1, 1000))
     child.join()
 
     assert child.exitcode == -signal.SIGKILL
@@ -154,9 +156,11 @@ def test_a_process_that_cannot_tell_whether_it_claimed_dies(
     assert operations(ports, action_id) == ["action_complete"]
 
 
-def test_a_claim_past_its_hard_limit_is_killed_and_then_undone(ports: Ports) -> None:
+def test_a_claim_past_its_hard_limit_is_killed_and_then_undone(
+    ports: Ports, stores: Stores
+) -> None:
     action_id = submit(ports, signal_of("s", "demo.swallow"))
-    child = worker(ports, action_id)
+    child = worker(stores, action_id)
     while action_of(ports, action_id).state is not ActionState.RUNNING:
         time.sleep(0.005)
     look(later(ports, 10), action_id)
@@ -168,10 +172,10 @@ def test_a_claim_past_its_hard_limit_is_killed_and_then_undone(ports: Ports) -> 
     assert operations(ports, action_id) == ["action_timeout", "action_rolled_back"]
 
 
-def test_an_undo_that_hangs_is_killed_and_tried_again(ports: Ports) -> None:
+def test_an_undo_that_hangs_is_killed_and_tried_again(ports: Ports, stores: Stores) -> None:
     offer(ports, "test.stuck_undo")
     action_id = submit(ports, signal_of("stuck", "test.stuck_undo"))
-    child = worker(ports, action_id)
+    child = worker(stores, action_id)
     while action_of(ports, action_id).state is not ActionState.ROLLING_BACK:
         time.sleep(0.005)
 

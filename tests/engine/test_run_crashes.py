@@ -4,9 +4,6 @@ Afterwards there is a governor with all its resources and one ``entitlement_acti
 them and one ``entitlement_failed``; whether the run succeeds, or fails at its end and is undone.
 """
 
-import multiprocessing
-from collections.abc import Callable
-
 import pytest
 
 from governor.errors import ConflictError
@@ -16,7 +13,7 @@ from ports import Ports
 from tasks import step
 from tasks.entitlement_lifecycle import RUNBOOK, begin
 from tasks.runbook import OPEN, Runbook
-from tests.engine.conftest import event
+from tests.engine.conftest import event, on_both
 from tests.engine.runs import (
     everything_is_there,
     failing,
@@ -26,8 +23,10 @@ from tests.engine.runs import (
     play_to_the_end,
     run_of,
 )
+from tests.engine.stores import Stores
 from tests.faults import Fault, Writes, die, outage, watched
 
+pytestmark = on_both
 UNDONE = failing("entitlement_lifecycle.finish", ConflictError("x", "it fails at its end"))
 WRITES = {"succeeds": 15, "undone": 26}
 """How many writes a run makes after it was begun; a test below counts them."""
@@ -64,10 +63,13 @@ def _is_whole_or_gone(ports: Ports, run: Run) -> None:
         assert told == ["entitlement_failed"]
 
 
-def _killed(work: Callable[[], None]) -> None:
-    """A process of its own, which must die by its own hand; SQLite is not open when it forks."""
-    child = multiprocessing.get_context("fork").Process(target=work)
-    child.start()
+def _die(ports: Ports, name: str, at: int, fault: Fault, run_id: str) -> None:
+    step.carry_on(watched(ports, Writes(at, fault, die)), RUNBOOKS[name], run_id)
+
+
+def _killed(stores: Stores, name: str, at: int, fault: Fault, run_id: str) -> None:
+    """A process of its own goes on with the run, and must die by its own hand."""
+    child = stores.process(_die, name, at, fault, run_id)
     child.join(30)
     assert child.exitcode == -9
 
@@ -75,15 +77,11 @@ def _killed(work: Callable[[], None]) -> None:
 @pytest.mark.parametrize("fault", ["lost", "landed"])
 @pytest.mark.parametrize(("name", "at"), CASES)
 def test_killed_at_any_write_the_run_ends_whole_or_gone(
-    ports: Ports, name: str, at: int, fault: Fault
+    ports: Ports, stores: Stores, name: str, at: int, fault: Fault
 ) -> None:
     run = begin(ports, event(), b"{}")
-    ports.documents.close()
-    ports.memory.close()
 
-    _killed(
-        lambda: step.carry_on(watched(ports, Writes(at, fault, die)), RUNBOOKS[name], run.run_id)
-    )
+    _killed(stores, name, at, fault, run.run_id)
 
     ended = play_to_the_end(later(ports), run.run_id, RUNBOOKS[name])
     _is_whole_or_gone(ports, ended)
@@ -105,15 +103,11 @@ def test_told_as_failed_at_any_write_the_run_ends_whole_or_gone(
 
 @pytest.mark.parametrize("first_at", [2, 6, 9, 14, 19])
 @pytest.mark.parametrize("second_at", [1, 3, 5])
-def test_killed_twice_the_run_ends_gone(ports: Ports, first_at: int, second_at: int) -> None:
+def test_killed_twice_the_run_ends_gone(
+    ports: Ports, stores: Stores, first_at: int, second_at: int
+) -> None:
     run = begin(ports, event(), b"{}")
     for at in (first_at, second_at):
-        ports.documents.close()
-        ports.memory.close()
-        _killed(
-            lambda at=at: step.carry_on(  # type: ignore[misc]
-                watched(ports, Writes(at, "landed", die)), UNDONE, run.run_id
-            )
-        )
+        _killed(stores, "undone", at, "landed", run.run_id)
 
     _is_whole_or_gone(ports, play_to_the_end(later(ports), run.run_id, UNDONE))
