@@ -33,6 +33,11 @@ def entries(*, probe_interval_s: float, tally_interval_s: float) -> dict[str, di
             "schedule": 60.0,
             "options": {"queue": "ledger", "expires": 60},
         },
+        "revive": {
+            "task": "revive.dead_letters",
+            "schedule": 60.0,
+            "options": {"queue": "ledger", "expires": 60},
+        },
         "canary-actions": {
             "task": "canary.sing",
             "schedule": 10.0,

@@ -55,7 +55,10 @@ class OidcPushers:
             claims: Mapping[str, Any] = jwt.decode(
                 token, certs=certs, audience=self._audience, clock_skew_in_seconds=_SKEW_S
             )
-        except (exceptions.GoogleAuthError, ValueError) as error:
+        except OutageError:
+            raise
+        except (exceptions.GoogleAuthError, ValueError, TypeError, AttributeError) as error:
+            # The last two: google-auth trusts the types of what a token says.
             _LOG.info("a push was refused: %s", type(error).__name__)
             raise unauthorized() from error
         return claims

@@ -148,6 +148,7 @@ class PubsubSignals:
         for client in (self._publisher.take(), self._subscriber.take()):
             if client:
                 client.transport.close()
+        self._lag.close()
 
     def _topic_name(self, account_id: str) -> str:
         return f"{self._project}/topics/{topic_name(account_id)}"

@@ -44,7 +44,7 @@ def open_ports(settings: Settings) -> Ports:
         InputError: a URL names a backend that does not exist.
     """
     return Ports(
-        documents=_documents(settings),
+        documents=open_documents(settings),
         objects=_objects(settings),
         signals=_signals(settings),
         memory=_memory(settings),
@@ -93,7 +93,8 @@ def embedded_valkey_url(settings: Settings, database: int) -> str:
     return f"redis://:{password}@127.0.0.1:{settings.valkey_port}/{database}"
 
 
-def _documents(settings: Settings) -> Documents:
+def open_documents(settings: Settings) -> Documents:
+    """Documents alone."""
     url = settings.documents_url or f"sqlite://{settings.state_dir / 'documents.db'}"
     match urlsplit(url).scheme:
         case "sqlite":

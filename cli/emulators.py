@@ -17,9 +17,11 @@ from pathlib import Path
 
 import httpx
 
+from adapters.wiring import open_documents
 from bench.stack import free_ports
 from config.settings import Settings, environment
 from governor.errors import OutageError
+from ports.documents import Create
 
 START_WITHIN_S = 60.0
 BUCKET = "ggen-demo"
@@ -115,12 +117,11 @@ class Emulator:
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True,
         )  # fmt: skip
-        give_up_at = time.monotonic() + START_WITHIN_S
-        while not _listens(self._port):
-            if self._process.poll() is not None or time.monotonic() > give_up_at:
-                self.stop()
-                raise OutageError("no-emulator", f"the {self._name} emulator does not start")
-            time.sleep(0.05)
+        try:
+            self._await(self._process)
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """End it and whatever it started; what it held is gone."""
@@ -136,10 +137,31 @@ class Emulator:
         """Have it answer again."""
         self._signal(signal.SIGCONT)
 
+    def _await(self, process: "subprocess.Popen[bytes]") -> None:
+        give_up_at = time.monotonic() + START_WITHIN_S
+        while not _listens(self._port):
+            if process.poll() is not None or time.monotonic() > give_up_at:
+                raise OutageError("emulator-failed", f"the {self._name} emulator does not start")
+            time.sleep(0.05)
+        if self._name == "firestore":
+            _warm_up(self.host)
+
     def _signal(self, number: int) -> None:
         if self._process:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
+
+
+def _warm_up(host: str) -> None:
+    """Have a fresh emulator do everything once: its first answers take seconds."""
+    settings = Settings(
+        documents_url="firestore://warm-up", firestore_emulator_host=host, store_timeout_s=30
+    )
+    documents = open_documents(settings)
+    documents.get("runs/warm-up")  # asked for again and again until it is answered
+    documents.commit([Create("runs/warm-up", {})])
+    documents.scan("runs", order_by="state")
+    documents.close()
 
 
 def _listens(port: int) -> bool:

@@ -13,3 +13,7 @@ class Lag(Protocol):
             OutageError: nobody knows just now.
         """
         ...
+
+    def close(self) -> None:
+        """Let go of every connection of this process."""
+        ...

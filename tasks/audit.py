@@ -252,7 +252,8 @@ class Walk:
             self._stop(number, f"is missing, though there is {later[0]}")
 
     def _receipt_of(self, leaf: Leaf) -> Document | None:
-        self._advance(leaf.recorded_at)
+        if leaf.receipt_id not in self._waiting:  # at the end of the list, asking costs a query
+            self._advance(leaf.recorded_at)
         if (document := self._waiting.pop(leaf.receipt_id, None)) is not None:
             return document
         document = self._ports.documents.get(receipt_path(self._account_id, leaf.receipt_id))

@@ -38,10 +38,11 @@ _JITTER = SystemRandom()
 HAND_OVER_S = 3
 """A message this old begins no further step: another one goes on, behind who waited meanwhile."""
 
-RUN_TIME_LIMIT_S = 15
-"""A process that hangs in a step is killed before anybody may take the step over."""
+RUN_TIME_LIMIT_S = 30
+"""A process that hangs in a step is killed before anybody may take the step over. A step may look
+and then act for 10 s each where Pub/Sub does not answer."""
 
-STEP_MAX_AGE_S = 18
+STEP_MAX_AGE_S = 33
 """After this long another process may take a step over, whatever became of the one that had it."""
 
 

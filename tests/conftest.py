@@ -8,9 +8,15 @@ import pytest
 import redis
 
 from bench.stack import free_ports
-from cli import emulators
 from cli.embedded import valkey_binary
 from tests.google import started
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--backend", choices=("embedded", "google"), default="embedded",
+        help="the stores of engine tests that do not name theirs",
+    )  # fmt: skip
 
 
 class Valkey:
@@ -56,17 +62,17 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
 
 @pytest.fixture(scope="session")
 def firestore() -> Iterator[str]:
-    yield from started("FIRESTORE_EMULATOR_HOST", emulators.running("firestore"))
+    yield from started("firestore")
 
 
 @pytest.fixture(scope="session")
 def pubsub() -> Iterator[str]:
-    yield from started("PUBSUB_EMULATOR_HOST", emulators.running("pubsub"))
+    yield from started("pubsub")
 
 
 @pytest.fixture(scope="session")
 def storage() -> Iterator[str]:
-    yield from started("STORAGE_EMULATOR_HOST", emulators.running("storage"))
+    yield from started("storage")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,30 +2,32 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from secrets import token_hex
 
 import httpx
 import pytest
 
+from cli import emulators
 from governor.errors import OutageError
 
 
-def started(variable: str, start: AbstractContextManager[str]) -> Iterator[str]:
+def started(name: str) -> Iterator[str]:
     """Where an emulator answers. What is missing skips at a desk, and fails in CI."""
-    if given := os.environ.get(variable):
+    if given := os.environ.get(f"{name.upper()}_EMULATOR_HOST"):
         yield given
         return
+    with emulator(name) as running:
+        yield running.host
+
+
+def emulator(name: str) -> emulators.Emulator:
+    """An emulator of the test's own, not started yet."""
     try:
-        host = start.__enter__()
+        return emulators.Emulator(name)
     except OutageError as error:
         if os.environ.get("CI") == "true":
             pytest.fail(str(error))
         pytest.skip(str(error))
-    try:
-        yield host
-    finally:
-        start.__exit__(None, None, None)
 
 
 def new_bucket(url: str) -> str:

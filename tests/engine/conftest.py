@@ -36,7 +36,7 @@ on_both = pytest.mark.parametrize("backend", ["embedded", "google"], indirect=Tr
 
 @pytest.fixture
 def backend(request: pytest.FixtureRequest) -> str:
-    return str(getattr(request, "param", "embedded"))
+    return str(getattr(request, "param", request.config.getoption("--backend")))
 
 
 @pytest.fixture

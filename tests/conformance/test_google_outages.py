@@ -1,0 +1,250 @@
+"""Google away: every call ends in bounded time, as an outage; a lost reply is found out."""
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Iterator
+from secrets import token_hex
+
+import pytest
+from google.api_core import exceptions as answers
+
+from adapters.firestore import FirestoreDocuments
+from adapters.gcs import GcsObjects
+from adapters.google_calls import bounded
+from adapters.monitoring import MonitoredLag
+from adapters.pubsub import PubsubSignals, Push
+from bench.stack import free_ports
+from governor.errors import OutageError
+from ports.documents import Create, Update
+from ports.signals import Topic
+from tests.google import emulator, new_bucket
+from tests.relay import relay, silent
+from tests.waiting import until
+
+REGION = "us-central1"
+
+
+@dataclasses.dataclass(frozen=True)
+class Away:
+    """All adapters, whose server is away in one way."""
+
+    documents: FirestoreDocuments
+    signals: PubsubSignals
+    objects: GcsObjects
+
+
+def _away(host: str) -> Away:
+    lag = MonitoredLag("p", is_emulated=True)
+    return Away(
+        FirestoreDocuments("p", emulator_host=host),
+        PubsubSignals("p", Push("http://127.0.0.1:1/"), lag, emulator_host=host),
+        GcsObjects("b", emulator_url=f"http://{host}"),
+    )
+
+
+@pytest.fixture(params=["refused", "silent"])
+def away(request: pytest.FixtureRequest) -> Iterator[Away]:
+    if request.param == "refused":
+        made = _away(f"127.0.0.1:{free_ports(1)[0]}")
+        yield made
+    else:
+        with silent() as host:
+            made = _away(host)
+            yield made
+    made.documents.close()
+    made.signals.close()
+
+
+BOUNDS_S: dict[str, tuple[float, Callable[[Away], object]]] = {
+    "action path: get": (1.1, lambda a: a.documents.get("runs/r")),
+    "action path: commit": (1.1, lambda a: a.documents.commit([Create("runs/r", {})])),
+    "read": (8, lambda a: a.documents.scan("runs")),
+    "publish": (10, lambda a: a.signals.publish("x", b"{}")),
+    "admin: create": (30, lambda a: a.signals.create("x", REGION)),
+    "admin: look": (30, lambda a: a.signals.look("x", REGION)),
+    "admin: delete": (30, lambda a: a.signals.delete("x")),
+    "object: get": (35, lambda a: a.objects.get("x")),
+    "object: create": (35, lambda a: a.objects.create("x", b"x" * 100)),
+}
+"""What the issue allows; a slow machine is given a tenth more."""
+
+
+def test_every_call_ends_in_its_bound_as_an_outage(away: Away) -> None:
+    took_s: dict[str, float] = {}
+    wrong: list[str] = []
+
+    def call(name: str, ask: Callable[[Away], object]) -> None:
+        began = time.monotonic()
+        try:
+            ask(away)
+            wrong.append(f"{name} was answered")
+        except OutageError:
+            took_s[name] = time.monotonic() - began
+        except BaseException as error:
+            wrong.append(f"{name}: {error!r}")
+
+    threads = [
+        threading.Thread(target=call, args=(name, ask)) for name, (_, ask) in BOUNDS_S.items()
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert not wrong
+    late = {name: s for name, s in took_s.items() if s > 1.1 * BOUNDS_S[name][0]}
+    assert not late, took_s
+
+
+def test_an_outage_says_what_the_service_said_and_what_to_mend() -> None:
+    def refuse(_left_s: float) -> object:
+        raise answers.PermissionDenied("Missing or insufficient permissions.")
+
+    with pytest.raises(OutageError, match="Missing or insufficient permissions.*roles"):
+        bounded(refuse, 1, who="Firestore")
+
+
+@pytest.mark.parametrize("error", [
+    answers.RetryError("timed out", answers.ServiceUnavailable("gone")), answers.Unknown("?"),
+    answers.DeadlineExceeded("late"), answers.ResourceExhausted("quota"), answers.Cancelled("x"),
+])  # fmt: skip
+def test_whatever_keeps_google_from_answering_is_an_outage(error: Exception) -> None:
+    def fail(_left_s: float) -> object:
+        raise error
+
+    with pytest.raises(OutageError):
+        bounded(fail, 0.2, who="Firestore")
+
+
+def test_an_outage_that_hides_in_a_value_error_is_found() -> None:
+    def hide(_left_s: float) -> object:
+        try:
+            raise answers.ServiceUnavailable("gone")
+        except answers.ServiceUnavailable:
+            raise ValueError("The transaction has no transaction ID")  # noqa: B904  # as they do
+
+    with pytest.raises(OutageError, match="gone"):
+        bounded(hide, 0.2, who="Firestore")
+    with pytest.raises(ValueError, match="ours"):
+        bounded(lambda _: int("ours"), 0.2, who="Firestore")
+
+
+def test_what_is_refused_for_a_moment_is_asked_again() -> None:
+    left = [answers.ServiceUnavailable("x"), answers.Aborted("x")]
+
+    def ask(_left_s: float) -> str:
+        if left:
+            raise left.pop()
+        return "answered"
+
+    assert bounded(ask, 5, who="Firestore") == "answered"
+
+
+def test_a_commit_whose_reply_is_lost_has_landed_and_is_told_as_an_outage(firestore: str) -> None:
+    project = f"p-{token_hex(6)}"
+    direct = FirestoreDocuments(project, emulator_host=firestore, timeout_s=10)
+    with relay(firestore) as between:
+        documents = FirestoreDocuments(project, emulator_host=between.host, timeout_s=3)
+        (revision,) = documents.commit([Create("runs/r", {"n": 1})])
+        between.deaf = b""
+        with pytest.raises(OutageError):
+            documents.commit([Update("runs/r", {"n": 2}, revision), Create("runs/s", {})])
+        assert between.swallowed.is_set()
+        until(lambda: direct.get("runs/s"))
+        found = direct.get("runs/r")
+        assert found
+        assert found.data == {"n": 2}
+        between.deaf = None
+        between.cut()
+        until(lambda: _answers(documents))
+        documents.close()
+    direct.close()
+
+
+def _answers(documents: FirestoreDocuments) -> bool:
+    try:
+        return documents.get("runs/r") is not None
+    except OutageError:
+        return False
+
+
+def test_a_topic_whose_replies_are_lost_is_whole_when_it_is_created_again(pubsub: str) -> None:
+    project, push = f"p-{token_hex(6)}", Push("http://127.0.0.1:1/")
+    lag = MonitoredLag(project, is_emulated=True)
+    with relay(pubsub) as between:
+        signals = PubsubSignals(project, push, lag, emulator_host=between.host)
+        signals.look("x", REGION)
+        between.deaf = b""
+        failed: list[OutageError] = []
+
+        def create() -> None:
+            try:
+                signals.create("x", REGION)
+            except OutageError as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=create)
+        thread.start()
+        assert between.swallowed.wait(5)
+        thread.join()
+        between.deaf = None
+        between.cut()
+        assert failed
+        until(lambda: _creates(signals), 15)
+        assert signals.look("x", REGION) is Topic.READY
+        signals.close()
+
+
+def _creates(signals: PubsubSignals) -> bool:
+    try:
+        signals.create("x", REGION)
+    except OutageError:
+        return False
+    return True
+
+
+def test_an_object_whose_reply_is_lost_is_found_by_its_content(storage: str) -> None:
+    bucket = new_bucket(storage)
+    with relay(storage) as between:
+        objects = GcsObjects(bucket, emulator_url=f"http://{between.host}")
+        between.deaf = b"storage#object"
+        threading.Thread(target=_heal, args=(between,), daemon=True).start()
+
+        assert objects.create("a/b", b"x") is False  # the first try had made it
+
+    assert GcsObjects(bucket, emulator_url=storage).get("a/b") == b"x"
+
+
+def _heal(between: "object") -> None:
+    assert between.swallowed.wait(10)  # type: ignore[attr-defined]
+    between.deaf = None  # type: ignore[attr-defined]
+    between.cut()  # type: ignore[attr-defined]
+
+
+def test_a_store_that_comes_back_is_heard_within_seconds() -> None:
+    with emulator("firestore") as server:
+        documents = FirestoreDocuments("p", emulator_host=server.host, timeout_s=2)
+        until(lambda: _knows_nothing(documents))  # a fresh emulator takes its time
+        server.stop()
+        for _ in range(5):
+            with pytest.raises(OutageError):
+                documents.get("runs/r")
+        server.start()
+        began = time.monotonic()
+        until(lambda: _knows_nothing(documents), 10)
+        assert time.monotonic() - began < 5  # gRPC's own back-off would be up to two minutes
+
+        server.freeze()
+        with pytest.raises(OutageError):
+            documents.get("runs/r")
+        server.thaw()
+        until(lambda: _knows_nothing(documents), 10)
+        documents.close()
+
+
+def _knows_nothing(documents: FirestoreDocuments) -> bool:
+    try:
+        return documents.get("runs/r") is None
+    except OutageError:
+        return False

@@ -1,0 +1,195 @@
+"""Who may push: Pub/Sub's OIDC token, by certificates that a local server hands out."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
+from google.auth import crypt, jwt
+
+from adapters.oidc import OidcPushers
+from adapters.pushers import AnyPusher
+from governor.errors import InputError, OutageError
+
+AUDIENCE = "https://ingress.example/v1/pubsub/signals"
+PUSHER = "pusher@project.iam.gserviceaccount.com"
+
+
+class Signer:
+    """A key, and the certificate its tokens are known by."""
+
+    def __init__(self, key_id: str) -> None:
+        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+        now = datetime.now(UTC)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
+            .not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+            .sign(key, hashes.SHA256())
+        )  # fmt: skip
+        self.key_id = key_id
+        self.certificate = certificate.public_bytes(serialization.Encoding.PEM).decode()
+        pem = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL,
+            serialization.NoEncryption(),
+        )  # fmt: skip
+        self._signer = crypt.RSASigner.from_string(pem, key_id=key_id)
+
+    def token(self, **changes: Any) -> str:
+        now = int(time.time())
+        claims = {
+            "iss": "https://accounts.google.com", "aud": AUDIENCE, "email": PUSHER,
+            "email_verified": True, "iat": now, "exp": now + 300, "sub": "1", **changes,
+        }  # fmt: skip
+        return f"Bearer {jwt.encode(self._signer, claims).decode()}"
+
+
+class Certificates:
+    """Google's certificates, as a local server hands them out."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, str] = {}
+        self.status = 200
+        self.body: bytes | None = None
+        self.asked = 0
+        self.cache = "public, max-age=3600"
+        self.url = ""
+
+
+@pytest.fixture(scope="module")
+def signer() -> Signer:
+    return Signer("key-1")
+
+
+@pytest.fixture
+def certificates(signer: Signer) -> Iterator[Certificates]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            told.asked += 1
+            self.send_response(told.status)
+            self.send_header("Cache-Control", told.cache)
+            self.end_headers()
+            self.wfile.write(told.body or json.dumps(told.known).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    told = Certificates()
+    told.known = {signer.key_id: signer.certificate}
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    told.url = f"http://127.0.0.1:{server.server_address[1]}/certs"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield told
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def pushers(certificates: Certificates) -> OidcPushers:
+    return OidcPushers(AUDIENCE, PUSHER, certificates.url)
+
+
+def test_the_subscriptions_own_pusher_is_let_in_and_asked_for_once(
+    pushers: OidcPushers, certificates: Certificates, signer: Signer
+) -> None:
+    for _ in range(5):
+        pushers.check(signer.token())
+
+    assert certificates.asked == 1
+
+
+@pytest.mark.parametrize("changes", [
+    {"iss": "https://evil.example"}, {"aud": "https://other.example"}, {"aud": None},
+    {"email": "somebody@project.iam.gserviceaccount.com"}, {"email": None},
+    {"email_verified": False}, {"email_verified": "true"}, {"email_verified": None},
+    {"exp": 1}, {"iat": 2**40}, {"exp": None},
+], ids=str)  # fmt: skip
+def test_a_token_that_says_anything_else_is_refused(
+    pushers: OidcPushers, signer: Signer, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError) as refused:
+        pushers.check(signer.token(**changes))
+    assert refused.value.code == "unauthorized"
+    assert PUSHER not in refused.value.detail
+
+
+def _forged(signer: Signer) -> str:
+    return Signer(signer.key_id).token()
+
+
+@pytest.mark.parametrize("header", [
+    None, "", "Bearer", "Bearer ", "Bearer x", "Bearer a.b.c", "Basic abc", "Bearer " + "x" * 9000,
+    "Bearer eyJhbGciOiJub25lIn0.e30.", "Bearer W10.W10.W10", "Bearer é.é.é",
+])  # fmt: skip
+def test_what_is_no_token_is_refused(pushers: OidcPushers, header: str | None) -> None:
+    with pytest.raises(InputError):
+        pushers.check(header)
+
+
+def test_another_key_under_the_same_name_is_refused(pushers: OidcPushers, signer: Signer) -> None:
+    with pytest.raises(InputError):
+        pushers.check(_forged(signer))
+
+
+def test_a_key_nobody_has_heard_of_is_looked_for_and_no_more_than_once_a_minute(
+    pushers: OidcPushers, certificates: Certificates, signer: Signer
+) -> None:
+    pushers.check(signer.token())
+    stranger = Signer("key-2")
+    for _ in range(5):
+        with pytest.raises(InputError):
+            pushers.check(stranger.token())
+
+    assert certificates.asked == 1
+
+
+def test_a_new_key_is_learnt_once_the_old_certificates_are_over(
+    pushers: OidcPushers, certificates: Certificates, signer: Signer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("adapters.oidc._SHORTEST_S", 0.0)
+    pushers.check(signer.token())
+    newer = Signer("key-2")
+    certificates.known = {newer.key_id: newer.certificate}
+
+    pushers.check(newer.token())
+
+    assert certificates.asked == 2
+
+
+@pytest.mark.parametrize("body", [b"not json", b"[]", b"{}", b'{"a": 1}', b"x" * 100_000])
+def test_without_certificates_a_push_is_to_come_again(
+    pushers: OidcPushers, certificates: Certificates, signer: Signer, body: bytes
+) -> None:
+    certificates.body = body
+    with pytest.raises(OutageError):
+        pushers.check(signer.token())
+
+
+def test_certificates_are_used_on_while_they_cannot_be_fetched(
+    pushers: OidcPushers, certificates: Certificates, signer: Signer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("adapters.oidc._SHORTEST_S", 0.0)
+    certificates.cache = "max-age=0"
+    pushers.check(signer.token())
+    certificates.status = 503
+
+    pushers.check(signer.token())
+
+    assert certificates.asked == 2
+
+
+def test_an_emulator_is_let_in_as_it_is() -> None:
+    AnyPusher().check(None)
