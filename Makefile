@@ -3,14 +3,19 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo up test check format bench lock clean
+.PHONY: help demo demo-gcp gcp up test check format bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/.runtime ## play the whole story on a stack of its own (no set-up needed)
 	@$(BIN)/ggen demo
+
+demo-gcp: .venv/.dev ## the same story on the Firestore, Pub/Sub and Cloud Storage emulators
+	@$(BIN)/python -m cli.emulators $(BIN)/ggen demo
+
+gcp: .venv/.gcp ## install Google's clients, for firestore://, pubsub:// and gs:// stores
 
 up: .venv/.runtime ## start the stack and stay; Ctrl-C stops it
 	@$(BIN)/ggen up
@@ -37,8 +42,11 @@ lock: ## resolve the dependencies anew (needs uv)
 	uv pip compile --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
 	  --no-header --quiet --extra build pyproject.toml -o requirements.lock
 	uv pip compile --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
-	  --no-header --quiet --extra build --extra dev -c requirements.lock pyproject.toml \
-	  -o requirements-dev.lock
+	  --no-header --quiet --extra build --extra gcp -c requirements.lock pyproject.toml \
+	  -o requirements-gcp.lock
+	uv pip compile --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
+	  --no-header --quiet --extra build --extra gcp --extra dev -c requirements-gcp.lock \
+	  pyproject.toml -o requirements-dev.lock
 
 clean: ## remove .venv and caches; never .ggen, which is data
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
@@ -52,6 +60,11 @@ clean: ## remove .venv and caches; never .ggen, which is data
 	@echo "installing locked dependencies into .venv (about a minute the first time)…"
 	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/.gcp: requirements-gcp.lock .venv/.runtime
+	@echo "installing Google's clients…"
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements-gcp.lock
 	@touch $@
 
 .venv/.dev: requirements-dev.lock .venv/.runtime

@@ -88,7 +88,7 @@ def test_the_wheel_carries_the_runbooks_and_the_schedule(tmp_path: Path) -> None
 
 
 def test_the_lock_pins_hashes_and_names_no_index() -> None:
-    for name in ("requirements.lock", "requirements-dev.lock"):
+    for name in ("requirements.lock", "requirements-gcp.lock", "requirements-dev.lock"):
         text = (ROOT / name).read_text()
         assert "--hash=sha256:" in text
         assert "://" not in text
