@@ -19,11 +19,11 @@ from google.cloud.firestore_v1.services.firestore.transports import FirestoreGrp
 from google.cloud.firestore_v1.types import Document as Stored
 
 from adapters.document_rules import check_field, check_path, checked, is_field, order_of
-from adapters.google_calls import NOT_DONE, PerProcess, bounded, channel, outage
+from adapters.google_calls import NOT_DONE, PerProcess, Service, bounded, channel, outage
 from governor.errors import ConflictError, InputError
 from ports.documents import Create, Delete, Document, Json, Update, Where, Write
 
-_WHO = "Firestore"
+_WHO = Service("Firestore", "documents-unavailable")
 _SCAN_S = 6.0
 """Bound of a scan, which is on no action's path; a page of 1,000 takes a second or two."""
 

@@ -16,11 +16,11 @@ from google.auth.exceptions import GoogleAuthError
 from google.cloud.storage import Client
 from google.cloud.storage.retry import DEFAULT_RETRY
 
-from adapters.google_calls import PerProcess, outage
+from adapters.google_calls import PerProcess, Service, outage
 from adapters.object_names import check_name
 from governor.errors import ConflictError
 
-_WHO = "Cloud Storage"
+_WHO = Service("Cloud Storage", "objects-unavailable")
 _READ = {"timeout": (3, 5), "retry": DEFAULT_RETRY.with_timeout(5)}
 """At most 13 s in all: the tries, and one more that begins at their end."""
 

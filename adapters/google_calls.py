@@ -8,7 +8,7 @@ their channels wait up to two minutes before they try a lost server again. Here 
 import os
 import time
 from collections.abc import Callable, Collection
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import google.auth
 import grpc
@@ -19,6 +19,14 @@ from google.auth.exceptions import GoogleAuthError
 from governor.errors import OutageError
 
 T = TypeVar("T")
+
+
+class Service(NamedTuple):
+    """Who is called: its name for people, and the code of its outages."""
+
+    name: str
+    code: str
+
 
 OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -72,7 +80,7 @@ def channel(transport: Any, emulator_host: str) -> grpc.Channel:
     try:
         credentials, _ = google.auth.default(scopes=transport.AUTH_SCOPES)
     except GoogleAuthError as error:
-        raise outage("Google", error) from error
+        raise outage(Service("Google", "credentials-unavailable"), error) from error
     made: grpc.Channel = transport.create_channel(
         f"{transport.DEFAULT_HOST}:443", credentials=credentials, options=OPTIONS
     )
@@ -83,7 +91,7 @@ def bounded(
     ask: Callable[[float], T],
     within_s: float,
     *,
-    who: str,
+    who: Service,
     after: Collection[type[Exception]] = SAFE_TO_REPEAT,
 ) -> T:
     """What ``ask(timeout_s)`` gives, in ``within_s`` at most.
@@ -118,10 +126,10 @@ def bounded(
         raise
 
 
-def outage(who: str, error: Exception) -> OutageError:
+def outage(who: Service, error: Exception) -> OutageError:
     """An outage in the words of its cause; says what to mend where waiting will not help."""
     status = getattr(getattr(error, "grpc_status_code", None), "name", type(error).__name__)
-    detail = f"{who}: {status}: {str(getattr(error, 'message', error))[:300]}"
+    detail = f"{who.name}: {status}: {str(getattr(error, 'message', error))[:300]}"
     if isinstance(error, (answers.PermissionDenied, answers.Unauthenticated, GoogleAuthError)):
         detail += ". Check the credentials and roles of this process's service account"
-    return OutageError(f"{who.lower().replace(' ', '-')}-unavailable", detail, retry_after_s=2)
+    return OutageError(who.code, detail, retry_after_s=2)

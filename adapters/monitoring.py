@@ -12,10 +12,10 @@ import requests
 from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.requests import AuthorizedSession
 
-from adapters.google_calls import PerProcess, outage
+from adapters.google_calls import PerProcess, Service, outage
 from governor.errors import OutageError
 
-_WHO = "Cloud Monitoring"
+_WHO = Service("Cloud Monitoring", "lag-unknown")
 _URL = "https://monitoring.googleapis.com"
 _SCOPE = "https://www.googleapis.com/auth/monitoring.read"
 _METRIC = "pubsub.googleapis.com/subscription/num_undelivered_messages"
@@ -64,7 +64,7 @@ class MonitoredLag:
         except (LookupError, ValueError, TypeError, AttributeError) as error:
             raise OutageError(
                 "lag-unknown",
-                f"{_WHO} has no figure of {subscription_id} of these five minutes",
+                f"{_WHO.name} has no figure of {subscription_id} of these five minutes",
                 60,
             ) from error
 

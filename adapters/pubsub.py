@@ -18,13 +18,13 @@ from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransp
 from google.pubsub_v1.types import Subscription
 from google.pubsub_v1.types import Topic as StoredTopic
 
-from adapters.google_calls import PerProcess, bounded, channel, outage
+from adapters.google_calls import PerProcess, Service, bounded, channel, outage
 from governor.errors import ConflictError, InputError, OutageError
 from governor.records import topic_name
 from ports.lag import Lag
 from ports.signals import MAX_MESSAGE_BYTES, DeadLetter, Topic
 
-_WHO = "Pub/Sub"
+_WHO = Service("Pub/Sub", "signals-unavailable")
 ADMIN_S = 10.0
 """Bound of one call of the port that looks, creates or deletes, all its requests together."""
 

@@ -40,6 +40,7 @@ class Pump:
             wiring.signals_url(settings), socket_timeout=5, socket_connect_timeout=2
         )
         self._http = http
+        self._endpoint = settings.push_endpoint
         self._places = asyncio.Semaphore(_AT_ONCE)
         self._under_way: set[tuple[str, bytes]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -159,7 +160,7 @@ class Pump:
         try:
             token = wiring.ports().secrets.push_token()
             answer = await self._http.post(
-                "/v1/pubsub/signals", json=envelope, headers={"Authorization": f"Bearer {token}"}
+                self._endpoint, json=envelope, headers={"Authorization": f"Bearer {token}"}
             )
         except (httpx.HTTPError, OutageError) as error:
             _LOG.info("the ingress does not answer: %s", type(error).__name__)
@@ -169,8 +170,7 @@ class Pump:
 
 async def run(settings: Settings) -> None:
     """Pump until cancelled; a lost Valkey is waited for."""
-    base_url = f"http://{settings.http_host}:{settings.http_port}"
-    async with httpx.AsyncClient(base_url=base_url, timeout=10, trust_env=False) as http:
+    async with httpx.AsyncClient(timeout=10, trust_env=False) as http:
         pump = Pump(settings, http)
         await asyncio.gather(
             *(_for_ever(part) for part in (pump.deliver_new, pump.redeliver, pump.prove_alive))

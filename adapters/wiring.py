@@ -145,7 +145,7 @@ def _signals(settings: Settings) -> Signals:
                 _host(url, "GGEN_SIGNALS_URL", "pubsub://project"),
                 (settings.pubsub_emulator_host),
             )
-            push = Push(_push_url(settings), _audience(settings), settings.push_service_account)
+            push = Push(_push(settings), _audience(settings), settings.push_service_account)
             lag = MonitoredLag(project, is_emulated=bool(host))
             return PubsubSignals(project, push, lag, emulator_host=host)
         case scheme:
@@ -169,23 +169,22 @@ def _pushers(settings: Settings) -> Pushers:
     return OidcPushers(_audience(settings), settings.push_service_account)
 
 
-def _push_url(settings: Settings) -> str:
-    if settings.push_without_token:
-        local = f"http://{settings.http_host}:{settings.http_port}/v1/pubsub/signals"
-        return settings.push_url or local
+def _push(settings: Settings) -> str:
+    """Where Pub/Sub pushes to; refused where Google could not, or would not say who it is."""
     is_https = urlsplit(settings.push_url).scheme == "https"
-    if not (is_https or settings.pubsub_emulator_host) or not settings.push_service_account:
+    is_known = settings.push_service_account and (is_https or settings.pubsub_emulator_host)
+    if not (is_known or settings.push_without_token):
         raise InputError(
             "push-incomplete",
             "pubsub:// needs GGEN_PUSH_URL (https://…/v1/pubsub/signals, as Google reaches the "
             "ingress) and GGEN_PUSH_SERVICE_ACCOUNT (the e-mail it pushes as); with the emulator, "
             "which signs nothing, GGEN_PUSH_WITHOUT_TOKEN=true",
         )
-    return settings.push_url
+    return settings.push_endpoint
 
 
 def _audience(settings: Settings) -> str:
-    return settings.push_audience or settings.push_url
+    return settings.push_audience or settings.push_endpoint
 
 
 def _memory(settings: Settings) -> Memory:

@@ -32,7 +32,7 @@ logfile ""
 """
 _FLOWER = """\
 # Written by ggen up at every start.
-address = "127.0.0.1"
+address = "{address}"
 port = {port}
 basic_auth = ["ggen:{password}"]
 cookie_secret = "{cookie}"
@@ -169,6 +169,7 @@ def _configuration(settings: Settings) -> dict[str, str]:
             password=secrets.read("valkey.password"),
         ),
         "flowerconfig.py": _FLOWER.format(
+            address=settings.flower_host,
             port=settings.flower_port,
             password=secrets.read("flower.password"),
             cookie=secrets.read("flower.cookie"),

@@ -56,7 +56,8 @@ def _of_google(name: str) -> Path:
             f"the {name} emulator is not on this machine. Install the Google Cloud CLI and Java 17,"
             " then: gcloud components install cloud-firestore-emulator pubsub-emulator (Debian: "
             "apt-get install google-cloud-cli-firestore-emulator google-cloud-cli-pubsub-emulator "
-            f"openjdk-17-jre-headless); or set {name.upper()}_EMULATOR_HOST to a running one",
+            f"openjdk-17-jre-headless); or set {name.upper()}_EMULATOR_HOST to a running one, as "
+            f"docker compose --profile emulators up {name} has it",
         )
     return found
 

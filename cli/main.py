@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cli import action_commands, ledger_commands, run_commands
+from cli import action_commands, ledger_commands, run_commands, service_commands
 from cli.output import AccountOption, Json, action_line, show, show_error, summary
 from governor.errors import GovernorError, OutageError
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 ledger_commands.register(app)
 run_commands.register(app)
 action_commands.register(app)
+service_commands.register(app)
 
 
 @app.command()

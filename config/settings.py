@@ -34,6 +34,9 @@ class Settings(BaseSettings):
     http_port: int = Field(default=8080, ge=1, le=65535)
     """Port of the ingress."""
 
+    flower_host: str = Field(default="127.0.0.1", pattern=r"^[A-Za-z0-9.:-]+$")
+    """Address Flower listens on. Loopback, but in a container, whose network is its own."""
+
     flower_port: int = Field(default=5555, ge=1, le=65535)
     """Port of Flower, on loopback, behind a password, read-only."""
 
@@ -57,8 +60,8 @@ class Settings(BaseSettings):
     """Celery's broker; empty: database 0 of the embedded Valkey."""
 
     push_url: str = Field(default="", max_length=1024)
-    """Where Pub/Sub pushes signals: the ingress's ``https://…/v1/pubsub/signals`` as Google reaches
-    it. Needed with ``pubsub://``; empty, with the emulator: the ingress of this machine."""
+    """Where signals are pushed to: ``/v1/pubsub/signals`` of the ingress as the pump reaches it, or
+    as Google does, and then by ``https``. Empty: the ingress of this machine."""
 
     push_audience: str = Field(default="", max_length=1024)
     """The audience of a push's OIDC token; empty: ``push_url``."""
@@ -136,6 +139,12 @@ class Settings(BaseSettings):
     def delivers_signals_itself(self) -> bool:
         """Whether a signal pump plays Pub/Sub's part."""
         return not self.signals_url.startswith("pubsub:")
+
+    @property
+    def push_endpoint(self) -> str:
+        """Where signals are pushed to."""
+        local = f"http://{self.http_host}:{self.http_port}/v1/pubsub/signals"
+        return self.push_url or local
 
     @property
     def is_emulated(self) -> bool:

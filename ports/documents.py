@@ -64,10 +64,12 @@ class Where:
     value: str | int | Sequence[str]
 
 
-def every(documents: "Documents", group: str, *where: Where) -> Iterator[Document]:
-    """Every document of a collection group that fulfils ``where``, page by page, by path."""
+def every(
+    documents: "Documents", collection: str, *where: Where, group: bool = False
+) -> Iterator[Document]:
+    """Every document of a collection, or group, that fulfils ``where``, page by page, by path."""
     after = None
-    while page := documents.scan(group, group=True, where=where, after=after, limit=500):
+    while page := documents.scan(collection, group=group, where=where, after=after, limit=500):
         yield from page
         after = ("", page[-1].path)
 

@@ -100,14 +100,14 @@ def restore_memory(ports: Ports, era: str) -> None:
     """
     held: list[Slot] = []
     looked_at: list[Slot] = []
-    for document in _each(ports, era, "actions", Where("state", "in", UNDER_WAY)):
+    for document in _each(ports, era, "actions", Where("state", "in", UNDER_WAY), group=True):
         action = Action.model_validate(document.data)
         rests = action.state is ActionState.ROLLBACK_FAILED
         (looked_at if rests else held).append(slot_of(action))
     ports.memory.restore_slots(held, looked_at)
     month = quota.month_of(ports.clock.now())
     used: Counter[tuple[str, str, str]] = Counter()
-    for document in _each(ports, era, "actions", Where("month", "==", month)):
+    for document in _each(ports, era, "actions", Where("month", "==", month), group=True):
         used[document.data["account_id"], document.data["sku_id"], month] += 1
     ports.memory.restore_use(used)
     governors = 0
@@ -118,9 +118,11 @@ def restore_memory(ports: Ports, era: str) -> None:
     _LOG.info("memory rebuilt: %d governors, %d slots in flight", governors, len(held))
 
 
-def _each(ports: Ports, era: str, collection: str, *where: Where) -> Iterator[Document]:
+def _each(
+    ports: Ports, era: str, collection: str, *where: Where, group: bool = False
+) -> Iterator[Document]:
     """Every document, as long as what was restored so far is still there."""
-    for number, document in enumerate(every(ports.documents, collection, *where)):
+    for number, document in enumerate(every(ports.documents, collection, *where, group=group)):
         if number % _STEP == 0 and not ports.memory.continue_rebuild(era, _STEP_S):
             raise _lost_again()
         yield document

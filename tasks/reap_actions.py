@@ -39,7 +39,8 @@ def look_at_due(ports: Ports) -> None:
 def look_at_all(ports: Ports) -> int:
     """Look at every action under way, whatever Memory knows; how many had been lost sight of."""
     orphans = 0
-    for document in every(ports.documents, "actions", Where("state", "in", actions.UNDER_WAY)):
+    under_way = Where("state", "in", actions.UNDER_WAY)
+    for document in every(ports.documents, "actions", under_way, group=True):
         with apart(document.path):
             held = Held(Action.model_validate(document.data), document.revision)
             overdue = rules.is_overdue(held.action, ports.clock.now())

@@ -19,6 +19,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )  # fmt: skip
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if any(name in item.name for name in ("firestore", "pubsub", "gcs", "google")):
+            item.add_marker(pytest.mark.live)
+
+
 class Valkey:
     """A real server that a test may kill and start again."""
 

@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from secrets import token_hex
 
 import pytest
 
@@ -13,6 +12,7 @@ from adapters.firestore import FirestoreDocuments
 from adapters.sqlite import SqliteDocuments
 from governor.errors import ConflictError, InputError, OutageError
 from ports.documents import MAX_DOCUMENT_BYTES, Create, Delete, Documents, Update, Where
+from tests.live import new_project
 
 Open = Callable[[], Documents]
 
@@ -23,7 +23,7 @@ def _sqlite(tmp_path: Path, _: pytest.FixtureRequest) -> Open:
 
 def _firestore(_: Path, request: pytest.FixtureRequest) -> Open:
     host = request.getfixturevalue("firestore")
-    return partial(FirestoreDocuments, f"p-{token_hex(6)}", emulator_host=host, timeout_s=30)
+    return partial(FirestoreDocuments, new_project(), emulator_host=host, timeout_s=30)
 
 
 @pytest.fixture(params=[_sqlite, _firestore], ids=["sqlite", "firestore"])

@@ -4,14 +4,13 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterator
-from secrets import token_hex
 
 import pytest
 from google.api_core import exceptions as answers
 
 from adapters.firestore import FirestoreDocuments
 from adapters.gcs import GcsObjects
-from adapters.google_calls import bounded
+from adapters.google_calls import Service, bounded
 from adapters.monitoring import MonitoredLag
 from adapters.pubsub import PubsubSignals, Push
 from bench.stack import free_ports
@@ -19,10 +18,12 @@ from governor.errors import OutageError
 from ports.documents import Create, Update
 from ports.signals import Topic
 from tests.google import emulator, new_bucket
+from tests.live import new_project
 from tests.relay import relay, silent
 from tests.waiting import until
 
 REGION = "us-central1"
+SERVICE = Service("Firestore", "documents-unavailable")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +103,7 @@ def test_an_outage_says_what_the_service_said_and_what_to_mend() -> None:
         raise answers.PermissionDenied("Missing or insufficient permissions.")
 
     with pytest.raises(OutageError, match="Missing or insufficient permissions.*roles"):
-        bounded(refuse, 1, who="Firestore")
+        bounded(refuse, 1, who=SERVICE)
 
 
 @pytest.mark.parametrize("error", [
@@ -114,7 +115,7 @@ def test_whatever_keeps_google_from_answering_is_an_outage(error: Exception) -> 
         raise error
 
     with pytest.raises(OutageError):
-        bounded(fail, 0.2, who="Firestore")
+        bounded(fail, 0.2, who=SERVICE)
 
 
 def test_an_outage_that_hides_in_a_value_error_is_found() -> None:
@@ -125,9 +126,9 @@ def test_an_outage_that_hides_in_a_value_error_is_found() -> None:
             raise ValueError("The transaction has no transaction ID")  # noqa: B904  # as they do
 
     with pytest.raises(OutageError, match="gone"):
-        bounded(hide, 0.2, who="Firestore")
+        bounded(hide, 0.2, who=SERVICE)
     with pytest.raises(ValueError, match="ours"):
-        bounded(lambda _: int("ours"), 0.2, who="Firestore")
+        bounded(lambda _: int("ours"), 0.2, who=SERVICE)
 
 
 def test_what_is_refused_for_a_moment_is_asked_again() -> None:
@@ -138,11 +139,11 @@ def test_what_is_refused_for_a_moment_is_asked_again() -> None:
             raise left.pop()
         return "answered"
 
-    assert bounded(ask, 5, who="Firestore") == "answered"
+    assert bounded(ask, 5, who=SERVICE) == "answered"
 
 
 def test_a_commit_whose_reply_is_lost_has_landed_and_is_told_as_an_outage(firestore: str) -> None:
-    project = f"p-{token_hex(6)}"
+    project = new_project()
     direct = FirestoreDocuments(project, emulator_host=firestore, timeout_s=10)
     with relay(firestore) as between:
         documents = FirestoreDocuments(project, emulator_host=between.host, timeout_s=3)
@@ -170,7 +171,7 @@ def _answers(documents: FirestoreDocuments) -> bool:
 
 
 def test_a_topic_whose_replies_are_lost_is_whole_when_it_is_created_again(pubsub: str) -> None:
-    project, push = f"p-{token_hex(6)}", Push("http://127.0.0.1:1/")
+    project, push = new_project(), Push("http://127.0.0.1:1/")
     lag = MonitoredLag(project, is_emulated=True)
     with relay(pubsub) as between:
         signals = PubsubSignals(project, push, lag, emulator_host=between.host)

@@ -4,7 +4,6 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from secrets import token_hex
 
 import pytest
 import redis
@@ -17,6 +16,7 @@ from tests.engine.stores import Google, Stores
 from tests.faults import Fault, FaultyDocuments
 from tests.google import new_bucket
 from tests.leases import lease
+from tests.live import new_project
 
 POLICIES = sorted((Path(__file__).parents[2] / "config" / "policies").glob("*.json"))
 
@@ -45,7 +45,7 @@ def stores(backend: str, request: pytest.FixtureRequest, valkey: Valkey, tmp_pat
     if backend == "embedded":
         return Stores(tmp_path, valkey.url)
     hosts = [request.getfixturevalue(each) for each in ("firestore", "pubsub", "storage")]
-    return Stores(tmp_path, valkey.url, Google(*hosts, f"p-{token_hex(6)}", new_bucket(hosts[2])))
+    return Stores(tmp_path, valkey.url, Google(*hosts, new_project(), new_bucket(hosts[2])))
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from adapters.directory import DirectoryObjects
-from adapters.firestore import FirestoreDocuments
 from adapters.gcs import GcsObjects
 from adapters.key_files import KeyFiles
 from adapters.log_alerts import LogAlerts
@@ -25,6 +24,7 @@ from adapters.streams import StreamSignals
 from adapters.system import SystemClock, SystemProcesses
 from adapters.valkey import ValkeyMemory
 from ports import Ports
+from tests.indexes import IndexedDocuments
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.engine.stores", "tests.engine.actions", "tests.engine.runs"])
@@ -83,7 +83,7 @@ def _on_google(at: Google) -> dict[str, Any]:
     lag = MonitoredLag(at.project, is_emulated=True)
     push = Push("http://127.0.0.1:1/")
     return {
-        "documents": FirestoreDocuments(at.project, emulator_host=at.firestore),
+        "documents": IndexedDocuments(at.project, emulator_host=at.firestore),
         "signals": PubsubSignals(at.project, push, lag, emulator_host=at.pubsub),
         "objects": GcsObjects(at.bucket, emulator_url=at.storage),
     }

@@ -1,7 +1,6 @@
 """Fifty writers on one tenant, and a ledger read while it grows: nobody fails, nothing is late."""
 
 import threading
-from secrets import token_hex
 
 import pytest
 
@@ -9,12 +8,13 @@ from adapters import firestore as adapter
 from adapters.firestore import FirestoreDocuments
 from governor.errors import GovernorError
 from ports.documents import Create, Update
+from tests.live import new_project
 
 WRITERS, EACH = 50, 10
 
 
 def test_fifty_writers_of_one_tenant_have_no_failed_commit(firestore: str) -> None:
-    documents = FirestoreDocuments(f"p-{token_hex(6)}", emulator_host=firestore, timeout_s=10)
+    documents = FirestoreDocuments(new_project(), emulator_host=firestore, timeout_s=10)
     failed: list[GovernorError] = []
 
     def write(n: int) -> None:
@@ -47,7 +47,7 @@ def test_a_ledger_is_listed_whole_and_in_order_whatever_a_page_holds(
     firestore: str, monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
     monkeypatch.setattr(adapter, "_PAGE", page)
-    documents = FirestoreDocuments(f"p-{token_hex(6)}", emulator_host=firestore, timeout_s=10)
+    documents = FirestoreDocuments(new_project(), emulator_host=firestore, timeout_s=10)
     for n in range(12):
         documents.commit([Create(f"tenants/a/receipts/{n}-{m}", {}) for m in range(3)])
 

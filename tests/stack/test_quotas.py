@@ -35,7 +35,7 @@ def test_neither_limit_is_ever_exceeded_and_exactly_the_month_is_accepted(
     def watch() -> None:
         with closing(SqliteDocuments(stack.state / "documents.db")) as documents:
             while not over.is_set():
-                found = every(documents, "actions", Where("state", "in", UNDER_WAY))
+                found = every(documents, "actions", Where("state", "in", UNDER_WAY), group=True)
                 in_flight.append(sum(each.data["account_id"] == account for each in found))
 
     with ExitStack() as ending:

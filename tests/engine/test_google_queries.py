@@ -1,0 +1,71 @@
+"""Everything that is asked of Documents has its index in config/firestore.indexes.json."""
+
+import pytest
+
+from governor.fsm import ActionState
+from governor.quota import month_of
+from governor.records import SYSTEM_ACCOUNT
+from ports import Ports
+from ports.documents import Where
+from tasks import degrade_to_safe_mode, find_action, reap, reap_actions, runs, sealed_log
+from tasks.audit import audit_ledger
+from tasks.execute_action import carry_out
+from tasks.journal import _start_next
+from tasks.seal import seal_ledger
+from tasks.submit_signal import submit
+from tasks.watch_ledgers import next_ledger
+from tests.engine.actions import signal_of
+from tests.engine.conftest import event
+from tests.engine.runs import subscribe
+
+pytestmark = pytest.mark.parametrize("backend", ["google"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def _something_of_everything(ports: Ports) -> None:
+    subscribe(ports, event(plan_type="professional"))
+    carry_out(ports, "acme", submit(ports, signal_of("s")))
+    assert seal_ledger(ports, "acme")
+
+
+def test_what_operators_list(ports: Ports) -> None:
+    for account_id in ("acme", None):
+        for only_open in (True, False):
+            listed = runs.listed(ports, account_id, only_open=only_open, limit=5)
+            assert len(listed) == (0 if only_open else 1)
+        for state in (ActionState.COMPLETE, None):
+            assert len(find_action.listed(ports, account_id, state=state, limit=5)) == 1
+
+
+def test_what_readers_list(ports: Ports) -> None:
+    for where in ([Where("operation", "==", "action_complete")], []):
+        found = ports.documents.scan(
+            "tenants/acme/receipts", where=where, order_by="timestamp", descending=True
+        )
+        assert found
+    assert len(ports.documents.scan("tenants/acme/entitlements")) == 1
+
+
+def test_what_sweepers_look_for(ports: Ports) -> None:
+    reap.look(ports)
+    assert reap_actions.look_at_all(ports) == 0
+    _start_next(ports, "acme")
+    era = ports.memory.begin_rebuild(10)
+    assert era
+    degrade_to_safe_mode.restore_memory(ports, era)
+    assert ports.memory.used("acme", "demo-sku", month_of(ports.clock.now())) == 1
+
+
+def test_what_the_ledger_asks_for(ports: Ports) -> None:
+    report = audit_ledger(ports, "acme")
+    assert not report.findings
+    assert report.unsealed == 0
+    last = sealed_log.newest(ports, "acme")
+    assert last
+    assert list(sealed_log.since(ports, "acme", ports.clock.now())) == []
+    assert sealed_log.seals_beyond(ports, "acme", last.number) == []
+    path: str | None = f"tenants/{SYSTEM_ACCOUNT}"
+    seen = []
+    while path := next_ledger(ports, path):
+        seen.append(path)
+    assert "tenants/acme" in seen

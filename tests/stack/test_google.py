@@ -1,0 +1,133 @@
+"""The whole stack on Google's emulators: the same doors, the same promises, no channel before a fork."""
+
+import signal
+from collections.abc import Iterator
+from secrets import token_hex
+
+import psutil
+import pytest
+
+from cli.emulators import Emulator
+from cli.stack import processes
+from tests.google import emulator, new_bucket
+from tests.stack.conftest import Stack, new_stack
+from tests.waiting import until
+
+
+@pytest.fixture(scope="module")
+def documents() -> Iterator[Emulator]:
+    """A Firestore of this module's own, which it may freeze."""
+    with emulator("firestore") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def stack(
+    documents: Emulator, pubsub: str, storage: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
+    project = f"p-{token_hex(6)}"
+    running = new_stack(
+        tmp_path_factory.mktemp("google"),
+        GGEN_DOCUMENTS_URL=f"firestore://{project}", FIRESTORE_EMULATOR_HOST=documents.host,
+        GGEN_SIGNALS_URL=f"pubsub://{project}", PUBSUB_EMULATOR_HOST=pubsub,
+        GGEN_OBJECTS_URL=f"gs://{new_bucket(storage)}", STORAGE_EMULATOR_HOST=storage,
+        GGEN_PUSH_WITHOUT_TOKEN="true", GGEN_TALLY_INTERVAL_S="2",
+    )  # fmt: skip
+    started = running.ggen("up", "--detach")
+    assert started.returncode == 0, started.stderr
+    yield running
+    stopped = running.ggen("down")
+    assert stopped.returncode == 0, stopped.stderr
+
+
+def _ended(stack: Stack, account_id: str, signal_id: str, kind: str) -> str:
+    """The state an action stays in."""
+    answer = stack.signal(account_id, {"signal_id": signal_id, "type": kind, "payload": {}})
+    assert answer.status_code == 202, answer.text
+
+    def final() -> str:
+        state = str(stack.read(answer.headers["Location"])["state"])
+        return state if state in ("complete", "failed", "rolled_back") else ""
+
+    return until(final)
+
+
+def test_a_signal_comes_in_through_the_topic_and_the_ledger_holds(stack: Stack) -> None:
+    receipt = stack.subscribe("pushed")
+    assert receipt["resources"]["pubsub_topic"] == "tenants.pushed.signals"
+
+    sent = stack.ggen("send-signal", "--account-id", "pushed", "--via", "topic")
+
+    assert sent.returncode == 0, sent.stderr
+    until(lambda: stack.receipts("pushed", operation="action_complete"))
+    until(lambda: stack.ggen("verify-ledger", "--account-id", "pushed").returncode == 0)
+
+
+def test_what_can_never_succeed_is_receipted_and_not_pushed_again(stack: Stack) -> None:
+    stack.subscribe("hopeless")
+
+    stack.ggen("send-signal", "--account-id", "hopeless", "--via", "topic", "--type", "no.such")
+
+    (proof,) = until(lambda: stack.receipts("hopeless", operation="signal_dead_lettered"))
+    assert proof["error_code"] == "not-permitted"
+
+
+def test_no_main_process_of_a_worker_talks_to_google(stack: Stack, documents: Emulator) -> None:
+    stack.subscribe("forked")
+    assert _ended(stack, "forked", "s", "demo.succeed") == "complete"
+    port = int(documents.host.rpartition(":")[2])
+
+    def talks(process: psutil.Process) -> bool:
+        return any(c.raddr and c.raddr.port == port for c in process.net_connections("tcp"))
+
+    workers = {n: p for n, p in processes(stack.settings).items()
+               if n in ("actions", "runbooks", "health", "beat")}  # fmt: skip
+    assert not [name for name, main in workers.items() if talks(main)]
+    children = [c for n in ("actions", "runbooks", "health") for c in workers[n].children()]
+    assert any(talks(child) for child in children)
+
+
+def test_a_child_killed_by_the_hard_limit_is_replaced_and_the_next_one_works(stack: Stack) -> None:
+    stack.subscribe("stuck")
+    worker = processes(stack.settings)["actions"]
+    before = {child.pid for child in worker.children()}
+
+    assert _ended(stack, "stuck", "spins", "demo.spin") == "rolled_back"
+
+    until(lambda: len({c.pid for c in worker.children()} - before) >= 1)
+    for n in range(2 * len(before)):
+        assert _ended(stack, "stuck", f"after-{n}", "demo.succeed") == "complete"
+
+
+def test_a_worker_that_is_killed_loses_nothing(stack: Stack) -> None:
+    stack.subscribe("killed")
+    answer = stack.signal(
+        "killed", {"signal_id": "s", "type": "demo.sleep", "payload": {"seconds": 0.4}}
+    )
+    where = answer.headers["Location"]
+    until(lambda: stack.read(where)["state"] == "running")
+    worker = processes(stack.settings)["actions"]
+    for process in (worker, *worker.children()):
+        process.send_signal(signal.SIGKILL)
+
+    until(lambda: stack.read(where)["state"] in ("rolled_back", "complete"))
+
+    assert len(stack.receipts("killed", operation="action_rolled_back")) == 1
+
+
+def test_a_store_that_says_nothing_refuses_signals_and_heals_alone(
+    stack: Stack, documents: Emulator
+) -> None:
+    stack.subscribe("frozen")
+    asked = {"signal_id": "s", "type": "demo.succeed", "payload": {}}
+    documents.freeze()
+    try:
+        refused = stack.signal("frozen", asked)
+    finally:
+        documents.thaw()
+
+    assert refused.status_code == 503, refused.text
+    assert "Retry-After" in refused.headers
+    until(lambda: stack.signal("frozen", asked).status_code == 202)
+    until(lambda: stack.receipts("frozen", operation="action_complete"))
+    assert len(stack.receipts("frozen", operation="action_complete")) == 1
