@@ -28,6 +28,8 @@ check: .venv/.dev ## format, lint, types, import rules, fast tests: what pre-com
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/hadolint Dockerfile
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
 	@$(BIN)/coverage run -m pytest -q -m pure
 	@$(BIN)/coverage report --include='governor/*' --fail-under=100 --skip-covered
 

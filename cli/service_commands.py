@@ -32,7 +32,7 @@ def prepare(as_json: Json = False) -> None:
 
 def run(program: Program) -> None:
     """Become one program of the stack; whoever started this supervises it."""
-    from cli import embedded
+    from cli import embedded, stack
     from config.settings import environment, load
 
     settings = load()
@@ -43,6 +43,8 @@ def run(program: Program) -> None:
     variables = {
         **environment(settings), "REMAP_SIGTERM": "SIGQUIT", "SUPERVISOR_PROCESS_NAME": program,
     }  # fmt: skip
+    if program == "ingress":
+        stack.note_address(settings)
     os.chdir(settings.state_dir)  # Celery would else find a module of the working directory first
     sys.stdout.flush()
     os.execvpe(command[0], command, variables)  # noqa: S606  # a command of our own, no shell
@@ -51,13 +53,13 @@ def run(program: Program) -> None:
 def alive(program: Program, as_json: Json = False) -> None:
     """Whether a program did its work lately: a queue that is consumed, a door that answers."""
     from adapters.wiring import open_ports
-    from cli import embedded
+    from cli import embedded, stack
     from config.settings import load
 
     settings = load()
     _command(embedded.commands(settings), program)
     if program == "ingress":
-        _answers(f"http://127.0.0.1:{settings.http_port}/healthz")
+        _answers(f"{stack.base_url(settings)}/healthz")
     elif program == "flower":
         _answers(f"http://127.0.0.1:{settings.flower_port}/healthcheck")
     elif not open_ports(settings).memory.alive([program])[program]:

@@ -23,8 +23,9 @@ READY_WITHIN_S = 45.0
 
 
 def base_url(settings: Settings) -> str:
-    """Where the ingress answers."""
-    return f"http://{settings.http_host}:{settings.http_port}"
+    """Where the ingress answers on this machine."""
+    host = settings.http_host if settings.http_host != "0.0.0.0" else "127.0.0.1"  # noqa: S104
+    return f"http://{host}:{settings.http_port}"
 
 
 def address(settings: Settings) -> str:
@@ -41,6 +42,11 @@ def address(settings: Settings) -> str:
             f"no stack runs in {settings.state_dir}. Start it with: ggen up; or set GGEN_STATE_DIR "
             "to the directory of the one you mean",
         ) from error
+
+
+def note_address(settings: Settings) -> None:
+    """Have commands find the ingress of this state directory."""
+    (settings.state_dir / "run" / "url").write_text(base_url(settings))
 
 
 @contextlib.contextmanager
@@ -231,7 +237,7 @@ def end_leftovers(settings: Settings) -> int:
 
 def _spawn(settings: Settings) -> "subprocess.Popen[bytes]":
     embedded.check_ports(settings)
-    (settings.state_dir / "run" / "url").write_text(base_url(settings))
+    note_address(settings)
     with settings.log_file.open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "supervisor.supervisord",

@@ -20,6 +20,7 @@ from ports.signals import Topic
 from tasks import failure, reap, runs, step
 from tasks.compensate import PARK_AFTER
 from tasks.entitlement_lifecycle import RUNBOOK, begin, new_run
+from tasks.journal import STEP_MAX_AGE_S
 from tasks.plan import plan
 from tasks.runbook import Result, Runbook
 from tests.engine.conftest import event
@@ -184,7 +185,7 @@ def test_a_process_that_stood_still_too_long_is_killed_before_its_step_is_taken_
     other = subprocess.Popen(["sleep", "600"])
     _put_to_work(ports, run, other)
 
-    _sleep(ticking, 19)
+    _sleep(ticking, STEP_MAX_AGE_S + 1)
     assert play(ticking, run.run_id).state is RunState.COMPLETE
 
     assert other.wait(5) == -9
