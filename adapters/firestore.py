@@ -34,6 +34,7 @@ _CLOCKS = timedelta(seconds=1)
 """How far the time of a request may lie after that of its commit, by another server's clock."""
 
 _PAGE = 1000
+_NO_DATABASE = re.compile(r"database .*does not exist", re.IGNORECASE)
 _REVISION = re.compile(r"(\d{1,12})\.(\d{9})")
 _KINDS = (
     (bool, "boolean_value"), (int, "integer_value"), (float, "double_value"),
@@ -77,7 +78,8 @@ class FirestoreDocuments:
                 self._timeout_s,
                 who=_WHO,
             )
-        except answers.NotFound:
+        except answers.NotFound as error:
+            _check_database(error)
             return None
         except answers.ClientError as error:
             raise outage(_WHO, error) from error
@@ -98,6 +100,7 @@ class FirestoreDocuments:
         except answers.AlreadyExists as error:
             raise _conflict("already-exists", error) from error
         except (answers.FailedPrecondition, answers.NotFound) as error:
+            _check_database(error)
             raise _conflict("stale-revision", error) from error
         except answers.InvalidArgument as error:
             raise InputError("not-a-document", f"Firestore refused it: {error.message}") from error
@@ -316,6 +319,12 @@ def _position(document: Document) -> tuple[datetime, str]:
 
 def _is_after(document: Document, after: tuple[datetime, str] | None) -> bool:
     return after is None or _position(document) > after
+
+
+def _check_database(error: answers.GoogleAPICallError) -> None:
+    """A database that is not there is no document that is not there."""
+    if _NO_DATABASE.search(str(error.message)):
+        raise outage(_WHO, error) from error
 
 
 def _conflict(code: str, error: answers.GoogleAPICallError) -> ConflictError:

@@ -6,9 +6,10 @@ is read by ``tasks.revive``: a refusal never costs a signal its life (D8).
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from datetime import timedelta
+from typing import Any
 
 from google.api_core import exceptions as answers
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -28,7 +29,7 @@ _WHO = Service("Pub/Sub", "signals-unavailable")
 ADMIN_S = 10.0
 """Bound of one call of the port that looks, creates or deletes, all its requests together."""
 
-PUBLISH_S, PULL_S = 5.0, 2.0
+PUBLISH_S, PULL_S = 5.0, 1.0
 DEAD_LETTERS = "ggen.dead-letters"
 """Topic and subscription of what could not be delivered; begins with no tenant's prefix."""
 
@@ -37,8 +38,6 @@ _SOURCE = "CloudPubSubDeadLetterSourceSubscription"
 _LABELS = {"managed-by": "ggen-governor"}
 _KEPT_S = 7 * 86_400
 """How long what nobody takes is kept; the emulator takes no longer."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +81,13 @@ class PubsubSignals:
 
     def look(self, account_id: str, region: str) -> Topic:
         budget = _Budget(ADMIN_S)
-        topic = self._topic(account_id, budget)
-        subscription = self._subscription(account_id, budget)
+        named = {"topic": self._topic_name(account_id)}
+        topic = _or_none(budget, self._publisher, "get_topic", named)
+        named = {"subscription": self._subscription_name(account_id)}
+        subscription = _or_none(budget, self._subscriber, "get_subscription", named)
         if topic is None and subscription is None:
             return Topic.ABSENT
-        if any(each and dict(each.labels) != _LABELS for each in (topic, subscription)):
+        if any(each and not _holds(each.labels, _LABELS) for each in (topic, subscription)):
             return Topic.FOREIGN
         if topic is None or subscription is None or region not in _regions(topic):
             return Topic.DAMAGED
@@ -96,8 +97,13 @@ class PubsubSignals:
     def create(self, account_id: str, region: str) -> None:
         budget = _Budget(ADMIN_S)
         self._ensure_dead_letters(budget)
-        self._ensure_topic(account_id, region, budget)
-        self._ensure_subscription(account_id, budget)
+        topic = {
+            "name": self._topic_name(account_id),
+            "labels": _LABELS,
+            "message_storage_policy": _stored_in(region),
+        }
+        self._ensure_region(self._ensure_topic(topic, budget), region, budget)
+        self._ensure_subscription(self._wanted(account_id), budget)
 
     def delete(self, account_id: str) -> None:
         # The subscription first: without its topic it would stay, bound to nothing.
@@ -156,41 +162,31 @@ class PubsubSignals:
     def _subscription_name(self, account_id: str) -> str:
         return f"{self._project}/subscriptions/{topic_name(account_id)}"
 
-    def _topic(self, account_id: str, budget: "_Budget") -> Any:
-        request = {"topic": self._topic_name(account_id)}
-        return _or_none(budget, self._publisher, "get_topic", request)
+    def _ensure_topic(self, wanted: dict[str, Any], budget: "_Budget") -> Any:
+        """The topic as it is stored, of ours for certain."""
+        if _is_new(budget, self._publisher, "create_topic", wanted):
+            return StoredTopic(wanted)
+        there = _or_none(budget, self._publisher, "get_topic", {"topic": wanted["name"]})
+        _refuse_foreign(there, wanted["name"])
+        return there
 
-    def _subscription(self, account_id: str, budget: "_Budget") -> Any:
-        request = {"subscription": self._subscription_name(account_id)}
-        return _or_none(budget, self._subscriber, "get_subscription", request)
-
-    def _ensure_topic(self, account_id: str, region: str, budget: "_Budget") -> None:
-        policy = {"allowed_persistence_regions": [region]}
-        made = {
-            "name": self._topic_name(account_id),
-            "labels": _LABELS,
-            "message_storage_policy": policy,
-        }
-        if _is_new(budget, self._publisher, "create_topic", made):
+    def _ensure_region(self, there: Any, region: str, budget: "_Budget") -> None:
+        """Entitlements of several regions share a topic: its messages may lie in each of them."""
+        if there is None or region in (regions := _regions(there)):
             return
-        there = self._topic(account_id, budget)
-        _refuse_foreign(there, topic_name(account_id))
-        if there and region not in (regions := _regions(there)):
-            # Entitlements of several regions share a topic: its messages may lie in each of them.
-            policy["allowed_persistence_regions"] = [*regions, region]
-            request = {"topic": made, "update_mask": FieldMask(paths=["message_storage_policy"])}
-            budget.ask(self._publisher, "update_topic", request)
+        changed = {"name": there.name, "message_storage_policy": _stored_in(*regions, region)}
+        request = {"topic": changed, "update_mask": FieldMask(paths=["message_storage_policy"])}
+        budget.ask(self._publisher, "update_topic", request)
 
-    def _ensure_subscription(self, account_id: str, budget: "_Budget") -> None:
-        wanted = self._wanted(account_id)
+    def _ensure_subscription(self, wanted: dict[str, Any], budget: "_Budget") -> None:
         if _is_new(budget, self._subscriber, "create_subscription", wanted):
             return
-        there = self._subscription(account_id, budget)
-        _refuse_foreign(there, topic_name(account_id))
+        name = {"subscription": wanted["name"]}
+        there = _or_none(budget, self._subscriber, "get_subscription", name)
+        _refuse_foreign(there, wanted["name"])
         if there is None or not (stale := _differing(there, wanted)):
             return
-        if there.topic != wanted["topic"]:  # left behind by a topic that was deleted
-            name = {"subscription": wanted["name"]}
+        if "topic" in stale:  # left behind by a topic that was deleted
             _or_none(budget, self._subscriber, "delete_subscription", name)
             budget.ask(self._subscriber, "create_subscription", wanted)
             return
@@ -201,7 +197,6 @@ class PubsubSignals:
         if self._has_dead_letters:
             return
         topic = {"name": f"{self._project}/topics/{DEAD_LETTERS}", "labels": _LABELS}
-        _is_new(budget, self._publisher, "create_topic", topic)
         subscription = {
             "name": f"{self._project}/subscriptions/{DEAD_LETTERS}",
             "topic": topic["name"],
@@ -210,7 +205,8 @@ class PubsubSignals:
             "expiration_policy": {},
             "message_retention_duration": {"seconds": _KEPT_S},
         }
-        _is_new(budget, self._subscriber, "create_subscription", subscription)
+        self._ensure_topic(topic, budget)
+        self._ensure_subscription(subscription, budget)
         self._has_dead_letters = True
 
     def _wanted(self, account_id: str) -> dict[str, Any]:
@@ -269,6 +265,8 @@ def _or_none(budget: _Budget, client: PerProcess, method: str, request: dict[str
         return budget.ask(client, method, request)
     except answers.NotFound:
         return None
+    except answers.AlreadyExists as error:  # nothing was to be created
+        raise outage(_WHO, error) from error
 
 
 def _is_new(budget: _Budget, client: PerProcess, method: str, request: dict[str, Any]) -> bool:
@@ -281,7 +279,7 @@ def _is_new(budget: _Budget, client: PerProcess, method: str, request: dict[str,
 
 
 def _refuse_foreign(there: Any, name: str) -> None:
-    if there and dict(there.labels) != _LABELS:
+    if there and not _holds(there.labels, _LABELS):
         raise ConflictError(
             "topic-misconfigured",
             f"{name} exists and is no topic of ours (it lacks the label managed-by=ggen-governor); "
@@ -293,14 +291,28 @@ def _regions(topic: StoredTopic) -> list[str]:
     return list(topic.message_storage_policy.allowed_persistence_regions)
 
 
+def _stored_in(*regions: str) -> dict[str, Any]:
+    return {"allowed_persistence_regions": list(regions)}
+
+
 def _differing(there: Subscription, wanted: dict[str, Any]) -> list[str]:
     """The fields of a stored subscription that are not as we would make them."""
-    expected = Subscription(wanted)
     return [
         name
-        for name in wanted
-        if name not in there or getattr(there, name) != getattr(expected, name)
+        for name, value in wanted.items()
+        if name not in there or not _holds(getattr(there, name), value)
     ]
+
+
+def _holds(there: Any, wanted: Any) -> bool:
+    """Whether every value of ``wanted`` stands there; Google adds some of its own."""
+    if isinstance(there, timedelta):
+        return there == timedelta(**wanted)
+    if isinstance(there, Mapping):
+        return all(there.get(name) == value for name, value in wanted.items())
+    if isinstance(wanted, dict):
+        return all(_holds(getattr(there, name), value) for name, value in wanted.items())
+    return bool(there == wanted)
 
 
 def _account_of(subscription: str) -> str:

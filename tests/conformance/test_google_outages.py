@@ -1,10 +1,13 @@
 """Google away: every call ends in bounded time, as an outage; a lost reply is found out."""
 
+import contextlib
 import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import pytest
 from google.api_core import exceptions as answers
 
@@ -14,7 +17,7 @@ from adapters.google_calls import Service, bounded
 from adapters.monitoring import MonitoredLag
 from adapters.pubsub import PubsubSignals, Push
 from bench.stack import free_ports
-from governor.errors import OutageError
+from governor.errors import GovernorError, OutageError
 from ports.documents import Create, Update
 from ports.signals import Topic
 from tests.google import emulator, new_bucket
@@ -170,7 +173,10 @@ def _answers(documents: FirestoreDocuments) -> bool:
         return False
 
 
-def test_a_topic_whose_replies_are_lost_is_whole_when_it_is_created_again(pubsub: str) -> None:
+def test_a_topic_whose_replies_are_lost_is_whole_when_it_is_created_again(
+    pubsub: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapters.pubsub.ADMIN_S", 2.0)
     project, push = new_project(), Push("http://127.0.0.1:1/")
     lag = MonitoredLag(project, is_emulated=True)
     with relay(pubsub) as between:
@@ -249,3 +255,55 @@ def _knows_nothing(documents: FirestoreDocuments) -> bool:
         return documents.get("runs/r") is None
     except OutageError:
         return False
+
+
+@contextlib.contextmanager
+def _answering(code: grpc.StatusCode, detail: str) -> Iterator[str]:
+    """A server that gives one answer, whatever it is asked: ``host:port``."""
+
+    class Always(grpc.GenericRpcHandler):
+        def service(self, _: object) -> object:
+            return grpc.stream_stream_rpc_method_handler(
+                lambda _requests, context: context.abort(code, detail)
+            )
+
+    server = grpc.server(ThreadPoolExecutor(4), handlers=[Always()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}"
+    server.stop(None).wait()
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION])
+def test_a_database_that_is_not_there_is_an_outage_and_not_an_empty_store(
+    code: grpc.StatusCode,
+) -> None:
+    with _answering(code, "The database (default) does not exist for project p.") as host:
+        documents = FirestoreDocuments("p", emulator_host=host)
+        for call in (
+            lambda: documents.get("runs/r"), lambda: documents.commit([Create("runs/r", {})]),
+            lambda: documents.scan("runs"),
+        ):  # fmt: skip
+            with pytest.raises(OutageError, match="does not exist"):
+                call()
+        documents.close()
+
+
+ASKED_AGAIN = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED, grpc.StatusCode.INTERNAL}
+
+
+@pytest.mark.parametrize(
+    "code", sorted(set(grpc.StatusCode) - {grpc.StatusCode.OK} - ASKED_AGAIN, key=str), ids=str
+)
+def test_whatever_google_answers_is_an_error_of_ours(code: grpc.StatusCode) -> None:
+    with _answering(code, "so it is") as host:
+        away = _away(host)
+        for call in (
+            lambda: away.documents.get("runs/r"), lambda: away.documents.scan("runs"),
+            lambda: away.documents.commit([Create("runs/r", {})]),
+            lambda: away.signals.publish("x", b""), lambda: away.signals.look("x", REGION),
+        ):  # fmt: skip
+            with contextlib.suppress(GovernorError):
+                call()
+        away.documents.close()
+        away.signals.close()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -53,6 +54,9 @@ def ports(stores: Stores, valkey: Valkey) -> Iterator[Ports]:
     from tasks import policies
 
     redis.Redis.from_url(valkey.url).flushall()
+    # What handlers did for an action of the same id in another test.
+    shutil.rmtree(os.environ["GGEN_STATE_DIR"])
+    Path(os.environ["GGEN_STATE_DIR"]).mkdir()
     opened = stores.open()
     for policy in POLICIES:
         policies.publish(opened, policy.read_bytes())

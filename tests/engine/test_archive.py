@@ -320,7 +320,9 @@ def test_a_bomb_is_refused_with_little_memory(
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"no archive", gzip.compress(b"no tar"), gzip.compress(bytes(1024))[:-4]]
+    "content",
+    [b"", b"no archive", gzip.compress(b"no tar"), gzip.compress(bytes(1024))[:-4]],
+    ids=["nothing", "no gzip", "no tar", "cut off"],
 )
 def test_what_is_no_archive_is_refused(ports: Ports, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "n.tar.gz"

@@ -14,7 +14,7 @@ WRITERS, EACH = 50, 10
 
 
 def test_fifty_writers_of_one_tenant_have_no_failed_commit(firestore: str) -> None:
-    documents = FirestoreDocuments(new_project(), emulator_host=firestore, timeout_s=10)
+    documents = FirestoreDocuments(new_project(), emulator_host=firestore)
     failed: list[GovernorError] = []
 
     def write(n: int) -> None:

@@ -54,9 +54,9 @@ def test_the_journal_says_what_was_meant_and_what_was_created_or_found(ports: Po
         def __getattr__(self, name: str) -> Any:
             return getattr(ports.signals, name)
 
-        def create(self, account_id: str) -> None:
+        def create(self, account_id: str, region: str) -> None:
             meant.update(run_of(ports, before.run_id).journal["deploy_sku.signals"].effects)
-            ports.signals.create(account_id, "us-central1")
+            ports.signals.create(account_id, region)
 
     import dataclasses
 

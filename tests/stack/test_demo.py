@@ -1,18 +1,30 @@
 """``ggen demo`` tells the whole story and leaves nothing behind."""
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
 import psutil
+import pytest
+
+from tests.google import emulator
+
+DEMO = [sys.executable, "-m", "cli.main", "demo"]
 
 
-def test_the_demo_tells_every_receipt_and_leaves_no_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stores", ["embedded", "emulated"])
+def test_the_demo_tells_every_receipt_and_leaves_no_process(tmp_path: Path, stores: str) -> None:
+    command = DEMO
+    if stores == "emulated":
+        for name in ("firestore", "pubsub", "storage"):
+            emulator(name)  # skips where it is missing
+        command = [sys.executable, "-m", "cli.emulators", *DEMO]
     told = subprocess.run(
-        [sys.executable, "-m", "cli.main", "demo"], capture_output=True, text=True, timeout=120,
-        env={"PATH": "/usr/bin:/bin", "TMPDIR": str(tmp_path)}, check=False,
+        command, capture_output=True, text=True, timeout=120,
+        env={"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path)}, check=False,
     )  # fmt: skip
 
     assert told.returncode == 0, told.stderr
