@@ -34,7 +34,7 @@ def arrivals() -> Iterator[Arrivals]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     known = Arrivals(f"http://127.0.0.1:{server.server_address[1]}/v1/pubsub/signals")
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
         yield known

@@ -37,7 +37,7 @@ def monitoring() -> Iterator[tuple[Monitoring, MonitoredLag]]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     url = f"http://127.0.0.1:{server.server_address[1]}"
     lag = MonitoredLag("acme-project", url=url, credentials=AnonymousCredentials())

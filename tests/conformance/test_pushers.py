@@ -87,7 +87,7 @@ def certificates(signer: Signer) -> Iterator[Certificates]:
     told.known = {signer.key_id: signer.certificate}
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     told.url = f"http://127.0.0.1:{server.server_address[1]}/certs"
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield told
     server.shutdown()
