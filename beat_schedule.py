@@ -38,6 +38,11 @@ def entries(*, probe_interval_s: float, tally_interval_s: float) -> dict[str, di
             "schedule": 60.0,
             "options": {"queue": "ledger", "expires": 60},
         },
+        "repair": {
+            "task": "repair.topics",
+            "schedule": 86_400.0,
+            "options": {"queue": "ledger", "expires": 3_600},
+        },
         "canary-actions": {
             "task": "canary.sing",
             "schedule": 10.0,

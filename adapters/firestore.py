@@ -17,6 +17,7 @@ from google.api_core import exceptions as answers
 from google.cloud.firestore_v1.services.firestore import FirestoreClient
 from google.cloud.firestore_v1.services.firestore.transports import FirestoreGrpcTransport
 from google.cloud.firestore_v1.types import Document as Stored
+from google.protobuf.json_format import MessageToDict
 
 from adapters.document_rules import check_field, check_path, checked, is_field, order_of
 from adapters.google_calls import NOT_DONE, PerProcess, Service, bounded, channel, outage
@@ -27,8 +28,8 @@ _WHO = Service("Firestore", "documents-unavailable")
 _SCAN_S = 6.0
 """Bound of a scan, which is on no action's path; a page of 1,000 takes a second or two."""
 
-_COMMIT_TAKES = timedelta(seconds=5)
-"""How long after its request a commit may still land: five times the longest it is waited for."""
+_COMMIT_TAKES = 5
+"""How long after its request a commit may still land: so many times as long as it is waited for."""
 
 _CLOCKS = timedelta(seconds=1)
 """How far the time of a request may lie after that of its commit, by another server's clock."""
@@ -40,6 +41,7 @@ _KINDS = (
     (bool, "boolean_value"), (int, "integer_value"), (float, "double_value"),
     (str, "string_value"), (datetime, "timestamp_value"),
 )  # fmt: skip
+_SCALARS = ("null_value", *(kind for each, kind in _KINDS if each is not datetime))
 _OPERATORS = {"==": "EQUAL", "in": "IN", "<=": "LESS_THAN_OR_EQUAL", ">=": "GREATER_THAN_OR_EQUAL"}
 
 
@@ -57,6 +59,7 @@ class FirestoreDocuments:
         self._database = f"projects/{project}/databases/{database}"
         self._root = f"{self._database}/documents"
         self._timeout_s = timeout_s
+        self._overlap = timedelta(seconds=max(_COMMIT_TAKES, _COMMIT_TAKES * timeout_s))
         # The emulator believes anybody; this name is above its security rules.
         self._metadata = (("authorization", "Bearer owner"),) if emulator_host else ()
         self._client = PerProcess(
@@ -69,10 +72,10 @@ class FirestoreDocuments:
 
     def get(self, path: str) -> Document | None:
         check_path(path)
-        request = {"name": f"{self._root}/{path}"}
+        request, client = {"name": f"{self._root}/{path}"}, self._client.get()
         try:
             found = bounded(
-                lambda left_s: self._client.get().get_document(
+                lambda left_s: client.get_document(
                     request=request, timeout=left_s, retry=None, metadata=self._metadata
                 ),
                 self._timeout_s,
@@ -88,9 +91,10 @@ class FirestoreDocuments:
     def commit(self, writes: Sequence[Write]) -> list[str]:
         checked(writes)
         request = {"database": self._database, "writes": [self._write(each) for each in writes]}
+        client = self._client.get()
         try:
             done = bounded(
-                lambda left_s: self._client.get().commit(
+                lambda left_s: client.commit(
                     request=request, timeout=left_s, retry=None, metadata=self._metadata
                 ),
                 self._timeout_s,
@@ -146,7 +150,7 @@ class FirestoreDocuments:
         """
         check_path(collection)
         found: list[Document] = []
-        filters = [_filter("created", ">=", after[0] - _COMMIT_TAKES)] if after else []
+        filters = [_filter("created", ">=", after[0] - self._overlap)] if after else []
         cursor: list[dict[str, Any]] = []
         seen_at: datetime | None = None
         while True:
@@ -229,8 +233,10 @@ class FirestoreDocuments:
             "structured_query": query,
         }
 
+        client = self._client.get()
+
         def ask(left_s: float) -> list[tuple[Any, datetime]]:
-            rows = self._client.get().run_query(
+            rows = client.run_query(
                 request=request, timeout=left_s, retry=None, metadata=self._metadata
             )
             return [
@@ -282,15 +288,18 @@ def _value(value: Any) -> dict[str, Any]:
 def _data(fields: Mapping[str, Any]) -> dict[str, Any]:
     """A document's data; of one that somebody spoilt, its text under no name."""
     try:
-        rest = json.loads(fields["json"].string_value)
-        plain = fields["data"].map_value.fields
+        rest = json.loads(fields["json"].string_value if "json" in fields else "")
+        plain = fields["data"].map_value.fields if "data" in fields else {}
         return {**{name: _scalar(plain[name]) for name in plain}, **rest}
     except (ValueError, TypeError, RecursionError):
-        return {"": str(fields)}
+        found = {name: MessageToDict(fields[name]) for name in sorted(fields)}
+        return {"": json.dumps(found, sort_keys=True)}
 
 
 def _scalar(value: Any) -> Any:
     kind = value.WhichOneof("value_type")
+    if kind not in _SCALARS:
+        raise TypeError(f"no document of ours has a {kind}")
     return None if kind == "null_value" else getattr(value, kind)
 
 

@@ -9,24 +9,25 @@ import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-import requests
 from google.api_core import exceptions as answers
 from google.auth.credentials import AnonymousCredentials
 from google.auth.exceptions import GoogleAuthError
 from google.cloud.storage import Client
+from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 from adapters.google_calls import PerProcess, Service, outage
 from adapters.object_names import check_name
-from governor.errors import ConflictError
+from governor.errors import ConflictError, OutageError
 
 _WHO = Service("Cloud Storage", "objects-unavailable")
 _READ = {"timeout": (3, 5), "retry": DEFAULT_RETRY.with_timeout(5)}
 """At most 13 s in all: the tries, and one more that begins at their end."""
 
 _WRITE = {"timeout": (3, 20), "retry": DEFAULT_RETRY.with_timeout(10)}
-"""At most 33 s in all; an archive may have tens of megabytes."""
+"""At most 33 s in all, up to 8 MiB; more than that is sent in parts, each bounded like this."""
 
+_SPOILT = (DataCorruption, InvalidResponse)
 T = TypeVar("T")
 
 
@@ -41,7 +42,7 @@ class GcsObjects:
                     credentials=AnonymousCredentials(),
                     client_options={"api_endpoint": emulator_url},
                 )
-            return Client()
+            return Client(project=None)  # none is needed: a bucket's name is its address
 
         self._bucket = bucket
         self._client = PerProcess(open_client)
@@ -58,6 +59,8 @@ class GcsObjects:
         except answers.PreconditionFailed:
             self._same_or_conflict(name, content)
             return False
+        except answers.NotFound as error:
+            raise outage(_WHO, error) from error  # there is no such bucket
         return True
 
     def get(self, name: str) -> bytes | None:
@@ -65,7 +68,8 @@ class GcsObjects:
         try:
             found: bytes = _asked(lambda: blob.download_as_bytes(checksum="crc32c", **_READ))
             return found
-        except answers.NotFound:
+        except answers.NotFound as error:
+            _check_bucket(error)
             return None
 
     def names(self, prefix: str) -> Iterator[str]:
@@ -75,25 +79,27 @@ class GcsObjects:
             )
             return [blob.name for blob in found]
 
-        yield from _asked(listing)
+        try:
+            yield from _asked(listing)
+        except answers.NotFound as error:
+            raise outage(_WHO, error) from error
 
     def delete(self, name: str) -> None:
         blob = self._blob(check_name(name))
         try:
             _asked(lambda: blob.delete(**_READ))
-        except answers.NotFound:
-            pass
+        except answers.NotFound as error:
+            _check_bucket(error)
 
     def _blob(self, name: str) -> Any:
-        try:
-            return self._client.get().bucket(self._bucket).blob(name)
-        except GoogleAuthError as error:
-            raise outage(_WHO, error) from error
+        return self._client.get().bucket(self._bucket).blob(name)
 
     def _same_or_conflict(self, name: str, content: bytes) -> None:
         there = self.get(name)
+        if there is None:
+            raise OutageError(_WHO.code, f"{name} was there and is gone; repeat", retry_after_s=1)
         if there != content:
-            digest = hashlib.sha256(there or b"").hexdigest()[:12]
+            digest = hashlib.sha256(there).hexdigest()[:12]
             raise ConflictError(
                 "object-exists",
                 f"{name} exists with other content (SHA-256 {digest}…) and was kept as it is; "
@@ -112,5 +118,11 @@ def _asked(call: Callable[[], T]) -> T:
         return call()
     except (answers.NotFound, answers.PreconditionFailed):
         raise
-    except (answers.GoogleAPIError, GoogleAuthError, requests.RequestException) as error:
+    except (answers.GoogleAPIError, GoogleAuthError, OSError, *_SPOILT) as error:
+        raise outage(_WHO, error) from error
+
+
+def _check_bucket(error: answers.NotFound) -> None:
+    """A bucket that is not there is no object that is not there."""
+    if "bucket does not exist" in str(error.message):
         raise outage(_WHO, error) from error

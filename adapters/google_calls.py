@@ -37,6 +37,8 @@ OPTIONS = (
     ("grpc.max_receive_message_length", -1),
 )
 
+_LOOK_AGAIN_S = 5.0
+
 SAFE_TO_REPEAT: tuple[type[Exception], ...] = (
     answers.Aborted, answers.ServiceUnavailable, answers.InternalServerError,
 )  # fmt: skip
@@ -51,17 +53,34 @@ _ANSWERS = (
 
 
 class PerProcess:
-    """Something opened on first use, anew in a forked child: gRPC does not survive a fork."""
+    """A client opened on first use, anew in a forked child: gRPC does not survive a fork."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
         self._held: tuple[int, Any] | None = None
+        self._failed: tuple[float, OutageError] | None = None
 
     def get(self) -> Any:
-        """This process's own."""
-        if self._held is None or self._held[0] != os.getpid():
-            self._held = (os.getpid(), self._make())
-        return self._held[1]
+        """This process's own.
+
+        Raises:
+            OutageError: it cannot be opened: there are no credentials, or they cannot be read. To
+                look for them may take seconds, so they are not looked for again at once.
+        """
+        held = self._held
+        if held is None or held[0] != os.getpid():
+            if self._failed and time.monotonic() < self._failed[0]:
+                raise self._failed[1]
+            held = self._held = (os.getpid(), self._opened())
+        return held[1]
+
+    def _opened(self) -> Any:
+        try:
+            return self._make()
+        except (GoogleAuthError, OSError, ValueError) as error:
+            failure = outage(Service("Google", "credentials-unavailable"), error)
+            self._failed = (time.monotonic() + _LOOK_AGAIN_S, failure)
+            raise failure from error
 
     def take(self) -> Any | None:
         """This process's own, to be closed, if it was opened; the next ``get`` opens another."""
@@ -73,14 +92,11 @@ def channel(transport: Any, emulator_host: str) -> grpc.Channel:
     """A channel of a generated client's transport: to Google, or to an emulator.
 
     Raises:
-        OutageError: there are no credentials to be found.
+        GoogleAuthError, OSError: there are no credentials to be found.
     """
     if emulator_host:
         return grpc.insecure_channel(emulator_host, options=OPTIONS)
-    try:
-        credentials, _ = google.auth.default(scopes=transport.AUTH_SCOPES)
-    except GoogleAuthError as error:
-        raise outage(Service("Google", "credentials-unavailable"), error) from error
+    credentials, _ = google.auth.default(scopes=transport.AUTH_SCOPES)
     made: grpc.Channel = transport.create_channel(
         f"{transport.DEFAULT_HOST}:443", credentials=credentials, options=OPTIONS
     )
@@ -129,7 +145,8 @@ def bounded(
 def outage(who: Service, error: Exception) -> OutageError:
     """An outage in the words of its cause; says what to mend where waiting will not help."""
     status = getattr(getattr(error, "grpc_status_code", None), "name", type(error).__name__)
-    detail = f"{who.name}: {status}: {str(getattr(error, 'message', error))[:300]}"
+    # What an index is missing for ends with a long address at which it can be made.
+    detail = f"{who.name}: {status}: {str(getattr(error, 'message', error))[:1000]}"
     if isinstance(error, (answers.PermissionDenied, answers.Unauthenticated, GoogleAuthError)):
         detail += ". Check the credentials and roles of this process's service account"
     return OutageError(who.code, detail, retry_after_s=2)

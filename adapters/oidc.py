@@ -27,6 +27,9 @@ ISSUERS = ("https://accounts.google.com", "accounts.google.com")
 _MAX_TOKEN_CHARS, _MAX_CERTS_BYTES = 8192, 65_536
 _FETCH_S, _SKEW_S = 3.0, 10
 _LONGEST_S, _SHORTEST_S = 3600.0, 60.0
+_MALFORMED = (ValueError, TypeError, AttributeError, RecursionError)
+"""What google-auth fails with at a token whose parts are not what it takes them for."""
+
 _MAX_AGE = re.compile(r"max-age=(\d{1,9})")
 
 
@@ -57,8 +60,7 @@ class OidcPushers:
             )
         except OutageError:
             raise
-        except (exceptions.GoogleAuthError, ValueError, TypeError, AttributeError) as error:
-            # The last two: google-auth trusts the types of what a token says.
+        except (exceptions.GoogleAuthError, *_MALFORMED) as error:
             _LOG.info("a push was refused: %s", type(error).__name__)
             raise unauthorized() from error
         return claims
@@ -83,8 +85,8 @@ class _Certs:
             now = time.monotonic()
             is_due = now >= self._fresh_until or key_id not in self._certs
             if is_due and now >= self._asked_at + (_SHORTEST_S if self._certs else 1):
-                self._asked_at = now
                 self._fetch(now)
+                self._asked_at = time.monotonic()  # who waited meanwhile does not ask again
             if not self._certs:
                 raise OutageError(
                     "certificates-unavailable",

@@ -5,6 +5,7 @@ behind that are bound to nothing. Dead letters of all tenants share one topic, w
 is read by ``tasks.revive``: a refusal never costs a signal its life (D8).
 """
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ DEAD_LETTERS = "ggen.dead-letters"
 
 MAX_ATTEMPTS = 100
 _SOURCE = "CloudPubSubDeadLetterSourceSubscription"
+_OURS = re.compile(r"tenants\.([A-Za-z0-9][A-Za-z0-9_-]{0,127})\.signals")
 _LABELS = {"managed-by": "ggen-governor"}
 _KEPT_S = 7 * 86_400
 """How long what nobody takes is kept; the emulator takes no longer."""
@@ -96,6 +98,14 @@ class PubsubSignals:
 
     def create(self, account_id: str, region: str) -> None:
         budget = _Budget(ADMIN_S)
+        try:
+            self._create(account_id, region, budget)
+        except (answers.AlreadyExists, answers.NotFound) as error:
+            # Somebody made or removed a part of it meanwhile, the dead letters' perhaps.
+            self._has_dead_letters = False
+            raise outage(_WHO, error) from error
+
+    def _create(self, account_id: str, region: str, budget: "_Budget") -> None:
         self._ensure_dead_letters(budget)
         topic = {
             "name": self._topic_name(account_id),
@@ -130,11 +140,15 @@ class PubsubSignals:
             "max_messages": limit,
         }
         try:
-            found = _or_none(_Budget(PULL_S), self._subscriber, "pull", request)
+            found = _Budget(PULL_S).ask(self._subscriber, "pull", request)
         except OutageError as error:
             if isinstance(error.__cause__, answers.DeadlineExceeded):
                 return []  # Pub/Sub answers when there is something
             raise
+        except answers.NotFound:  # before the first tenant, or somebody removed it
+            self._has_dead_letters = False
+            self._ensure_dead_letters(_Budget(ADMIN_S))
+            return []
         return [
             DeadLetter(
                 account_id=_account_of(received.message.attributes.get(_SOURCE, "")),
@@ -142,7 +156,7 @@ class PubsubSignals:
                 data=received.message.data,
                 handle=received.ack_id,
             )
-            for received in (found.received_messages if found else ())
+            for received in found.received_messages
         ]
 
     def bury(self, letter: DeadLetter) -> None:
@@ -166,13 +180,13 @@ class PubsubSignals:
         """The topic as it is stored, of ours for certain."""
         if _is_new(budget, self._publisher, "create_topic", wanted):
             return StoredTopic(wanted)
-        there = _or_none(budget, self._publisher, "get_topic", {"topic": wanted["name"]})
+        there = budget.ask(self._publisher, "get_topic", {"topic": wanted["name"]})
         _refuse_foreign(there, wanted["name"])
         return there
 
     def _ensure_region(self, there: Any, region: str, budget: "_Budget") -> None:
         """Entitlements of several regions share a topic: its messages may lie in each of them."""
-        if there is None or region in (regions := _regions(there)):
+        if region in (regions := _regions(there)):
             return
         changed = {"name": there.name, "message_storage_policy": _stored_in(*regions, region)}
         request = {"topic": changed, "update_mask": FieldMask(paths=["message_storage_policy"])}
@@ -182,11 +196,11 @@ class PubsubSignals:
         if _is_new(budget, self._subscriber, "create_subscription", wanted):
             return
         name = {"subscription": wanted["name"]}
-        there = _or_none(budget, self._subscriber, "get_subscription", name)
+        there = budget.ask(self._subscriber, "get_subscription", name)
         _refuse_foreign(there, wanted["name"])
-        if there is None or not (stale := _differing(there, wanted)):
+        if not (stale := _differing(there, wanted)):
             return
-        if "topic" in stale:  # left behind by a topic that was deleted
+        if "topic" in stale:  # left behind by a topic that was deleted, or cannot be repaired
             _or_none(budget, self._subscriber, "delete_subscription", name)
             budget.ask(self._subscriber, "create_subscription", wanted)
             return
@@ -279,7 +293,7 @@ def _is_new(budget: _Budget, client: PerProcess, method: str, request: dict[str,
 
 
 def _refuse_foreign(there: Any, name: str) -> None:
-    if there and not _holds(there.labels, _LABELS):
+    if not _holds(there.labels, _LABELS):
         raise ConflictError(
             "topic-misconfigured",
             f"{name} exists and is no topic of ours (it lacks the label managed-by=ggen-governor); "
@@ -296,12 +310,22 @@ def _stored_in(*regions: str) -> dict[str, Any]:
 
 
 def _differing(there: Subscription, wanted: dict[str, Any]) -> list[str]:
-    """The fields of a stored subscription that are not as we would make them."""
-    return [
+    """The fields of a stored subscription that are not as we would make them.
+
+    One that filters, or was detached, is told as bound to another topic: it must be made anew.
+    """
+    differing = {
         name
         for name, value in wanted.items()
         if name not in there or not _holds(getattr(there, name), value)
-    ]
+    }
+    if there.expiration_policy.ttl:
+        differing.add("expiration_policy")
+    if "no_wrapper" in there.push_config:
+        differing.add("push_config")
+    if there.filter or there.detached:
+        differing.add("topic")
+    return sorted(differing)
 
 
 def _holds(there: Any, wanted: Any) -> bool:
@@ -317,5 +341,5 @@ def _holds(there: Any, wanted: Any) -> bool:
 
 def _account_of(subscription: str) -> str:
     """The tenant of a subscription's name; empty where it is none of ours."""
-    parts = subscription.rpartition("/")[2].split(".")
-    return parts[1] if len(parts) == 3 and (parts[0], parts[2]) == ("tenants", "signals") else ""
+    found = _OURS.fullmatch(subscription.rpartition("/")[2])
+    return found[1] if found else ""

@@ -106,7 +106,7 @@ def open_documents(settings: Settings) -> Documents:
                 from adapters.firestore import FirestoreDocuments
             return FirestoreDocuments(
                 _host(url, "GGEN_DOCUMENTS_URL", "firestore://project/database"),
-                _path(url).name or "(default)",
+                _rest(url, "GGEN_DOCUMENTS_URL") or "(default)",
                 emulator_host=settings.firestore_emulator_host,
                 timeout_s=settings.store_timeout_s,
             )
@@ -125,7 +125,7 @@ def _objects(settings: Settings) -> Objects:
         case "gs":
             with _google("GGEN_OBJECTS_URL"):
                 from adapters.gcs import GcsObjects
-            bucket = _host(url, "GGEN_OBJECTS_URL", "gs://bucket")
+            bucket = _host(url, "GGEN_OBJECTS_URL", "gs://bucket", alone=True)
             return GcsObjects(bucket, emulator_url=settings.storage_emulator_host)
         case scheme:
             raise _unknown("GGEN_OBJECTS_URL", scheme, "file:///path, gs://bucket")
@@ -142,7 +142,7 @@ def _signals(settings: Settings) -> Signals:
                 from adapters.monitoring import MonitoredLag
                 from adapters.pubsub import PubsubSignals, Push
             project, host = (
-                _host(url, "GGEN_SIGNALS_URL", "pubsub://project"),
+                _host(url, "GGEN_SIGNALS_URL", "pubsub://project", alone=True),
                 (settings.pubsub_emulator_host),
             )
             push = Push(_push(settings), _audience(settings), settings.push_service_account)
@@ -155,11 +155,12 @@ def _signals(settings: Settings) -> Signals:
 
 def _pushers(settings: Settings) -> Pushers:
     if settings.push_without_token:
-        if settings.delivers_signals_itself or not settings.pubsub_emulator_host:
+        if settings.delivers_signals_itself or settings.uses_google:
             raise InputError(
                 "push-without-token",
-                "GGEN_PUSH_WITHOUT_TOKEN is for the Pub/Sub emulator only: anybody could send "
-                "signals in every tenant's name. Remove it, or set PUBSUB_EMULATOR_HOST",
+                "GGEN_PUSH_WITHOUT_TOKEN is for the Pub/Sub emulator, beside no store of Google's "
+                "own: anybody could send signals in every tenant's name. Remove it, or set "
+                "PUBSUB_EMULATOR_HOST and the hosts of the other emulators",
             )
         return AnyPusher()
     if settings.delivers_signals_itself:
@@ -210,9 +211,16 @@ def _google(name: str) -> Iterator[None]:
         ) from error
 
 
-def _host(url: str, name: str, known: str) -> str:
+def _rest(url: str, name: str) -> str:
+    rest = unquote(urlsplit(url).path).strip("/")
+    if "/" in rest:
+        raise InputError("bad-backend-url", f"{name}: {url[:64]!r} names more than a database")
+    return rest
+
+
+def _host(url: str, name: str, known: str, *, alone: bool = False) -> str:
     host = urlsplit(url).netloc
-    if not host:
+    if not host or (alone and _rest(url, name)):
         raise InputError("bad-backend-url", f"{name}: {url[:64]!r} is not of the form {known}")
     return host
 

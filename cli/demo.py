@@ -149,7 +149,9 @@ def _settings(folder: Path) -> Settings:
     own = Settings(
         state_dir=folder, http_port=http, flower_port=flower, valkey_port=valkey,
         tally_interval_s=2, actions_concurrency=4, memory_url="", broker_url="",
+        push_url="", push_audience="", push_service_account="",
     )  # fmt: skip
     if own.is_emulated:
         return own
-    return own.model_copy(update={"documents_url": "", "objects_url": "", "signals_url": ""})
+    embedded = {"documents_url": "", "objects_url": "", "signals_url": ""}
+    return own.model_copy(update={**embedded, "push_without_token": False})

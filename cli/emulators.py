@@ -19,6 +19,7 @@ import httpx
 
 from adapters.wiring import open_documents
 from bench.stack import free_ports
+from cli import stack
 from config.settings import Settings, environment
 from governor.errors import OutageError
 from ports.documents import Create
@@ -172,20 +173,46 @@ def _listens(port: int) -> bool:
 
 
 def main(command: list[str]) -> int:
-    """Run a command on emulators of its own; its exit code."""
+    """Run a command on emulators: those the environment names, else its own. Its exit code."""
     with (
-        running("firestore") as documents,
-        running("pubsub") as signals,
-        running("storage") as store,
+        stack.terminating(),
+        _given_or_running("firestore") as documents,
+        _given_or_running("pubsub") as signals,
+        _given_or_running("storage") as store,
     ):
-        bucket = {"name": BUCKET}
-        httpx.post(f"{store}/storage/v1/b", json=bucket, timeout=5, trust_env=False)
+        _make_bucket(store)
         chosen = Settings(
             documents_url="firestore://ggen-demo", firestore_emulator_host=documents,
             signals_url="pubsub://ggen-demo", pubsub_emulator_host=signals,
             objects_url=f"gs://{BUCKET}", storage_emulator_host=store, push_without_token=True,
         )  # fmt: skip
-        return subprocess.run(command, env=environment(chosen), check=False).returncode
+        child = subprocess.Popen(command, env=environment(chosen))
+        # Ctrl-C reaches the command as well, which needs its time to stop what it started.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            return child.wait()
+        finally:
+            if child.poll() is None:
+                child.terminate()
+                child.wait()
+
+
+@contextlib.contextmanager
+def _given_or_running(name: str) -> Iterator[str]:
+    given: str = getattr(Settings(), f"{name}_emulator_host")
+    with contextlib.nullcontext(given) if given else running(name) as host:
+        yield host
+
+
+def _make_bucket(store: str) -> None:
+    try:
+        made = httpx.post(
+            f"{store}/storage/v1/b", json={"name": BUCKET}, timeout=5, trust_env=False
+        )
+    except httpx.HTTPError as error:
+        raise OutageError("no-emulator", f"nothing answers at {store}") from error
+    if made.status_code not in (200, 409):
+        raise OutageError("no-emulator", f"{store} makes no bucket: {made.text[:200]}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import os
 from functools import cache
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -138,7 +139,7 @@ class Settings(BaseSettings):
     @property
     def delivers_signals_itself(self) -> bool:
         """Whether a signal pump plays Pub/Sub's part."""
-        return not self.signals_url.startswith("pubsub:")
+        return urlsplit(self.signals_url).scheme != "pubsub"
 
     @property
     def push_endpoint(self) -> str:
@@ -147,10 +148,24 @@ class Settings(BaseSettings):
         return self.push_url or local
 
     @property
+    def uses_google(self) -> bool:
+        """Whether any store is Google's own, and no emulator."""
+        return any(
+            urlsplit(url).scheme == scheme and not host
+            for url, scheme, host in (
+                (self.documents_url, "firestore", self.firestore_emulator_host),
+                (self.signals_url, "pubsub", self.pubsub_emulator_host),
+                (self.objects_url, "gs", self.storage_emulator_host),
+            )
+        )
+
+    @property
     def is_emulated(self) -> bool:
-        """Whether whatever of Google is used is an emulator."""
-        hosts = self.firestore_emulator_host, self.pubsub_emulator_host, self.storage_emulator_host
-        return all(hosts)
+        """Whether every store is an emulator of Google's."""
+        urls = {
+            urlsplit(url).scheme for url in (self.documents_url, self.signals_url, self.objects_url)
+        }
+        return urls == {"firestore", "pubsub", "gs"} and not self.uses_google
 
     @property
     def secrets_dir(self) -> Path:

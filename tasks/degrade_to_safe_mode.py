@@ -9,6 +9,9 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 
+from celery.exceptions import OperationalError as CeleryUnreachable
+from kombu.exceptions import OperationalError as BrokerUnreachable
+
 from adapters import wiring
 from config.settings import Settings, load
 from governor import quota
@@ -22,12 +25,12 @@ from ports.memory import Slot
 from tasks.actions import UNDER_WAY, slot_of
 from tasks.boot import boot_governor
 from tasks.canary import ALIVE_FOR_S
-from tasks.celery import app
+from tasks.celery import LEDGER, PUBLISH_ONCE, app
 
 _LOG = logging.getLogger("ggen.health")
 _PROBE_PATH = "health/probe"
 _STEP, _STEP_S = 100, 10
-"""A rebuild gives a sign of life every so many documents, which take less than so many seconds."""
+"""A rebuild gives a sign of life every so many documents, and four times in so many seconds."""
 
 
 @app.task(name="degrade_to_safe_mode.check", send_events=False)
@@ -87,6 +90,7 @@ def rebuild(ports: Ports, lease_s: int) -> None:
         restore_memory(ports, era)
         if not ports.memory.create_lease(lease_s, era):
             raise _lost_again()
+        _ask_for_topics()
     except BaseException:
         ports.memory.continue_rebuild(era, 0)
         raise
@@ -112,9 +116,7 @@ def restore_memory(ports: Ports, era: str) -> None:
     ports.memory.restore_use(used)
     governors = 0
     for document in _each(ports, era, "tenants"):
-        if boot_governor(ports, document.data["account_id"]):
-            ports.signals.create(document.data["account_id"], document.data["region"])
-            governors += 1
+        governors += boot_governor(ports, document.data["account_id"])
     _LOG.info("memory rebuilt: %d governors, %d slots in flight", governors, len(held))
 
 
@@ -122,10 +124,21 @@ def _each(
     ports: Ports, era: str, collection: str, *where: Where, group: bool = False
 ) -> Iterator[Document]:
     """Every document, as long as what was restored so far is still there."""
+    renewed_at = ports.clock.monotonic_s()
     for number, document in enumerate(every(ports.documents, collection, *where, group=group)):
-        if number % _STEP == 0 and not ports.memory.continue_rebuild(era, _STEP_S):
-            raise _lost_again()
+        if number % _STEP == 0 or ports.clock.monotonic_s() > renewed_at + _STEP_S / 4:
+            if not ports.memory.continue_rebuild(era, _STEP_S):
+                raise _lost_again()
+            renewed_at = ports.clock.monotonic_s()
         yield document
+
+
+def _ask_for_topics() -> None:
+    """Have the topics looked at, which may have been lost with Memory; nobody waits for that."""
+    try:
+        app.send_task("repair.topics", queue=LEDGER, retry_policy=PUBLISH_ONCE)
+    except (CeleryUnreachable, BrokerUnreachable, OSError) as error:
+        _LOG.warning("topics are not looked at before tomorrow: no broker (%s)", error)
 
 
 def _lost_again() -> OutageError:

@@ -7,7 +7,7 @@ changes nothing, so a letter is buried after it was published, never before.
 import logging
 
 from adapters import wiring
-from governor.errors import ConflictError, InputError
+from governor.errors import ConflictError, InputError, OutageError
 from governor.records import SYSTEM_ACCOUNT
 from ports import Ports
 from ports.signals import DeadLetter
@@ -16,7 +16,10 @@ from tasks.emit import land, receipt
 
 _LOG = logging.getLogger("ggen.signals")
 EVERY_S = 60
-_AT_ONCE, _ROUNDS = 100, 20
+PATIENCE_S = 20.0
+"""How long one pass goes on: less than a letter that was handed out is kept from others."""
+
+_AT_ONCE = 50
 
 
 @app.task(name="revive.dead_letters", send_events=False)
@@ -24,26 +27,40 @@ def dead_letters() -> None:
     """Publish some of them again, once a minute."""
     ports = wiring.ports()
     if ports.memory.lease_left_s() > 0 and ports.memory.claim_tick("revive", 0.9 * EVERY_S):
-        revive(ports)
+        try:
+            revive(ports)
+        except OutageError as error:
+            _LOG.warning("dead letters cannot be read, and wait: %s", error)
 
 
 def revive(ports: Ports) -> int:
     """Publish dead letters again; how many. One that never can be is receipted instead.
 
     Raises:
-        OutageError: a store did not answer; what was not buried is told again.
+        OutageError: they cannot be read.
     """
-    revived = 0
-    for _ in range(_ROUNDS):
-        letters = ports.signals.dead_letters(_AT_ONCE)
+    revived, give_up_at = 0, ports.clock.monotonic_s() + PATIENCE_S
+    while letters := ports.signals.dead_letters(_AT_ONCE):
         for letter in letters:
-            revived += _publish(ports, letter)
-            ports.signals.bury(letter)
-        if len(letters) < _AT_ONCE:
-            break
-    if revived:
-        _LOG.warning("%d dead letters were published again", revived)
+            if ports.clock.monotonic_s() > give_up_at:
+                return revived  # what was not buried is told again, in a minute
+            revived += _revive(ports, letter)
     return revived
+
+
+def _revive(ports: Ports, letter: DeadLetter) -> bool:
+    """Publish one again and bury it; one that cannot be holds up no other."""
+    try:
+        is_published = _publish(ports, letter)
+        ports.signals.bury(letter)
+    except OutageError as error:
+        _LOG.warning("a dead letter of %s waits: %s", letter.account_id, error)
+        return False
+    if is_published:
+        _LOG.warning(
+            "dead letter %s of %s is published again", letter.message_id, letter.account_id
+        )
+    return is_published
 
 
 def _publish(ports: Ports, letter: DeadLetter) -> bool:

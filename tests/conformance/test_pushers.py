@@ -1,5 +1,6 @@
 """Who may push: Pub/Sub's OIDC token, by certificates that a local server hands out."""
 
+import base64
 import json
 import threading
 import time
@@ -18,6 +19,13 @@ from google.auth import crypt, jwt
 from adapters.oidc import OidcPushers
 from adapters.pushers import AnyPusher
 from governor.errors import InputError, OutageError
+from tests.relay import silent
+
+
+def _deep() -> str:
+    """What json.loads cannot go to the bottom of."""
+    return base64.urlsafe_b64encode(b"[" * 5000).decode().rstrip("=")
+
 
 AUDIENCE = "https://ingress.example/v1/pubsub/signals"
 PUSHER = "pusher@project.iam.gserviceaccount.com"
@@ -130,7 +138,7 @@ def _forged(signer: Signer) -> str:
 
 @pytest.mark.parametrize("header", [
     None, "", "Bearer", "Bearer ", "Bearer x", "Bearer a.b.c", "Basic abc", "Bearer " + "x" * 9000,
-    "Bearer eyJhbGciOiJub25lIn0.e30.", "Bearer W10.W10.W10", "Bearer é.é.é",
+    f"Bearer eyJhbGciOiJSUzI1NiJ9.{_deep()}.e30", "Bearer eyJhbGciOiJub25lIn0.e30.", "Bearer W10.W10.W10", "Bearer é.é.é",
 ])  # fmt: skip
 def test_what_is_no_token_is_refused(pushers: OidcPushers, header: str | None) -> None:
     with pytest.raises(InputError):
@@ -175,6 +183,31 @@ def test_without_certificates_a_push_is_to_come_again(
     certificates.body = body
     with pytest.raises(OutageError):
         pushers.check(signer.token())
+
+
+def test_who_waits_for_certificates_that_do_not_come_is_not_kept_in_turn(
+    signer: Signer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapters.oidc._FETCH_S", 0.5)
+    with silent() as host:
+        pushers = OidcPushers(AUDIENCE, PUSHER, f"http://{host}/certs")
+        refused: list[OutageError] = []
+
+        def push() -> None:
+            try:
+                pushers.check(signer.token())
+            except OutageError as error:
+                refused.append(error)
+
+        threads = [threading.Thread(target=push) for _ in range(20)]
+        began = time.monotonic()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        assert len(refused) == 20
+        assert time.monotonic() - began < 5  # one after the other: 10 s
 
 
 def test_certificates_are_used_on_while_they_cannot_be_fetched(

@@ -49,6 +49,8 @@ def test_a_database_that_is_not_named_is_the_default_one(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("changes", [
     {"documents_url": "firestore:///database"}, {"objects_url": "gs://"},
+    {"documents_url": "firestore://p/a/b"}, {"objects_url": "gs://bucket/prefix"},
+    {**PUSHED, "signals_url": "pubsub://p/x"},
     {"documents_url": "dynamo://x"}, {"objects_url": "s3://x"}, {"signals_url": "kafka://x"},
     {**PUSHED, "signals_url": "pubsub://"}, {**PUSHED, "push_url": ""},
     {**PUSHED, "push_url": "http://ingress.example/"}, {**PUSHED, "push_service_account": ""},
@@ -60,7 +62,13 @@ def test_what_is_incomplete_is_refused_and_says_which_setting(
         open_ports(_settings(tmp_path, **changes))
 
 
-@pytest.mark.parametrize("changes", [{}, PUSHED, {"firestore_emulator_host": "127.0.0.1:1"}])
+EMULATED = {**PUSHED, "pubsub_emulator_host": "127.0.0.1:1"}
+
+
+@pytest.mark.parametrize("changes", [
+    {}, PUSHED, {"firestore_emulator_host": "127.0.0.1:1"},
+    {**EMULATED, "documents_url": "firestore://real"}, {**EMULATED, "objects_url": "gs://real"},
+], ids=str)  # fmt: skip
 def test_pushes_without_a_token_are_refused_outside_the_emulator(
     tmp_path: Path, changes: dict[str, str]
 ) -> None:

@@ -1,5 +1,6 @@
 """Dead letters: published again once actions are admitted, or receipted where that is no use."""
 
+import dataclasses
 from secrets import token_hex
 from typing import Any
 
@@ -10,6 +11,7 @@ from ports import Ports
 from tasks.revive import revive
 from tests.engine.conftest import event
 from tests.engine.runs import receipts, subscribe
+from tests.faults import Watched, Writes, outage
 from tests.waiting import until
 
 pytestmark = pytest.mark.parametrize("backend", ["google"], indirect=True)
@@ -66,6 +68,17 @@ def test_a_dead_letter_of_no_tenant_any_more_is_receipted_and_buried(ports: Port
     assert (proof["operation"], proof["error_code"]) == ("signal_dead_lettered", "no-such-topic")
     assert revive(ports) == 0
     assert len(receipts(ports, "gone")) == 1
+
+
+def test_a_letter_that_cannot_be_published_now_waits_and_holds_up_no_other(ports: Ports) -> None:
+    listener = _listener(ports, "acme")
+    for data in (b"one", b"two"):
+        _dies(ports, "acme", data)
+    signals = Watched(ports.signals, Writes(1, "lost", outage), "publish")
+
+    assert until(lambda: revive(dataclasses.replace(ports, signals=signals))) == 1  # type: ignore[arg-type]
+
+    assert len(_heard(ports, listener)) == 1
 
 
 def test_what_came_from_no_subscription_of_ours_is_receipted_on_the_platforms_ledger(

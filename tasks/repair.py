@@ -1,0 +1,50 @@
+"""Topics made good: the embedded ones lie beside Memory, and are lost with it.
+
+Not part of a rebuild of Memory: a thousand topics take minutes to look at where they are Pub/Sub's,
+and one of them that cannot be repaired must keep nobody from being admitted.
+"""
+
+import logging
+
+from adapters import wiring
+from governor.errors import GovernorError
+from governor.records import Tenant
+from ports import Ports
+from tasks.boot import LIVE
+from tasks.celery import LEDGER, app
+
+_LOG = logging.getLogger("ggen.signals")
+PATIENCE_S = 10.0
+"""How long one message repairs; another goes on, behind whatever else waits."""
+
+
+@app.task(name="repair.topics", send_events=False)
+def topics(after: str = "") -> None:
+    """Have the topics of all live governors READY, from the tenant after this path on."""
+    if reached := repair(wiring.ports(), after):
+        app.send_task("repair.topics", kwargs={"after": reached}, queue=LEDGER)
+
+
+def repair(ports: Ports, after: str = "") -> str:
+    """Repair for a while; the path of the tenant it came to, empty when all were looked at.
+
+    Raises:
+        OutageError: the tenants cannot be listed.
+    """
+    give_up_at = ports.clock.monotonic_s() + PATIENCE_S
+    while page := ports.documents.scan("tenants", after=("", after) if after else None, limit=100):
+        for document in page:
+            _repair(ports, Tenant.model_validate(document.data))
+            after = document.path
+            if ports.clock.monotonic_s() > give_up_at:
+                return after
+    return ""
+
+
+def _repair(ports: Ports, tenant: Tenant) -> None:
+    if tenant.state not in LIVE:
+        return
+    try:
+        ports.signals.create(tenant.account_id, tenant.region)
+    except GovernorError as error:
+        _LOG.warning("the topic of %s is not repaired: %s", tenant.account_id, error)
