@@ -7,7 +7,8 @@ is read by ``tasks.revive``: a refusal never costs a signal its life (D8).
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -97,12 +98,16 @@ class PubsubSignals:
         return Topic.DAMAGED if stale else Topic.READY
 
     def create(self, account_id: str, region: str) -> None:
-        budget = _Budget(ADMIN_S)
-        try:
+        with self._undisturbed() as budget:
             self._create(account_id, region, budget)
+
+    @contextmanager
+    def _undisturbed(self) -> Iterator["_Budget"]:
+        """Create several things. What others make or remove meanwhile is an outage: try again."""
+        try:
+            yield _Budget(ADMIN_S)
         except (answers.AlreadyExists, answers.NotFound) as error:
-            # Somebody made or removed a part of it meanwhile, the dead letters' perhaps.
-            self._has_dead_letters = False
+            self._has_dead_letters = False  # they may be what was removed
             raise outage(_WHO, error) from error
 
     def _create(self, account_id: str, region: str, budget: "_Budget") -> None:
@@ -147,7 +152,8 @@ class PubsubSignals:
             raise
         except answers.NotFound:  # before the first tenant, or somebody removed it
             self._has_dead_letters = False
-            self._ensure_dead_letters(_Budget(ADMIN_S))
+            with self._undisturbed() as budget:
+                self._ensure_dead_letters(budget)
             return []
         return [
             DeadLetter(
