@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -17,6 +18,7 @@ from adapters.gcs import GcsObjects
 from adapters.google_calls import Service, bounded
 from adapters.monitoring import MonitoredLag
 from adapters.pubsub import PubsubSignals, Push
+from adapters.system import SystemClock
 from bench.stack import free_ports
 from governor.errors import GovernorError, OutageError
 from ports.documents import Create, Update
@@ -48,9 +50,16 @@ def _away(host: str) -> Away:
     )
 
 
+def _check_health(away: Away) -> None:
+    from tasks.degrade_to_safe_mode import probe
+
+    probe(SimpleNamespace(documents=away.documents, clock=SystemClock()))  # type: ignore[arg-type]
+
+
 BOUNDS_S: dict[str, tuple[float, Callable[[Away], object]]] = {
     "action path: get": (1.1, lambda a: a.documents.get("runs/r")),
     "action path: commit": (1.1, lambda a: a.documents.commit([Create("runs/r", {})])),
+    "health": (2.1, _check_health),
     "read": (8, lambda a: a.documents.scan("runs")),
     "publish": (10, lambda a: a.signals.publish("x", b"{}")),
     "admin: create": (30, lambda a: a.signals.create("x", REGION)),
