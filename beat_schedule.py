@@ -11,6 +11,7 @@ def entries(*, probe_interval_s: float, tally_interval_s: float) -> dict[str, di
         "health": {
             "task": "degrade_to_safe_mode.check",
             "schedule": probe_interval_s,  # the check itself knows whether it is due
+            "args": (True,),
             "options": {"queue": "health", "expires": probe_interval_s},
         },
         "reap": {
@@ -38,6 +39,11 @@ def entries(*, probe_interval_s: float, tally_interval_s: float) -> dict[str, di
             "schedule": 60.0,
             "options": {"queue": "ledger", "expires": 60},
         },
+        "alerts": {
+            "task": "deliver_alerts.deliver",
+            "schedule": 5.0,
+            "options": {"queue": "ledger", "expires": 5},
+        },
         "repair": {
             "task": "repair.topics",
             "schedule": 86_400.0,
@@ -46,13 +52,13 @@ def entries(*, probe_interval_s: float, tally_interval_s: float) -> dict[str, di
         "canary-actions": {
             "task": "canary.sing",
             "schedule": 10.0,
-            "args": ("actions",),
+            "args": ("actions", True),
             "options": {"queue": "actions", "expires": 10},
         },
         "canary-runbooks": {
             "task": "canary.sing",
             "schedule": 10.0,
-            "args": ("runbooks",),
+            "args": ("runbooks", True),
             "options": {"queue": "runbooks", "expires": 10},
         },
     }

@@ -1,16 +1,19 @@
 -- Admission of one signal, in one atomic step (ports.memory.Slots.admit).
--- KEYS: lease, mode, governor, looks, seen     ARGV: account, action, type, sku or "", sha256,
+-- KEYS: lease, governor, looks, seen     ARGV: account, action, type, sku or "", sha256,
 --       month, first look in (ms), seconds to remember the answer
 -- Returns {verdict, sku, plan, policy version, era}. Nothing is taken unless it is "admitted".
 local account, action, kind, asked, sha256, month =
   ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 
+local allowed, scope = standing(account)
+if allowed ~= 'admitted' then
+  redis.call('HINCRBY', 'ggen:refused:' .. scope, account, 1)  -- in the moment of the refusal
+  return {allowed}
+end
 local era = redis.call('GET', KEYS[1])
-if not era then return {'no-lease'} end
-if redis.call('GET', KEYS[2]) == 'degraded' then return {'degraded'} end
 
 local function terms(sku)
-  local t = redis.call('HMGET', KEYS[3], sku .. ':plan', sku .. ':version',
+  local t = redis.call('HMGET', KEYS[2], sku .. ':plan', sku .. ':version',
     sku .. ':concurrent', sku .. ':monthly')
   return t[1], t[2], tonumber(t[3]), tonumber(t[4])
 end
@@ -22,23 +25,23 @@ local look_ms = now_ms + tonumber(ARGV[7])
 -- A repeated signal may still have to be stored: its slot must be as young as a new one, or the
 -- reaper would take it away under the delivery that is landing.
 local function duplicate(sku, plan, version)
-  redis.call('ZADD', KEYS[4], 'XX', 'GT', look_ms, account .. '/' .. sku .. '/' .. action)
-  redis.call('HSET', KEYS[5], 'at', now_ms)
-  redis.call('EXPIRE', KEYS[5], tonumber(ARGV[8]))
+  redis.call('ZADD', KEYS[3], 'XX', 'GT', look_ms, account .. '/' .. sku .. '/' .. action)
+  redis.call('HSET', KEYS[4], 'at', now_ms)
+  redis.call('EXPIRE', KEYS[4], tonumber(ARGV[8]))
   return {'duplicate', sku, plan, version, era}
 end
 
-local seen = redis.call('HMGET', KEYS[5], 'sha256', 'sku', 'plan', 'version')
+local seen = redis.call('HMGET', KEYS[4], 'sha256', 'sku', 'plan', 'version')
 if seen[1] then
   if seen[1] ~= sha256 then return {'conflict', seen[2], seen[3], seen[4]} end
   return duplicate(seen[2], seen[3], seen[4])
 end
 
-local state = redis.call('HGET', KEYS[3], 'state')
+local state = redis.call('HGET', KEYS[2], 'state')
 if not state then return {'unknown-tenant'} end
 if state ~= 'stable' then return {'draining'} end
 
-local route = redis.call('HGET', KEYS[3], 'route:' .. kind)
+local route = redis.call('HGET', KEYS[2], 'route:' .. kind)
 if not route then return {'not-permitted'} end
 local sku, found = nil, 0
 for candidate in string.gmatch(route, '%S+') do
@@ -56,10 +59,10 @@ if redis.call('SCARD', inflight) >= concurrent then return {'concurrency-exceede
 if tonumber(redis.call('GET', used) or '0') >= monthly then return {'quota-exceeded', sku} end
 
 redis.call('SADD', inflight, action)
-redis.call('ZADD', KEYS[4], look_ms, account .. '/' .. sku .. '/' .. action)
+redis.call('ZADD', KEYS[3], look_ms, account .. '/' .. sku .. '/' .. action)
 redis.call('INCR', used)
 redis.call('EXPIRE', used, 5529600)  -- 64 days: outlives its month
-redis.call('HSET', KEYS[5], 'sha256', sha256, 'sku', sku, 'plan', plan, 'version', version,
+redis.call('HSET', KEYS[4], 'sha256', sha256, 'sku', sku, 'plan', plan, 'version', version,
   'month', month, 'at', now_ms)
-redis.call('EXPIRE', KEYS[5], tonumber(ARGV[8]))
+redis.call('EXPIRE', KEYS[4], tonumber(ARGV[8]))
 return {'admitted', sku, plan, version, era}

@@ -76,7 +76,10 @@ class FairLock:
                     opened.push(drawn.pop_all())
                     opened.callback(_ring, own)
                     return before
-        raise OutageError("write-lock-timeout", "too many writers wait; nothing was written", 1)
+        raise OutageError(
+            "write-lock-timeout", "too many writers wait; nothing was written", 1,
+            "RESOURCE_EXHAUSTED",
+        )  # fmt: skip
 
     def _open_slot(self, number: int, opened: ExitStack) -> int:
         name = str(number % _SLOTS)
@@ -132,7 +135,8 @@ def _too_late(timeout_s: float) -> OutageError:
     return OutageError(
         "write-lock-timeout",
         f"the write lock was not free within {timeout_s} s; nothing was written",
-        retry_after_s=1,
+        1,
+        "DEADLINE_EXCEEDED",
     )
 
 

@@ -144,9 +144,10 @@ def bounded(
 
 def outage(who: Service, error: Exception) -> OutageError:
     """An outage in the words of its cause; says what to mend where waiting will not help."""
-    status = getattr(getattr(error, "grpc_status_code", None), "name", type(error).__name__)
+    known = getattr(getattr(error, "grpc_status_code", None), "name", "")
+    status = known or type(error).__name__
     # What an index is missing for ends with a long address at which it can be made.
     detail = f"{who.name}: {status}: {str(getattr(error, 'message', error))[:1000]}"
     if isinstance(error, (answers.PermissionDenied, answers.Unauthenticated, GoogleAuthError)):
         detail += ". Check the credentials and roles of this process's service account"
-    return OutageError(who.code, detail, retry_after_s=2)
+    return OutageError(who.code, detail, 2, known or "UNAVAILABLE")

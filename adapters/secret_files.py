@@ -70,6 +70,10 @@ class SecretFiles:
     def push_token(self) -> str:
         return self.read("push.token")
 
+    def alert_urls(self) -> Sequence[str]:
+        path = self._folder / "alert.urls"
+        return self._files.read(path, _addresses) if path.exists() else []
+
     def read(self, name: str) -> str:
         """A secret of one line."""
         return self._files.read(self._folder / name, first_line)
@@ -84,6 +88,11 @@ def _webhook_secrets(text: str) -> list[str]:
             if len(base64.b64decode(padded, validate=True)) < 16:
                 raise ValueError("too short")
     return found
+
+
+def _addresses(text: str) -> list[str]:
+    found = [line.strip() for line in text.splitlines()]
+    return list(dict.fromkeys(line for line in found if line and not line.startswith("#")))
 
 
 def _hex_32(text: str) -> bytes:

@@ -51,6 +51,11 @@ CREATE INDEX IF NOT EXISTS open_runs ON documents (json_extract(data, '$.state')
     WHERE grp = 'runs';
 """
 _SCHEMA_VERSION = 2
+_STATUS = {
+    "BUSY": "DEADLINE_EXCEEDED", "LOCKED": "DEADLINE_EXCEEDED", "FULL": "RESOURCE_EXHAUSTED",
+    "NOMEM": "RESOURCE_EXHAUSTED", "CORRUPT": "DATA_LOSS", "NOTADB": "DATA_LOSS",
+    "READONLY": "PERMISSION_DENIED", "PERM": "PERMISSION_DENIED", "AUTH": "PERMISSION_DENIED",
+}  # fmt: skip
 # Store-assigned, increasing from commit to commit: the write lock is held when it is computed.
 _NEXT_CREATION = "SELECT max(?, ifnull((SELECT max(created_us) FROM documents), 0) + 1)"
 _SELECT = "SELECT path, data, revision, created_us FROM documents"
@@ -276,4 +281,6 @@ def _microseconds(at: datetime) -> int:
 
 
 def _outage(error: sqlite3.Error) -> OutageError:
-    return OutageError("documents-unavailable", f"SQLite: {error}", retry_after_s=2)
+    name = str(getattr(error, "sqlite_errorname", "")).split("_", 2)[1:2]
+    status = _STATUS.get("".join(name), "UNAVAILABLE")
+    return OutageError("documents-unavailable", f"SQLite: {error}", 2, status)

@@ -62,6 +62,9 @@ class SystemProcesses:
         except (psutil.Error, OSError):
             return False
 
+    def age_s(self) -> float:
+        return time.time() - psutil.Process(os.getpid()).create_time()
+
     def _is_that(self, claim: ProcessClaim) -> bool:
         """A pid is used again, also after a boot; its start tells the processes apart."""
         return claim.boot_id == self._boot_id and started_s(claim.pid) == claim.process_started

@@ -1,15 +1,13 @@
 """Memory on Valkey (or Redis): every verb one command, one transaction or one script."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from secrets import token_hex
 
 import redis.asyncio
 
 from adapters.valkey_connection import bounded
+from adapters.valkey_health import ValkeyHealth
+from adapters.valkey_outbox import ValkeyOutbox
 from adapters.valkey_slots import (
-    HOLD,
-    LATE,
-    LEASE,
     UNSEALED,
     USED_FOR_S,
     ValkeySlots,
@@ -21,11 +19,13 @@ from adapters.valkey_slots import (
 from ports.memory import Terms
 
 _TALLY, _WINDOWS, _ENDED = "ggen:tally", "ggen:tally:windows", "ggen:ended-runs"
-_SEALING, _REBUILD = "ggen:sealing", "ggen:rebuild"
+_SEALING = "ggen:sealing"
 _COUNT = """
-if redis.call('SET', KEYS[2], 1, 'NX', 'EX', 120) then
-  redis.call('HINCRBY', KEYS[1], ARGV[1], 1)
-end"""
+if not redis.call('SET', KEYS[2], 1, 'NX', 'EX', 120) then return end
+redis.call('HINCRBY', KEYS[1], ARGV[1], 1)
+if ARGV[2] == '' then return end
+local scope = redis.call('SISMEMBER', 'ggen:drilled', ARGV[2]) == 1 and 'some' or 'all'
+redis.call('HINCRBY', 'ggen:refused:' .. scope, ARGV[2], 1)"""
 _FREEZE = """
 if redis.call('EXISTS', KEYS[1]) == 1 and redis.call('RENAMENX', KEYS[1], KEYS[2]) == 1 then
   redis.call('SADD', KEYS[3], ARGV[1])
@@ -49,17 +49,9 @@ for n, key in ipairs(KEYS) do
   local counted = math.max(tonumber(redis.call('GET', key) or '0'), tonumber(ARGV[n]))
   redis.call('SET', key, counted, 'EX', {USED_FOR_S})
 end"""
-_CONTINUE = """
-return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('EXPIRE', KEYS[1], ARGV[2])"""
-_CREATE_LEASE = f"""{HOLD}
-if redis.call('GET', KEYS[2]) ~= ARGV[2] then return 0 end
-for _, late in ipairs(redis.call('SMEMBERS', KEYS[3])) do hold(late) end
-redis.call('DEL', KEYS[2], KEYS[3])
-redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[1])
-return 1"""
 
 
-class ValkeyMemory(ValkeySlots):
+class ValkeyMemory(ValkeySlots, ValkeyHealth, ValkeyOutbox):
     """See ``ports.memory.Memory`` for what it promises."""
 
     # -- Governors
@@ -100,41 +92,11 @@ class ValkeyMemory(ValkeySlots):
     def restore_use(self, used: Mapping[tuple[str, str, str], int]) -> None:
         self._script(_RESTORE_USE, [used_key(*key) for key in used], [*used.values()])
 
-    # -- Lease
-
-    def extend_lease(self, seconds: int) -> bool:
-        return bool(bounded(lambda: self._redis.expire(LEASE, seconds)))
-
-    def begin_rebuild(self, seconds: int) -> str | None:
-        era = token_hex(8)
-        begun = bounded(lambda: self._redis.set(_REBUILD, era, ex=seconds, nx=True))
-        return era if begun else None
-
-    def continue_rebuild(self, era: str, seconds: int) -> bool:
-        return bool(self._script(_CONTINUE, [_REBUILD], [era, seconds]))
-
-    def create_lease(self, seconds: int, era: str) -> bool:
-        return bool(self._script(_CREATE_LEASE, [LEASE, _REBUILD, LATE], [seconds, era]))
-
-    def lease_left_s(self) -> float:
-        left_ms = int(bounded(lambda: self._redis.pttl(LEASE)))
-        return 0.0 if left_ms < 0 else max(1, left_ms) / 1000  # in its last millisecond it is one
-
-    def claim_tick(self, name: str, seconds: float) -> bool:
-        ms = max(1, int(seconds * 1000))
-        return bool(bounded(lambda: self._redis.set(f"ggen:tick:{name}", "1", px=ms, nx=True)))
-
-    def beat_alive(self, component: str, seconds: int) -> None:
-        bounded(lambda: self._redis.set(f"ggen:alive:{component}", "1", ex=seconds))
-
-    def alive(self, components: Sequence[str]) -> dict[str, bool]:
-        found = bounded(lambda: self._redis.mget([f"ggen:alive:{c}" for c in components]))
-        return {c: value is not None for c, value in zip(components, found, strict=True)}
-
     # -- Tallies
 
-    def count(self, ledger: str, reason: str, batch: str) -> None:
-        self._script(_COUNT, [_TALLY, f"ggen:batch:{batch}"], [f"{ledger} {reason}"])
+    def count(self, ledger: str, reason: str, batch: str, refused_for: str = "") -> None:
+        keys = [_TALLY, f"ggen:batch:{batch}"]
+        self._script(_COUNT, keys, [f"{ledger} {reason}", refused_for])
 
     def take_counts(self, window: str) -> dict[str, dict[str, dict[str, int]]]:
         windows = self._script(_FREEZE, [_TALLY, f"{_TALLY}:{window}", _WINDOWS], [window])

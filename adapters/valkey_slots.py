@@ -20,11 +20,19 @@ SEEN_FOR_S = 3600
 USED_FOR_S = 64 * 24 * 3600
 """How long a month's use is kept: it outlives its month."""
 
-UNSEALED, LEASE = "ggen:unsealed", "ggen:lease"
-_MODE, _LOOKS, _CLAIMS = "ggen:mode", "ggen:looks", "ggen:claims"
+UNSEALED, LEASE, ERA = "ggen:unsealed", "ggen:lease", "ggen:era"
+_LOOKS, _CLAIMS = "ggen:looks", "ggen:claims"
 _BEGUN_KEY, _ORPHANS = "ggen:begun", "ggen:orphans"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_ADMIT = files("adapters").joinpath("admission.lua").read_text()
+STANDING = """
+local function standing(account)
+  if redis.call('GET', 'ggen:mode') == 'degraded' then return 'degraded', 'all' end
+  if redis.call('EXISTS', 'ggen:lease') == 0 then return 'no-lease', 'all' end
+  if redis.call('SISMEMBER', 'ggen:degraded', account) == 1 then return 'degraded', 'some' end
+  return 'admitted'
+end
+"""
+_ADMIT = STANDING + files("adapters").joinpath("admission.lua").read_text()
 _NOW = """
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)"""
@@ -51,10 +59,14 @@ if known then
   redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
   redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
 end"""
-_BEGIN = f"""{_NOTE}
+_BEGIN = f"""{STANDING}
+local allowed = standing(ARGV[5])
+if allowed ~= 'admitted' then return allowed end
+{_NOTE}
 local latest = redis.call('HGET', KEYS[3], 'accepted_us')
 if not latest or tonumber(latest) < tonumber(ARGV[4]) then latest = ARGV[4] end
-redis.call('HSET', KEYS[3], 'accepted_us', latest, 'at', now)"""
+redis.call('HSET', KEYS[3], 'accepted_us', latest, 'at', now)
+return allowed"""
 _BEGIN_UNDO = f"""{_NOTE}
 if known then redis.call('SADD', KEYS[3], ARGV[4]) end
 redis.call('SADD', KEYS[4], ARGV[5])"""
@@ -85,25 +97,24 @@ class ValkeySlots(Connected):
     """See ``ports.memory.Slots`` for what it promises."""
 
     def admit(self, request: Request) -> Admission:
-        keys = [LEASE, _MODE, governor_key(request.account_id), _LOOKS,
-                f"ggen:seen:{request.action_id}"]  # fmt: skip
+        keys = [LEASE, governor_key(request.account_id), _LOOKS, f"ggen:seen:{request.action_id}"]
         values = [request.account_id, request.action_id, request.signal_type, request.sku_id or "",
                   request.signal_sha256, request.month, request.look_in_ms, SEEN_FOR_S]  # fmt: skip
         verdict, *terms = self._script(_ADMIT, keys, values)
         return Admission(Verdict(verdict), *terms)
 
     def hold(self, slot: Slot, month: str, era: str) -> None:
-        self._script(_HOLD, [LEASE, LATE], [f"{_member(slot)} {month}", era])
+        self._script(_HOLD, [ERA, LATE], [f"{_member(slot)} {month}", era])
 
     def is_watched(self, slot: Slot) -> bool:
         return bounded(lambda: self._redis.zscore(_LOOKS, _member(slot))) is not None
 
     def begin(
         self, slot: Slot, claim: ProcessClaim, look_in_ms: int, *, accepted_at: datetime
-    ) -> None:
+    ) -> Verdict:
         accepted_us = (accepted_at - _EPOCH) // timedelta(microseconds=1)
-        values = [_member(slot), look_in_ms, claim.model_dump_json(), accepted_us]
-        self._script(_BEGIN, [_LOOKS, _CLAIMS, _BEGUN_KEY], values)
+        values = [_member(slot), look_in_ms, claim.model_dump_json(), accepted_us, slot.account_id]
+        return Verdict(self._script(_BEGIN, [_LOOKS, _CLAIMS, _BEGUN_KEY], values))
 
     def begin_undo(self, slot: Slot, claim: ProcessClaim, look_in_ms: int) -> None:
         keys = [_LOOKS, _CLAIMS, rolling_key(slot.account_id), UNSEALED]

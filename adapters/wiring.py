@@ -10,8 +10,9 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from adapters.alerts import PostedAlerts, unknown_addresses
+from adapters.drilled import DrilledDocuments, Switch
 from adapters.key_files import KeyFiles
-from adapters.log_alerts import LogAlerts
 from adapters.pushers import AnyPusher, TokenPushers
 from adapters.secret_files import SecretFiles
 from adapters.system import SystemClock, SystemProcesses
@@ -43,14 +44,16 @@ def open_ports(settings: Settings) -> Ports:
     Raises:
         InputError: a URL names a backend that does not exist.
     """
+    memory, secrets = _memory(settings), SecretFiles(settings.secrets_dir)
+    switch = Switch(memory.drill, settings.probe_interval_s / 10)
     return Ports(
-        documents=open_documents(settings),
+        documents=DrilledDocuments(open_documents(settings), switch, settings.store_timeout_s),
         objects=_objects(settings),
         signals=_signals(settings),
-        memory=_memory(settings),
-        secrets=SecretFiles(settings.secrets_dir),
+        memory=memory,
+        secrets=secrets,
         keys=KeyFiles(settings.keys_dir, settings.ledger_origin),
-        alerts=LogAlerts(),
+        alerts=PostedAlerts(secrets, memory),
         clock=SystemClock(),
         processes=SystemProcesses(),
         pushers=_pushers(settings),
@@ -63,6 +66,11 @@ def import_backends(settings: Settings) -> None:
     Nothing is connected: a connection to Google must not be used before a fork.
     """
     open_ports(settings)
+
+
+def unknown_alert_addresses(settings: Settings) -> list[int]:
+    """The numbers, from 1, of the addresses for alerts that nobody could deliver to."""
+    return unknown_addresses(SecretFiles(settings.secrets_dir).alert_urls())
 
 
 def open_notices(settings: Settings) -> Notices:

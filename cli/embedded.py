@@ -9,7 +9,7 @@ from pathlib import Path
 
 from adapters.key_files import KeyFiles
 from adapters.secret_files import SecretFiles
-from adapters.wiring import open_ports
+from adapters.wiring import open_ports, unknown_alert_addresses
 from config.settings import Settings
 from governor.errors import GovernorError, InputError, OutageError
 from governor.policy import Policy
@@ -78,7 +78,7 @@ def commands(settings: Settings) -> dict[str, list[str]]:
     programs = {
         "valkey": [valkey_binary(), str(run / "valkey.conf")],
         "ingress": [*python, "ingress"],
-        "health": [*worker, "-Q", "health", "-c", "1", "-n", "health@%h"],
+        "health": [*worker, "-Q", "health", "-c", "2", "-n", "health@%h"],
         "actions": [*worker, "-Q", "actions", "-c", str(settings.actions_concurrency),
                     "-n", "actions@%h"],
         "runbooks": [*worker, "-Q", "runbooks,ledger", "-c", str(settings.runbooks_concurrency),
@@ -161,6 +161,12 @@ def _configuration(settings: Settings) -> dict[str, str]:
     secrets = SecretFiles(settings.secrets_dir)
     keys = KeyFiles(settings.keys_dir, settings.ledger_origin)
     secrets.webhook_secrets(), secrets.tenant_key("probe"), secrets.api_token()
+    if unknown := unknown_alert_addresses(settings):
+        raise InputError(
+            "unknown-alert-address",
+            f"{settings.secrets_dir / 'alert.urls'}: Apprise knows no such address as number "
+            f"{', '.join(map(str, unknown))}. Correct it, or put # before it",
+        )
     keys.signer(), keys.ring()
     return {
         "valkey.conf": _VALKEY.format(

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cli import action_commands, ledger_commands, run_commands, service_commands
+from cli import action_commands, drill, ledger_commands, run_commands, service_commands
 from cli.output import AccountOption, Json, action_line, show, show_error, summary
 from governor.errors import GovernorError, OutageError
 
@@ -26,6 +26,7 @@ ledger_commands.register(app)
 run_commands.register(app)
 action_commands.register(app)
 service_commands.register(app)
+drill.register(app)
 
 
 @app.command()
@@ -58,11 +59,14 @@ def demo(as_json: Json = False) -> None:
 
 
 @app.command()
-def status(as_json: Json = False) -> None:
-    """What runs, and what is missing."""
+def status(
+    watch: Annotated[bool, typer.Option(help="Stay, and show what changes.")] = False,
+    as_json: Json = False,
+) -> None:
+    """What runs, how well it is, and what is missing."""
     from cli import up as command
 
-    raise typer.Exit(command.status(as_json))
+    raise typer.Exit(command.status(as_json, watch))
 
 
 @app.command("send-webhook")

@@ -117,7 +117,7 @@ class Settings(BaseSettings):
     probe_interval_s: float = Field(default=2.0, ge=0.1, le=60)
     """Seconds between health checks while nothing is admitted (D11)."""
 
-    lease_s: int = Field(default=33, ge=1, le=300)
+    lease_s: float = Field(default=33, ge=1, le=300)
     """How long one good health check lets the system admit (D11: three checks and their bound)."""
 
     tally_interval_s: float = Field(default=60.0, ge=1, le=3600)

@@ -8,7 +8,8 @@
     ├── ConflictError           someone was first 409       4     read again, retry a few times
     └── OutageError             a dependency is   503       5     back off; a write MAY HAVE LANDED:
     │                           down                              read and compare before repeating
-    │   └── PolicyError         a policy in force cannot be used by this process
+    │   ├── PolicyError         a policy in force cannot be used by this process
+    │   └── UnreadableError     what it gave back cannot be what was stored
     ActionError                 raised by handlers of actions
     ├── RecoverableError        the action failed and can be rolled back
     └── UnrecoverableError      the action failed and cannot be undone: a person must look
@@ -53,13 +54,27 @@ class ConflictError(GovernorError):
 
 
 class OutageError(GovernorError):
-    """A dependency did not answer. A write may have landed: re-read before you repeat it."""
+    """A dependency did not answer. A write may have landed: re-read before you repeat it.
+
+    ``status`` says how it failed, in gRPC's words (``UNAVAILABLE``, ``RESOURCE_EXHAUSTED`` …).
+    """
 
     exit_code = 5
+
+    def __init__(
+        self, code: str, detail: str, retry_after_s: int | None = None, status: str = "UNAVAILABLE"
+    ) -> None:
+        super().__init__(code, detail, retry_after_s)
+        self.args = (code, detail, retry_after_s, status)
+        self.status = status
 
 
 class PolicyError(OutageError):
     """A policy in force cannot be used here (a handler is missing): ours to mend, not theirs."""
+
+
+class UnreadableError(OutageError):
+    """A store gave back what cannot be what was stored in it."""
 
 
 _OURS_TO_MEND = ("malformed-secret", "secret-unreadable", "policy-unusable")

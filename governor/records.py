@@ -5,12 +5,21 @@ is RFC 3339 UTC with six decimals and ``Z``, so that text order is time order.
 """
 
 import hashlib
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 
+from governor.errors import UnreadableError
 from governor.fsm import ActionState, GovernorState, RunState
 
 SYSTEM_ACCOUNT = "_system"
@@ -45,6 +54,25 @@ class Record(BaseModel):
     def document(self) -> dict[str, Any]:
         """The JSON object that is stored."""
         return self.model_dump(mode="json")
+
+    @classmethod
+    def stored(cls, data: Mapping[str, Any]) -> Self:
+        """What a store gave back of one.
+
+        Raises:
+            UnreadableError: it is none; the store cannot be relied upon, or somebody spoilt it.
+        """
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            fault = error.errors(include_url=False, include_input=False)[0]
+            raise UnreadableError(
+                "document-unreadable",
+                f"the store gave back what is no {cls.__name__.lower()}: "
+                f"{'.'.join(map(str, fault['loc'])) or 'document'}: {fault['msg']}",
+                5,
+                "DATA_LOSS",
+            ) from None
 
     def evolve(self, **changes: object) -> Self:
         """A validated copy with some fields changed."""

@@ -1,6 +1,7 @@
 """``/healthz`` (alive), ``/readyz`` (what is missing), ``/metrics``."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
@@ -8,6 +9,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from governor.errors import GovernorError, public_detail
+from governor.health import Outage, Scope
 from ingress import metrics
 from ingress.state import Here
 from ports import Ports
@@ -33,9 +35,9 @@ async def healthz() -> dict[str, str]:
 async def readyz(here: Here) -> Response:
     """Whether work would be done now; 503 names what is missing and since when it is refused."""
     needed = [c for c in COMPONENTS if c != "pump" or here.settings.delivers_signals_itself]
-    missing = await run_in_threadpool(_missing, here.ports, needed)
+    missing, health = await run_in_threadpool(_look, here.ports, needed)
     metrics.READY.set(not missing)
-    body = {"ready": not missing, "missing": missing}
+    body = {"ready": not missing, "missing": missing, **health}
     return JSONResponse(body, 503 if missing else 200, {"Retry-After": "2"} if missing else {})
 
 
@@ -47,25 +49,63 @@ async def exposition(here: Here) -> Response:
         metrics.LEASE_S.set(here.ports.memory.lease_left_s())
         metrics.ORPHANS.set(here.ports.memory.orphans())
         metrics.UNSEALED.set(here.ports.memory.unsealed_count())
+        metrics.SPOOLED.set(here.ports.memory.spooled())
+        metrics.UNDELIVERED.set(len(here.ports.memory.undelivered(10_000)))
+        metrics.DEGRADED.set(here.ports.memory.health(Scope.ALL).is_degraded)
 
     await run_in_threadpool(_fault, ask_memory)
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 
-def _missing(ports: Ports, needed: Sequence[str]) -> dict[str, str]:
+def _look(ports: Ports, needed: Sequence[str]) -> tuple[dict[str, str], dict[str, Any]]:
+    """What is missing and why, and what Memory knows of the system's health."""
     missing: dict[str, str] = {}
+    health: dict[str, Any] = {"mode": "unknown"}
     if fault := _fault(lambda: ports.documents.get("health/probe")):
         missing["documents"] = fault
     if fault := _fault(ports.keys.signer):
         missing["keys"] = fault
     try:
-        if ports.memory.lease_left_s() <= 0:
-            missing["lease"] = "no health check has succeeded lately: new actions are refused"
+        health = _health(ports)
+        if health["mode"] == "degraded":
+            missing["mode"] = (
+                f"degraded since {health['since']}, {health['error_code']}: all that is new is "
+                f"refused until the store is back, by itself"
+            )
+        elif health["mode"] == "refusing":
+            missing["lease"] = (
+                "no health check has succeeded lately, so that all that is new is refused"
+                + (f" ({health['error_code']})" if health["error_code"] else "")
+            )
         alive = ports.memory.alive(needed)
         missing |= {name: _WORDS[name] for name, is_alive in alive.items() if not is_alive}
     except GovernorError as error:
-        missing["memory"] = error.detail
-    return missing
+        missing["memory"] = f"{error.detail}: all that is new is refused"
+    return missing, health
+
+
+def _health(ports: Ports) -> dict[str, Any]:
+    memory = ports.memory
+    everybody, some, lease_s = (
+        memory.health(Scope.ALL), memory.health(Scope.SOME), memory.lease_left_s(),
+    )  # fmt: skip
+    known = everybody if everybody.is_degraded or everybody.failures else some
+    mode = "degraded" if everybody.is_degraded else "normal" if lease_s > 0 else "refusing"
+    outage = Outage.model_validate_json(some.outage) if some.outage else None
+    drill, unsent = memory.drill(), memory.undelivered(1000)
+    return {
+        "mode": mode,
+        "lease_s": round(lease_s, 1),
+        "failed_checks": everybody.failures,
+        "error_code": known.error_code,
+        "since": known.failing_since,
+        "refused": everybody.refused_total,
+        "spooled": memory.spooled(),
+        "degraded_tenants": list(outage.accounts) if outage and some.is_degraded else [],
+        "drill": drill.fault if drill else "",
+        "undelivered_alerts": len(unsent),
+        "alert_fault": unsent[0].fault if unsent else "",
+    }
 
 
 def _fault(look: Callable[[], object]) -> str:

@@ -7,4 +7,9 @@ SIGNALS = Counter("ggen_signals", "Signals answered: accepted, or why not", ["ve
 LEASE_S = Gauge("ggen_lease_seconds", "How long the lease to admit still lasts; 0 refuses all")
 ORPHANS = Gauge("ggen_orphaned_actions", "Actions nobody was at and nobody had seen; 0 is right")
 UNSEALED = Gauge("ggen_unsealed_ledgers", "Ledgers with receipts that wait to be sealed")
+DEGRADED = Gauge("ggen_degraded", "1 while all that is new is refused, the store having failed")
+SPOOLED = Gauge("ggen_spooled_commits", "Commits that wait in the spool for the store to be back")
+UNDELIVERED = Gauge(
+    "ggen_undelivered_alerts", "Alerts that were tried in vain, and are tried again"
+)
 READY = Gauge("ggen_ready", "1 when nothing that /readyz looks at is missing")

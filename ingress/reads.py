@@ -11,6 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from governor import quota, records
 from governor.errors import InputError, OutageError
 from governor.fsm import GovernorState, derived_governor_state
+from governor.quota import Verdict
 from governor.records import AccountId, Entitlement, Run, Tenant
 from ingress.state import Here, require_token
 from ledger.contracts import MODELS
@@ -62,13 +63,13 @@ async def receipt(account_id: LedgerId, receipt_id: Id, here: Here) -> dict[str,
 async def run(run_id: Id, here: Here) -> dict[str, Any]:
     """One run and its journal; the webhook's body is not shown."""
     found = await run_in_threadpool(_found, here.ports, records.run_path(run_id))
-    return Run.model_validate(found.data).model_dump(mode="json", exclude={"body"})
+    return Run.stored(found.data).model_dump(mode="json", exclude={"body"})
 
 
 def _tenant(ports: Ports, account_id: str) -> dict[str, Any]:
-    stored = Tenant.model_validate(_found(ports, records.tenant_path(account_id)).data)
+    stored = Tenant.stored(_found(ports, records.tenant_path(account_id)).data)
     found = ports.documents.scan(f"tenants/{account_id}/entitlements", limit=1000)
-    entitlements = [Entitlement.model_validate(d.data) for d in found]
+    entitlements = [Entitlement.stored(d.data) for d in found]
     month = quota.month_of(ports.clock.now())
     state: str = stored.state
     in_flight: int | None = None
@@ -78,6 +79,8 @@ def _tenant(ports: Ports, account_id: str) -> dict[str, Any]:
         used = {e.sku_id: ports.memory.used(account_id, e.sku_id, month) for e in entitlements}
         if stored.state is GovernorState.STABLE:
             state = derived_governor_state(in_flight, ports.memory.rolling_back(account_id))
+            if ports.memory.standing(account_id) is Verdict.DEGRADED:
+                state = GovernorState.DEGRADED
     except OutageError:
         pass  # what is stored is still true; what is derived is left out
     return {
@@ -101,7 +104,7 @@ def _receipts(
         after=after,
         limit=limit,
     )
-    items = [SignedReceipt.model_validate(d.data).fields() for d in page]
+    items = [SignedReceipt.stored(d.data).fields() for d in page]
     is_full = len(page) == limit
     return {"items": items, "next_cursor": _cursor(page[-1]) if is_full else None}
 

@@ -4,7 +4,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
-from governor.errors import ConflictError, DeniedError, GovernorError, InputError
+from governor.errors import ConflictError, DeniedError, GovernorError, InputError, OutageError
+from governor.quota import Verdict
 from governor.records import SYSTEM_ACCOUNT, AccountId
 from ingress import metrics, signature
 from ingress.bodies import (
@@ -25,6 +26,9 @@ from tasks.tally import ledger_of
 router = APIRouter()
 _FOREIGN = ("unknown-tenant", "bad-signature", "missing-signature", "body-too-large")
 """Refusals counted on the platform's ledger: anybody can provoke them, for any account."""
+
+_COUNTED = (Verdict.DEGRADED, Verdict.NO_LEASE, Verdict.DRAINING)
+"""Outages' refusals that admission counted itself, and one that is none of theirs."""
 
 
 def _schema(model: type[SignalBody | PushEnvelope]) -> dict[str, object]:
@@ -106,4 +110,6 @@ def _dead_letter(ports: Ports, envelope: PushEnvelope, error: GovernorError) -> 
 async def _count(here: State, account_id: str, error: GovernorError) -> None:
     metrics.SIGNALS.labels(error.code).inc()
     ledger = SYSTEM_ACCOUNT if error.code in _FOREIGN else account_id
-    await here.refusals.add(ledger_of("signals_refused", ledger), error.code)
+    by_store = isinstance(error, OutageError) and error.code not in _COUNTED
+    refused_for = account_id if by_store else ""
+    await here.refusals.add(ledger_of("signals_refused", ledger), error.code, refused_for)

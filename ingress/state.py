@@ -70,11 +70,11 @@ class Refusals:
 
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
-        self._kept: deque[tuple[str, str, str]] = deque()
+        self._kept: deque[tuple[str, str, str, str]] = deque()
 
-    async def add(self, ledger: str, reason: str) -> None:
-        """Count one refusal."""
-        self._kept.append((ledger, reason, secrets.token_hex(12)))
+    async def add(self, ledger: str, reason: str, refused_for: str = "") -> None:
+        """Count one refusal; ``refused_for`` as ``Memory.count`` has it."""
+        self._kept.append((ledger, reason, secrets.token_hex(12), refused_for))
         await self.flush()
 
     async def hand_over(self) -> None:

@@ -9,7 +9,8 @@ from fastapi import APIRouter, Request, Response
 from governor import records
 from governor.errors import GovernorError, OutageError
 from governor.fsm import RunState
-from governor.records import Run
+from governor.quota import Verdict
+from governor.records import MarketplaceEvent, Run
 from ingress import metrics, signature
 from ingress.bodies import MarketplaceWebhook, parse, raw_body
 from ingress.problems import problem, status_of
@@ -18,11 +19,15 @@ from ledger.receipt import SignedReceipt
 from ports import Ports
 from tasks import entitlement_lifecycle
 from tasks.runbook import OPEN
+from tasks.submit_signal import refusal
 from tasks.tally import ledger_of
 
 router = APIRouter()
 _LOOK_EVERY_S = 0.5
 """How often a waiter looks for itself, in case a notice was missed."""
+
+_NOTHING_BEGAN = (Verdict.DEGRADED, Verdict.NO_LEASE, "memory-unavailable")
+"""Refusals of what would be served in better times; counted like the others."""
 
 _SCHEMA = {
     "requestBody": {
@@ -43,7 +48,7 @@ async def marketplace(request: Request, here: Here) -> Response:
         event = webhook.event(body, here.ports.clock.now(), here.settings.default_region)
         run_id = records.run_id(event.event_id)
         async with here.waiters.expect(run_id) as ended:
-            run = await here.webhook_work(entitlement_lifecycle.begin, here.ports, event, body)
+            run = await here.webhook_work(_begin, here.ports, event, body)
             give_up_at = time.monotonic() + here.settings.webhook_wait_s
             while run.state in OPEN and time.monotonic() < give_up_at:
                 await _wait(ended, min(_LOOK_EVERY_S, give_up_at - time.monotonic()))
@@ -57,6 +62,13 @@ async def marketplace(request: Request, here: Here) -> Response:
         raise
 
 
+def _begin(ports: Ports, event: MarketplaceEvent, body: bytes) -> Run:
+    standing = ports.memory.standing(event.account_id)
+    if standing is not Verdict.ADMITTED:
+        raise refusal(standing, month_ends_in_s=0)
+    return entitlement_lifecycle.begin(ports, event, body)
+
+
 async def _wait(ended: asyncio.Event, seconds: float) -> None:
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(ended.wait(), max(0.0, seconds))
@@ -67,14 +79,14 @@ def _load(ports: Ports, run_id: str) -> Run:
     found = ports.documents.get(records.run_path(run_id))
     if found is None:
         raise OutageError("run-vanished", "the run of this event cannot be read; repeat")
-    return Run.model_validate(found.data)
+    return Run.stored(found.data)
 
 
 def _receipt_of(ports: Ports, run: Run) -> SignedReceipt:
     found = ports.documents.get(records.receipt_path(run.account_id, str(run.receipt_id)))
     if found is None:
         raise OutageError("receipt-unreadable", "the event's receipt cannot be read; repeat")
-    return SignedReceipt.model_validate(found.data)
+    return SignedReceipt.stored(found.data)
 
 
 def _accepted(run: Run) -> Response:
@@ -100,5 +112,5 @@ def _ended(run: Run, stored: SignedReceipt) -> Response:
 
 async def _count(here: State, error: GovernorError) -> None:
     metrics.WEBHOOKS.labels("rejected").inc()
-    if status_of(error) < 500:
+    if status_of(error) < 500 or error.code in _NOTHING_BEGAN:
         await here.refusals.add(ledger_of("webhook_rejected"), error.code)

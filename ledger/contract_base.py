@@ -39,6 +39,9 @@ class Receipt(Strict):
     status: Word
     duration_ms: Count
     drill: bool | None = Field(default=None, description="true when made by a drill")
+    spooled: bool | None = Field(
+        default=None, description="true when the store was away, so that it was recorded later"
+    )
 
 
 class Resources(Strict):

@@ -30,7 +30,7 @@ class AlertRaised(Receipt):
 
     operation: Literal["alert_raised"]
     status: Literal["raised"]
-    severity: Literal["warning", "critical"]
+    severity: Literal["info", "warning", "critical"]
     cause: Word
     subject: Word
     detail: Detail

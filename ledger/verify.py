@@ -21,7 +21,8 @@ MAX_AHEAD = timedelta(seconds=5)
 """How far a receipt's own clock may run ahead of the store's (D13)."""
 
 MAX_BEHIND = timedelta(seconds=60)
-"""How long after its end an operation's receipt may be recorded (D13)."""
+"""How long after its end an operation's receipt may be recorded (D13), unless it says that it was
+spooled: the store was away, and the receipt was signed and kept elsewhere until it was back."""
 
 
 class Check(StrEnum):
@@ -79,7 +80,7 @@ def verify(
     fields, malformed = _parse(entry.stored)
     faults = {
         Check.IMMUTABILITY: _immutability(entry, ring),
-        Check.ORDERING: _ordering(entry, previous_recorded_at),
+        Check.ORDERING: _ordering(entry, fields, previous_recorded_at),
         Check.INTEGRITY: _integrity(entry, fields, account_id),
         Check.COMPLETENESS: malformed or _completeness(entry.stored, fields),
     }
@@ -113,7 +114,7 @@ def _authenticity(stored: SignedReceipt, ring: KeyRing) -> str:
     return ""
 
 
-def _ordering(entry: Recorded, previous: datetime | None) -> str:
+def _ordering(entry: Recorded, fields: Mapping[str, Any], previous: datetime | None) -> str:
     if previous is not None and entry.recorded_at < previous:
         return f"recorded at {entry.recorded_at}, before its predecessor at {previous}"
     try:
@@ -123,7 +124,7 @@ def _ordering(entry: Recorded, previous: datetime | None) -> str:
         return f"timestamp {entry.stored.timestamp[:64]!r} is not RFC 3339"
     if offset < -MAX_AHEAD:
         return f"its timestamp lies {-offset} after it was recorded (at most {MAX_AHEAD})"
-    if offset > MAX_BEHIND:
+    if offset > MAX_BEHIND and fields.get("spooled") is not True:
         return f"its timestamp lies {offset} before it was recorded (at most {MAX_BEHIND})"
     return ""
 

@@ -11,6 +11,8 @@ from typing import Protocol
 
 from governor.quota import Verdict
 from governor.records import ProcessClaim
+from ports.alerts import Outbox
+from ports.health import Lease, Modes, Watches
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +103,12 @@ class Slots(Protocol):
 
     def begin(
         self, slot: Slot, claim: ProcessClaim, look_in_ms: int, *, accepted_at: datetime
-    ) -> None:
+    ) -> Verdict:
         """Note which process is at a slot's action, and when to look at it (D10).
 
         Where the slot is not known (any more), only ``accepted_at`` is noted: how far the queue,
-        which is first come, first served, has got.
+        which is first come, first served, has got. Unless the verdict is ADMITTED (else NO_LEASE or
+        DEGRADED) nothing may begin, and nothing was noted.
         """
         ...
 
@@ -183,49 +186,14 @@ class Governors(Protocol):
         ...
 
 
-class Lease(Protocol):
-    """Health as a lease: without it everything is refused. And who worked lately."""
-
-    def extend_lease(self, seconds: int) -> bool:
-        """Lengthen the lease; False when there is none (a rebuild must come first)."""
-        ...
-
-    def begin_rebuild(self, seconds: int) -> str | None:
-        """The era to begin; None while another rebuild went on within its ``seconds``."""
-        ...
-
-    def continue_rebuild(self, era: str, seconds: int) -> bool:
-        """Go on for ``seconds`` more (0: give up); False where Memory was lost again meanwhile."""
-        ...
-
-    def create_lease(self, seconds: int, era: str) -> bool:
-        """Begin admitting, the last act of a rebuild; False as ``continue_rebuild``."""
-        ...
-
-    def lease_left_s(self) -> float:
-        """Seconds the lease still lasts; 0 when there is none."""
-        ...
-
-    def claim_tick(self, name: str, seconds: float) -> bool:
-        """True for one caller within ``seconds``: two beats at once do no harm."""
-        ...
-
-    def beat_alive(self, component: str, seconds: int) -> None:
-        """A component did its work just now."""
-        ...
-
-    def alive(self, components: Sequence[str]) -> dict[str, bool]:
-        """Which components did their work lately."""
-        ...
-
-
 class Tallies(Protocol):
     """Refusals, counted exactly (D7)."""
 
-    def count(self, ledger: str, reason: str, batch: str) -> None:
+    def count(self, ledger: str, reason: str, batch: str, refused_for: str = "") -> None:
         """Add one refusal to a ledger (``operation:account``); once, however often it is told.
 
-        ``batch`` names this very refusal.
+        ``batch`` names this very refusal. ``refused_for`` is the account of a signal that was
+        refused because a store did not answer: ``Modes.health`` counts it too.
         """
         ...
 
@@ -262,7 +230,7 @@ class Unsealed(Protocol):
         ...
 
 
-class Memory(Slots, Governors, Lease, Tallies, Unsealed, Protocol):
+class Memory(Slots, Governors, Lease, Modes, Watches, Outbox, Tallies, Unsealed, Protocol):
     """All of it. Every verb raises OutageError when Memory does not answer in time."""
 
     def announce(self, run_id: str) -> None:

@@ -36,3 +36,7 @@ class Processes(Protocol):
     def is_gone(self, claim: ProcessClaim) -> bool:
         """True when the claim's process certainly ended; False on another host or in doubt."""
         ...
+
+    def age_s(self) -> float:
+        """How long this very process has been running."""
+        ...

@@ -8,16 +8,19 @@ from typing import Any
 from celery.exceptions import OperationalError as CeleryUnreachable
 from kombu.exceptions import OperationalError as BrokerUnreachable
 
+from config.settings import load as load_settings
 from governor import actions as rules
 from governor import records
 from governor.errors import ConflictError, OutageError
 from governor.fsm import ActionState
+from governor.quota import Verdict
 from governor.records import Action, ProcessClaim, elapsed_ms, instant
 from ports import Ports
 from ports.documents import Create, Update, Write
 from ports.memory import Slot
+from tasks import spool
 from tasks.celery import PUBLISH_ONCE
-from tasks.emit import land
+from tasks.emit import land, refuse_if_stale
 from tasks.fence import or_die
 from tasks.handlers import ActionContext
 
@@ -30,16 +33,20 @@ UNDER_WAY = (
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """An action as it was last read or written, and the revision that fences whoever moves it."""
+    """An action as it was last read or written, and the revision that fences whoever moves it.
+
+    With ``spooled`` commits of it waiting there is none: the next must be spooled behind them.
+    """
 
     action: Action
     revision: str
+    spooled: int = 0
 
 
 def load(ports: Ports, account_id: str, action_id: str) -> Held | None:
     """An action as it is now; None when there is none."""
     found = ports.documents.get(records.action_path(account_id, action_id))
-    return Held(Action.model_validate(found.data), found.revision) if found else None
+    return Held(Action.stored(found.data), found.revision) if found else None
 
 
 def publish(task: Any, action: Action) -> None:
@@ -64,14 +71,21 @@ def slot_of(action: Action) -> Slot:
     return Slot(action.account_id, action.sku_id, action.action_id)
 
 
-def note_begun(ports: Ports, action: Action, claim: ProcessClaim) -> None:
+def note_begun(ports: Ports, action: Action, claim: ProcessClaim) -> bool:
     """Tell the reaper who is about to begin an action, and how long that may last (D10).
 
-    Told before the claim is committed: whoever dies in between has started nothing.
+    Told before the claim is committed: whoever dies in between has started nothing. False where
+    nothing new may begin now: the action stays as it is, and the reaper deals with it afterwards.
     """
     accepted_at, look_in_ms = instant(action.accepted_at), rules.look_in_ms(action)
-    with contextlib.suppress(OutageError):  # it reads all documents every minute
-        ports.memory.begin(slot_of(action), claim, look_in_ms, accepted_at=accepted_at)
+    try:
+        verdict = ports.memory.begin(slot_of(action), claim, look_in_ms, accepted_at=accepted_at)
+    except OutageError as error:
+        _LOG.warning("action %s is not begun: %s", action.action_id, error)
+        return False
+    if verdict is not Verdict.ADMITTED:
+        _LOG.warning("action %s is not begun: %s", action.action_id, verdict)
+    return verdict is Verdict.ADMITTED
 
 
 def note_undo(ports: Ports, action: Action, claim: ProcessClaim) -> None:
@@ -144,5 +158,26 @@ def move(
         OutageError: no answer in time; it MAY HAVE LANDED.
     """
     writes: list[Write] = [Update(path_of(after), after.document(), held.revision), *proofs]
-    revision, *_ = land(ports, writes, asks_for_seal=asks_for_seal)
+    patience_s = load_settings().store_timeout_s
+    revision, *_ = land(ports, writes, asks_for_seal=asks_for_seal, patience_s=patience_s)
     return Held(after, revision)
+
+
+def settle(ports: Ports, held: Held, after: Action, *proofs: Create) -> Held:
+    """Commit what only this process knows of its action, now or, while the store is away, later.
+
+    Raises:
+        ConflictError: as ``move``.
+        OutageError: the spool did not answer either; both may have it.
+    """
+    refuse_if_stale(ports, proofs)
+    if not held.spooled:
+        try:
+            return move(ports, held, after, *proofs, asks_for_seal=False)
+        except OutageError as error:
+            _LOG.warning("the end of %s is spooled: %s", after.action_id, error)
+    writes: list[Write] = [Update(path_of(after), after.document(), held.revision), *proofs]
+    follows = held.action.document() if held.spooled else None
+    number = held.spooled + 1
+    spool.put(ports, after.account_id, after.action_id, number, writes, follows=follows)
+    return Held(after, "", number)

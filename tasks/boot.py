@@ -41,8 +41,8 @@ def _boot(
     if tenant is None:
         ports.memory.forget(account_id)
         return False
-    state = Tenant.model_validate(tenant.data).state
-    all_terms = [Entitlement.model_validate(d.data) for d in entitlements]
+    state = Tenant.stored(tenant.data).state
+    all_terms = [Entitlement.stored(d.data) for d in entitlements]
     live = [e for e in all_terms if e.state in LIVE]
     admits = state in LIVE and bool(live)
     # What is still being provisioned is known to Memory already, but admits nothing.

@@ -8,6 +8,9 @@ ALIVE_FOR_S = 35
 
 
 @app.task(name="canary.sing", send_events=False)
-def sing(component: str) -> None:
-    """Note that this queue's worker worked just now."""
-    wiring.ports().memory.beat_alive(component, ALIVE_FOR_S)
+def sing(component: str, by_beat: bool = False) -> None:
+    """Note that this queue's worker worked just now, and perhaps that beat had it do so."""
+    memory = wiring.ports().memory
+    memory.beat_alive(component, ALIVE_FOR_S)
+    if by_beat:
+        memory.beat_alive("beat", ALIVE_FOR_S)

@@ -15,6 +15,7 @@ import beat_schedule
 from adapters.wiring import broker_url, import_backends
 from config.logs import configure
 from config.settings import load
+from governor.errors import OutageError
 from tasks.live_events import TellInBatches
 
 PUBLISH_ONCE = {"max_retries": 1, "interval_start": 0.05, "interval_step": 0.0}
@@ -51,6 +52,7 @@ def configuration() -> dict[str, Any]:
         "worker_cancel_long_running_tasks_on_connection_loss": False,  # True kills without undo
         "worker_prefetch_multiplier": 1,
         "task_time_limit": 110,  # a backstop below visibility_timeout; actions set their own
+        "task_annotations": {"*": {"throws": (OutageError,)}},  # a line in the log, not a traceback
         "task_ignore_result": True,  # receipts are the results
         "task_serializer": "json", "result_serializer": "json", "event_serializer": "json",
         "accept_content": ["json"], "result_accept_content": ["json"],
@@ -69,6 +71,7 @@ def configuration() -> dict[str, Any]:
             "reap.*": {"queue": HEALTH}, "degrade_to_safe_mode.*": {"queue": HEALTH},
             "tally.*": {"queue": LEDGER}, "seal.*": {"queue": LEDGER}, "audit.*": {"queue": LEDGER},
             "revive.*": {"queue": LEDGER}, "repair.*": {"queue": LEDGER},
+            "deliver_alerts.*": {"queue": LEDGER},
         },
         "enable_utc": True, "timezone": "UTC",
         "beat_max_loop_interval": 1,
@@ -84,6 +87,7 @@ app = Celery(
     "ggen",
     include=(
         "tasks.canary",
+        "tasks.deliver_alerts",
         "tasks.deploy_sku",
         "tasks.entitlement_lifecycle",
         "tasks.execute_action",

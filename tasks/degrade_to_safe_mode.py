@@ -1,145 +1,187 @@
-"""Runbook 4's watch: health as a lease, and Memory rebuilt before anything is admitted.
+"""Runbook 4, Degrade to Safe Mode: the store is watched, refused without, and believed again.
 
-A good check lengthens the lease; without one, admission refuses by itself. A check may never
-create the lease: only a finished rebuild of Memory from Documents does, so that an emptied Memory
-cannot admit too much.
+A good check lengthens the lease; without one, admission refuses by itself. Three that fail in a row
+have everything new refused at once, and a probe every 2 s sees the store come back. Then what the
+spool kept is landed, and only then is anything admitted. Every transition leaves its receipt.
 """
 
 import logging
-from collections import Counter
-from collections.abc import Iterator
-
-from celery.exceptions import OperationalError as CeleryUnreachable
-from kombu.exceptions import OperationalError as BrokerUnreachable
+from datetime import datetime
+from secrets import token_hex
 
 from adapters import wiring
 from config.settings import Settings, load
-from governor import quota
-from governor.actions import STORED_MS
-from governor.errors import ConflictError, OutageError
-from governor.fsm import ActionState
-from governor.records import Action, timestamp
+from governor.errors import ConflictError, GovernorError, OutageError, public_detail
+from governor.health import CHECKS_TO_DEGRADE, Drill, Outage, Scope
+from governor.records import elapsed_ms, timestamp
 from ports import Ports
-from ports.documents import Create, Document, Update, Where, every
-from ports.memory import Slot
-from tasks.actions import UNDER_WAY, slot_of
-from tasks.boot import boot_governor
+from ports.documents import Create, Update
+from ports.health import Health
+from tasks import outages, spool
 from tasks.canary import ALIVE_FOR_S
-from tasks.celery import LEDGER, PUBLISH_ONCE, app
+from tasks.celery import app
+from tasks.rebuild import rebuild
 
 _LOG = logging.getLogger("ggen.health")
-_PROBE_PATH = "health/probe"
-_STEP, _STEP_S = 100, 10
-"""A rebuild gives a sign of life every so many documents, and four times in so many seconds."""
 
 
 @app.task(name="degrade_to_safe_mode.check", send_events=False)
-def check() -> None:
-    """A health check, if one is due."""
-    ports = wiring.ports()
-    ports.memory.beat_alive("health", ALIVE_FOR_S)
-    ports.memory.beat_alive("beat", ALIVE_FOR_S)
-    keep_lease(ports, load())
+def check(by_beat: bool = False) -> None:
+    """A health check of every scope, if one is due."""
+    ports, settings = wiring.ports(), load()
+    if by_beat:
+        ports.memory.beat_alive("beat", ALIVE_FOR_S)
+    keep_lease(ports, settings)
+    watch_drilled(ports, settings)
 
 
 def keep_lease(ports: Ports, settings: Settings) -> None:
-    """Commit and read back, then lengthen the lease or rebuild what Memory lost (D11).
+    """Check Documents; lengthen the lease, or refuse, or recover (D11).
 
-    Each 10 s, and each 2 s while there is no lease; another beat does not make it more often.
+    Each 10 s, and each 2 s while nothing is admitted; another beat does not make it more often.
+
+    Raises:
+        OutageError: Memory is away, so that nothing is admitted; or what a rebuild raises.
     """
+    known = ports.memory.health(Scope.ALL)
+    is_held = ports.memory.lease_left_s() > 0
     name, every_s = "health", settings.health_interval_s
-    if not ports.memory.lease_left_s():
+    if known.is_degraded or not is_held:
         name, every_s = "probe", settings.probe_interval_s
     if not ports.memory.claim_tick(name, 0.9 * every_s):
         return
-    probe(ports)
+    before = ports.memory.seen_ago_s(["health", "beat"])
+    began = ports.clock.now()
+    try:
+        is_first = probe(ports, "health/probe", settings.store_timeout_s)
+    except Exception as error:  # whatever it is, the store cannot be relied upon
+        _failed(ports, settings, Scope.ALL, began, error)
+        return
+    finally:
+        ports.memory.beat_alive("health", max(ALIVE_FOR_S, 2 * every_s))
+    if not _drained(ports) and known.is_degraded:
+        return  # the next probe goes on with it
+    if known.is_degraded:
+        _recover(ports, settings, Scope.ALL, known, began)
+    elif not is_held and not is_first and not known.outage:
+        ports.memory.owe(
+            Scope.ALL, outages.lapsed(ports, settings, known, before, began).model_dump_json()
+        )
+    else:
+        ports.memory.note_success(Scope.ALL, known)
     if not ports.memory.extend_lease(settings.lease_s):
         rebuild(ports, settings.lease_s)
+    outages.receipt_ended(ports, settings, Scope.ALL, began)
 
 
-def probe(ports: Ports) -> None:
-    """Write and read one document the way a receipt is.
-
-    Raises:
-        OutageError: the store did not take it, did not give it back, or gave back another.
-    """
-    nonce = {"checked_at": timestamp(ports.clock.now())}
-    found = ports.documents.get(_PROBE_PATH)
-    try:
-        ports.documents.commit([
-            Update(_PROBE_PATH, nonce, found.revision) if found else Create(_PROBE_PATH, nonce)
-        ])  # fmt: skip
-    except ConflictError:
-        return  # another check wrote between our two calls, so the store works
-    back = ports.documents.get(_PROBE_PATH)
-    if back is None or back.data["checked_at"] < nonce["checked_at"]:
-        raise OutageError("documents-forgetful", "the store does not give back what it took", 5)
-
-
-def rebuild(ports: Ports, lease_s: int) -> None:
-    """Bring Memory back from Documents, then admit again; one rebuild at a time.
-
-    Raises:
-        OutageError: a store did not answer, or Memory was lost again; nothing is admitted.
-    """
-    era = ports.memory.begin_rebuild(_STEP_S)
-    if era is None:
+def watch_drilled(ports: Ports, settings: Settings) -> None:
+    """The same for the tenants a drill names, as long as it or its outage lasts."""
+    known, drill = ports.memory.health(Scope.SOME), ports.memory.drill()
+    accounts = _drilled_accounts(known, drill)
+    if not accounts:
+        if known.failures:
+            ports.memory.note_success(Scope.SOME, known)
         return
+    every_s = settings.probe_interval_s if known.is_degraded else settings.health_interval_s
+    if not ports.memory.claim_tick(f"health:{Scope.SOME}", 0.9 * every_s):
+        return
+    began = ports.clock.now()
     try:
-        ports.clock.sleep(STORED_MS / 1000)  # what was admitted just before is stored by then
-        restore_memory(ports, era)
-        if not ports.memory.create_lease(lease_s, era):
-            raise _lost_again()
-        _ask_for_topics()
-    except BaseException:
-        ports.memory.continue_rebuild(era, 0)
-        raise
+        probe(ports, f"tenants/{accounts[0]}/health/probe", settings.store_timeout_s)
+    except Exception as error:  # as above
+        _failed(ports, settings, Scope.SOME, began, error)
+        return
+    if known.is_degraded:
+        if not _drained(ports):
+            return
+        _recover(ports, settings, Scope.SOME, known, began)
+    elif not known.outage:
+        ports.memory.note_success(Scope.SOME, known)
+    outages.receipt_ended(ports, settings, Scope.SOME, began)
 
 
-def restore_memory(ports: Ports, era: str) -> None:
-    """Put back what is under way, then this month's use (never too little of it), then who is who.
+def probe(ports: Ports, path: str, call_bound_s: float) -> bool:
+    """Write and read one document the way a receipt is; whether it is the first ever.
+
+    Each call is bounded to ``call_bound_s``. The last is not made where the two before it took more
+    together: so a check is bounded to twice that (D11), and a store that slow has failed it.
 
     Raises:
-        OutageError: as ``rebuild``.
+        OutageError: the store did not take it, did not give it back, gave back another, or is slow.
     """
-    held: list[Slot] = []
-    looked_at: list[Slot] = []
-    for document in _each(ports, era, "actions", Where("state", "in", UNDER_WAY), group=True):
-        action = Action.model_validate(document.data)
-        rests = action.state is ActionState.ROLLBACK_FAILED
-        (looked_at if rests else held).append(slot_of(action))
-    ports.memory.restore_slots(held, looked_at)
-    month = quota.month_of(ports.clock.now())
-    used: Counter[tuple[str, str, str]] = Counter()
-    for document in _each(ports, era, "actions", Where("month", "==", month), group=True):
-        used[document.data["account_id"], document.data["sku_id"], month] += 1
-    ports.memory.restore_use(used)
-    governors = 0
-    for document in _each(ports, era, "tenants"):
-        governors += boot_governor(ports, document.data["account_id"])
-    _LOG.info("memory rebuilt: %d governors, %d slots in flight", governors, len(held))
-
-
-def _each(
-    ports: Ports, era: str, collection: str, *where: Where, group: bool = False
-) -> Iterator[Document]:
-    """Every document, as long as what was restored so far is still there."""
-    renewed_at = ports.clock.monotonic_s()
-    for number, document in enumerate(every(ports.documents, collection, *where, group=group)):
-        if number % _STEP == 0 or ports.clock.monotonic_s() > renewed_at + _STEP_S / 4:
-            if not ports.memory.continue_rebuild(era, _STEP_S):
-                raise _lost_again()
-            renewed_at = ports.clock.monotonic_s()
-        yield document
-
-
-def _ask_for_topics() -> None:
-    """Have the topics looked at, which may have been lost with Memory; nobody waits for that."""
+    began_s = ports.clock.monotonic_s()
+    written = {"nonce": token_hex(16), "checked_at": timestamp(ports.clock.now())}
+    found = ports.documents.get(path)
+    write = Update(path, written, found.revision) if found else Create(path, written)
     try:
-        app.send_task("repair.topics", queue=LEDGER, retry_policy=PUBLISH_ONCE)
-    except (CeleryUnreachable, BrokerUnreachable, OSError) as error:
-        _LOG.warning("topics are not looked at before tomorrow: no broker (%s)", error)
+        ports.documents.commit([write])
+    except ConflictError as error:
+        raise OutageError(
+            "documents-contested", f"the probe was moved by somebody else: {error}", 5, "ABORTED"
+        ) from error
+    took_s = ports.clock.monotonic_s() - began_s
+    if took_s > call_bound_s:
+        raise OutageError(
+            "documents-slow", f"a read and a commit took {took_s:.2f} s", 5, "DEADLINE_EXCEEDED"
+        )
+    back = ports.documents.get(path)
+    if back is None or back.data != written:
+        raise OutageError(
+            "documents-forgetful", "the store does not give back what it took", 5, "DATA_LOSS"
+        )
+    return found is None
 
 
-def _lost_again() -> OutageError:
-    return OutageError("memory-lost", "Memory was lost while it was rebuilt; it is rebuilt anew", 2)
+def _drilled_accounts(known: Health, drill: Drill | None) -> list[str]:
+    if known.outage:
+        return list(Outage.model_validate_json(known.outage).accounts)
+    return list(drill.accounts) if drill else []
+
+
+def _drained(ports: Ports) -> bool:
+    """Land what the spool kept; false where some of it, or nobody knows how much, still waits."""
+    try:
+        return spool.drain(ports) == 0
+    except OutageError as error:
+        _LOG.warning("the spool is not drained: %s", error)
+        return False
+
+
+def _failed(
+    ports: Ports, settings: Settings, scope: Scope, began: datetime, error: Exception
+) -> None:
+    """Count a failed check; the third in a row has everything new refused, then says so."""
+    code = error.status if isinstance(error, OutageError) else "INTERNAL"
+    detail = public_detail(error)[:512] if isinstance(error, GovernorError) else repr(error)[:512]
+    failures = ports.memory.note_failure(scope, timestamp(began), code, detail)
+    _LOG.warning("health check of %s failed, %d in a row: %s: %s", scope, failures, code, detail)
+    if failures < CHECKS_TO_DEGRADE:
+        return
+    known, drill = ports.memory.health(scope), ports.memory.drill()
+    if known.is_degraded and known.outage:
+        outage = Outage.model_validate_json(known.outage)
+    else:
+        outage = outages.begun(ports, settings, scope, known, drill)
+        ports.memory.degrade(scope, outage.model_dump_json(), outage.accounts)
+        _LOG.critical("degraded: everything new of %s is refused (%s)", outage.affected, code)
+    outages.tell_begun(ports, outage, began)
+    if outage.drill and drill is None:
+        outages.tell_real(ports, outage, code, detail)
+        real = outage.evolve(drill=False)
+        ports.memory.degrade(scope, real.model_dump_json(), real.accounts)
+
+
+def _recover(
+    ports: Ports, settings: Settings, scope: Scope, known: Health, began: datetime
+) -> None:
+    """Back to normal; the receipt is owed from this moment on, and follows.
+
+    Signals that were on their way to the store when it was given up are answered and counted first.
+    """
+    outage = Outage.model_validate_json(known.outage)
+    since = outage.degraded_at or known.failing_since
+    degraded_for_s = elapsed_ms(since, ports.clock.now()) / 1000
+    ports.clock.sleep(max(0.0, 2.2 * settings.store_timeout_s - degraded_for_s))
+    recovered = outage.evolve(recovered_at=timestamp(ports.clock.now()))
+    ports.memory.owe(scope, recovered.model_dump_json())
+    _LOG.warning("recovered: %s are served again", outage.affected)

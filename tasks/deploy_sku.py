@@ -82,7 +82,7 @@ def _needs_new(tenant: Document | None) -> bool:
     Raises:
         ConflictError: the former one is still draining; there cannot be two.
     """
-    state = Tenant.model_validate(tenant.data).state if tenant else GovernorState.DECOMMISSIONED
+    state = Tenant.stored(tenant.data).state if tenant else GovernorState.DECOMMISSIONED
     if state is GovernorState.DRAINING:
         raise ConflictError("draining", "the former governor of this account is still draining")
     return state is GovernorState.DECOMMISSIONED
@@ -105,7 +105,7 @@ def _tenant(ports: Ports, run: Run, former: Document | None) -> Tenant:
 def _entitlement(ports: Ports, run: Run, found: Document | None) -> Entitlement:
     """What the event says; a live one keeps its region, and its operating state where it can."""
     policy = policy_of(ports, run)
-    former = Entitlement.model_validate(found.data) if found else None
+    former = Entitlement.stored(found.data) if found else None
     live = former if former and former.state in LIVE else None
     keeps_state = live is not None and live.operating_state in policy.states
     return Entitlement(
@@ -173,7 +173,7 @@ def _undo_signals(ports: Ports, run: Run, entry: JournalEntry) -> None:
 def _is_maker(ports: Ports, run: Run) -> bool:
     """Whether the account's governor, if there is one, is of this very attempt."""
     found = ports.documents.get(records.tenant_path(run.account_id))
-    tenant = Tenant.model_validate(found.data) if found else None
+    tenant = Tenant.stored(found.data) if found else None
     if tenant is None or tenant.state is GovernorState.DECOMMISSIONED:
         return True
     return tenant.created_by == run.maker

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import tenacity
 
@@ -12,7 +12,7 @@ from ledger import contracts
 from ledger.receipt import receipt_id
 from ledger.verify import MAX_BEHIND
 from ports import Ports
-from ports.alerts import Alert
+from ports.alerts import Alert, Severity
 from ports.documents import Create, Delete, Update, Write
 
 _LOG = logging.getLogger("ggen.ledger")
@@ -59,7 +59,7 @@ def receipt(
 
 def alert(
     ports: Ports,
-    severity: Literal["warning", "critical"],
+    severity: Severity,
     cause: str,
     account_id: str,
     subject: str,
@@ -68,37 +68,45 @@ def alert(
     *,
     attempt: int = 1,
     cause_receipt: Create | None = None,
+    drill: bool | None = None,
 ) -> tuple[Create, Alert]:
     """The receipt of an alert, to be committed, and the alert, to be sent once it is."""
     write = receipt(
         ports, "alert_raised", account_id, f"{cause}/{subject}", attempt=attempt, status="raised",
         severity=severity, cause=cause, subject=subject, detail=detail[:1024],
-        cause_receipt_id=cause_receipt.data["receipt_id"] if cause_receipt else None,
+        cause_receipt_id=cause_receipt.data["receipt_id"] if cause_receipt else None, drill=drill,
     )  # fmt: skip
     told = Alert(write.data["receipt_id"], severity, cause, account_id, subject, detail)
     return write, told
 
 
-def land(ports: Ports, writes: Sequence[Write], *, asks_for_seal: bool = True) -> list[str]:
+def land(
+    ports: Ports,
+    writes: Sequence[Write],
+    *,
+    asks_for_seal: bool = True,
+    patience_s: float = LANDING_PATIENCE_S,
+) -> list[str]:
     """Commit, and when the reply was lost find out whether it landed; land it once or not at all.
 
     Args:
         ports: the store, and Memory, where the ledgers that grew are marked.
         writes: one commit.
         asks_for_seal: false where the caller marks the ledger itself, with what it tells anyway.
+        patience_s: how long it is repeated while the store does not answer; a call may outlast it.
 
     Returns:
         The revision of each write, as ``Documents.commit`` does.
 
     Raises:
         ConflictError: somebody else wrote first; nothing of this commit is stored.
-        OutageError: still no answer after ``LANDING_PATIENCE_S``; it MAY HAVE LANDED. Or the
-            receipt was signed too long ago, and nothing was written.
+        OutageError: still no answer after ``patience_s``; it MAY HAVE LANDED. Or the receipt was
+            signed too long ago, and nothing was written.
     """
-    _refuse_if_stale(ports, writes)
+    refuse_if_stale(ports, writes)
     for attempt in tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(OutageError),
-        stop=tenacity.stop_after_delay(LANDING_PATIENCE_S),
+        stop=tenacity.stop_after_delay(patience_s),
         wait=tenacity.wait_exponential_jitter(multiplier=0.02, max=0.5, jitter=0.05),
         reraise=True,
     ):
@@ -112,14 +120,18 @@ def land(ports: Ports, writes: Sequence[Write], *, asks_for_seal: bool = True) -
                     raise
                 revisions = landed
     if asks_for_seal:
-        _ask_for_a_seal(ports, writes)
+        ask_for_a_seal(ports, writes)
     return revisions
 
 
-def _refuse_if_stale(ports: Ports, writes: Sequence[Write]) -> None:
-    """A process that stood still since it signed must not commit: its receipt would say then."""
+def refuse_if_stale(ports: Ports, writes: Sequence[Write]) -> None:
+    """A process that stood still since it signed must not commit: its receipt would say then.
+
+    Raises:
+        OutageError: it did; nothing was written.
+    """
     for write in writes:
-        if isinstance(write, Create) and _ledger_of(write):
+        if isinstance(write, Create) and ledger_of(write):
             age = ports.clock.now() - instant(write.data["timestamp"])
             if age > STALE_AFTER:
                 raise OutageError(
@@ -152,15 +164,15 @@ def _tell_of_a_conflict(ports: Ports, writes: Sequence[Write]) -> None:
     told_twice = [
         (write, kept)
         for write in writes
-        if isinstance(write, Create) and _ledger_of(write)
+        if isinstance(write, Create) and ledger_of(write)
         for kept in [ports.documents.get(write.path)]
         if kept is not None and kept.data != write.data
     ]
-    states = [write for write in writes if not _ledger_of(write)]
+    states = [write for write in writes if not ledger_of(write)]
     if not told_twice or not states or not all(_still_holds(ports, write) for write in states):
         return
     for write, kept in told_twice:
-        account_id, name = _ledger_of(write), write.path.rpartition("/")[2]
+        account_id, name = ledger_of(write), write.path.rpartition("/")[2]
         proof = receipt(
             ports, "receipt_conflict", account_id, name, status="conflict", subject=name,
             kept_sha256=kept.data["sha256"], refused_sha256=write.data["sha256"],
@@ -180,15 +192,15 @@ def _still_holds(ports: Ports, write: Write) -> bool:
     return found is not None and found.revision == write.revision
 
 
-def _ledger_of(write: Write) -> str:
+def ledger_of(write: Write) -> str:
     """The account whose ledger a write adds to; empty when it is no receipt."""
     segments = write.path.split("/")
     return segments[1] if segments[2:3] == ["receipts"] else ""
 
 
-def _ask_for_a_seal(ports: Ports, writes: Sequence[Write]) -> None:
+def ask_for_a_seal(ports: Ports, writes: Sequence[Write]) -> None:
     """Mark the ledgers that grew; where Memory is away, the reconcile finds them."""
-    for account_id in sorted({_ledger_of(write) for write in writes} - {""}):
+    for account_id in sorted({ledger_of(write) for write in writes} - {""}):
         try:
             ports.memory.mark_unsealed(account_id)
         except OutageError as error:

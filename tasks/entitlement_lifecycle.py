@@ -83,7 +83,7 @@ def new_run(ports: Ports, event: MarketplaceEvent, body: bytes) -> Run:
 
 
 def _again(ports: Ports, found: Document, asked: Run) -> Run:
-    former = Run.model_validate(found.data)
+    former = Run.stored(found.data)
     if former.body_sha256 != asked.body_sha256:
         raise ConflictError("event-id-reused", "this event_id came before with another body")
     if former.state is not RunState.FAILED:
@@ -93,7 +93,7 @@ def _again(ports: Ports, found: Document, asked: Run) -> Run:
 
 def _choose_policy(ports: Ports, run: Run) -> Result:
     found = ports.documents.get(records.entitlement_path(run.account_id, run.event.sku_id))
-    former = Entitlement.model_validate(found.data) if found else None
+    former = Entitlement.stored(found.data) if found else None
     if former and former.run_id != run.run_id and run.event.event_time < former.event_time:
         # It tells of a time before what is in force: acknowledged, and nothing changes (D4).
         return Result(ends_with=_receipt_of(ports, former.run_id))
@@ -118,7 +118,7 @@ def _refuse_unless_live(former: Entitlement | None) -> None:
 
 def _receipt_of(ports: Ports, run_id: str) -> str:
     found = ports.documents.get(records.run_path(run_id))
-    receipt_id = Run.model_validate(found.data).receipt_id if found else None
+    receipt_id = Run.stored(found.data).receipt_id if found else None
     if receipt_id is None:
         raise ConflictError("no-receipt", f"run {run_id} has not ended")
     return receipt_id
@@ -131,11 +131,11 @@ def _succeeded(ports: Ports, run: Run) -> tuple[Sequence[Write], Create]:
     found = ports.documents.get(records.entitlement_path(run.account_id, run.event.sku_id))
     if tenant_document is None or found is None:
         raise ConflictError("vanished", "the tenant's documents vanished under the run")
-    tenant = Tenant.model_validate(tenant_document.data)
+    tenant = Tenant.stored(tenant_document.data)
     if tenant.state is GovernorState.PROVISIONING:
         stable = tenant.evolve(state=GovernorState.STABLE)
         writes.append(Update(tenant_document.path, stable.document(), tenant_document.revision))
-    entitlement = Entitlement.model_validate(found.data).evolve(state=GovernorState.STABLE)
+    entitlement = Entitlement.stored(found.data).evolve(state=GovernorState.STABLE)
     writes.append(Update(found.path, entitlement.document(), found.revision))
     return writes, _active_receipt(ports, run, tenant, entitlement)
 

@@ -42,9 +42,10 @@ def carry_out(ports: Ports, account_id: str, action_id: str) -> None:
     if queue_ms >= action.queue_timeout_ms or budget_ms <= 0:
         expire(ports, found)
         return
-    # (3) The claim: only one process ever gets past this line.
+    # (3) The claim, unless all that is new is refused; only one process ever gets past it.
     claim = ports.processes.claim(ports.clock.now())
-    actions.note_begun(ports, action, claim)
+    if not actions.note_begun(ports, action, claim):
+        return
     action = action.evolve(
         state=advance(ACTION, action.state, "claim"), claim=claim, queue_ms=queue_ms
     )
@@ -112,7 +113,7 @@ def _settle(ports: Ports, held: Held, ended: Ended) -> None:
         duration_ms=(action.queue_ms or 0) + run_ms, **actions.end_fields(done),
     )  # fmt: skip
     try:
-        actions.move(ports, held, done, proof, asks_for_seal=False)
+        actions.settle(ports, held, done, proof)
     except ConflictError:
         _LOG.warning("action %s was ended by the reaper; its late result is refused",
                      action.action_id)  # fmt: skip

@@ -28,7 +28,7 @@ def listed(
         descending=True,
         limit=limit,
     )
-    return [Action.model_validate(document.data) for document in found]
+    return [Action.stored(document.data) for document in found]
 
 
 def found(ports: Ports, account_id: str, action_id: str) -> Action:
@@ -47,7 +47,7 @@ def receipts(ports: Ports, action: Action) -> list[dict[str, object]]:
         for attempt in range(action.rollback_attempts, 0, -1)[:100]
     ]
     stored = [ports.documents.get(records.receipt_path(action.account_id, each)) for each in ids]
-    told = [SignedReceipt.model_validate(each.data).fields() for each in stored if each]
+    told = [SignedReceipt.stored(each.data).fields() for each in stored if each]
     return sorted(told, key=lambda fields: str(fields["timestamp"]))
 
 

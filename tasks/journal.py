@@ -79,7 +79,7 @@ def end(
 def _start_next(ports: Ports, account_id: str) -> None:
     waiting = [Where("state", "==", RunState.PENDING), Where("account_id", "==", account_id)]
     for found in ports.documents.scan("runs", where=waiting, order_by="started_at", limit=1):
-        upcoming = Run.model_validate(found.data)
+        upcoming = Run.stored(found.data)
         if upcoming.runbook in RUNBOOKS_BY_NAME:
             start(upcoming, RUNBOOKS_BY_NAME[upcoming.runbook])
 
@@ -158,4 +158,4 @@ def load(ports: Ports, run_id: str) -> tuple[Document, Run]:
     found = ports.documents.get(records.run_path(run_id))
     if found is None:
         raise ConflictError("no-such-run", f"there is no run {run_id}")
-    return found, Run.model_validate(found.data)
+    return found, Run.stored(found.data)

@@ -9,6 +9,8 @@ import logging
 from adapters import wiring
 from governor import records
 from governor.fsm import RunState
+from governor.health import Scope
+from governor.quota import Verdict
 from governor.records import Run, elapsed_ms, instant
 from ports import Ports
 from ports.documents import Where, every
@@ -21,16 +23,38 @@ _LOG = logging.getLogger("ggen.reaper")
 _RUN_STALE_S, _RUN_RESTART_EVERY_S = 2.0, 3.0
 _RUN_DEAD_EVERY_S, _RUN_RESTART_AT_LEAST_S, _UNKNOWN_EVERY_S = 1.0, 10.0, 600.0
 _SCAN_EVERY_S = 60
+_ALONE_S = 6.0
+"""How long a sweep is alone: longer than the longest call to a store that hangs."""
 
 
 @app.task(name="reap.sweep", send_events=False)
 def sweep() -> None:
-    """One look at everything that is due, by one reaper at a time; each minute at everything."""
+    """One look at everything that is due, by one reaper at a time; each minute at everything.
+
+    One that hangs keeps the next away for a while, and so one process free for health checks.
+    """
     ports = wiring.ports()
-    if ports.memory.claim_tick("reap", 0.8):
+    if not ports.memory.claim_tick("reap", 0.8) or rests(ports):
+        return
+    if not ports.memory.claim_tick("reaping", _ALONE_S):
+        return
+    try:
         look(ports)
         if ports.memory.claim_tick("reap-all", _SCAN_EVERY_S):
             ports.memory.note_orphans(reap_actions.look_at_all(ports))
+    finally:
+        ports.memory.drop_tick("reaping")
+
+
+def rests(ports: Ports) -> bool:
+    """Whether the store is in doubt, or has yet to be told what the spool knows.
+
+    It would roll back what has in truth completed.
+    """
+    memory = ports.memory
+    if memory.standing(records.SYSTEM_ACCOUNT) is not Verdict.ADMITTED:
+        return True
+    return memory.health(Scope.ALL).failures > 0 or memory.spooled() > 0
 
 
 def look(ports: Ports) -> None:
@@ -38,7 +62,7 @@ def look(ports: Ports) -> None:
     reap_actions.look_at_due(ports)
     for document in every(ports.documents, "runs", Where("state", "in", OPEN)):
         with reap_actions.apart(document.path):
-            _look_at_run(ports, Run.model_validate(document.data))
+            _look_at_run(ports, Run.stored(document.data))
 
 
 def _look_at_run(ports: Ports, run: Run) -> None:

@@ -10,14 +10,19 @@ from collections.abc import Iterator
 
 from governor import actions as rules
 from governor.actions import Failure
-from governor.errors import OutageError, RecoverableError, UnrecoverableError
+from governor.errors import (
+    OutageError,
+    RecoverableError,
+    UnreadableError,
+    UnrecoverableError,
+)
 from governor.fsm import ActionState
 from governor.quota import month_of
 from governor.records import Action, ProcessClaim, elapsed_ms, instant
 from ports import Ports
 from ports.documents import Where, every
 from ports.memory import Slot
-from tasks import actions, recover_action
+from tasks import actions, recover_action, spool
 from tasks.actions import Held
 from tasks.execute_action import execute, expire
 
@@ -42,7 +47,7 @@ def look_at_all(ports: Ports) -> int:
     under_way = Where("state", "in", actions.UNDER_WAY)
     for document in every(ports.documents, "actions", under_way, group=True):
         with apart(document.path):
-            held = Held(Action.model_validate(document.data), document.revision)
+            held = Held(Action.stored(document.data), document.revision)
             overdue = rules.is_overdue(held.action, ports.clock.now())
             if overdue and not ports.memory.is_watched(actions.slot_of(held.action)):
                 orphans += 1
@@ -56,6 +61,8 @@ def apart(what: str) -> Iterator[None]:
     """Keep one poisoned record from shielding all the others; an outage ends the sweep."""
     try:
         yield
+    except UnreadableError as error:
+        _LOG.error("the reaper cannot deal with %s: %s", what, error)
     except OutageError:
         raise
     except Exception:
@@ -109,6 +116,8 @@ def _look_at_running(ports: Ports, held: Held) -> None:
     action, claim = held.action, held.action.claim
     if claim and not _has_ended(ports, action, claim):
         return
+    if _is_spooled(ports, action):  # asked after its process is gone: nothing more is coming
+        return
     _LOG.warning("action %s: its process is gone", action.action_id)
     since = claim.claimed_at if claim else action.accepted_at
     run_ms = elapsed_ms(since, ports.clock.now())
@@ -120,9 +129,19 @@ def _look_at_undo(ports: Ports, action: Action) -> None:
     """Hand out an undo that is due, each time after a longer rest; kill one that hangs."""
     if action.claim and action.state is ActionState.ROLLING_BACK:
         _has_ended(ports, action, action.claim)
+    if _is_spooled(ports, action):
+        return
     rest_ms = rules.undo_rest_ms(action, ports.clock.now())
     if recover_action.may_take_over(ports, action):
         _hand_out(ports, recover_action.roll_back, action, rest_ms)
+
+
+def _is_spooled(ports: Ports, action: Action) -> bool:
+    """Whether its end is known, and only waits for the store to be drained into."""
+    if not spool.holds(ports, action.account_id, action.action_id):
+        return False
+    ports.memory.look_again(actions.slot_of(action), rules.FIRST_LOOK_MS)
+    return True
 
 
 def _hand_out(ports: Ports, task: object, action: Action, rest_ms: int) -> None:
@@ -141,6 +160,8 @@ def _has_ended(ports: Ports, action: Action, claim: ProcessClaim) -> bool:
         return True
     left_ms = rules.look_in_ms(action) - elapsed_ms(claim.claimed_at, ports.clock.now())
     if left_ms <= 0:
+        if _is_spooled(ports, action):
+            return False  # its process lives, and is at something else by now
         _LOG.warning("action %s is past its hard limit; its process is killed", action.action_id)
         ports.processes.kill(claim)
     ports.memory.look_again(actions.slot_of(action), max(500, left_ms))

@@ -56,7 +56,10 @@ def recover(
         writes.append(raised)
     ended = ended.evolve(failure_receipt_id=proof.data["receipt_id"])
     try:
-        now_held = actions.move(ports, held, ended, *writes, asks_for_seal=False)
+        if undo_here:
+            now_held = actions.settle(ports, held, ended, *writes)
+        else:
+            now_held = actions.move(ports, held, ended, *writes, asks_for_seal=False)
     except ConflictError:
         _LOG.warning("action %s had been ended by somebody else", action.action_id)
         return
@@ -115,7 +118,7 @@ def _undo(ports: Ports, held: Held) -> None:
     elapsed = round(ended.elapsed_s * 1000)
     if ended.ending is Ending.RETURNED:
         after, proofs = _undone(ports, action), [_undone_receipt(ports, action, elapsed)]
-        actions.move(ports, held, after, *proofs, asks_for_seal=False)
+        actions.settle(ports, held, after, *proofs)
         actions.free_slot(ports, action)
         return
     after = _undo_failed(ports, action, ended)
@@ -125,7 +128,7 @@ def _undo(ports: Ports, held: Held) -> None:
         f"{after.error_code}: tried again at {after.retry_at}",
         attempt=after.rollback_attempts, cause_receipt=proof,
     )  # fmt: skip
-    actions.move(ports, held, after, proof, raised, asks_for_seal=False)
+    actions.settle(ports, held, after, proof, raised)
     ports.alerts.send(told)
     rest_ms = round(rules.retry_after_s(after.rollback_attempts) * 1000)
     actions.free_slot(ports, action, look_in_ms=rest_ms)

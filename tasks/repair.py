@@ -34,7 +34,7 @@ def repair(ports: Ports, after: str = "") -> str:
     give_up_at = ports.clock.monotonic_s() + PATIENCE_S
     while page := ports.documents.scan("tenants", after=("", after) if after else None, limit=100):
         for document in page:
-            _repair(ports, Tenant.model_validate(document.data))
+            _repair(ports, Tenant.stored(document.data))
             after = document.path
             if ports.clock.monotonic_s() > give_up_at:
                 return after

@@ -23,7 +23,7 @@ def listed(ports: Ports, account_id: str | None, *, only_open: bool, limit: int)
     found = ports.documents.scan(
         "runs", where=where, order_by="started_at", descending=True, limit=limit
     )
-    return [Run.model_validate(document.data) for document in found]
+    return [Run.stored(document.data) for document in found]
 
 
 def found(ports: Ports, run_id: str) -> Run:
@@ -79,7 +79,7 @@ def attempt_again(ports: Ports, runbook: Runbook, found: Document) -> Run:
 
     Its event stays as it came first: a redelivery that names no time must not look newer.
     """
-    former = Run.model_validate(found.data)
+    former = Run.stored(found.data)
     now = ports.clock.now()
     again = Run(
         **former.model_dump(include={"run_id", "runbook", "account_id", "event_id", "body_sha256",

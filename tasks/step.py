@@ -26,6 +26,7 @@ from config.settings import load as load_settings
 from governor import records
 from governor.errors import ConflictError, OutageError
 from governor.fsm import RUN, RunState, advance
+from governor.quota import Verdict
 from governor.records import Effect, JournalEntry, Run, timestamp
 from ports import Ports
 from ports.documents import Create, Document, Update, Write
@@ -44,7 +45,7 @@ from tasks.journal import (
     take_over,
     with_entry,
 )
-from tasks.runbook import UNDER_WAY, UNDOING, ElsewhereError, Result, Runbook, Step
+from tasks.runbook import OPEN, UNDER_WAY, UNDOING, ElsewhereError, Result, Runbook, Step
 
 _LOG = logging.getLogger("ggen.runs")
 
@@ -61,13 +62,17 @@ def carry_on(ports: Ports, runbook: Runbook, run_id: str) -> None:
         found = ports.documents.get(records.run_path(run_id))
         if found is None:
             return
-        run = Run.model_validate(found.data)
-        if run.state in UNDOING:
-            compensate(ports, runbook, run_id)
-            return
-        if run.state not in UNDER_WAY:
+        run = Run.stored(found.data)
+        if run.state not in OPEN:
             with contextlib.suppress(OutageError):
                 runbook.ended(ports, run)  # whoever ended it may have died before it came to this
+            return
+        standing = ports.memory.standing(run.account_id)
+        if standing is not Verdict.ADMITTED:
+            _LOG.warning("run %s rests: %s; the reaper has it go on", run_id, standing)
+            return
+        if run.state in UNDOING:
+            compensate(ports, runbook, run_id)
             return
         if ports.clock.monotonic_s() - began_s > HAND_OVER_S:
             start(run, runbook)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from config.settings import load as load_settings
 from governor import actions as rules
 from governor import quota, records
 from governor.errors import ConflictError, DeniedError, GovernorError, InputError, OutageError
@@ -78,7 +79,8 @@ def submit(ports: Ports, asked: Signal) -> str:
         return request.action_id
     action = _pending(ports, asked, request, admission)
     try:
-        land(ports, [Create(actions.path_of(action), action.document())])
+        patience_s = load_settings().store_timeout_s
+        land(ports, [Create(actions.path_of(action), action.document())], patience_s=patience_s)
     except ConflictError:
         # Stored long before, and Memory had forgotten: give back what was just taken for it. Stored
         # a moment ago, it was by another delivery of this signal, whose slot this is.
@@ -161,13 +163,15 @@ def _tell_of_the_unusual(ports: Ports, action: Action, era: str, asked_at: datet
 
 def _is_older(ports: Ports, request: Request, now: datetime) -> bool:
     found = ports.documents.get(records.action_path(request.account_id, request.action_id))
-    return found is not None and found.data["accepted_at"] < timestamp(now - _CLOCK_SKEW)
+    return found is not None and Action.stored(found.data).accepted_at < timestamp(
+        now - _CLOCK_SKEW
+    )
 
 
 def _is_stored(ports: Ports, request: Request) -> bool:
     found = ports.documents.get(records.action_path(request.account_id, request.action_id))
     if found is None:
         return False
-    if found.data["signal_sha256"] != request.signal_sha256:
+    if Action.stored(found.data).signal_sha256 != request.signal_sha256:
         raise refusal(Verdict.CONFLICT, month_ends_in_s=0)
     return True

@@ -53,7 +53,7 @@ def _away(host: str) -> Away:
 def _check_health(away: Away) -> None:
     from tasks.degrade_to_safe_mode import probe
 
-    probe(SimpleNamespace(documents=away.documents, clock=SystemClock()))  # type: ignore[arg-type]
+    probe(SimpleNamespace(documents=away.documents, clock=SystemClock()), "health/probe", 1)  # type: ignore[arg-type]
 
 
 BOUNDS_S: dict[str, tuple[float, Callable[[Away], object]]] = {

@@ -331,6 +331,7 @@ def test_who_is_at_an_action_is_known_until_its_slot_is_released(memory: Memory)
 
 def test_how_far_the_queue_has_got_never_goes_back(memory: Memory) -> None:
     assert memory.last_begun() is None
+    lease(memory)
     for seconds in (0, 5, 3):
         memory.begin(A1, OWN, 1, accepted_at=AT + timedelta(seconds=seconds))
 

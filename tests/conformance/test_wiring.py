@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
+from adapters.drilled import DrilledDocuments
 from adapters.firestore import FirestoreDocuments
 from adapters.gcs import GcsObjects
 from adapters.oidc import OidcPushers
 from adapters.pubsub import PubsubSignals
 from adapters.pushers import AnyPusher, TokenPushers
-from adapters.wiring import open_ports
+from adapters.wiring import open_documents, open_ports
 from config.settings import Settings, environment
 from governor.errors import InputError
 
@@ -33,15 +34,17 @@ def test_the_urls_choose_googles_services(tmp_path: Path) -> None:
         )
     )  # fmt: skip
 
-    assert isinstance(ports.documents, FirestoreDocuments)
-    assert ports.documents._database == "projects/project/databases/database"
+    assert isinstance(ports.documents, DrilledDocuments)
+    documents = ports.documents._inner
+    assert isinstance(documents, FirestoreDocuments)
+    assert documents._database == "projects/project/databases/database"
     assert isinstance(ports.objects, GcsObjects)
     assert isinstance(ports.signals, PubsubSignals)
     assert isinstance(ports.pushers, OidcPushers)
 
 
 def test_a_database_that_is_not_named_is_the_default_one(tmp_path: Path) -> None:
-    documents = open_ports(_settings(tmp_path, documents_url="firestore://project")).documents
+    documents = open_documents(_settings(tmp_path, documents_url="firestore://project"))
 
     assert isinstance(documents, FirestoreDocuments)
     assert documents._database == "projects/project/databases/(default)"

@@ -11,10 +11,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from adapters.alerts import PostedAlerts
 from adapters.directory import DirectoryObjects
 from adapters.gcs import GcsObjects
 from adapters.key_files import KeyFiles
-from adapters.log_alerts import LogAlerts
 from adapters.monitoring import MonitoredLag
 from adapters.pubsub import PubsubSignals, Push
 from adapters.pushers import TokenPushers
@@ -54,12 +54,13 @@ class Stores:
         secrets.create_missing()
         keys = KeyFiles(self.folder / "keys", "ledger.example")
         keys.create_missing()
+        memory = ValkeyMemory(self.valkey_url)
         return Ports(
             **(_on_google(self.google) if self.google else self._embedded()),
-            memory=ValkeyMemory(self.valkey_url),
+            memory=memory,
             secrets=secrets,
             keys=keys,
-            alerts=LogAlerts(),
+            alerts=PostedAlerts(secrets, memory),
             clock=SystemClock(),
             processes=SystemProcesses(),
             pushers=TokenPushers(secrets),

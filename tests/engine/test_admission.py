@@ -17,7 +17,7 @@ from governor.quota import month_ends_in_s, month_of
 from ledger.receipt import SignedReceipt
 from ports import Ports
 from ports.memory import Slot
-from tasks import degrade_to_safe_mode, policies, reap
+from tasks import degrade_to_safe_mode, policies, reap, rebuild
 from tasks.execute_action import carry_out
 from tasks.submit_signal import Signal, submit
 from tests.conftest import Valkey
@@ -92,7 +92,7 @@ def test_a_wiped_memory_is_rebuilt_before_anything_is_admitted(
     with pytest.raises(OutageError):
         submit(ports, signal_of("refused"))
 
-    degrade_to_safe_mode.rebuild(ports, 33)
+    rebuild.rebuild(ports, 33)
 
     month = action_of(ports, waiting).month
     assert ports.memory.used("acme", "demo-sku", month) == 2
@@ -137,7 +137,7 @@ def test_the_limit_of_actions_at_once_is_kept_and_told(ports: Ports) -> None:
 
 def test_a_health_check_reads_what_it_wrote(ports: Ports) -> None:
     for _ in range(3):
-        degrade_to_safe_mode.probe(ports)
+        degrade_to_safe_mode.probe(ports, "health/probe", 1)
 
 
 def test_a_duplicate_is_never_refused_whatever_is_used_up(ports: Ports, valkey: Valkey) -> None:
@@ -155,7 +155,7 @@ def test_a_duplicate_after_a_rebuild_leaves_the_slot_of_its_action_alone(
 ) -> None:
     waiting = submit(ports, signal_of("waits"))
     redis.Redis.from_url(valkey.url).flushdb()
-    degrade_to_safe_mode.rebuild(ports, 33)
+    rebuild.rebuild(ports, 33)
 
     assert submit(ports, signal_of("waits")) == waiting
     assert in_flight(ports) == 1
@@ -166,7 +166,7 @@ def test_what_is_stored_after_a_rebuild_is_counted_all_the_same(
 ) -> None:
     def lose_memory() -> None:
         redis.Redis.from_url(valkey.url).flushdb()
-        degrade_to_safe_mode.rebuild(ports, 33)
+        rebuild.rebuild(ports, 33)
         time.sleep(STORED_MS / 1000)
 
     documents = WatchedDocuments(ports.documents, Writes(1, "lost", lose_memory))
@@ -189,11 +189,11 @@ def test_memory_that_is_lost_while_it_is_rebuilt_admits_nothing(
     memory.flushdb()
 
     with pytest.raises(OutageError) as lost:
-        degrade_to_safe_mode.restore_memory(ports, era)
+        rebuild.restore_memory(ports, era)
 
     assert lost.value.code == "memory-lost"
     assert ports.memory.lease_left_s() == 0
-    degrade_to_safe_mode.rebuild(ports, 33)
+    rebuild.rebuild(ports, 33)
     assert in_flight(ports) == 1
 
 
@@ -236,8 +236,8 @@ def test_one_unusable_policy_keeps_nobody_else_from_being_booted(
 
     with monkeypatch.context() as broken:
         broken.setattr(boot, "_terms", terms)
-        degrade_to_safe_mode.rebuild(ports, 33)
-        degrade_to_safe_mode.rebuild(ports, 33)
+        rebuild.rebuild(ports, 33)
+        rebuild.rebuild(ports, 33)
 
     assert submit(ports, Signal("other", "s", "demo.succeed", None, {}))
     causes = [
@@ -323,7 +323,7 @@ def test_a_month_ends_at_midnight_utc_and_the_next_one_is_whole(
         submit(after, Signal("acme", "second", "go", None, {}))
 
     redis.Redis.from_url(valkey.url).flushdb()
-    degrade_to_safe_mode.rebuild(after, 33)  # counts the month it is, and that one alone
+    rebuild.rebuild(after, 33)  # counts the month it is, and that one alone
     month = action_of(ports, first).month
     assert ports.memory.used("acme", "month-sku", month) == 1
     assert ports.memory.used("acme", "month-sku", month_of(before.clock.now())) == 0

@@ -7,7 +7,7 @@ from governor.quota import month_of
 from governor.records import SYSTEM_ACCOUNT
 from ports import Ports
 from ports.documents import Where
-from tasks import degrade_to_safe_mode, find_action, reap, reap_actions, runs, sealed_log
+from tasks import find_action, reap, reap_actions, rebuild, runs, sealed_log
 from tasks.audit import audit_ledger
 from tasks.execute_action import carry_out
 from tasks.journal import _start_next
@@ -52,7 +52,7 @@ def test_what_sweepers_look_for(ports: Ports) -> None:
     _start_next(ports, "acme")
     era = ports.memory.begin_rebuild(10)
     assert era
-    degrade_to_safe_mode.restore_memory(ports, era)
+    rebuild.restore_memory(ports, era)
     assert ports.memory.used("acme", "demo-sku", month_of(ports.clock.now())) == 1
 
 

@@ -12,7 +12,7 @@ from adapters.system import started_s
 from governor.fsm import ActionState
 from ports import Ports
 from ports.memory import Slot
-from tasks import actions, degrade_to_safe_mode, reap, reap_actions
+from tasks import actions, reap, reap_actions, rebuild
 from tasks.execute_action import carry_out
 from tasks.recover_action import take_over
 from tasks.submit_signal import submit
@@ -67,19 +67,6 @@ def test_a_worker_that_dies_within_the_deadline_is_told_as_a_failure(
 
     failed = receipts(ports, action_id)[0]
     assert (failed["operation"], failed["error_code"]) == ("action_failed", "WORKER_LOST")
-
-
-def test_a_process_that_cannot_store_its_outcome_dies_and_the_reaper_ends_it(
-    ports: Ports, stores: Stores
-) -> None:
-    action_id = submit(ports, signal_of("s"))
-    child = worker(stores, action_id, lost=range(2, 1000))  # the claim lands, the end does not
-    child.join()
-
-    assert child.exitcode == -signal.SIGKILL
-    reap.look(later(ports, 1))
-    take_over(later(ports, 2), "acme", action_id)
-    assert operations(ports, action_id) == ["action_timeout", "action_rolled_back"]
 
 
 def test_a_late_result_is_refused(ports: Ports, stores: Stores) -> None:
@@ -249,7 +236,7 @@ def test_a_retry_of_a_rollback_that_memory_forgot_is_handed_out_again(
     action_id = submit(ports, signal_of("forgotten retry", "demo.rollback_fails", times=1))
     carry_out(ports, "acme", action_id)
     redis.Redis.from_url(valkey.url).flushdb()
-    degrade_to_safe_mode.rebuild(ports, 33)
+    rebuild.rebuild(ports, 33)
     assert in_flight(ports) == 0  # it holds no place, and is looked at all the same
     broker = redis.Redis.from_url(valkey.broker_url)
     broker.flushdb()
@@ -292,7 +279,7 @@ def test_what_waited_when_memory_was_lost_is_handed_out_at_once_however_busy_the
 ) -> None:
     waiting = submit(ports, signal_of("waiting"))
     redis.Redis.from_url(valkey.url).flushdb()
-    degrade_to_safe_mode.rebuild(ports, 33)
+    rebuild.rebuild(ports, 33)
     broker = redis.Redis.from_url(valkey.broker_url)
     carry_out(ports, "acme", submit(ports, signal_of("another", "demo.succeed")))
     broker.flushdb()

@@ -1,0 +1,218 @@
+"""Lease, mode, drills and signs of life in Valkey: see ``ports.health``.
+
+``ggen:lease`` runs out by itself; ``ggen:era`` stays, for as long as Memory has lost nothing since
+its last rebuild, and is what a lease that ran out is begun anew from.
+"""
+
+from collections.abc import Sequence
+from secrets import token_hex
+
+from adapters.valkey_connection import Connected, bounded
+from adapters.valkey_slots import ERA, HOLD, LATE, LEASE, STANDING
+from governor.health import Drill, Scope
+from governor.quota import Verdict
+from ports.health import Health
+
+_MODE, _ACCOUNTS, _REBUILD = "ggen:mode", "ggen:degraded", "ggen:rebuild"
+_SPOOLED, _DRILL, _DRILLED = "ggen:spooled", "ggen:drill", "ggen:drilled"
+_REMEMBERED_FOR_S = 30 * 24 * 3600
+"""How long Memory knows when a component was seen last."""
+
+_EXTEND = """
+local era = redis.call('GET', KEYS[2])
+if not era then return 0 end
+redis.call('SET', KEYS[1], era, 'PX', ARGV[1])
+return 1"""
+_CONTINUE = """
+return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('EXPIRE', KEYS[1], ARGV[2])"""
+_CREATE = f"""{HOLD}
+if redis.call('GET', KEYS[2]) ~= ARGV[2] then return 0 end
+for _, late in ipairs(redis.call('SMEMBERS', KEYS[3])) do hold(late) end
+redis.call('DEL', KEYS[2], KEYS[3])
+redis.call('SET', KEYS[4], ARGV[2])
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[1])
+return 1"""
+_ASK = f"""{STANDING}
+return standing(ARGV[1])"""
+_FAILED = """
+redis.call('HSETNX', KEYS[1], 'since', ARGV[1])
+redis.call('HSET', KEYS[1], 'code', ARGV[2], 'detail', ARGV[3])
+return redis.call('HINCRBY', KEYS[1], 'failures', 1)"""
+_SUBTRACT = """
+for n = FIRST, #ARGV, 2 do
+  if redis.call('HINCRBY', KEYS[2], ARGV[n], -ARGV[n + 1]) <= 0 then
+    redis.call('HDEL', KEYS[2], ARGV[n])
+  end
+end"""
+_WELL = f"""
+redis.call('HDEL', KEYS[1], 'failures', 'since', 'code', 'detail')
+{_SUBTRACT.replace("FIRST", "1")}"""
+_SETTLE = f"""
+if redis.call('HGET', KEYS[1], 'outage') ~= ARGV[1] then return end
+redis.call('HDEL', KEYS[1], 'outage')
+{_SUBTRACT.replace("FIRST", "2")}"""
+_BEGIN_DRILL = """
+if not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 0 end
+redis.call('DEL', KEYS[2])
+for n = 3, #ARGV do redis.call('SADD', KEYS[2], ARGV[n]) end
+return 1"""
+_END_DRILL = """
+local drill = redis.call('GET', KEYS[1])
+if drill and string.find(drill, ARGV[1], 1, true) then redis.call('DEL', KEYS[1]) end"""
+_NOW = """
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)"""
+_ALIVE = f"""{_NOW}
+redis.call('SET', KEYS[1], string.format('%d %d', now, now + ARGV[1]), 'EX', {_REMEMBERED_FOR_S})"""
+_SEEN = f"""{_NOW}
+local found = {{}}
+for n, key in ipairs(KEYS) do
+  local at, till = string.match(redis.call('GET', key) or '', '^(%d+) (%d+)$')
+  found[n] = {{at and string.format('%d', now - at) or '',
+    till and string.format('%d', till - now) or ''}}
+end
+return found"""
+
+
+class ValkeyHealth(Connected):
+    """See ``ports.health`` for what it promises."""
+
+    # -- Lease
+
+    def extend_lease(self, seconds: float) -> bool:
+        return bool(self._script(_EXTEND, [LEASE, ERA], [_ms(seconds)]))
+
+    def begin_rebuild(self, seconds: int) -> str | None:
+        era = token_hex(8)
+        begun = bounded(lambda: self._redis.set(_REBUILD, era, ex=seconds, nx=True))
+        return era if begun else None
+
+    def continue_rebuild(self, era: str, seconds: int) -> bool:
+        return bool(self._script(_CONTINUE, [_REBUILD], [era, seconds]))
+
+    def create_lease(self, seconds: float, era: str) -> bool:
+        return bool(self._script(_CREATE, [LEASE, _REBUILD, LATE, ERA], [_ms(seconds), era]))
+
+    def lease_left_s(self) -> float:
+        left_ms = int(bounded(lambda: self._redis.pttl(LEASE)))
+        return 0.0 if left_ms < 0 else max(1, left_ms) / 1000  # in its last millisecond it is one
+
+    def standing(self, account_id: str) -> Verdict:
+        return Verdict(self._script(_ASK, [], [account_id]))
+
+    # -- Modes
+
+    def health(self, scope: Scope) -> Health:
+        def read() -> Health:
+            with self._redis.pipeline(transaction=True) as pipe:
+                pipe.hgetall(_state(scope)).hgetall(_refused(scope))
+                pipe.get(_MODE).scard(_ACCOUNTS)
+                known, refused, mode, accounts = pipe.execute()
+            return Health(
+                is_degraded=bool(accounts) if scope is Scope.SOME else mode == "degraded",
+                failures=int(known.get("failures", 0)),
+                failing_since=known.get("since", ""),
+                error_code=known.get("code", ""),
+                error_detail=known.get("detail", ""),
+                outage=known.get("outage", ""),
+                refused={account: int(count) for account, count in refused.items()},
+            )
+
+        return bounded(read)
+
+    def note_failure(self, scope: Scope, since: str, error_code: str, error_detail: str) -> int:
+        return int(self._script(_FAILED, [_state(scope)], [since, error_code, error_detail]))
+
+    def note_success(self, scope: Scope, seen: Health) -> None:
+        self._script(_WELL, [_state(scope), _refused(scope)], _pairs(seen))
+
+    def degrade(self, scope: Scope, outage: str, accounts: Sequence[str]) -> None:
+        def write() -> None:
+            with self._redis.pipeline(transaction=True) as pipe:
+                if scope is Scope.SOME:
+                    pipe.sadd(_ACCOUNTS, *accounts)
+                else:
+                    pipe.set(_MODE, "degraded")
+                pipe.hset(_state(scope), "outage", outage)
+                pipe.execute()
+
+        bounded(write)
+
+    def owe(self, scope: Scope, outage: str) -> None:
+        def write() -> None:
+            with self._redis.pipeline(transaction=True) as pipe:
+                pipe.delete(_ACCOUNTS if scope is Scope.SOME else _MODE)
+                pipe.hset(_state(scope), "outage", outage)
+                pipe.hdel(_state(scope), "failures", "since", "code", "detail")
+                pipe.execute()
+
+        bounded(write)
+
+    def settle(self, scope: Scope, told: Health) -> None:
+        keys = [_state(scope), _refused(scope)]
+        self._script(_SETTLE, keys, [told.outage, *_pairs(told)])
+
+    def note_spooled(self, count: int | None = None) -> None:
+        if count is None:
+            bounded(lambda: self._redis.incr(_SPOOLED))
+        else:
+            bounded(lambda: self._redis.set(_SPOOLED, count))
+
+    def spooled(self) -> int:
+        return int(bounded(lambda: self._redis.get(_SPOOLED)) or 0)
+
+    def begin_drill(self, drill: Drill, seconds: float) -> bool:
+        values = [drill.model_dump_json(), _ms(seconds), *drill.accounts]
+        return bool(self._script(_BEGIN_DRILL, [_DRILL, _DRILLED], values))
+
+    def end_drill(self, drill_id: str) -> None:
+        self._script(_END_DRILL, [_DRILL], [drill_id])
+
+    def drill(self) -> Drill | None:
+        found = bounded(lambda: self._redis.get(_DRILL))
+        return Drill.model_validate_json(found) if found else None
+
+    # -- Watches
+
+    def claim_tick(self, name: str, seconds: float) -> bool:
+        key = f"ggen:tick:{name}"
+        return bool(bounded(lambda: self._redis.set(key, "1", px=_ms(seconds), nx=True)))
+
+    def drop_tick(self, name: str) -> None:
+        bounded(lambda: self._redis.delete(f"ggen:tick:{name}"))
+
+    def beat_alive(self, component: str, seconds: float) -> None:
+        self._script(_ALIVE, [f"ggen:alive:{component}"], [_ms(seconds)])
+
+    def alive(self, components: Sequence[str]) -> dict[str, bool]:
+        found = self._script(_SEEN, [f"ggen:alive:{c}" for c in components], [])
+        return {
+            c: bool(till) and int(till) > 0
+            for c, (_at, till) in zip(components, found, strict=True)
+        }
+
+    def seen_ago_s(self, components: Sequence[str]) -> dict[str, float | None]:
+        found = self._script(_SEEN, [f"ggen:alive:{c}" for c in components], [])
+        return {
+            c: int(ago) / 1000 if ago else None
+            for c, (ago, _till) in zip(components, found, strict=True)
+        }
+
+    def up_s(self) -> float:
+        return float(bounded(lambda: self._redis.info("server"))["uptime_in_seconds"])
+
+
+def _state(scope: Scope) -> str:
+    return f"ggen:health:{scope}"
+
+
+def _refused(scope: Scope) -> str:
+    return f"ggen:refused:{scope}"
+
+
+def _pairs(seen: Health) -> list[str | int]:
+    return [word for pair in (seen.refused or {}).items() for word in pair]
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(seconds * 1000))

@@ -1,0 +1,68 @@
+"""Letters that wait to be delivered, in Valkey: see ``ports.alerts.Outbox``."""
+
+import json
+from dataclasses import asdict
+
+from adapters.valkey_connection import Connected, bounded
+from ports.alerts import Alert, Letter
+
+_LETTERS, _DUE = "ggen:letters", "ggen:letters:due"
+_TOLD_FOR_S = 7 * 24 * 3600
+_MOST = 10_000
+"""Letters kept; what comes beyond is in the log and in the ledger."""
+
+_NOW = """
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)"""
+_POST = f"""{_NOW}
+if redis.call('HLEN', KEYS[1]) >= {_MOST} then return end
+if not redis.call('SET', KEYS[3], 1, 'NX', 'EX', {_TOLD_FOR_S}) then return end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('ZADD', KEYS[2], now, ARGV[1])"""
+_TAKE = f"""{_NOW}
+local found = {{}}
+for _, id in ipairs(redis.call('ZRANGE', KEYS[2], 0, now, 'BYSCORE', 'LIMIT', 0, ARGV[1])) do
+  redis.call('ZADD', KEYS[2], now + ARGV[2], id)
+  found[#found + 1] = redis.call('HGET', KEYS[1], id)
+end
+return found"""
+_AGAIN = f"""{_NOW}
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('ZADD', KEYS[2], now + ARGV[3], ARGV[1])"""
+
+
+class ValkeyOutbox(Connected):
+    """See ``ports.alerts.Outbox`` for what it promises."""
+
+    def post(self, letter: Letter) -> None:
+        keys = [_LETTERS, _DUE, f"ggen:letter:{letter.letter_id}"]
+        self._script(_POST, keys, [letter.letter_id, _text(letter)])
+
+    def take_letters(self, limit: int, hold_s: float) -> list[Letter]:
+        found = self._script(_TAKE, [_LETTERS, _DUE], [limit, round(hold_s * 1000)])
+        return [_letter(text) for text in found if text]
+
+    def delivered(self, letter: Letter) -> None:
+        def forget() -> None:
+            with self._redis.pipeline(transaction=True) as pipe:
+                pipe.hdel(_LETTERS, letter.letter_id).zrem(_DUE, letter.letter_id).execute()
+
+        bounded(forget)
+
+    def not_delivered(self, letter: Letter, fault: str, again_in_s: float) -> None:
+        tried = Letter(letter.alert, letter.address, letter.attempts + 1, fault)
+        values = [letter.letter_id, _text(tried), round(again_in_s * 1000)]
+        self._script(_AGAIN, [_LETTERS, _DUE], values)
+
+    def undelivered(self, limit: int) -> list[Letter]:
+        found = [_letter(text) for text in bounded(lambda: self._redis.hvals(_LETTERS))]
+        return [letter for letter in found if letter.attempts][:limit]
+
+
+def _text(letter: Letter) -> str:
+    return json.dumps(asdict(letter))
+
+
+def _letter(text: str) -> Letter:
+    fields = json.loads(text)
+    return Letter(**{**fields, "alert": Alert(**fields["alert"])})

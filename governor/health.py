@@ -1,0 +1,125 @@
+"""Health: when the system refuses, why, and what is kept of an outage (D11, D15).
+
+A *scope* is what fails together: ``ALL`` tenants, or ``SOME``, those a drill names.
+"""
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from governor.records import AccountId, Record, Timestamp, digest_id
+
+CHECKS_TO_DEGRADE = 3
+"""Checks that fail in a row before everything new is refused (spec, Runbook 4)."""
+
+MAX_DRILLED_ACCOUNTS = 100
+"""Each gets a receipt of its own, in one commit."""
+
+
+class Scope(StrEnum):
+    """Who is affected by an outage together."""
+
+    ALL = "all"
+    SOME = "some"
+
+
+class Fault(StrEnum):
+    """The ways in which a store can fail, as a drill has it fail."""
+
+    REFUSE = "refuse"
+    HANG = "hang"
+    SLOW = "slow"
+    GARBAGE = "garbage"
+    DEAF = "deaf"
+    QUOTA = "quota"
+    RANDOM = "random"
+
+
+class Drill(Record):
+    """An outage on purpose: Documents fail like this, for these accounts, until it is over."""
+
+    drill_id: str
+    fault: Fault
+    accounts: list[AccountId] = Field(default_factory=list, description="empty: everybody's")
+
+    @property
+    def scope(self) -> Scope:
+        """Whom it affects."""
+        return Scope.SOME if self.accounts else Scope.ALL
+
+
+class Silence(StrEnum):
+    """Why the lease ran out although no check had failed."""
+
+    BEAT = "beat_silent"
+    CHECKER = "health_check_silent"
+    MEMORY = "memory_unavailable"
+    WIPED = "memory_lost"
+    STOPPED = "stopped"
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        return _WORDS[self]
+
+
+_WORDS = {
+    Silence.BEAT: "beat did not fire, so that no health check was carried out",
+    Silence.CHECKER: "no health check was carried out, although beat fired",
+    Silence.MEMORY: "Memory did not answer",
+    Silence.WIPED: "Memory had lost what it held, and was rebuilt from Documents",
+    Silence.STOPPED: "everything had been stopped",
+}
+
+
+class Outage(Record):
+    """``outages/{outage_id}``: a time of refusal, whether the store or a watcher had failed."""
+
+    outage_id: str
+    scope: Scope = Scope.ALL
+    accounts: list[AccountId] = Field(default_factory=list)
+    state: Literal["open", "cleared"] = "open"
+    reason: str = Field(description="as the receipt that clears it says")
+    error_code: str
+    error_detail: str
+    failure_count: int = 0
+    began_at: Timestamp = Field(description="the first failed check's start, or the lease's end")
+    degraded_at: Timestamp | None = None
+    recovered_at: Timestamp | None = None
+    drill: bool = False
+
+    @property
+    def affected(self) -> Literal["all"] | list[str]:
+        """As the receipts say it."""
+        return list(self.accounts) if self.scope is Scope.SOME else "all"
+
+
+def outage_id(scope: Scope, began_at: str) -> str:
+    """One outage is one document, whoever tells of it again."""
+    return digest_id("outage", scope, began_at)
+
+
+def outage_path(identity: str) -> str:
+    """Where an outage's document lies."""
+    return f"outages/{identity}"
+
+
+def silence(
+    *, checked_ago_s: float | None, beat_ago_s: float | None, memory_up_s: float, worker_up_s: float
+) -> Silence:
+    """What had failed while no check was carried out, by who was seen last, and when.
+
+    Args:
+        checked_ago_s: since the check before; None when Memory knows of none.
+        beat_ago_s: since anything was done because beat fired; None likewise.
+        memory_up_s: since Memory was started.
+        worker_up_s: since this worker was started.
+    """
+    if checked_ago_s is None:
+        return Silence.WIPED
+    if memory_up_s < checked_ago_s:
+        return Silence.STOPPED if worker_up_s < checked_ago_s else Silence.MEMORY
+    if beat_ago_s is not None and beat_ago_s < checked_ago_s / 2:
+        return Silence.CHECKER
+    return Silence.BEAT

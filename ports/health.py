@@ -1,0 +1,138 @@
+"""The part of Memory that says whether the system may act: lease, mode, failures, drills."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from governor.health import Drill, Scope
+from governor.quota import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What is known of one scope.
+
+    ``failures`` in a row began at ``failing_since``. ``outage`` is the JSON of an outage that is
+    open, or whose end is not receipted yet. ``refused`` counts signals refused since the last good
+    check began, by account.
+    """
+
+    is_degraded: bool = False
+    failures: int = 0
+    failing_since: str = ""
+    error_code: str = ""
+    error_detail: str = ""
+    outage: str = ""
+    refused: dict[str, int] | None = None
+
+    @property
+    def refused_total(self) -> int:
+        """Of all accounts."""
+        return sum((self.refused or {}).values())
+
+
+class Lease(Protocol):
+    """Health as a lease: without it everything is refused, by itself."""
+
+    def extend_lease(self, seconds: float) -> bool:
+        """Lengthen the lease, or begin one that ran out; False when Memory was lost since.
+
+        Then a rebuild must come first.
+        """
+        ...
+
+    def begin_rebuild(self, seconds: int) -> str | None:
+        """The era to begin; None while another rebuild went on within its ``seconds``."""
+        ...
+
+    def continue_rebuild(self, era: str, seconds: int) -> bool:
+        """Go on for ``seconds`` more (0: give up); False where Memory was lost again meanwhile."""
+        ...
+
+    def create_lease(self, seconds: float, era: str) -> bool:
+        """Begin admitting, the last act of a rebuild; False as ``continue_rebuild``."""
+        ...
+
+    def lease_left_s(self) -> float:
+        """Seconds the lease still lasts; 0 when there is none."""
+        ...
+
+    def standing(self, account_id: str) -> Verdict:
+        """Whether an account's runs may act now: ADMITTED, DEGRADED or NO_LEASE."""
+        ...
+
+
+class Modes(Protocol):
+    """What checks found, and what follows from it. One checker at a time (``claim_tick``)."""
+
+    def health(self, scope: Scope) -> Health:
+        """What is known of a scope."""
+        ...
+
+    def note_failure(self, scope: Scope, since: str, error_code: str, error_detail: str) -> int:
+        """One more check failed, which began at ``since``; how many it are in a row."""
+        ...
+
+    def note_success(self, scope: Scope, seen: Health) -> None:
+        """Forget failures, and the refusals ``seen`` before the check began."""
+        ...
+
+    def degrade(self, scope: Scope, outage: str, accounts: Sequence[str]) -> None:
+        """Refuse everything new of a scope, from now on; ``outage`` says why."""
+        ...
+
+    def owe(self, scope: Scope, outage: str) -> None:
+        """Keep an outage whose end must be receipted; back to normal, in the same moment."""
+        ...
+
+    def settle(self, scope: Scope, told: Health) -> None:
+        """Forget the outage, and the refusals, that were receipted as ``told``."""
+        ...
+
+    def note_spooled(self, count: int | None = None) -> None:
+        """One more commit waits in the spool; or exactly so many do."""
+        ...
+
+    def spooled(self) -> int:
+        """How many commits wait in the spool, as far as was noted."""
+        ...
+
+    def begin_drill(self, drill: Drill, seconds: float) -> bool:
+        """Have Documents fail on purpose; False while another drill goes on."""
+        ...
+
+    def end_drill(self, drill_id: str) -> None:
+        """End a drill before its time."""
+        ...
+
+    def drill(self) -> Drill | None:
+        """The drill that goes on."""
+        ...
+
+
+class Watches(Protocol):
+    """Who worked lately."""
+
+    def claim_tick(self, name: str, seconds: float) -> bool:
+        """True for one caller within ``seconds``: two beats at once do no harm."""
+        ...
+
+    def drop_tick(self, name: str) -> None:
+        """Let the next caller have a tick before its time."""
+        ...
+
+    def beat_alive(self, component: str, seconds: float) -> None:
+        """A component did its work just now, which is to be believed for ``seconds``."""
+        ...
+
+    def alive(self, components: Sequence[str]) -> dict[str, bool]:
+        """Which components did their work lately."""
+        ...
+
+    def seen_ago_s(self, components: Sequence[str]) -> dict[str, float | None]:
+        """How long ago each did its work last; None where nothing is known of it."""
+        ...
+
+    def up_s(self) -> float:
+        """Since when Memory has been running, in seconds."""
+        ...

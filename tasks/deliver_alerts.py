@@ -1,0 +1,43 @@
+"""Alerts on their way out: tried until somebody takes them, apart from whatever raised them.
+
+Alerts of one cause that wait together become one message, so that a storm is not a flood.
+"""
+
+import logging
+from collections import defaultdict
+
+from adapters import wiring
+from ports import Ports
+from ports.alerts import Letter
+from tasks.celery import app
+
+_LOG = logging.getLogger("ggen.alerts")
+_AT_ONCE, _HOLD_S = 200, 120.0
+_FIRST_RETRY_S, _LAST_RETRY_S = 5.0, 600.0
+
+
+@app.task(name="deliver_alerts.deliver", send_events=False)
+def deliver() -> None:
+    """Deliver what is due."""
+    carry_out(wiring.ports())
+
+
+def carry_out(ports: Ports) -> None:
+    """Deliver what is due, one message for each address, severity and cause."""
+    together: dict[tuple[str, str, str], list[Letter]] = defaultdict(list)
+    for letter in ports.memory.take_letters(_AT_ONCE, _HOLD_S):
+        together[letter.address, letter.alert.severity, letter.alert.cause].append(letter)
+    for letters in together.values():
+        fault = ports.alerts.deliver(letters)
+        for letter in letters:
+            if fault:
+                ports.memory.not_delivered(letter, fault, _rest_s(letter.attempts))
+            else:
+                ports.memory.delivered(letter)
+        if fault:
+            _LOG.error("%d alerts were not delivered, they are tried again: %s",
+                       len(letters), fault)  # fmt: skip
+
+
+def _rest_s(attempts: int) -> float:
+    return min(_LAST_RETRY_S, _FIRST_RETRY_S * 2.0 ** min(attempts, 20))

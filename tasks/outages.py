@@ -1,0 +1,188 @@
+"""What is told of an outage: how it began, and how it ended, each in one commit with its receipt.
+
+Its beginning is signed while the store is away, so it goes by the spool and lands with the rest.
+"""
+
+import logging
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+from config.settings import Settings
+from governor.errors import ConflictError, OutageError
+from governor.health import Drill, Outage, Scope, outage_id, outage_path, silence
+from governor.records import SYSTEM_ACCOUNT, elapsed_ms, instant, timestamp
+from ports import Ports
+from ports.documents import Create, Update, Where, Write
+from ports.health import Health
+from tasks import spool
+from tasks.emit import alert, land, receipt
+
+_LOG = logging.getLogger("ggen.health")
+_TOLD_FOR_S = 7 * 24 * 3600
+
+
+def begun(
+    ports: Ports, settings: Settings, scope: Scope, known: Health, drill: Drill | None
+) -> Outage:
+    """The outage that failed checks have shown."""
+    now = timestamp(ports.clock.now())
+    since = known.failing_since or now
+    return Outage(
+        outage_id=outage_id(scope, since),
+        scope=scope,
+        accounts=drill.accounts if drill and scope is Scope.SOME else [],
+        reason=f"{_store(settings)}_recovered",
+        error_code=known.error_code,
+        error_detail=known.error_detail,
+        failure_count=known.failures,
+        began_at=since,
+        degraded_at=now,
+        drill=drill is not None,
+    )
+
+
+def lapsed(
+    ports: Ports,
+    settings: Settings,
+    known: Health,
+    before: Mapping[str, float | None],
+    now: datetime,
+) -> Outage:
+    """The outage that nobody saw: the lease ran out, or was lost with Memory (idea 5)."""
+    checked_ago_s = before["health"]
+    cause = silence(
+        checked_ago_s=checked_ago_s,
+        beat_ago_s=before["beat"],
+        memory_up_s=ports.memory.up_s(),
+        worker_up_s=ports.processes.age_s(),
+    )
+    unseen_s = max(0.0, (checked_ago_s or 0.0) - settings.lease_s)
+    since = known.failing_since or timestamp(now - timedelta(seconds=unseen_s))
+    return Outage(
+        outage_id=outage_id(Scope.ALL, since),
+        reason=f"{_store(settings)}_recovered" if known.failures else cause,
+        error_code=known.error_code or "NO_LEASE",
+        error_detail=known.error_detail or cause.words,
+        failure_count=known.failures,
+        began_at=since,
+        recovered_at=timestamp(now),
+    )
+
+
+def tell_begun(ports: Ports, outage: Outage, check_began: datetime) -> None:
+    """Alert, and spool what is to be committed; with the next probe again, where that fails."""
+    if not ports.memory.claim_tick(f"told:{outage.outage_id}", _TOLD_FOR_S):
+        return
+    drill = True if outage.drill else None
+    proof = _degraded(ports, SYSTEM_ACCOUNT, outage, check_began)
+    raised, told = alert(
+        ports, "critical", "degraded_mode", SYSTEM_ACCOUNT, outage.outage_id,
+        f"{'DRILL: ' if outage.drill else ''}Documents fail ({outage.error_code}: "
+        f"{outage.error_detail}); everything new is refused until they are back, by itself",
+        cause_receipt=proof, drill=drill,
+    )  # fmt: skip
+    ports.alerts.send(told)  # not a moment later: the receipt cannot be committed now
+    copies = [_degraded(ports, each, outage, check_began) for each in outage.accounts]
+    writes = [Create(outage_path(outage.outage_id), outage.document()), proof, raised, *copies]
+    try:
+        spool.put(ports, SYSTEM_ACCOUNT, outage.outage_id, 1, writes)
+    except OutageError as error:
+        _LOG.error("the outage is not receipted yet, Objects are away too: %s", error)
+        ports.memory.drop_tick(f"told:{outage.outage_id}")
+
+
+def tell_real(ports: Ports, outage: Outage, error_code: str, error_detail: str) -> None:
+    """A drill is over, and the store fails all the same."""
+    raised, told = alert(
+        ports, "critical", "degraded_mode", SYSTEM_ACCOUNT, f"{outage.outage_id}/real",
+        f"the drill is over, but Documents fail in truth ({error_code}: {error_detail})",
+    )  # fmt: skip
+    ports.alerts.send(told)
+    try:
+        spool.put(ports, SYSTEM_ACCOUNT, f"{outage.outage_id}-real", 1, [raised])
+    except OutageError as error:
+        _LOG.error("the alert is not receipted, Objects are away too: %s", error)
+
+
+def receipt_ended(ports: Ports, settings: Settings, scope: Scope, began: datetime) -> None:
+    """Receipt the outage that is over, if one is owed; safe to repeat from any point.
+
+    Raises:
+        OutageError: it is owed still, and the next check goes on with it.
+    """
+    known = ports.memory.health(scope)
+    if not known.outage or known.is_degraded:
+        return
+    outage = Outage.model_validate_json(known.outage)
+    _end(ports, outage, known, began)
+    # Where Memory was lost during an outage, only Documents still know that it had begun.
+    elsewhere = ports.memory.health(Scope.SOME if scope is Scope.ALL else Scope.ALL).outage
+    for found in ports.documents.scan("outages", where=[Where("state", "==", "open")]):
+        left = Outage.stored(found.data)
+        if left.outage_id not in elsewhere and left.scope is scope:
+            _end(ports, left.evolve(recovered_at=outage.recovered_at), Health(), began)
+    ports.memory.settle(scope, known)
+
+
+def _end(ports: Ports, outage: Outage, known: Health, began: datetime) -> None:
+    path = outage_path(outage.outage_id)
+    found = ports.documents.get(path)
+    if found is not None and Outage.stored(found.data).state == "cleared":
+        return
+    cleared = outage.evolve(state="cleared")
+    refused = known.refused or {}
+    proof = _cleared(ports, SYSTEM_ACCOUNT, cleared, known.refused_total, began)
+    raised, told = alert(
+        ports, "info" if outage.degraded_at else "warning", "degraded_mode_cleared",
+        SYSTEM_ACCOUNT, outage.outage_id,
+        f"{'DRILL: ' if outage.drill else ''}everything is served again; nothing was admitted "
+        f"since {outage.began_at} ({outage.error_code}: {outage.error_detail}), "
+        f"{known.refused_total} refused",
+        cause_receipt=proof, drill=True if outage.drill else None,
+    )  # fmt: skip
+    writes: list[Write] = [
+        Update(path, cleared.document(), found.revision)
+        if found
+        else Create(path, cleared.document()),
+        proof,
+        raised,
+        *(_cleared(ports, each, cleared, refused.get(each, 0), began) for each in outage.accounts),
+    ]
+    try:
+        land(ports, writes)
+    except ConflictError:
+        return  # told by another check meanwhile
+    if outage.reason != "stopped":
+        ports.alerts.send(told)
+
+
+def _degraded(ports: Ports, account_id: str, outage: Outage, check_began: datetime) -> Create:
+    return receipt(
+        ports, "degraded_mode", account_id, outage.outage_id, status="degraded",
+        duration_ms=elapsed_ms(timestamp(check_began), ports.clock.now()),
+        reason=outage.reason.replace("_recovered", "_unavailable"), error_code=outage.error_code,
+        failure_count=outage.failure_count, affected_tenants=outage.affected,
+        alert_severity="critical", **_marks(outage),
+    )  # fmt: skip
+
+
+def _cleared(
+    ports: Ports, account_id: str, outage: Outage, refused: int, began: datetime
+) -> Create:
+    downtime = instant(outage.recovered_at or outage.began_at) - instant(outage.began_at)
+    return receipt(
+        ports, "degraded_mode_cleared", account_id, outage.outage_id, status="recovered",
+        duration_ms=elapsed_ms(timestamp(began), ports.clock.now()), reason=outage.reason,
+        downtime_seconds=round(max(0.0, downtime.total_seconds()), 3), actions_refused=refused,
+        **_marks(outage),
+    )  # fmt: skip
+
+
+def _marks(outage: Outage) -> dict[str, Any]:
+    return {"drill": True} if outage.drill else {}
+
+
+def _store(settings: Settings) -> str:
+    return urlsplit(settings.documents_url).scheme or "sqlite"

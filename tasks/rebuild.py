@@ -1,0 +1,96 @@
+"""Memory rebuilt from Documents: the only beginning of a lease where Memory had been lost.
+
+So an emptied Memory cannot admit too much: what is under way and what was used is put back first.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+
+from celery.exceptions import OperationalError as CeleryUnreachable
+from kombu.exceptions import OperationalError as BrokerUnreachable
+
+from governor import quota
+from governor.actions import STORED_MS
+from governor.errors import OutageError
+from governor.fsm import ActionState
+from governor.records import Action
+from ports import Ports
+from ports.documents import Document, Where, every
+from ports.memory import Slot
+from tasks.actions import UNDER_WAY, slot_of
+from tasks.boot import boot_governor
+from tasks.celery import LEDGER, PUBLISH_ONCE, app
+
+_LOG = logging.getLogger("ggen.health")
+_STEP, _STEP_S = 100, 10
+"""A rebuild gives a sign of life every so many documents, and four times in so many seconds."""
+
+
+def rebuild(ports: Ports, lease_s: float) -> None:
+    """Bring Memory back from Documents, then admit again; one rebuild at a time.
+
+    Raises:
+        OutageError: a store did not answer, or Memory was lost again; nothing is admitted.
+    """
+    era = ports.memory.begin_rebuild(_STEP_S)
+    if era is None:
+        return
+    try:
+        ports.clock.sleep(STORED_MS / 1000)  # what was admitted just before is stored by then
+        restore_memory(ports, era)
+        if not ports.memory.create_lease(lease_s, era):
+            raise _lost_again()
+        _ask_for_topics()
+    except BaseException:
+        ports.memory.continue_rebuild(era, 0)
+        raise
+
+
+def restore_memory(ports: Ports, era: str) -> None:
+    """Put back what is under way, then this month's use (never too little of it), then who is who.
+
+    Raises:
+        OutageError: as ``rebuild``.
+    """
+    held: list[Slot] = []
+    looked_at: list[Slot] = []
+    for document in _each(ports, era, "actions", Where("state", "in", UNDER_WAY), group=True):
+        action = Action.stored(document.data)
+        rests = action.state is ActionState.ROLLBACK_FAILED
+        (looked_at if rests else held).append(slot_of(action))
+    ports.memory.restore_slots(held, looked_at)
+    month = quota.month_of(ports.clock.now())
+    used: Counter[tuple[str, str, str]] = Counter()
+    for document in _each(ports, era, "actions", Where("month", "==", month), group=True):
+        used[document.data["account_id"], document.data["sku_id"], month] += 1
+    ports.memory.restore_use(used)
+    governors = 0
+    for document in _each(ports, era, "tenants"):
+        governors += boot_governor(ports, document.data["account_id"])
+    _LOG.info("memory rebuilt: %d governors, %d slots in flight", governors, len(held))
+
+
+def _each(
+    ports: Ports, era: str, collection: str, *where: Where, group: bool = False
+) -> Iterator[Document]:
+    """Every document, as long as what was restored so far is still there."""
+    renewed_at = ports.clock.monotonic_s()
+    for number, document in enumerate(every(ports.documents, collection, *where, group=group)):
+        if number % _STEP == 0 or ports.clock.monotonic_s() > renewed_at + _STEP_S / 4:
+            if not ports.memory.continue_rebuild(era, _STEP_S):
+                raise _lost_again()
+            renewed_at = ports.clock.monotonic_s()
+        yield document
+
+
+def _ask_for_topics() -> None:
+    """Have the topics looked at, which may have been lost with Memory; nobody waits for that."""
+    try:
+        app.send_task("repair.topics", queue=LEDGER, retry_policy=PUBLISH_ONCE)
+    except (CeleryUnreachable, BrokerUnreachable, OSError) as error:
+        _LOG.warning("topics are not looked at before tomorrow: no broker (%s)", error)
+
+
+def _lost_again() -> OutageError:
+    return OutageError("memory-lost", "Memory was lost while it was rebuilt; it is rebuilt anew", 2)

@@ -1,0 +1,231 @@
+"""The spool: whole commits kept in Objects while Documents are away, and landed once they are back.
+
+An outcome that only one process knows outlives the outage there: the state, its precondition and
+the signed receipts, under ``spool/{account}/{subject}/{number}``, created once and never changed.
+Whoever would end an action in another's place asks here first (``holds``).
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from governor.errors import ConflictError, InputError, OutageError
+from ledger import canonical, contracts
+from ledger.receipt import SignedReceipt
+from ports import Ports
+from ports.documents import Create, Update, Write
+from tasks.emit import alert, ask_for_a_seal, ledger_of, receipt, tell
+
+_LOG = logging.getLogger("ggen.spool")
+_FOLDER, _ASIDE = "spool", "aside"
+_PATIENCE = 3
+"""Outages after which a drain tries no more of what waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Follows:
+    """The precondition of a commit whose predecessor is spooled too: what that leaves behind."""
+
+    path: str
+    data: Mapping[str, Any]
+    expects_sha256: str
+
+
+def put(
+    ports: Ports,
+    account_id: str,
+    subject: str,
+    number: int,
+    writes: Sequence[Write],
+    *,
+    follows: Mapping[str, Any] | None = None,
+) -> None:
+    """Keep a commit until Documents are back; its receipts say that they were spooled.
+
+    Args:
+        ports: the ports.
+        account_id: whose it is.
+        subject: what it is about: one chain of commits, landed in order of ``number``.
+        number: 1 for the first that is spooled.
+        writes: one commit, of creations and updates.
+        follows: what the updated document holds once the commit before this one has landed.
+
+    Raises:
+        OutageError: Objects do not answer either. It may have been kept; repeating is safe.
+    """
+    kept = [_encoded(_marked(ports, write), follows) for write in writes]
+    content = json.dumps({"version": 1, "writes": kept}).encode()
+    try:
+        ports.objects.create(f"{_FOLDER}/{account_id}/{subject}/{number:04}", content)
+    except ConflictError:
+        pass  # the same commit, kept before, and signed at another moment
+    _LOG.warning("a commit of %s/%s waits in the spool", account_id, subject)
+    try:
+        ports.memory.note_spooled()
+    except OutageError:
+        pass  # a hint: the next health check lists the spool
+
+
+def holds(ports: Ports, account_id: str, subject: str) -> bool:
+    """Whether the end of something waits here, or nobody can say."""
+    try:
+        return (
+            next(iter(ports.objects.names(f"{_FOLDER}/{account_id}/{subject}/")), None) is not None
+        )
+    except OutageError as error:
+        _LOG.warning("%s/%s is left alone, the spool cannot be read: %s",
+                     account_id, subject, error)  # fmt: skip
+        return True
+
+
+def drain(ports: Ports) -> int:
+    """Land what waits, each subject in its order; how many commits still wait.
+
+    Raises:
+        OutageError: the spool cannot be listed, or Memory is away.
+    """
+    left, outages, blocked = 0, 0, set()
+    for name in ports.objects.names(f"{_FOLDER}/"):
+        chain = name.rpartition("/")[0]
+        if outages < _PATIENCE and chain not in blocked:
+            try:
+                _land(ports, name)
+            except OutageError as error:
+                _LOG.warning("%s goes on waiting: %s", name, error)
+                outages += 1
+                blocked.add(chain)
+            else:
+                continue
+        left += 1
+    ports.memory.note_spooled(left)
+    return left
+
+
+def _land(ports: Ports, name: str) -> None:
+    content = ports.objects.get(name)
+    if content is None:
+        return  # landed by another check meanwhile
+    try:
+        writes = [_decoded(kept) for kept in json.loads(content)["writes"]]
+    except (ValueError, KeyError, TypeError) as error:
+        _refuse_unreadable(ports, name, content, error)
+        return
+    try:
+        ports.documents.commit([_resolved(ports, write) for write in writes])
+    except (ConflictError, InputError) as error:
+        if not _is_stored(ports, writes):
+            _set_aside(ports, name, content, writes, error)
+            return
+    if not _is_stored(ports, writes):
+        raise OutageError("documents-forgetful", "the store does not give back what it took", 5)
+    ask_for_a_seal(ports, _receipts(writes))
+    ports.objects.delete(name)
+    _LOG.warning("%s has landed", name)
+
+
+def _is_stored(ports: Ports, writes: Sequence[Write | _Follows]) -> bool:
+    """Whether a commit's receipts are there: a commit is atomic, and receipts never change.
+
+    What landed although it was reported as failed does not say that it was spooled.
+    """
+    for proof in _receipts(writes):
+        found = ports.documents.get(proof.path)
+        if found is None or _said(found.data) != _said(proof.data):
+            return False
+    return True
+
+
+def _said(data: Mapping[str, Any]) -> dict[str, Any]:
+    fields: dict[str, Any] = json.loads(data["payload"])
+    return {name: value for name, value in fields.items() if name != "spooled"}
+
+
+def _receipts(writes: Sequence[Write | _Follows]) -> list[Create]:
+    return [w for w in writes if isinstance(w, Create) and ledger_of(w)]
+
+
+def _marked(ports: Ports, write: Write) -> Write:
+    """A receipt signed anew, saying that it was spooled; anything else as it is."""
+    if not isinstance(write, Create) or not ledger_of(write):
+        return write
+    fields = SignedReceipt.stored(write.data).fields()
+    contract = contracts.validate({**fields, "spooled": True})
+    return Create(write.path, ports.keys.signer().sign(contract).document())
+
+
+def _encoded(write: Write, follows: Mapping[str, Any] | None) -> dict[str, Any]:
+    match write:
+        case Create(path, data):
+            return {"path": path, "data": data}
+        case Update(path, data, revision):
+            if follows is None:
+                return {"path": path, "data": data, "revision": revision}
+            return {"path": path, "data": data, "expects_sha256": _sha256(follows)}
+    raise InputError("not-spoolable", "only creations and updates are spooled")
+
+
+def _decoded(kept: Mapping[str, Any]) -> Write | _Follows:
+    path, data = str(kept["path"]), dict(kept["data"])
+    if "revision" in kept:
+        return Update(path, data, str(kept["revision"]))
+    if "expects_sha256" in kept:
+        return _Follows(path, data, str(kept["expects_sha256"]))
+    return Create(path, data)
+
+
+def _resolved(ports: Ports, write: Write | _Follows) -> Write:
+    if not isinstance(write, _Follows):
+        return write
+    found = ports.documents.get(write.path)
+    if found is None or _sha256(found.data) != write.expects_sha256:
+        raise ConflictError("stale-revision", f"{write.path} is not what this commit followed")
+    return Update(write.path, write.data, found.revision)
+
+
+def _set_aside(
+    ports: Ports, name: str, content: bytes, writes: Sequence[Write | _Follows], error: Exception
+) -> None:
+    """Keep what cannot land where a person finds it, and say so: a receipt of each it tells."""
+    ports.objects.create(_ASIDE + name.removeprefix(_FOLDER), content)
+    for refused in _receipts(writes):
+        account_id, identity = ledger_of(refused), refused.path.rpartition("/")[2]
+        proof = receipt(
+            ports, "receipt_conflict", account_id, identity, status="conflict", subject=identity,
+            kept_sha256=_kept_sha256(ports, refused, writes),
+            refused_sha256=refused.data["sha256"],
+        )  # fmt: skip
+        raised, told = alert(
+            ports, "critical", "receipt-conflict", account_id, identity,
+            f"a spooled commit came too late ({error}); it is kept as "
+            f"{_ASIDE}{name.removeprefix(_FOLDER)}", cause_receipt=proof,
+        )  # fmt: skip
+        tell(ports, told, proof, raised)
+    ports.objects.delete(name)
+
+
+def _kept_sha256(ports: Ports, refused: Create, writes: Sequence[Write | _Follows]) -> str:
+    """What stands instead: the receipt under that id, or else the state that had moved on."""
+    found = ports.documents.get(refused.path)
+    if found is not None:
+        return str(found.data["sha256"])
+    states = [w for w in writes if not (isinstance(w, Create) and ledger_of(w))]
+    there = ports.documents.get(states[0].path) if states else None
+    return _sha256(there.data if there else {})
+
+
+def _refuse_unreadable(ports: Ports, name: str, content: bytes, error: Exception) -> None:
+    aside = _ASIDE + name.removeprefix(_FOLDER)
+    ports.objects.create(aside, content)
+    raised, told = alert(
+        ports, "critical", "spool-unreadable", "_system", name[:256],
+        f"not a commit ({type(error).__name__}); it is kept as {aside}",
+    )  # fmt: skip
+    tell(ports, told, raised)
+    ports.objects.delete(name)
+
+
+def _sha256(data: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical.dumps(dict(data))).hexdigest()
