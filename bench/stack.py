@@ -85,11 +85,13 @@ class Driver:
 
 
 @contextmanager
-def stack() -> Iterator[Driver]:
-    """A stack in a directory of its own; stopped and removed afterwards."""
+def stack(**changes: Any) -> Iterator[Driver]:
+    """A stack in a directory of its own, with settings changed; stopped and removed afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="ggen-bench-"))
     http, flower, valkey = free_ports(3)
-    settings = Settings(state_dir=folder, http_port=http, flower_port=flower, valkey_port=valkey)
+    settings = Settings(
+        state_dir=folder, http_port=http, flower_port=flower, valkey_port=valkey, **changes
+    )
     _ggen(settings, "up", "--detach")
     try:
         yield Driver(settings)

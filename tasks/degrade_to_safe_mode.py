@@ -6,6 +6,7 @@ spool kept is landed, and only then is anything admitted. Every transition leave
 """
 
 import logging
+from dataclasses import replace
 from datetime import datetime
 from secrets import token_hex
 
@@ -68,7 +69,7 @@ def keep_lease(ports: Ports, settings: Settings) -> None:
             Scope.ALL, outages.lapsed(ports, settings, known, before, began).model_dump_json()
         )
     else:
-        ports.memory.note_success(Scope.ALL, known)
+        ports.memory.note_success(Scope.ALL, _but_for_what_is_owed(known))
     if not ports.memory.extend_lease(settings.lease_s):
         rebuild(ports, settings.lease_s)
     outages.receipt_ended(ports, settings, Scope.ALL, began)
@@ -95,8 +96,8 @@ def watch_drilled(ports: Ports, settings: Settings) -> None:
         if not _drained(ports):
             return
         _recover(ports, settings, Scope.SOME, known, began)
-    elif not known.outage:
-        ports.memory.note_success(Scope.SOME, known)
+    else:
+        ports.memory.note_success(Scope.SOME, _but_for_what_is_owed(known))
     outages.receipt_ended(ports, settings, Scope.SOME, began)
 
 
@@ -130,6 +131,11 @@ def probe(ports: Ports, path: str, call_bound_s: float) -> bool:
             "documents-forgetful", "the store does not give back what it took", 5, "DATA_LOSS"
         )
     return found is None
+
+
+def _but_for_what_is_owed(known: Health) -> Health:
+    """What a good check may forget: not the refusals of an outage whose end is not receipted."""
+    return replace(known, refused={}) if known.outage else known
 
 
 def _drilled_accounts(known: Health, drill: Drill | None) -> list[str]:

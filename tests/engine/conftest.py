@@ -81,6 +81,15 @@ def faulty(ports: Ports) -> Callable[[Fault, set[int]], Ports]:
     return make
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Ends of actions go to the spool soon."""
+    monkeypatch.setenv("GGEN_STORE_TIMEOUT_S", "0.1")
+    settings.load.cache_clear()
+    yield
+    settings.load.cache_clear()
+
+
 def event(**changes: str) -> MarketplaceEvent:
     return MarketplaceEvent.model_validate({
         "event_type": "entitlement.created", "event_id": "e-1", "account_id": "acme",

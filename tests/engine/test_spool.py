@@ -38,7 +38,7 @@ pytestmark = on_both
 
 
 @pytest.fixture(autouse=True)
-def _governor(ports: Ports) -> None:
+def _governor(ports: Ports, impatient: None) -> None:
     subscribe(ports, event(plan_type="professional"))
 
 
