@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo demo-gcp gcp up test check format bench lock clean
+.PHONY: help demo demo-gcp gcp up test check format bench soak lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -39,6 +39,9 @@ format: .venv/.dev ## format and mend what can be mended
 
 bench: .venv/.runtime ## measure this machine against the bars
 	@$(BIN)/ggen bench
+
+soak: .venv/.runtime ## outages under load, and half an hour without any (about an hour)
+	@$(BIN)/python -m bench.soak
 
 lock: ## resolve the dependencies anew (needs uv)
 	uv pip compile --universal --generate-hashes --python-version 3.11 --no-emit-index-url \

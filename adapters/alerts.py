@@ -33,10 +33,13 @@ class PostedAlerts:
             extra={"action": "alert_sent"},
         )  # fmt: skip
         try:
-            for url in self._secrets.alert_urls():
-                self._outbox.post(Letter(alert, digest_of(url)))
+            for address in self.addresses():
+                self._outbox.post(Letter(alert, address))
         except OutageError as error:
             _LOG.error("alert %s is in the log alone: %s", alert.alert_id, error)
+
+    def addresses(self) -> dict[str, str]:
+        return {digest_of(url): url.partition(":")[0] for url in self._secrets.alert_urls()}
 
     def deliver(self, letters: Sequence[Letter]) -> str:
         from apprise import Apprise
@@ -60,7 +63,7 @@ class PostedAlerts:
 
 
 def digest_of(url: str) -> str:
-    """The name of an address."""
+    """The name of an address, that tells nothing of it."""
     return hashlib.sha256(url.encode()).hexdigest()[:12]
 
 

@@ -27,6 +27,11 @@ _READ = {"timeout": (3, 5), "retry": DEFAULT_RETRY.with_timeout(5)}
 _WRITE = {"timeout": (3, 20), "retry": DEFAULT_RETRY.with_timeout(10)}
 """At most 33 s in all, up to 8 MiB; more than that is sent in parts, each bounded like this."""
 
+_WRITE_SMALL = {"timeout": (1, 1), "retry": DEFAULT_RETRY.with_timeout(1)}
+"""At most 3 s in all, up to ``_SMALL`` bytes: the spool stands on the path of an action (D9)."""
+
+_SMALL = 64 * 1024
+
 _SPOILT = (DataCorruption, InvalidResponse)
 T = TypeVar("T")
 
@@ -53,7 +58,7 @@ class GcsObjects:
             _asked(
                 lambda: blob.upload_from_string(
                     content, "application/octet-stream", if_generation_match=0,
-                    checksum="crc32c", **_WRITE,
+                    checksum="crc32c", **(_WRITE_SMALL if len(content) <= _SMALL else _WRITE),
                 )
             )  # fmt: skip
         except answers.PreconditionFailed:

@@ -56,6 +56,7 @@ class Trial:
     offered: int = 0
     accepted: int = 0
     refused: int = 0
+    hiccups: int = 0
     faults: list[str] = field(default_factory=list)
 
     def expect(self, holds: object, otherwise: str) -> None:
@@ -82,7 +83,7 @@ class Soak:
         with load:
             time.sleep((0.2 + random.random()) * self._settings.health_interval_s)  # noqa: S311
             with self._failing(fault):
-                began_s = time.monotonic()
+                began_s, began = time.monotonic(), time.time()  # noqa: TID251  # as clients see it
                 self._until(lambda: self._health().is_degraded)
                 done.detected_s = round(time.monotonic() - began_s, 3)
                 time.sleep(random.random() * 2 * self._settings.health_interval_s)  # noqa: S311
@@ -91,7 +92,7 @@ class Soak:
             done.recovered_s = round(time.monotonic() - ended_s, 3)
             time.sleep(2 * self._settings.probe_interval_s)
         self._until(lambda: not self._health().outage)
-        self._check(done, load)
+        self._check(done, load, began)
         return done
 
     def quiet(self, minutes: float, account_id: str = "soak-quiet") -> dict[str, Any]:
@@ -126,7 +127,7 @@ class Soak:
     def _receipted(self, load: Load) -> int:
         return sum(r["total"] for r in self._receipts(load.account_id, "signals_refused"))
 
-    def _check(self, done: Trial, load: Load) -> None:
+    def _check(self, done: Trial, load: Load, began: float) -> None:
         seen = load.statuses()
         done.offered, done.accepted, done.refused = seen.total(), seen[202], seen[503]
         outage = self._last_outage()
@@ -145,7 +146,15 @@ class Soak:
             r["actions_refused"] for r in self._receipts("_system", "degraded_mode_cleared")
             if r["downtime_seconds"] > 0
         ][-1]  # fmt: skip
-        done.expect(told == done.refused, f"{done.refused} refused, actions_refused {told}")
+        # The store may fail a signal or two for a moment, apart from the outage.
+        before = [a for a in load.answers if a.status == 503 and a.answered_at < began]
+        after = [a for a in load.answers if a.status == 503 and a.asked_at > until]
+        done.hiccups = len(before) + len(after)
+        fewest = done.refused - done.hiccups
+        done.expect(
+            fewest <= told <= fewest + len(before),
+            f"{done.refused} refused, actions_refused {told}; before {before}, after {after}",
+        )
         done.expect(set(seen) <= {202, 429, 503}, f"other answers: {dict(seen)}")
         self._check_ends(done, load.settled())
         self._until(lambda: audit_ledger(self.ports, done.account_id).unsealed == 0)
@@ -273,7 +282,7 @@ def _tell(done: Trial) -> None:
     print(
         f"{done.fault:<8} noticed {done.detected_s:6.2f} s  recovered {done.recovered_s:5.2f} s  "
         f"down {done.down_s:6.2f} s  offered {done.offered} accepted {done.accepted} refused "
-        f"{done.refused}  {'; '.join(done.faults) or 'all books agree'}",
+        f"{done.refused} hiccups {done.hiccups}  {'; '.join(done.faults) or 'all books agree'}",
         file=sys.stderr, flush=True,
     )  # fmt: skip
 

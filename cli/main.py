@@ -8,7 +8,14 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cli import action_commands, drill, ledger_commands, run_commands, service_commands
+from cli import (
+    action_commands,
+    alert_commands,
+    drill,
+    ledger_commands,
+    run_commands,
+    service_commands,
+)
 from cli.output import AccountOption, Json, action_line, show, show_error, summary
 from governor.errors import GovernorError, OutageError
 
@@ -27,6 +34,7 @@ run_commands.register(app)
 action_commands.register(app)
 service_commands.register(app)
 drill.register(app)
+alert_commands.register(app)
 
 
 @app.command()

@@ -8,12 +8,13 @@ from pydantic import BaseModel
 
 from governor.errors import ConflictError, InputError
 from ledger import contracts
-from tasks import deploy_sku, entitlement_lifecycle
+from tasks import degrade_to_safe_mode, deploy_sku, entitlement_lifecycle
 from tasks.journal import RUN_TIME_LIMIT_S, STEP_MAX_AGE_S
 from tasks.runbook import Manual, Step
 
 FOLDER = Path("docs/runbooks")
 DECLARED: Mapping[str, tuple[Manual, Sequence[Step]]] = {
+    "degrade-to-safe-mode": (degrade_to_safe_mode.MANUAL, ()),
     "deploy-sku": (deploy_sku.MANUAL, deploy_sku.STEPS),
     "entitlement-lifecycle": (
         entitlement_lifecycle.MANUAL, entitlement_lifecycle.RUNBOOK.steps,
@@ -59,7 +60,18 @@ def _page(manual: Manual, steps: Sequence[Step]) -> str:
         f"**Trigger**: {manual.trigger}.",
         "## Inputs", _table(("input", "type", "rule", "meaning"), _inputs(manual.inputs)),
         "## Outputs", "\n".join(f"- {output}" for output in manual.outputs),
-        "## Sequence", _sequence(manual, steps),
+        "## Sequence",
+        _drawn(manual.sequence) if manual.sequence else _sequence(manual, steps),
+        *(_steps(steps) if steps else ()),
+        "## When it does not succeed", _table(("cause", "what comes of it"), manual.refusals),
+        "## SLIs", _table(("measure", "bar"), manual.slis),
+        "## Receipts", _receipts(manual.receipts),
+    ]  # fmt: skip
+    return "\n\n".join(sections) + "\n"
+
+
+def _steps(steps: Sequence[Step]) -> Sequence[str]:
+    return (
         "## Steps and their undos",
         "The intent, and so the undo, is journalled before a step acts. An undo takes back only "
         "what the run created. A step that stands still is killed after "
@@ -67,11 +79,7 @@ def _page(manual: Manual, steps: Sequence[Step]) -> str:
         "latest; at once when its process is gone.",
         _table(("step", "does", "undo"),
                [(f"`{s.name}`", s.does, s.undoes or "nothing to undo") for s in steps]),
-        "## When it does not succeed", _table(("cause", "what comes of it"), manual.refusals),
-        "## SLIs", _table(("measure", "bar"), manual.slis),
-        "## Receipts", _receipts(manual.receipts),
-    ]  # fmt: skip
-    return "\n\n".join(sections) + "\n"
+    )  # fmt: skip
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -138,4 +146,8 @@ def _sequence(manual: Manual, steps: Sequence[Step]) -> str:
         "  end",
         "end",
     ]  # fmt: skip
+    return _drawn(lines)
+
+
+def _drawn(lines: Sequence[str]) -> str:
     return "```mermaid\n" + "\n    ".join(lines) + "\n```"

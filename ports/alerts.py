@@ -45,6 +45,10 @@ class Alerts(Protocol):
         """Log it, and have it delivered to every address. Returns at once, and never raises."""
         ...
 
+    def addresses(self) -> dict[str, str]:
+        """Who is told: the digest of each address, and its kind. Raises OutageError."""
+        ...
+
     def deliver(self, letters: Sequence[Letter]) -> str:
         """Bring letters to one address, which they share, as one message; why not, if not.
 

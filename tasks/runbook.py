@@ -84,6 +84,7 @@ class Manual:
     """What people must know of a runbook besides its steps.
 
     ``refusals`` are pairs of a cause and what comes of it; ``slis`` of a measure and its bar.
+    ``sequence`` is a Mermaid diagram's lines, of a runbook whose steps do not draw it.
     """
 
     number: int
@@ -95,6 +96,7 @@ class Manual:
     refusals: Sequence[tuple[str, str]]
     slis: Sequence[tuple[str, str]]
     receipts: Sequence[str]
+    sequence: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
