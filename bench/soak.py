@@ -146,9 +146,11 @@ class Soak:
             r["actions_refused"] for r in self._receipts("_system", "degraded_mode_cleared")
             if r["downtime_seconds"] > 0
         ][-1]  # fmt: skip
-        # The store may fail a signal or two for a moment, apart from the outage.
-        before = [a for a in load.answers if a.status == 503 and a.answered_at < began]
-        after = [a for a in load.answers if a.status == 503 and a.asked_at > until]
+        # The store may fail a signal or two apart from the outage: before it, or in a process that
+        # learns a moment later than the checker that it is over.
+        failed = [a for a in load.answers if a.code == "documents-unavailable"]
+        before = [a for a in failed if a.answered_at < began]
+        after = [a for a in failed if a.answered_at > until]
         done.hiccups = len(before) + len(after)
         fewest = done.refused - done.hiccups
         done.expect(

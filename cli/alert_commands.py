@@ -11,7 +11,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to ``ggen``."""
     alerts = typer.Typer(help="Alerts: who is told, and what is not.", no_args_is_help=True)
     alerts.command("list")(list_undelivered)
-    alerts.command("test")(test)
+    alerts.command("test")(send_test)
     app.add_typer(alerts, name="alerts")
 
 
@@ -34,7 +34,7 @@ def list_undelivered(
     show(value, as_json, "\n".join(lines) or "nothing waits to be delivered")
 
 
-def test(as_json: Json = False) -> None:
+def send_test(as_json: Json = False) -> None:
     """Send an alert to every address now, and see who takes it."""
     from adapters.wiring import open_ports
     from config.settings import load

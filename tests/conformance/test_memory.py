@@ -14,8 +14,11 @@ from hypothesis import strategies as st
 
 from adapters.valkey import ValkeyMemory, ValkeyNotices
 from governor.errors import OutageError
+from governor.health import Drill, Fault, Scope
 from governor.quota import Verdict, decide
 from governor.records import ProcessClaim, timestamp
+from ports.alerts import Alert, Letter
+from ports.health import Health
 from ports.memory import Memory, Request, Slot, Terms
 from tests.conftest import Valkey
 from tests.leases import lease
@@ -489,3 +492,125 @@ def test_no_more_ledgers_are_taken_than_asked_for(memory: Memory) -> None:
 
     assert (len(first), len(second)) == (2, 3)
     assert {account for account, _ in first} <= {account for account, _ in second}
+
+
+def test_a_lease_that_ran_out_is_begun_anew_but_never_one_that_was_lost(memory: Memory) -> None:
+    _open(memory)
+    lease(memory, 1)
+    while memory.lease_left_s() > 0:
+        time.sleep(0.02)
+
+    assert memory.extend_lease(0.5)
+    assert 0 < memory.lease_left_s() <= 0.5
+    assert _ask(memory, "a1") is Verdict.ADMITTED
+
+
+def test_a_degraded_mode_refuses_counts_and_is_lifted_again(memory: Memory) -> None:
+    _open(memory)
+    assert memory.note_failure(Scope.ALL, "since", "UNAVAILABLE", "away") == 1
+    assert memory.note_failure(Scope.ALL, "later", "ABORTED", "moved") == 2
+    memory.degrade(Scope.ALL, "outage", [])
+
+    assert [_ask(memory, a) for a in ("a1", "a1", "a2")] == [Verdict.DEGRADED] * 3
+    assert memory.begin(A1, OWN, 1, accepted_at=AT) is Verdict.DEGRADED
+    assert memory.last_begun() is None
+    assert memory.standing("acme") is Verdict.DEGRADED
+    known = memory.health(Scope.ALL)
+    assert known == Health(
+        is_degraded=True, failures=2, failing_since="since", error_code="ABORTED",
+        error_detail="moved", outage="outage", refused={"acme": 3},
+    )  # fmt: skip
+
+    memory.owe(Scope.ALL, "over")
+    assert memory.standing("acme") is Verdict.ADMITTED
+    assert memory.health(Scope.ALL).outage == "over"
+    memory.settle(Scope.ALL, known)  # of another outage
+    assert memory.health(Scope.ALL).outage == "over"
+    memory.settle(Scope.ALL, memory.health(Scope.ALL))
+    assert memory.health(Scope.ALL) == Health(refused={})
+
+
+def test_a_good_check_forgets_the_refusals_before_it_and_none_since(memory: Memory) -> None:
+    _open(memory)
+    memory.count("signals_refused:acme", "documents-unavailable", "b1", "acme")
+    before = memory.health(Scope.ALL)
+    memory.count("signals_refused:acme", "documents-unavailable", "b2", "acme")
+    memory.count("signals_refused:acme", "quota-exceeded", "b3")
+
+    memory.note_success(Scope.ALL, before)
+
+    assert memory.health(Scope.ALL).refused == {"acme": 1}
+
+
+def test_some_tenants_are_refused_while_others_are_served(memory: Memory) -> None:
+    _open(memory)
+    memory.degrade(Scope.SOME, "outage", ["acme"])
+
+    assert _ask(memory, "a1") is Verdict.DEGRADED
+    assert memory.begin(A1, OWN, 1, accepted_at=AT) is Verdict.DEGRADED
+    assert memory.standing("other") is Verdict.ADMITTED
+    assert memory.health(Scope.SOME).refused == {"acme": 1}
+    assert not memory.health(Scope.ALL).is_degraded
+    memory.owe(Scope.SOME, "outage")
+    assert memory.standing("acme") is Verdict.ADMITTED
+
+
+def test_one_drill_at_a_time_which_ends_by_itself(memory: Memory) -> None:
+    drill = Drill(drill_id="d1", fault=Fault.HANG, accounts=["acme"])
+    assert memory.begin_drill(drill, 0.2)
+    assert not memory.begin_drill(Drill(drill_id="d2", fault=Fault.HANG), 60)
+    assert memory.drill() == drill
+    memory.count("signals_refused:acme", "documents-unavailable", "b1", "acme")
+    assert memory.health(Scope.SOME).refused == {"acme": 1}
+    while memory.drill():
+        time.sleep(0.02)
+
+    assert memory.begin_drill(Drill(drill_id="d2", fault=Fault.HANG), 60)
+    memory.end_drill("d1")
+    assert memory.drill()
+    memory.end_drill("d2")
+    assert memory.drill() is None
+
+
+def test_who_was_seen_when_is_known_for_longer_than_it_is_believed(memory: Memory) -> None:
+    assert memory.seen_ago_s(["beat"]) == {"beat": None}
+    memory.beat_alive("beat", 0.05)
+    while memory.alive(["beat"])["beat"]:
+        time.sleep(0.01)
+
+    ago_s = memory.seen_ago_s(["beat"])["beat"]
+    assert ago_s is not None
+    assert 0.05 <= ago_s < 10
+    assert memory.up_s() >= 0
+
+
+def test_a_tick_that_is_dropped_can_be_claimed_again(memory: Memory) -> None:
+    assert memory.claim_tick("t", 60)
+    assert not memory.claim_tick("t", 60)
+    memory.drop_tick("t")
+    assert memory.claim_tick("t", 60)
+
+
+def test_the_spools_depth_is_noted(memory: Memory) -> None:
+    assert memory.spooled() == 0
+    memory.note_spooled()
+    memory.note_spooled()
+    assert memory.spooled() == 2
+    memory.note_spooled(0)
+    assert memory.spooled() == 0
+
+
+def test_a_letter_waits_until_it_is_delivered(memory: Memory) -> None:
+    letter = Letter(Alert("r", "critical", "cause", "acme", "subject", "detail"), "address")
+    memory.post(letter)
+    memory.post(letter)
+
+    assert memory.take_letters(10, 60) == [letter]
+    assert memory.take_letters(10, 60) == []  # in the first taker's hands
+    memory.not_delivered(letter, "nobody there", 0)
+    (again,) = memory.take_letters(10, 0)
+    assert (again.attempts, again.fault) == (1, "nobody there")
+    assert memory.undelivered(10) == [again]
+    memory.delivered(again)
+    memory.post(letter)  # told before
+    assert memory.take_letters(10, 0) == []
