@@ -11,7 +11,7 @@ from adapters.valkey_connection import Connected, bounded
 from adapters.valkey_slots import ERA, HOLD, LATE, LEASE, STANDING
 from governor.health import Drill, Scope
 from governor.quota import Verdict
-from ports.health import Health
+from ports.health import Health, Seen
 
 _MODE, _ACCOUNTS, _REBUILD = "ggen:mode", "ggen:degraded", "ggen:rebuild"
 _SPOOLED, _DRILL, _DRILLED = "ggen:spooled", "ggen:drill", "ggen:drilled"
@@ -63,13 +63,19 @@ _NOW = """
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)"""
 _ALIVE = f"""{_NOW}
-redis.call('SET', KEYS[1], string.format('%d %d', now, now + ARGV[1]), 'EX', {_REMEMBERED_FOR_S})"""
+local till, since = string.match(redis.call('GET', KEYS[1]) or '', '^%d+ (%d+) (%d+)$')
+if not till or tonumber(till) < now then since = now end
+local seen = string.format('%d %d %d', now, now + ARGV[1], since)
+redis.call('SET', KEYS[1], seen, 'EX', {_REMEMBERED_FOR_S})"""
 _SEEN = f"""{_NOW}
 local found = {{}}
 for n, key in ipairs(KEYS) do
-  local at, till = string.match(redis.call('GET', key) or '', '^(%d+) (%d+)$')
-  found[n] = {{at and string.format('%d', now - at) or '',
-    till and string.format('%d', till - now) or ''}}
+  local at, till, since = string.match(redis.call('GET', key) or '', '^(%d+) (%d+) (%d+)$')
+  found[n] = {{'', '', ''}}
+  if at then
+    found[n] = {{string.format('%d', now - at), string.format('%d', till - now),
+      string.format('%d', now - since)}}
+  end
 end
 return found"""
 
@@ -188,18 +194,15 @@ class ValkeyHealth(Connected):
         found = self._script(_SEEN, [f"ggen:alive:{c}" for c in components], [])
         return {
             c: bool(till) and int(till) > 0
-            for c, (_at, till) in zip(components, found, strict=True)
+            for c, (_ago, till, _streak) in zip(components, found, strict=True)
         }
 
-    def seen_ago_s(self, components: Sequence[str]) -> dict[str, float | None]:
+    def seen(self, components: Sequence[str]) -> dict[str, Seen | None]:
         found = self._script(_SEEN, [f"ggen:alive:{c}" for c in components], [])
         return {
-            c: int(ago) / 1000 if ago else None
-            for c, (ago, _till) in zip(components, found, strict=True)
+            c: Seen(int(ago) / 1000, int(streak) / 1000) if ago else None
+            for c, (ago, _till, streak) in zip(components, found, strict=True)
         }
-
-    def up_s(self) -> float:
-        return float(bounded(lambda: self._redis.info("server"))["uptime_in_seconds"])
 
 
 def _state(scope: Scope) -> str:

@@ -25,6 +25,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     background = [
         asyncio.create_task(state.waiters.listen(settings)),
         asyncio.create_task(state.refusals.hand_over()),
+        asyncio.create_task(state.see_memory()),
     ]
     yield
     for task in background:

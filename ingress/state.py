@@ -104,6 +104,14 @@ class State:
     waiters: Waiters = field(default_factory=Waiters)
     _webhook_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
 
+    async def see_memory(self) -> None:
+        """Note for ever that Memory is reached: who was silent is told by who was not."""
+        every_s = self.settings.health_interval_s / 2
+        while True:
+            with contextlib.suppress(OutageError):
+                await run_in_threadpool(self.ports.memory.beat_alive, "ingress", 3 * every_s)
+            await asyncio.sleep(every_s)
+
     async def webhook_work(self, work: Callable[..., T], *args: object) -> T:
         """Do a webhook's blocking work in one of a few threads.
 

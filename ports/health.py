@@ -110,6 +110,14 @@ class Modes(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A component did its work ``ago_s`` ago, and for ``streak_s`` was always believed to work."""
+
+    ago_s: float
+    streak_s: float
+
+
 class Watches(Protocol):
     """Who worked lately."""
 
@@ -129,10 +137,6 @@ class Watches(Protocol):
         """Which components did their work lately."""
         ...
 
-    def seen_ago_s(self, components: Sequence[str]) -> dict[str, float | None]:
-        """How long ago each did its work last; None where nothing is known of it."""
-        ...
-
-    def up_s(self) -> float:
-        """Since when Memory has been running, in seconds."""
+    def seen(self, components: Sequence[str]) -> dict[str, Seen | None]:
+        """When each did its work last; None where nothing is known of it."""
         ...

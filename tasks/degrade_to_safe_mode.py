@@ -54,7 +54,7 @@ def keep_lease(ports: Ports, settings: Settings) -> None:
         name, every_s = "probe", settings.probe_interval_s
     if not ports.memory.claim_tick(name, 0.9 * every_s):
         return
-    before = ports.memory.seen_ago_s(["health", "beat"])
+    before = ports.memory.seen(["health", "beat", "ingress"])
     began = ports.clock.now()
     try:
         is_first = probe(ports, "health/probe", settings.store_timeout_s)

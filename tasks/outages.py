@@ -15,7 +15,7 @@ from governor.health import Drill, Outage, Scope, outage_id, outage_path, silenc
 from governor.records import SYSTEM_ACCOUNT, elapsed_ms, instant, timestamp
 from ports import Ports
 from ports.documents import Create, Update, Where, Write
-from ports.health import Health
+from ports.health import Health, Seen
 from tasks import spool
 from tasks.emit import alert, land, receipt
 
@@ -47,18 +47,18 @@ def lapsed(
     ports: Ports,
     settings: Settings,
     known: Health,
-    before: Mapping[str, float | None],
+    before: Mapping[str, Seen | None],
     now: datetime,
 ) -> Outage:
     """The outage that nobody saw: the lease ran out, or was lost with Memory (idea 5)."""
-    checked_ago_s = before["health"]
+    checked, beat, ingress = (before[each] for each in ("health", "beat", "ingress"))
     cause = silence(
-        checked_ago_s=checked_ago_s,
-        beat_ago_s=before["beat"],
-        memory_up_s=ports.memory.up_s(),
+        checked_ago_s=checked.ago_s if checked else None,
+        beat_ago_s=beat.ago_s if beat else None,
+        memory_seen_for_s=ingress.streak_s if ingress else None,
         worker_up_s=ports.processes.age_s(),
     )
-    unseen_s = max(0.0, (checked_ago_s or 0.0) - settings.lease_s)
+    unseen_s = max(0.0, (checked.ago_s if checked else 0.0) - settings.lease_s)
     since = known.failing_since or timestamp(now - timedelta(seconds=unseen_s))
     return Outage(
         outage_id=outage_id(Scope.ALL, since),

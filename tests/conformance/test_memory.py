@@ -573,15 +573,23 @@ def test_one_drill_at_a_time_which_ends_by_itself(memory: Memory) -> None:
 
 
 def test_who_was_seen_when_is_known_for_longer_than_it_is_believed(memory: Memory) -> None:
-    assert memory.seen_ago_s(["beat"]) == {"beat": None}
+    assert memory.seen(["beat"]) == {"beat": None}
     memory.beat_alive("beat", 0.05)
     while memory.alive(["beat"])["beat"]:
         time.sleep(0.01)
 
-    ago_s = memory.seen_ago_s(["beat"])["beat"]
-    assert ago_s is not None
-    assert 0.05 <= ago_s < 10
-    assert memory.up_s() >= 0
+    seen = memory.seen(["beat"])["beat"]
+    assert seen is not None
+    assert 0.05 <= seen.ago_s <= seen.streak_s < 10
+    memory.beat_alive("beat", 10)
+    begun_anew = memory.seen(["beat"])["beat"]
+    assert begun_anew is not None
+    assert begun_anew.streak_s < seen.streak_s
+    time.sleep(0.01)
+    memory.beat_alive("beat", 10)
+    going_on = memory.seen(["beat"])["beat"]
+    assert going_on is not None
+    assert going_on.streak_s >= 0.01 > going_on.ago_s
 
 
 def test_a_tick_that_is_dropped_can_be_claimed_again(memory: Memory) -> None:

@@ -267,7 +267,8 @@ def test_the_first_receipt_after_a_silence_says_who_was_silent(
 ) -> None:
     settings = SETTINGS.model_copy(update={"lease_s": 0.3})
     for seen, reason in ((["beat"], "health_check_silent"), ([], "beat_silent")):
-        ports.memory.beat_alive("beat", 60)
+        for component in ("beat", "ingress"):
+            ports.memory.beat_alive(component, 60)
         checked(ports, settings=settings)
         until(lambda: ports.memory.lease_left_s() == 0)
         for component in seen:

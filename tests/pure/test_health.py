@@ -9,7 +9,7 @@ AT = "2026-11-25T12:00:00.000000Z"
 
 
 @pytest.mark.parametrize(
-    ("checked_ago_s", "beat_ago_s", "memory_up_s", "worker_up_s", "cause"),
+    ("checked_ago_s", "beat_ago_s", "memory_seen_for_s", "worker_up_s", "cause"),
     [
         (None, None, 1, 100, Silence.WIPED),
         (60, 55, 900, 900, Silence.BEAT),
@@ -18,18 +18,19 @@ AT = "2026-11-25T12:00:00.000000Z"
         (60, 5, 900, 2, Silence.CHECKER),
         (60, 58, 3, 900, Silence.MEMORY),
         (60, 58, 3, 2, Silence.STOPPED),
+        (60, 58, None, 2, Silence.STOPPED),
     ],
 )
 def test_who_was_silent_is_told_by_who_was_seen(
     checked_ago_s: float | None,
     beat_ago_s: float | None,
-    memory_up_s: float,
+    memory_seen_for_s: float | None,
     worker_up_s: float,
     cause: Silence,
 ) -> None:
     found = silence(
-        checked_ago_s=checked_ago_s, beat_ago_s=beat_ago_s, memory_up_s=memory_up_s,
-        worker_up_s=worker_up_s,
+        checked_ago_s=checked_ago_s, beat_ago_s=beat_ago_s,
+        memory_seen_for_s=memory_seen_for_s, worker_up_s=worker_up_s,
     )  # fmt: skip
 
     assert found is cause
