@@ -11,7 +11,7 @@ _EVERY_S = 0.5
 _SHOWN = {
     "mode": "mode", "lease_s": "lease left (s)", "failed_checks": "failed checks in a row",
     "error_code": "error", "since": "failing since", "spooled": "commits in the spool",
-    "refused": "signals refused meanwhile", "degraded_tenants": "degraded tenants",
+    "refused": "signals refused meanwhile", "degraded_tenants": "tenants in a drill refused",
     "drill": "drill", "undelivered_alerts": "undelivered alerts", "alert_fault": "alert fault",
 }  # fmt: skip
 
@@ -19,9 +19,9 @@ _SHOWN = {
 def health_lines(answer: dict[str, Any]) -> list[str]:
     """What ``/readyz`` says of the health, a line each; what is empty is left out."""
     return [
-        f"{title}: {', '.join(value) if isinstance(value, list) else value}"
+        f"{title}: {answer[name]}"
         for name, title in _SHOWN.items()
-        if (value := answer.get(name)) not in (None, "", [])
+        if answer.get(name) not in (None, "")
     ]
 
 

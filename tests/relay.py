@@ -9,6 +9,8 @@ from collections.abc import Iterator
 class Relay:
     """``host:port`` of the relay; ``deaf``: requests get through, answers do not.
 
+    While it ``refuses``, no connection lives: as if the server were not there.
+
     ``deaf`` is what an answer must contain not to get through; ``b""`` is in every one.
     """
 
@@ -19,12 +21,16 @@ class Relay:
         self._open: set[socket.socket] = set()
         self.deaf: bytes | None = None
         self.swallowed = threading.Event()
+        self.refuses = False
         self.host = f"127.0.0.1:{self._listening.getsockname()[1]}"
 
     def run(self) -> None:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listening.accept()
+                if self.refuses:
+                    client.close()
+                    continue
                 server = socket.create_connection(self._server)
                 self._open |= {client, server}
                 for pair in ((client, server, False), (server, client, True)):

@@ -1,6 +1,7 @@
 """The whole stack on Google's emulators: the same doors, the same promises, no channel before a fork."""
 
 import signal
+import time
 from collections.abc import Iterator
 from secrets import token_hex
 
@@ -10,6 +11,7 @@ import pytest
 from cli.emulators import Emulator
 from cli.stack import processes
 from tests.google import emulator, new_bucket
+from tests.relay import Relay, relay
 from tests.stack.conftest import Stack, new_stack
 from tests.waiting import until
 
@@ -22,16 +24,24 @@ def documents() -> Iterator[Emulator]:
 
 
 @pytest.fixture(scope="module")
+def between(documents: Emulator) -> Iterator[Relay]:
+    """The way to it, which may be cut."""
+    with relay(documents.host) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
 def stack(
-    documents: Emulator, pubsub: str, storage: str, tmp_path_factory: pytest.TempPathFactory
+    between: Relay, pubsub: str, storage: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stack]:
     project = f"p-{token_hex(6)}"
     running = new_stack(
         tmp_path_factory.mktemp("google"),
-        GGEN_DOCUMENTS_URL=f"firestore://{project}", FIRESTORE_EMULATOR_HOST=documents.host,
+        GGEN_DOCUMENTS_URL=f"firestore://{project}", FIRESTORE_EMULATOR_HOST=between.host,
         GGEN_SIGNALS_URL=f"pubsub://{project}", PUBSUB_EMULATOR_HOST=pubsub,
         GGEN_OBJECTS_URL=f"gs://{new_bucket(storage)}", STORAGE_EMULATOR_HOST=storage,
         GGEN_PUSH_WITHOUT_TOKEN="true", GGEN_TALLY_INTERVAL_S="2",
+        GGEN_HEALTH_INTERVAL_S="2", GGEN_PROBE_INTERVAL_S="0.5", GGEN_LEASE_S="8",
     )  # fmt: skip
     started = running.ggen("up", "--detach")
     assert started.returncode == 0, started.stderr
@@ -72,10 +82,10 @@ def test_what_can_never_succeed_is_receipted_and_not_pushed_again(stack: Stack) 
     assert proof["error_code"] == "not-permitted"
 
 
-def test_no_main_process_of_a_worker_talks_to_google(stack: Stack, documents: Emulator) -> None:
+def test_no_main_process_of_a_worker_talks_to_google(stack: Stack, between: Relay) -> None:
     stack.subscribe("forked")
     assert _ended(stack, "forked", "s", "demo.succeed") == "complete"
-    port = int(documents.host.rpartition(":")[2])
+    port = int(between.host.rpartition(":")[2])
 
     def talks(process: psutil.Process) -> bool:
         return any(c.raddr and c.raddr.port == port for c in process.net_connections("tcp"))
@@ -115,19 +125,65 @@ def test_a_worker_that_is_killed_loses_nothing(stack: Stack) -> None:
     assert len(stack.receipts("killed", operation="action_rolled_back")) == 1
 
 
-def test_a_store_that_says_nothing_refuses_signals_and_heals_alone(
-    stack: Stack, documents: Emulator
+@pytest.mark.parametrize("fault", ["frozen", "stopped"])
+def test_a_store_that_is_away_is_noticed_refused_and_heals_alone(
+    stack: Stack, documents: Emulator, between: Relay, fault: str
 ) -> None:
-    stack.subscribe("frozen")
-    asked = {"signal_id": "s", "type": "demo.succeed", "payload": {}}
-    documents.freeze()
+    stack.subscribe(fault)
+    kinds = {"ends-well": "demo.succeed", "is-undone": "demo.sleep"}
+    under_way = stack.signal(
+        fault, {"signal_id": "under-way", "type": "demo.sleep", "payload": {"seconds": 0.4}}
+    )
+    until(lambda: stack.read(under_way.headers["Location"])["state"] == "running")
+    if fault == "frozen":
+        documents.freeze()
+    else:
+        between.refuses = True
+        between.cut()
+    began = time.monotonic()
     try:
-        refused = stack.signal("frozen", asked)
+        seen = until(lambda: _refused_as_degraded(stack, fault), 3 * 2 + 2 + 4)
+        noticed_s = time.monotonic() - began
     finally:
-        documents.thaw()
+        between.refuses = False
+        if fault == "frozen":
+            documents.thaw()
+    thawed = time.monotonic()
+    until(lambda: _mode(stack) == "normal")
+    recovered_s = time.monotonic() - thawed
 
-    assert refused.status_code == 503, refused.text
-    assert "Retry-After" in refused.headers
-    until(lambda: stack.signal("frozen", asked).status_code == 202)
-    until(lambda: stack.receipts("frozen", operation="action_complete"))
-    assert len(stack.receipts("frozen", operation="action_complete")) == 1
+    assert seen
+    assert noticed_s <= 3 * 2 + 2 + 2
+    assert recovered_s <= 3
+    (cleared,) = until(lambda: _cleared(stack, fault))
+    assert cleared["reason"] == "firestore_recovered"
+    degraded, *_ = stack.receipts("_system", operation="degraded_mode")
+    assert (
+        degraded["error_code"] == {"frozen": "DEADLINE_EXCEEDED", "stopped": "UNAVAILABLE"}[fault]
+    )
+    for signal_id, kind in kinds.items():
+        assert _ended(stack, fault, signal_id, kind) in ("complete", "rolled_back")
+    until(lambda: stack.read(under_way.headers["Location"])["ended_at"])
+    ends = ("action_complete", "action_timeout", "action_failed")
+    told = [r["action_id"] for r in stack.receipts(fault, limit=1000) if r["operation"] in ends]
+    assert len(told) == len(set(told))
+    until(lambda: stack.ggen("verify-ledger", "--account-id", fault).returncode == 0)
+
+
+def _mode(stack: Stack) -> str:
+    with stack.http() as http:
+        return str(http.get("/readyz").json().get("mode"))
+
+
+def _refused_as_degraded(stack: Stack, account_id: str) -> bool:
+    asked = {"signal_id": "refused", "type": "demo.succeed", "payload": {}}
+    answer = stack.signal(account_id, asked)
+    assert answer.status_code == 503, answer.text
+    assert "Retry-After" in answer.headers
+    return bool(answer.json()["type"].endswith(":degraded"))
+
+
+def _cleared(stack: Stack, fault: str) -> list[dict[str, object]]:
+    """The receipt of the newest outage, once it is there."""
+    found = stack.receipts("_system", operation="degraded_mode_cleared")
+    return found[:1] if len(found) == {"frozen": 1, "stopped": 2}[fault] else []
