@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import time
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -21,6 +22,9 @@ from ingress.signature import is_token
 from ports import Ports
 
 T = TypeVar("T")
+WRITTEN_DOWN_AFTER_S = 3.0
+"""When what Memory was told is on its disk; well below the 120 s for which it knows a name."""
+
 _LOG = logging.getLogger("ggen.ingress")
 
 
@@ -66,11 +70,17 @@ class Waiters:
 
 
 class Refusals:
-    """Refusals, counted in Memory before they are answered; kept here while it is away (D7)."""
+    """Refusals, counted in Memory before they are answered; kept here while it is away (D7).
+
+    Memory writes down what it holds once a second. So each is told twice, the second time when the
+    first was written down, or had been lost: under the same name, so that it counts once.
+    """
 
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
         self._kept: deque[tuple[str, str, str, str]] = deque()
+        self._told: deque[tuple[float, tuple[str, str, str, str]]] = deque()
+        self._again: set[str] = set()
 
     async def add(self, ledger: str, reason: str, refused_for: str = "") -> None:
         """Count one refusal; ``refused_for`` as ``Memory.count`` has it."""
@@ -81,7 +91,14 @@ class Refusals:
         """Move what was kept to Memory once it is back, for ever."""
         while True:
             await asyncio.sleep(1)
+            self.tell_again(time.monotonic() - WRITTEN_DOWN_AFTER_S)
             await self.flush()
+
+    def tell_again(self, until_s: float) -> None:
+        """Have what was told for the first time before this moment told a second time."""
+        while self._told and self._told[0][0] <= until_s:
+            self._kept.append(self._told.popleft()[1])
+            self._again.add(self._kept[-1][2])
 
     async def flush(self) -> None:
         """Tell Memory of what was kept, until it takes no more."""
@@ -92,6 +109,10 @@ class Refusals:
             except OutageError:
                 self._kept.append(refusal)  # told again under the same name: never twice
                 return
+            if refusal[2] in self._again:
+                self._again.discard(refusal[2])
+            else:
+                self._told.append((time.monotonic(), refusal))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,80 @@
+"""Refusals as the ingress counts them: once, whatever becomes of Memory meanwhile."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from adapters.valkey import ValkeyMemory
+from governor.errors import OutageError
+from ingress.state import Refusals
+from tests.conftest import Valkey
+
+
+class FewPorts:
+    """Memory alone: it is all that counting needs."""
+
+    def __init__(self, memory: Any) -> None:
+        self.memory = memory
+
+
+@pytest.fixture
+def memory(valkey: Valkey) -> Iterator[ValkeyMemory]:
+    redis.Redis.from_url(valkey.url).flushdb()
+    opened = ValkeyMemory(valkey.url)
+    yield opened
+    opened.close()
+
+
+def counted(memory: ValkeyMemory) -> int:
+    return sum(sum(r.values()) for ls in memory.take_counts("w").values() for r in ls.values())
+
+
+async def _tell_twice(refusals: Refusals) -> None:
+    refusals.tell_again(time.monotonic())
+    await refusals.flush()
+
+
+def test_what_memory_lost_of_the_last_second_is_told_again(
+    memory: ValkeyMemory, valkey: Valkey
+) -> None:
+    refusals = Refusals(FewPorts(memory))  # type: ignore[arg-type]
+
+    async def play() -> None:
+        for _ in range(5):
+            await refusals.add("signals_refused:acme", "degraded")
+        redis.Redis.from_url(valkey.url).flushdb()
+        await refusals.add("signals_refused:acme", "degraded")
+        await _tell_twice(refusals)
+        await _tell_twice(refusals)
+
+    asyncio.run(play())
+
+    assert counted(memory) == 6
+
+
+def test_what_was_kept_while_memory_was_away_is_counted_once(memory: ValkeyMemory) -> None:
+    class Flaky:
+        away = True
+
+        def count(self, *refusal: str) -> None:
+            if self.away:
+                raise OutageError("memory-unavailable", "Valkey does not answer")
+            memory.count(*refusal)
+
+    flaky = Flaky()
+    refusals = Refusals(FewPorts(flaky))  # type: ignore[arg-type]
+
+    async def play() -> None:
+        for _ in range(3):
+            await refusals.add("signals_refused:acme", "memory-unavailable", "acme")
+        flaky.away = False
+        await refusals.flush()
+        await _tell_twice(refusals)
+
+    asyncio.run(play())
+
+    assert counted(memory) == 3
