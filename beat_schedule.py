@@ -5,7 +5,9 @@ beat does no harm; ``expires`` drops the ticks that piled up while nobody consum
 """
 
 
-def entries(*, probe_interval_s: float, tally_interval_s: float) -> dict[str, dict[str, object]]:
+def entries(
+    *, health_interval_s: float, probe_interval_s: float, tally_interval_s: float
+) -> dict[str, dict[str, object]]:
     """Beat's entries by name."""
     return {
         "health": {
@@ -52,13 +54,13 @@ def entries(*, probe_interval_s: float, tally_interval_s: float) -> dict[str, di
         },
         "canary-actions": {
             "task": "canary.sing",
-            "schedule": 10.0,
+            "schedule": health_interval_s,
             "args": ("actions", True),
             "options": {"queue": "actions", "expires": 10},
         },
         "canary-runbooks": {
             "task": "canary.sing",
-            "schedule": 10.0,
+            "schedule": health_interval_s,
             "args": ("runbooks", True),
             "options": {"queue": "runbooks", "expires": 10},
         },

@@ -74,7 +74,7 @@ for n, key in ipairs(KEYS) do
   found[n] = {{'', '', ''}}
   if at then
     found[n] = {{string.format('%d', now - at), string.format('%d', till - now),
-      string.format('%d', now - since)}}
+      string.format('%d', tonumber(till) < now and 0 or now - since)}}
   end
 end
 return found"""

@@ -108,23 +108,20 @@ def outage_path(identity: str) -> str:
 def silence(
     *,
     checked_ago_s: float | None,
-    beat_ago_s: float | None,
-    memory_seen_for_s: float | None,
+    beat_seen_for_s: float,
+    memory_seen_for_s: float,
     worker_up_s: float,
 ) -> Silence:
     """What had failed while no check was carried out, by who was seen last, and when.
 
     Args:
         checked_ago_s: since the check before; None when Memory knows of none.
-        beat_ago_s: since anything was done because beat fired; None likewise.
-        memory_seen_for_s: for how long the ingress has reached Memory without a break; None if it
-            never did.
+        beat_seen_for_s: for how long things were done because beat fired, without a break.
+        memory_seen_for_s: for how long the ingress has reached Memory, without a break.
         worker_up_s: since this worker was started.
     """
     if checked_ago_s is None:
         return Silence.WIPED
-    if memory_seen_for_s is None or memory_seen_for_s < checked_ago_s:
+    if memory_seen_for_s < checked_ago_s:
         return Silence.STOPPED if worker_up_s < checked_ago_s else Silence.MEMORY
-    if beat_ago_s is not None and beat_ago_s < checked_ago_s / 2:
-        return Silence.CHECKER
-    return Silence.BEAT
+    return Silence.BEAT if beat_seen_for_s < checked_ago_s else Silence.CHECKER

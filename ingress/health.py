@@ -1,6 +1,7 @@
 """``/healthz`` (alive), ``/readyz`` (what is missing), ``/metrics``."""
 
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -9,7 +10,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from governor.errors import GovernorError, public_detail
-from governor.health import Outage, Scope
+from governor.health import Outage, Scope, silence
 from ingress import metrics
 from ingress.state import Here
 from ports import Ports
@@ -73,15 +74,24 @@ def _look(ports: Ports, needed: Sequence[str]) -> tuple[dict[str, str], dict[str
                 f"refused until the store is back, by itself"
             )
         elif health["mode"] == "refusing":
-            missing["lease"] = (
-                "no health check has succeeded lately, so that all that is new is refused"
-                + (f" ({health['error_code']})" if health["error_code"] else "")
-            )
+            why = health["error_code"] or _silence(ports)
+            missing["lease"] = f"all that is new is refused until a health check succeeds: {why}"
         alive = ports.memory.alive(needed)
         missing |= {name: _WORDS[name] for name, is_alive in alive.items() if not is_alive}
     except GovernorError as error:
         missing["memory"] = f"{error.detail}: all that is new is refused"
     return missing, health
+
+
+def _silence(ports: Ports) -> str:
+    """Why no check lengthened the lease, although none has failed."""
+    checked, beat, ingress = ports.memory.seen(["health", "beat", "ingress"]).values()
+    if checked is None:
+        return "none has been carried out yet"
+    return silence(
+        checked_ago_s=checked.ago_s, beat_seen_for_s=beat.streak_s if beat else 0,
+        memory_seen_for_s=ingress.streak_s if ingress else 0, worker_up_s=inf,
+    ).words  # fmt: skip
 
 
 def _health(ports: Ports) -> dict[str, Any]:

@@ -112,7 +112,7 @@ class Modes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A component did its work ``ago_s`` ago, and for ``streak_s`` was always believed to work."""
+    """A component did its work ``ago_s`` ago; for ``streak_s`` it has always been believed to."""
 
     ago_s: float
     streak_s: float

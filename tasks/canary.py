@@ -1,6 +1,7 @@
 """Proof that a queue is consumed: a task that was carried out, not a process that exists."""
 
 from adapters import wiring
+from config.settings import load
 from tasks.celery import app
 
 ALIVE_FOR_S = 35
@@ -13,4 +14,4 @@ def sing(component: str, by_beat: bool = False) -> None:
     memory = wiring.ports().memory
     memory.beat_alive(component, ALIVE_FOR_S)
     if by_beat:
-        memory.beat_alive("beat", ALIVE_FOR_S)
+        memory.beat_alive("beat", 2 * load().health_interval_s)

@@ -77,6 +77,7 @@ def configuration() -> dict[str, Any]:
         "beat_max_loop_interval": 1,
         "beat_scheduler": "celery.beat.Scheduler",  # every tick is claimed: no state file needed
         "beat_schedule": beat_schedule.entries(
+            health_interval_s=settings.health_interval_s,
             probe_interval_s=settings.probe_interval_s,
             tally_interval_s=settings.tally_interval_s,
         ),

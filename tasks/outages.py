@@ -54,8 +54,8 @@ def lapsed(
     checked, beat, ingress = (before[each] for each in ("health", "beat", "ingress"))
     cause = silence(
         checked_ago_s=checked.ago_s if checked else None,
-        beat_ago_s=beat.ago_s if beat else None,
-        memory_seen_for_s=ingress.streak_s if ingress else None,
+        beat_seen_for_s=beat.streak_s if beat else 0,
+        memory_seen_for_s=ingress.streak_s if ingress else 0,
         worker_up_s=ports.processes.age_s(),
     )
     unseen_s = max(0.0, (checked.ago_s if checked else 0.0) - settings.lease_s)

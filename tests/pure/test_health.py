@@ -9,27 +9,27 @@ AT = "2026-11-25T12:00:00.000000Z"
 
 
 @pytest.mark.parametrize(
-    ("checked_ago_s", "beat_ago_s", "memory_seen_for_s", "worker_up_s", "cause"),
+    ("checked_ago_s", "beat_seen_for_s", "memory_seen_for_s", "worker_up_s", "cause"),
     [
-        (None, None, 1, 100, Silence.WIPED),
-        (60, 55, 900, 900, Silence.BEAT),
-        (60, None, 900, 900, Silence.BEAT),
-        (60, 5, 900, 900, Silence.CHECKER),
-        (60, 5, 900, 2, Silence.CHECKER),
-        (60, 58, 3, 900, Silence.MEMORY),
-        (60, 58, 3, 2, Silence.STOPPED),
-        (60, 58, None, 2, Silence.STOPPED),
+        (None, 0, 1, 100, Silence.WIPED),
+        (60, 1, 900, 900, Silence.BEAT),
+        (60, 0, 900, 900, Silence.BEAT),
+        (60, 900, 900, 900, Silence.CHECKER),
+        (60, 900, 900, 2, Silence.CHECKER),
+        (60, 1, 3, 900, Silence.MEMORY),
+        (60, 1, 3, 2, Silence.STOPPED),
+        (60, 0, 0, 2, Silence.STOPPED),
     ],
 )
 def test_who_was_silent_is_told_by_who_was_seen(
     checked_ago_s: float | None,
-    beat_ago_s: float | None,
-    memory_seen_for_s: float | None,
+    beat_seen_for_s: float,
+    memory_seen_for_s: float,
     worker_up_s: float,
     cause: Silence,
 ) -> None:
     found = silence(
-        checked_ago_s=checked_ago_s, beat_ago_s=beat_ago_s,
+        checked_ago_s=checked_ago_s, beat_seen_for_s=beat_seen_for_s,
         memory_seen_for_s=memory_seen_for_s, worker_up_s=worker_up_s,
     )  # fmt: skip
 

@@ -29,7 +29,7 @@ def test_beat_fires_only_tasks_that_exist_into_queues_that_exist() -> None:
         "from tasks.celery import app\n"
         "app.loader.import_default_modules()\n"
         "queues = {q.name for q in app.conf.task_queues}\n"
-        "for e in beat_schedule.entries(probe_interval_s=2, tally_interval_s=60).values():\n"
+        "for e in beat_schedule.entries(health_interval_s=10, probe_interval_s=2, tally_interval_s=60).values():\n"
         "    assert e['task'] in app.tasks, e\n"
         "    assert e['options']['queue'] in queues, e\n"
     )
