@@ -104,7 +104,8 @@ class DrilledDocuments:
         drill = self._switch.drill()
         if drill is None:
             return None
-        if drill.accounts and path.split("/")[1:2] not in [[a] for a in drill.accounts]:
+        segments = [*path.split("/"), ""]
+        if drill.accounts and (segments[0] != "tenants" or segments[1] not in drill.accounts):
             return None
         return random.choice(_ALONE) if drill.fault is Fault.RANDOM else drill.fault  # noqa: S311
 

@@ -24,7 +24,9 @@ _COUNT = """
 if not redis.call('SET', KEYS[2], 1, 'NX', 'EX', 120) then return end
 redis.call('HINCRBY', KEYS[1], ARGV[1], 1)
 if ARGV[2] == '' then return end
-local scope = redis.call('SISMEMBER', 'ggen:drilled', ARGV[2]) == 1 and 'some' or 'all'
+local is_drilled = redis.call('SISMEMBER', 'ggen:drilled', ARGV[2]) == 1
+  and redis.call('EXISTS', 'ggen:drill') + redis.call('HEXISTS', 'ggen:health:some', 'outage') > 0
+local scope = is_drilled and 'some' or 'all'
 redis.call('HINCRBY', 'ggen:refused:' .. scope, ARGV[2], 1)"""
 _FREEZE = """
 if redis.call('EXISTS', KEYS[1]) == 1 and redis.call('RENAMENX', KEYS[1], KEYS[2]) == 1 then

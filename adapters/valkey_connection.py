@@ -1,7 +1,7 @@
 """A bounded connection to Valkey (or Redis), opened on first use.
 
 Every verb built on it may be repeated safely, so one lost connection is retried at once (a
-restarted server); a call is bounded to ``TIMEOUT_S``.
+restarted server); a call is bounded to ``TIMEOUT_S``. A refusal may then be counted twice.
 """
 
 import os

@@ -4,6 +4,7 @@
 its last rebuild, and is what a lease that ran out is begun anew from.
 """
 
+import json
 from collections.abc import Sequence
 from secrets import token_hex
 
@@ -11,7 +12,7 @@ from adapters.valkey_connection import Connected, bounded
 from adapters.valkey_slots import ERA, HOLD, LATE, LEASE, STANDING
 from governor.health import Drill, Scope
 from governor.quota import Verdict
-from ports.health import Health, Seen
+from ports.health import Health, Owed, Seen
 
 _MODE, _ACCOUNTS, _REBUILD = "ggen:mode", "ggen:degraded", "ggen:rebuild"
 _SPOOLED, _DRILL, _DRILLED = "ggen:spooled", "ggen:drill", "ggen:drilled"
@@ -35,22 +36,36 @@ return 1"""
 _ASK = f"""{STANDING}
 return standing(ARGV[1])"""
 _FAILED = """
+local failures = redis.call('HGET', KEYS[1], 'failures')
+if redis.call('HGET', KEYS[1], 'last') == ARGV[1] then return failures end
 redis.call('HSETNX', KEYS[1], 'since', ARGV[1])
-redis.call('HSET', KEYS[1], 'code', ARGV[2], 'detail', ARGV[3])
+redis.call('HSET', KEYS[1], 'last', ARGV[1], 'code', ARGV[2], 'detail', ARGV[3])
 return redis.call('HINCRBY', KEYS[1], 'failures', 1)"""
-_SUBTRACT = """
-for n = FIRST, #ARGV, 2 do
+_FORGET = "redis.call('HDEL', KEYS[1], 'failures', 'since', 'last', 'code', 'detail')"
+_WELL = f"""
+{_FORGET}
+for n = 1, #ARGV, 2 do
   if redis.call('HINCRBY', KEYS[2], ARGV[n], -ARGV[n + 1]) <= 0 then
     redis.call('HDEL', KEYS[2], ARGV[n])
   end
 end"""
-_WELL = f"""
-redis.call('HDEL', KEYS[1], 'failures', 'since', 'code', 'detail')
-{_SUBTRACT.replace("FIRST", "1")}"""
-_SETTLE = f"""
-if redis.call('HGET', KEYS[1], 'outage') ~= ARGV[1] then return end
+_IS_ANOTHER = "if (redis.call('HGET', KEYS[1], 'outage') or '') ~= ARGV[1] then return 0 end"
+_DEGRADE = f"""
+{_IS_ANOTHER}
+redis.call('HSET', KEYS[1], 'outage', ARGV[2])
+if #ARGV == 2 then redis.call('SET', KEYS[2], 'degraded') end
+for n = 3, #ARGV do redis.call('SADD', KEYS[2], ARGV[n]) end
+return 1"""
+_OWE = f"""
+{_IS_ANOTHER}
+{_FORGET}
 redis.call('HDEL', KEYS[1], 'outage')
-{_SUBTRACT.replace("FIRST", "2")}"""
+redis.call('DEL', KEYS[2])
+local refused = {{}}
+for _, word in ipairs(redis.call('HGETALL', KEYS[3])) do refused[#refused + 1] = word end
+redis.call('DEL', KEYS[3])
+redis.call('HSET', KEYS[4], ARGV[2], cjson.encode({{ARGV[3], refused}}))
+return 1"""
 _BEGIN_DRILL = """
 if not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 0 end
 redis.call('DEL', KEYS[2])
@@ -126,37 +141,34 @@ class ValkeyHealth(Connected):
 
         return bounded(read)
 
-    def note_failure(self, scope: Scope, since: str, error_code: str, error_detail: str) -> int:
-        return int(self._script(_FAILED, [_state(scope)], [since, error_code, error_detail]))
+    def note_failure(self, scope: Scope, began: str, error_code: str, error_detail: str) -> int:
+        return int(self._script(_FAILED, [_state(scope)], [began, error_code, error_detail]))
 
     def note_success(self, scope: Scope, seen: Health) -> None:
-        self._script(_WELL, [_state(scope), _refused(scope)], _pairs(seen))
+        pairs = [word for pair in seen.refused.items() for word in pair]
+        self._script(_WELL, [_state(scope), _refused(scope)], pairs)
 
-    def degrade(self, scope: Scope, outage: str, accounts: Sequence[str]) -> None:
-        def write() -> None:
-            with self._redis.pipeline(transaction=True) as pipe:
-                if scope is Scope.SOME:
-                    pipe.sadd(_ACCOUNTS, *accounts)
-                else:
-                    pipe.set(_MODE, "degraded")
-                pipe.hset(_state(scope), "outage", outage)
-                pipe.execute()
+    def degrade(
+        self, scope: Scope, outage: str, accounts: Sequence[str], *, instead_of: str
+    ) -> bool:
+        keys = [_state(scope), _refusing(scope)]
+        return bool(self._script(_DEGRADE, keys, [instead_of, outage, *accounts]))
 
-        bounded(write)
+    def owe(self, scope: Scope, outage_id: str, outage: str, *, instead_of: str) -> bool:
+        keys = [_state(scope), _refusing(scope), _refused(scope), _owed(scope)]
+        return bool(self._script(_OWE, keys, [instead_of, outage_id, outage]))
 
-    def owe(self, scope: Scope, outage: str) -> None:
-        def write() -> None:
-            with self._redis.pipeline(transaction=True) as pipe:
-                pipe.delete(_ACCOUNTS if scope is Scope.SOME else _MODE)
-                pipe.hset(_state(scope), "outage", outage)
-                pipe.hdel(_state(scope), "failures", "since", "code", "detail")
-                pipe.execute()
+    def owed(self, scope: Scope) -> list[Owed]:
+        found = map(json.loads, bounded(lambda: self._redis.hvals(_owed(scope))))
+        # cjson writes a list without elements as an object
+        pairs = [(outage, list(refused)) for outage, refused in found]
+        return [
+            Owed(outage, dict(zip(refused[::2], map(int, refused[1::2]), strict=True)))
+            for outage, refused in pairs
+        ]
 
-        bounded(write)
-
-    def settle(self, scope: Scope, told: Health) -> None:
-        keys = [_state(scope), _refused(scope)]
-        self._script(_SETTLE, keys, [told.outage, *_pairs(told)])
+    def settle(self, scope: Scope, outage_id: str) -> None:
+        bounded(lambda: self._redis.hdel(_owed(scope), outage_id))
 
     def note_spooled(self, count: int | None = None) -> None:
         if count is None:
@@ -213,8 +225,12 @@ def _refused(scope: Scope) -> str:
     return f"ggen:refused:{scope}"
 
 
-def _pairs(seen: Health) -> list[str | int]:
-    return [word for pair in (seen.refused or {}).items() for word in pair]
+def _owed(scope: Scope) -> str:
+    return f"ggen:owed:{scope}"
+
+
+def _refusing(scope: Scope) -> str:
+    return _ACCOUNTS if scope is Scope.SOME else _MODE
 
 
 def _ms(seconds: float) -> int:

@@ -91,7 +91,7 @@ class Soak:
             self._until(lambda: self.ports.memory.standing("_system") is Verdict.ADMITTED)
             done.recovered_s = round(time.monotonic() - ended_s, 3)
             time.sleep(2 * self._settings.probe_interval_s)
-        self._until(lambda: not self._health().outage)
+        self._until(lambda: not self.ports.memory.owed(Scope.ALL))
         self._check(done, load, began)
         return done
 
@@ -217,7 +217,11 @@ class Soak:
     def _is_well(self) -> bool:
         known = self._health()
         standing = self.ports.memory.standing("_system")
-        return standing is Verdict.ADMITTED and not known.failures and not known.outage
+        return (
+            standing is Verdict.ADMITTED
+            and not known.failures
+            and not self.ports.memory.owed(Scope.ALL)
+        )
 
     @contextmanager
     def _failing(self, fault: str) -> Iterator[None]:

@@ -47,7 +47,7 @@ def degrade(
     from adapters.wiring import open_ports
     from config.settings import load
 
-    settings, accounts = load(), tenant or []
+    settings, accounts = load(), list(dict.fromkeys(tenant or []))
     ports = open_ports(settings)
     shortest_s = CHECKS_TO_DEGRADE * settings.health_interval_s + 2 * settings.store_timeout_s + 1
     seconds = _seconds(lasting, shortest_s)
@@ -92,7 +92,7 @@ class _Story:
         )
         if self.detected_s is not None:
             self._tell("recovered: what is new is admitted again")
-        self._until(lambda: not self.ports.memory.health(self.drill.scope).outage)
+        self._until(lambda: not self.ports.memory.owed(self.drill.scope))
         return {
             "drill_id": self.drill.drill_id, "fault": self.drill.fault,
             "accounts": self.drill.accounts, "detected_s": self.detected_s,
@@ -150,7 +150,11 @@ def _refuse_unless_well(ports: Ports, accounts: list[str]) -> None:
         raise InputError("too-many-tenants", f"at most {MAX_DRILLED_ACCOUNTS} tenants at once")
     standing = ports.memory.standing(SYSTEM_ACCOUNT)
     known = [ports.memory.health(scope) for scope in Scope]
-    if standing is not Verdict.ADMITTED or any(k.failures or k.outage for k in known):
+    if (
+        standing is not Verdict.ADMITTED
+        or any(k.failures or k.outage for k in known)
+        or any(map(ports.memory.owed, Scope))
+    ):
         raise ConflictError("not-well", "the system is not well just now; see: ggen status")
     for account_id in accounts:
         try:

@@ -109,7 +109,7 @@ def _health(ports: Ports) -> dict[str, Any]:
         "failed_checks": everybody.failures,
         "error_code": known.error_code,
         "since": known.failing_since,
-        "refused": everybody.refused_total,
+        "refused": sum(everybody.refused.values()),
         "spooled": memory.spooled(),
         "degraded_tenants": len(outage.accounts) if outage and some.is_degraded else 0,
         "drill": drill.fault if drill else "",

@@ -1,7 +1,7 @@
 """The part of Memory that says whether the system may act: lease, mode, failures, drills."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from governor.health import Drill, Scope
@@ -12,9 +12,8 @@ from governor.quota import Verdict
 class Health:
     """What is known of one scope.
 
-    ``failures`` in a row began at ``failing_since``. ``outage`` is the JSON of an outage that is
-    open, or whose end is not receipted yet. ``refused`` counts signals refused since the last good
-    check began, by account.
+    ``failures`` in a row began at ``failing_since``. ``outage`` is the JSON of the open outage.
+    ``refused`` counts signals refused since the last good check began, by account.
     """
 
     is_degraded: bool = False
@@ -23,12 +22,15 @@ class Health:
     error_code: str = ""
     error_detail: str = ""
     outage: str = ""
-    refused: dict[str, int] | None = None
+    refused: dict[str, int] = field(default_factory=dict)
 
-    @property
-    def refused_total(self) -> int:
-        """Of all accounts."""
-        return sum((self.refused or {}).values())
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """An outage that is over and not receipted yet: its JSON, and what it refused, by account."""
+
+    outage: str
+    refused: dict[str, int]
 
 
 class Lease(Protocol):
@@ -69,24 +71,37 @@ class Modes(Protocol):
         """What is known of a scope."""
         ...
 
-    def note_failure(self, scope: Scope, since: str, error_code: str, error_detail: str) -> int:
-        """One more check failed, which began at ``since``; how many it are in a row."""
+    def note_failure(self, scope: Scope, began: str, error_code: str, error_detail: str) -> int:
+        """The check that began then has failed; how many it are in a row."""
         ...
 
     def note_success(self, scope: Scope, seen: Health) -> None:
         """Forget failures, and the refusals ``seen`` before the check began."""
         ...
 
-    def degrade(self, scope: Scope, outage: str, accounts: Sequence[str]) -> None:
-        """Refuse everything new of a scope, from now on; ``outage`` says why."""
+    def degrade(
+        self, scope: Scope, outage: str, accounts: Sequence[str], *, instead_of: str
+    ) -> bool:
+        """Refuse everything new of a scope, from now on; ``outage`` says why.
+
+        False, and nothing is changed, where another outage is open than ``instead_of`` (empty:
+        none).
+        """
         ...
 
-    def owe(self, scope: Scope, outage: str) -> None:
-        """Keep an outage whose end must be receipted; back to normal, in the same moment."""
+    def owe(self, scope: Scope, outage_id: str, outage: str, *, instead_of: str) -> bool:
+        """Back to normal; in the same moment it is owed to receipt ``outage`` and what it refused.
+
+        False, and nothing is changed, as for ``degrade``.
+        """
         ...
 
-    def settle(self, scope: Scope, told: Health) -> None:
-        """Forget the outage, and the refusals, that were receipted as ``told``."""
+    def owed(self, scope: Scope) -> list[Owed]:
+        """Outages that are over and not receipted yet."""
+        ...
+
+    def settle(self, scope: Scope, outage_id: str) -> None:
+        """An outage was receipted."""
         ...
 
     def note_spooled(self, count: int | None = None) -> None:

@@ -6,7 +6,6 @@ spool kept is landed, and only then is anything admitted. Every transition leave
 """
 
 import logging
-from dataclasses import replace
 from datetime import datetime
 from secrets import token_hex
 
@@ -16,7 +15,7 @@ from adapters import wiring
 from config.settings import Settings, load
 from governor.errors import ConflictError, GovernorError, OutageError, public_detail
 from governor.health import CHECKS_TO_DEGRADE, Drill, Outage, Scope
-from governor.records import AccountId, elapsed_ms, timestamp
+from governor.records import AccountId, elapsed_ms, instant, timestamp
 from ports import Ports
 from ports.documents import Create, Update
 from ports.health import Health
@@ -27,6 +26,8 @@ from tasks.rebuild import rebuild
 from tasks.runbook import Manual
 
 _LOG = logging.getLogger("ggen.health")
+_BELIEVED_FOR_S = 10.0
+"""How old a good check may be that has everybody served again."""
 
 
 @app.task(name="degrade_to_safe_mode.check", send_events=False)
@@ -55,32 +56,45 @@ def keep_lease(ports: Ports, settings: Settings) -> None:
     if not ports.memory.claim_tick(name, 0.9 * every_s):
         return
     before = ports.memory.seen(["health", "beat", "ingress"])
-    began = ports.clock.now()
+    drill, began = ports.memory.drill(), ports.clock.now()
     try:
         is_first = probe(ports, "health/probe", settings.store_timeout_s)
     except Exception as error:  # whatever it is, the store cannot be relied upon
-        _failed(ports, settings, Scope.ALL, began, error)
+        _failed(ports, settings, Scope.ALL, drill, began, error)
         return
     finally:
         ports.memory.beat_alive("health", max(ALIVE_FOR_S, 2 * every_s))
-    if not _drained(ports) and known.is_degraded:
-        return  # the next probe goes on with it
     if known.is_degraded:
-        _recover(ports, settings, Scope.ALL, known, began)
-    elif not is_held and not is_first and not known.outage:
-        ports.memory.owe(
-            Scope.ALL, outages.lapsed(ports, settings, known, before, began).model_dump_json()
-        )
+        if not (_is_drained(ports, began) and _recover(ports, settings, Scope.ALL, known)):
+            return  # the next probe goes on with it
     else:
-        ports.memory.note_success(Scope.ALL, _but_for_what_is_owed(known))
-    if not ports.memory.extend_lease(settings.lease_s):
-        rebuild(ports, settings.lease_s)
-    outages.receipt_ended(ports, settings, Scope.ALL, began)
+        if not is_held and not is_first:
+            _owe_a_lapse(ports, outages.lapsed(ports, settings, known, before, began))
+        ports.memory.note_success(Scope.ALL, known)
+    _admit(ports, settings, began)
+    _is_drained(ports, began)  # what a moment's failure left there
+
+
+def _owe_a_lapse(ports: Ports, outage: Outage) -> None:
+    """Nobody had checked, or Memory was lost: an outage may wait in the spool, unknown to it."""
+    _is_drained(ports, instant(outage.recovered_at or outage.began_at))
+    if not ports.memory.owed(Scope.ALL):
+        text = outage.model_dump_json()
+        ports.memory.owe(Scope.ALL, outage.outage_id, text, instead_of="")
+
+
+def _admit(ports: Ports, settings: Settings, began: datetime) -> None:
+    """After a good check: the lease, and then the receipts that are owed."""
+    if not ports.memory.extend_lease(settings.lease_s) and not rebuild(ports, settings.lease_s):
+        return  # another rebuild goes on: nothing is admitted yet
+    for scope in Scope:
+        outages.receipt_ended(ports, scope, began)
 
 
 def watch_drilled(ports: Ports, settings: Settings) -> None:
     """The same for the tenants a drill names, as long as it or its outage lasts."""
     known, drill = ports.memory.health(Scope.SOME), ports.memory.drill()
+    drill = drill if drill and drill.scope is Scope.SOME else None
     accounts = _drilled_accounts(known, drill)
     if not accounts:
         if known.failures:
@@ -93,15 +107,14 @@ def watch_drilled(ports: Ports, settings: Settings) -> None:
     try:
         probe(ports, f"tenants/{accounts[0]}/health/probe", settings.store_timeout_s)
     except Exception as error:  # as above
-        _failed(ports, settings, Scope.SOME, began, error)
+        _failed(ports, settings, Scope.SOME, drill, began, error)
         return
     if known.is_degraded:
-        if not _drained(ports):
+        if not (_is_drained(ports, began) and _recover(ports, settings, Scope.SOME, known)):
             return
-        _recover(ports, settings, Scope.SOME, known, began)
     else:
-        ports.memory.note_success(Scope.SOME, _but_for_what_is_owed(known))
-    outages.receipt_ended(ports, settings, Scope.SOME, began)
+        ports.memory.note_success(Scope.SOME, known)
+    outages.receipt_ended(ports, Scope.SOME, began)
 
 
 def probe(ports: Ports, path: str, call_bound_s: float) -> bool:
@@ -136,64 +149,72 @@ def probe(ports: Ports, path: str, call_bound_s: float) -> bool:
     return found is None
 
 
-def _but_for_what_is_owed(known: Health) -> Health:
-    """What a good check may forget: not the refusals of an outage whose end is not receipted."""
-    return replace(known, refused={}) if known.outage else known
-
-
 def _drilled_accounts(known: Health, drill: Drill | None) -> list[str]:
     if known.outage:
         return list(Outage.model_validate_json(known.outage).accounts)
     return list(drill.accounts) if drill else []
 
 
-def _drained(ports: Ports) -> bool:
-    """Land what the spool kept; false where some of it, or nobody knows how much, still waits."""
+def _is_drained(ports: Ports, began: datetime) -> bool:
+    """Land what the spool kept; false where some of it, or nobody knows how much, still waits.
+
+    Also where it took so long that the check which found the store well is not to be believed.
+    """
     try:
-        return spool.drain(ports) == 0
+        left = spool.drain(ports)
     except OutageError as error:
         _LOG.warning("the spool is not drained: %s", error)
         return False
+    return left == 0 and elapsed_ms(timestamp(began), ports.clock.now()) < _BELIEVED_FOR_S * 1000
 
 
 def _failed(
-    ports: Ports, settings: Settings, scope: Scope, began: datetime, error: Exception
-) -> None:
-    """Count a failed check; the third in a row has everything new refused, then says so."""
+    ports: Ports, settings: Settings, scope: Scope, drill: Drill | None, began: datetime,
+    error: Exception,
+) -> None:  # fmt: skip
+    """Count a failed check; the third in a row has everything new refused, then says so.
+
+    ``drill`` is what went on when the check began.
+    """
     code = error.status if isinstance(error, OutageError) else "INTERNAL"
     detail = public_detail(error)[:512] if isinstance(error, GovernorError) else repr(error)[:512]
     failures = ports.memory.note_failure(scope, timestamp(began), code, detail)
     _LOG.warning("health check of %s failed, %d in a row: %s: %s", scope, failures, code, detail)
     if failures < CHECKS_TO_DEGRADE:
         return
-    known, drill = ports.memory.health(scope), ports.memory.drill()
-    if known.is_degraded and known.outage:
+    if drill and drill.scope is not scope:
+        drill = None
+    known = ports.memory.health(scope)
+    if known.outage:
         outage = Outage.model_validate_json(known.outage)
     else:
         outage = outages.begun(ports, settings, scope, known, drill)
-        ports.memory.degrade(scope, outage.model_dump_json(), outage.accounts)
+        text = outage.model_dump_json()
+        if not ports.memory.degrade(scope, text, outage.accounts, instead_of=""):
+            return  # another check was faster
         _LOG.critical("degraded: everything new of %s is refused (%s)", outage.affected, code)
     outages.tell_begun(ports, outage, began)
     if outage.drill and drill is None:
-        outages.tell_real(ports, outage, code, detail)
         real = outage.evolve(drill=False)
-        ports.memory.degrade(scope, real.model_dump_json(), real.accounts)
+        text = real.model_dump_json()
+        if ports.memory.degrade(scope, text, real.accounts, instead_of=known.outage):
+            outages.tell_real(ports, outage, code, detail)
 
 
-def _recover(
-    ports: Ports, settings: Settings, scope: Scope, known: Health, began: datetime
-) -> None:
-    """Back to normal; the receipt is owed from this moment on, and follows.
+def _recover(ports: Ports, settings: Settings, scope: Scope, known: Health) -> bool:
+    """Back to normal; the receipt is owed from this moment on. False where that was moved.
 
     Signals that were on their way to the store when it was given up are answered and counted first.
     """
     outage = Outage.model_validate_json(known.outage)
-    since = outage.degraded_at or known.failing_since
+    since = outage.degraded_at or outage.began_at
     degraded_for_s = elapsed_ms(since, ports.clock.now()) / 1000
     ports.clock.sleep(max(0.0, 2.2 * settings.store_timeout_s - degraded_for_s))
-    recovered = outage.evolve(recovered_at=timestamp(ports.clock.now()))
-    ports.memory.owe(scope, recovered.model_dump_json())
+    over = outage.evolve(recovered_at=timestamp(ports.clock.now())).model_dump_json()
+    if not ports.memory.owe(scope, outage.outage_id, over, instead_of=known.outage):
+        return False
     _LOG.warning("recovered: %s are served again", outage.affected)
+    return True
 
 
 class Degradation(BaseModel):

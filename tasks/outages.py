@@ -11,16 +11,17 @@ from urllib.parse import urlsplit
 
 from config.settings import Settings
 from governor.errors import ConflictError, OutageError
-from governor.health import Drill, Outage, Scope, outage_id, outage_path, silence
+from governor.health import Drill, Outage, Scope, Silence, outage_id, outage_path, silence
 from governor.records import SYSTEM_ACCOUNT, elapsed_ms, instant, timestamp
 from ports import Ports
+from ports.alerts import Alert
 from ports.documents import Create, Update, Where, Write
 from ports.health import Health, Seen
 from tasks import spool
 from tasks.emit import alert, land, receipt
 
 _LOG = logging.getLogger("ggen.health")
-_TOLD_FOR_S = 7 * 24 * 3600
+_TOLD_FOR_S, _TELLING_S = 7 * 24 * 3600, 30
 
 
 def begun(
@@ -73,24 +74,20 @@ def lapsed(
 
 def tell_begun(ports: Ports, outage: Outage, check_began: datetime) -> None:
     """Alert, and spool what is to be committed; with the next probe again, where that fails."""
-    if not ports.memory.claim_tick(f"told:{outage.outage_id}", _TOLD_FOR_S):
+    told_as = f"told:{outage.outage_id}"
+    if not ports.memory.claim_tick(told_as, _TELLING_S):
         return
-    drill = True if outage.drill else None
-    proof = _degraded(ports, SYSTEM_ACCOUNT, outage, check_began)
-    raised, told = alert(
-        ports, "critical", "degraded_mode", SYSTEM_ACCOUNT, outage.outage_id,
-        f"{'DRILL: ' if outage.drill else ''}Documents fail ({outage.error_code}: "
-        f"{outage.error_detail}); everything new is refused until they are back, by itself",
-        cause_receipt=proof, drill=drill,
-    )  # fmt: skip
-    ports.alerts.send(told)  # not a moment later: the receipt cannot be committed now
-    copies = [_degraded(ports, each, outage, check_began) for each in outage.accounts]
-    writes = [Create(outage_path(outage.outage_id), outage.document()), proof, raised, *copies]
+    writes, told = _beginning(ports, outage, check_began)
+    if ports.memory.claim_tick(f"alerted:{outage.outage_id}", _TOLD_FOR_S):
+        ports.alerts.send(told)  # not a moment later: the receipt cannot be committed now
     try:
         spool.put(ports, SYSTEM_ACCOUNT, outage.outage_id, 1, writes)
     except OutageError as error:
         _LOG.error("the outage is not receipted yet, Objects are away too: %s", error)
-        ports.memory.drop_tick(f"told:{outage.outage_id}")
+        ports.memory.drop_tick(told_as)
+        return
+    ports.memory.drop_tick(told_as)
+    ports.memory.claim_tick(told_as, _TOLD_FOR_S)
 
 
 def tell_real(ports: Ports, outage: Outage, error_code: str, error_detail: str) -> None:
@@ -106,43 +103,54 @@ def tell_real(ports: Ports, outage: Outage, error_code: str, error_detail: str) 
         _LOG.error("the alert is not receipted, Objects are away too: %s", error)
 
 
-def receipt_ended(ports: Ports, settings: Settings, scope: Scope, began: datetime) -> None:
-    """Receipt the outage that is over, if one is owed; safe to repeat from any point.
+def receipt_ended(ports: Ports, scope: Scope, began: datetime) -> None:
+    """Receipt every outage that is over, if any is owed; safe to repeat from any point.
 
     Raises:
-        OutageError: it is owed still, and the next check goes on with it.
+        OutageError: some are owed still, and the next check goes on with them.
     """
-    known = ports.memory.health(scope)
-    if not known.outage or known.is_degraded:
-        return
-    outage = Outage.model_validate_json(known.outage)
-    _end(ports, outage, known, began)
-    # Where Memory was lost during an outage, only Documents still know that it had begun.
-    elsewhere = ports.memory.health(Scope.SOME if scope is Scope.ALL else Scope.ALL).outage
+    owed = ports.memory.owed(scope)
+    for each in owed:
+        outage = Outage.model_validate_json(each.outage)
+        _end(ports, outage, each.refused, began)
+        ports.memory.settle(scope, outage.outage_id)
+    if owed and scope is Scope.ALL:
+        _end_forgotten(ports, began)
+
+
+def _end_forgotten(ports: Ports, began: datetime) -> None:
+    """Where Memory was lost during an outage, only Documents still know that it had begun."""
+    in_memory = " ".join(
+        [ports.memory.health(scope).outage for scope in Scope]
+        + [each.outage for scope in Scope for each in ports.memory.owed(scope)]
+    )
     for found in ports.documents.scan("outages", where=[Where("state", "==", "open")]):
         left = Outage.stored(found.data)
-        if left.outage_id not in elsewhere and left.scope is scope:
-            _end(ports, left.evolve(recovered_at=outage.recovered_at), Health(), began)
-    ports.memory.settle(scope, known)
+        if left.outage_id not in in_memory:
+            now = timestamp(ports.clock.now())
+            _end(ports, left.evolve(recovered_at=now), {}, began)
 
 
-def _end(ports: Ports, outage: Outage, known: Health, began: datetime) -> None:
+def _end(ports: Ports, outage: Outage, refused: Mapping[str, int], began: datetime) -> None:
     path = outage_path(outage.outage_id)
     found = ports.documents.get(path)
     if found is not None and Outage.stored(found.data).state == "cleared":
         return
+    writes: list[Write] = []
+    if found is None and outage.degraded_at:  # its beginning was never kept: both stores were away
+        beginning, _ = _beginning(ports, outage, instant(outage.degraded_at))
+        writes += beginning[1:]
     cleared = outage.evolve(state="cleared")
-    refused = known.refused or {}
-    proof = _cleared(ports, SYSTEM_ACCOUNT, cleared, known.refused_total, began)
+    total = sum(refused.values())
+    proof = _cleared(ports, SYSTEM_ACCOUNT, cleared, total, began)
     raised, told = alert(
         ports, "info" if outage.degraded_at else "warning", "degraded_mode_cleared",
         SYSTEM_ACCOUNT, outage.outage_id,
         f"{'DRILL: ' if outage.drill else ''}everything is served again; nothing was admitted "
-        f"since {outage.began_at} ({outage.error_code}: {outage.error_detail}), "
-        f"{known.refused_total} refused",
+        f"since {outage.began_at} ({outage.error_code}: {outage.error_detail}), {total} refused",
         cause_receipt=proof, drill=True if outage.drill else None,
     )  # fmt: skip
-    writes: list[Write] = [
+    writes += [
         Update(path, cleared.document(), found.revision)
         if found
         else Create(path, cleared.document()),
@@ -152,10 +160,23 @@ def _end(ports: Ports, outage: Outage, known: Health, began: datetime) -> None:
     ]
     try:
         land(ports, writes)
-    except ConflictError:
-        return  # told by another check meanwhile
-    if outage.reason != "stopped":
+    except ConflictError as error:
+        raise OutageError("outage-moved", f"{path} was moved meanwhile: {error}", 2) from error
+    if outage.reason != Silence.STOPPED:
         ports.alerts.send(told)
+
+
+def _beginning(ports: Ports, outage: Outage, check_began: datetime) -> tuple[list[Write], Alert]:
+    """The document of an outage, first, with all that is receipted of its beginning; the alert."""
+    proof = _degraded(ports, SYSTEM_ACCOUNT, outage, check_began)
+    raised, told = alert(
+        ports, "critical", "degraded_mode", SYSTEM_ACCOUNT, outage.outage_id,
+        f"{'DRILL: ' if outage.drill else ''}Documents fail ({outage.error_code}: "
+        f"{outage.error_detail}); everything new is refused until they are back, by itself",
+        cause_receipt=proof, drill=True if outage.drill else None,
+    )  # fmt: skip
+    copies = [_degraded(ports, each, outage, check_began) for each in outage.accounts]
+    return [Create(outage_path(outage.outage_id), outage.document()), proof, raised, *copies], told
 
 
 def _degraded(ports: Ports, account_id: str, outage: Outage, check_began: datetime) -> Create:

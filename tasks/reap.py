@@ -24,7 +24,7 @@ _RUN_STALE_S, _RUN_RESTART_EVERY_S = 2.0, 3.0
 _RUN_DEAD_EVERY_S, _RUN_RESTART_AT_LEAST_S, _UNKNOWN_EVERY_S = 1.0, 10.0, 600.0
 _SCAN_EVERY_S = 60
 _ALONE_S = 6.0
-"""How long a sweep is alone: longer than the longest call to a store that hangs."""
+"""How long a sweep is alone: longer than it begins new looks, and than a call that hangs."""
 
 
 @app.task(name="reap.sweep", send_events=False)
@@ -38,23 +38,21 @@ def sweep() -> None:
         return
     if not ports.memory.claim_tick("reaping", _ALONE_S):
         return
+    began_s = ports.clock.monotonic_s()
     try:
         look(ports)
         if ports.memory.claim_tick("reap-all", _SCAN_EVERY_S):
             ports.memory.note_orphans(reap_actions.look_at_all(ports))
     finally:
-        ports.memory.drop_tick("reaping")
+        if ports.clock.monotonic_s() - began_s < _ALONE_S:  # else it is somebody else's by now
+            ports.memory.drop_tick("reaping")
 
 
 def rests(ports: Ports) -> bool:
-    """Whether the store is in doubt, or has yet to be told what the spool knows.
-
-    It would roll back what has in truth completed.
-    """
-    memory = ports.memory
-    if memory.standing(records.SYSTEM_ACCOUNT) is not Verdict.ADMITTED:
+    """Whether the store is in doubt. What the spool knows is asked for each action by itself."""
+    if ports.memory.standing(records.SYSTEM_ACCOUNT) is not Verdict.ADMITTED:
         return True
-    return memory.health(Scope.ALL).failures > 0 or memory.spooled() > 0
+    return ports.memory.health(Scope.ALL).failures > 0
 
 
 def look(ports: Ports) -> None:

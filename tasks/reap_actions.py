@@ -17,7 +17,8 @@ from governor.errors import (
     UnrecoverableError,
 )
 from governor.fsm import ActionState
-from governor.quota import month_of
+from governor.health import Scope
+from governor.quota import Verdict, month_of
 from governor.records import Action, ProcessClaim, elapsed_ms, instant
 from ports import Ports
 from ports.documents import Where, every
@@ -28,17 +29,40 @@ from tasks.execute_action import execute, expire
 
 _LOG = logging.getLogger("ggen.reaper")
 _BATCH = 500
+PATIENCE_S = 4.0
+"""How long one sweep begins new looks at what is due; the next goes on, a second later."""
 
 
 def look_at_due(ports: Ports) -> None:
     """Look at what Memory says is due, and at whatever has lost the process that was at it."""
+    stop_at_s = ports.clock.monotonic_s() + PATIENCE_S
     for due in ports.memory.due(_BATCH):
-        with apart(due.slot.action_id):
-            _look_at_slot(ports, due.slot, due.age_ms)
+        _look_apart(ports, due.slot, due.age_ms, stop_at_s)
     for slot, claim in ports.memory.claims():
         if ports.processes.is_gone(claim):
-            with apart(slot.action_id):
-                _look_at_slot(ports, slot, None)
+            _look_apart(ports, slot, None, stop_at_s)
+
+
+def _look_apart(ports: Ports, slot: Slot, age_ms: int | None, stop_at_s: float) -> None:
+    """Look at one, while there is time; where its store fails, at others first the next time."""
+    if ports.clock.monotonic_s() > stop_at_s:
+        return
+    with apart(slot.action_id):
+        try:
+            _look_at_slot(ports, slot, age_ms)
+        except OutageError as error:
+            ports.memory.look_again(slot, rules.FIRST_LOOK_MS)
+            if ports.memory.standing(slot.account_id) is Verdict.ADMITTED and not _is_drilled(
+                ports
+            ):
+                raise
+            _LOG.info("%s waits for its tenant's store: %s", slot.action_id, error)
+
+
+def _is_drilled(ports: Ports) -> bool:
+    """Whether some tenants' store fails on purpose: it keeps nobody else's actions waiting."""
+    drill = ports.memory.drill()
+    return drill is not None and drill.scope is Scope.SOME
 
 
 def look_at_all(ports: Ports) -> int:
@@ -136,6 +160,12 @@ def _look_at_undo(ports: Ports, action: Action) -> None:
         _hand_out(ports, recover_action.roll_back, action, rest_ms)
 
 
+def _has_moved(ports: Ports, action: Action) -> bool:
+    """Whether its end has landed since it was read; asked after the spool, never before."""
+    now = actions.load(ports, action.account_id, action.action_id)
+    return now is None or now.action != action
+
+
 def _is_spooled(ports: Ports, action: Action) -> bool:
     """Whether its end is known, and only waits for the store to be drained into."""
     if not spool.holds(ports, action.account_id, action.action_id):
@@ -160,7 +190,7 @@ def _has_ended(ports: Ports, action: Action, claim: ProcessClaim) -> bool:
         return True
     left_ms = rules.look_in_ms(action) - elapsed_ms(claim.claimed_at, ports.clock.now())
     if left_ms <= 0:
-        if _is_spooled(ports, action):
+        if _is_spooled(ports, action) or _has_moved(ports, action):
             return False  # its process lives, and is at something else by now
         _LOG.warning("action %s is past its hard limit; its process is killed", action.action_id)
         ports.processes.kill(claim)

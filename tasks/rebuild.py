@@ -27,15 +27,15 @@ _STEP, _STEP_S = 100, 10
 """A rebuild gives a sign of life every so many documents, and four times in so many seconds."""
 
 
-def rebuild(ports: Ports, lease_s: float) -> None:
-    """Bring Memory back from Documents, then admit again; one rebuild at a time.
+def rebuild(ports: Ports, lease_s: float) -> bool:
+    """Bring Memory back from Documents, then admit again; False while another rebuild goes on.
 
     Raises:
         OutageError: a store did not answer, or Memory was lost again; nothing is admitted.
     """
     era = ports.memory.begin_rebuild(_STEP_S)
     if era is None:
-        return
+        return False
     try:
         ports.clock.sleep(STORED_MS / 1000)  # what was admitted just before is stored by then
         restore_memory(ports, era)
@@ -45,6 +45,7 @@ def rebuild(ports: Ports, lease_s: float) -> None:
     except BaseException:
         ports.memory.continue_rebuild(era, 0)
         raise
+    return True
 
 
 def restore_memory(ports: Ports, era: str) -> None:

@@ -17,10 +17,11 @@ from governor import actions as rules
 from governor.actions import Failure
 from governor.errors import ConflictError, UnrecoverableError
 from governor.fsm import ACTION, ActionState, advance
+from governor.quota import Verdict
 from governor.records import Action, instant, timestamp
 from ports import Ports
 from ports.documents import Create
-from tasks import actions
+from tasks import actions, spool
 from tasks.actions import Held
 from tasks.celery import app
 from tasks.deadline import Ended, Ending, run_within
@@ -82,10 +83,18 @@ def roll_back(account_id: str, action_id: str) -> None:
 
 
 def take_over(ports: Ports, account_id: str, action_id: str) -> None:
-    """Claim a rollback that is due and carry it out; does nothing when it is not."""
+    """Claim a rollback that is due and carry it out; does nothing when it is not.
+
+    Raises:
+        OutageError: Memory, Documents or the spool does not answer; nothing was undone.
+    """
+    if ports.memory.standing(account_id) is not Verdict.ADMITTED:
+        return  # the reaper hands it out again, afterwards
     found = actions.load(ports, account_id, action_id)
     if found is None or not may_take_over(ports, found.action):
         return
+    if spool.holds(ports, account_id, action_id):
+        return  # it was undone, and the store is yet to be told
     action = found.action
     events = ["retry"] if action.state is ActionState.ROLLBACK_FAILED else []
     claim = ports.processes.claim(ports.clock.now())

@@ -1,7 +1,7 @@
 """The spool: whole commits kept in Objects while Documents are away, and landed once they are back.
 
 An outcome that only one process knows outlives the outage there: the state, its precondition and
-the signed receipts, under ``spool/{account}/{subject}/{number}``, created once and never changed.
+the signed receipts, under ``spool/{account}/{subject}.{number}``, created once and never changed.
 Whoever would end an action in another's place asks here first (``holds``).
 """
 
@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from governor.errors import ConflictError, InputError, OutageError
+from governor.errors import ConflictError, InputError, OutageError, UnreadableError
+from governor.records import SYSTEM_ACCOUNT
 from ledger import canonical, contracts
 from ledger.receipt import SignedReceipt
 from ports import Ports
@@ -56,12 +57,16 @@ def put(
     Raises:
         OutageError: Objects do not answer either. It may have been kept; repeating is safe.
     """
-    kept = [_encoded(_marked(ports, write), follows) for write in writes]
+    marked = [_marked(ports, write) for write in writes]
+    kept = [_encoded(write, follows) for write in marked]
     content = json.dumps({"version": 1, "writes": kept}).encode()
+    name = f"{_FOLDER}/{account_id}/{subject}.{number:04}"
     try:
-        ports.objects.create(f"{_FOLDER}/{account_id}/{subject}/{number:04}", content)
-    except ConflictError:
-        pass  # the same commit, kept before, and signed at another moment
+        ports.objects.create(name, content)
+    except ConflictError as error:
+        # The same operations, kept before and told at another moment; or somebody else's.
+        if _operations(marked) != _operations(_commit(ports.objects.get(name) or b"")):
+            raise OutageError("spool-taken", f"{name} holds another commit: {error}", 5) from error
     _LOG.warning("a commit of %s/%s waits in the spool", account_id, subject)
     try:
         ports.memory.note_spooled()
@@ -70,15 +75,8 @@ def put(
 
 
 def holds(ports: Ports, account_id: str, subject: str) -> bool:
-    """Whether the end of something waits here, or nobody can say."""
-    try:
-        return (
-            next(iter(ports.objects.names(f"{_FOLDER}/{account_id}/{subject}/")), None) is not None
-        )
-    except OutageError as error:
-        _LOG.warning("%s/%s is left alone, the spool cannot be read: %s",
-                     account_id, subject, error)  # fmt: skip
-        return True
+    """Whether the end of something waits here. Raises OutageError where nobody can say."""
+    return any(True for _ in ports.objects.names(f"{_FOLDER}/{account_id}/{subject}."))
 
 
 def drain(ports: Ports) -> int:
@@ -89,7 +87,7 @@ def drain(ports: Ports) -> int:
     """
     left, outages, blocked = 0, 0, set()
     for name in ports.objects.names(f"{_FOLDER}/"):
-        chain = name.rpartition("/")[0]
+        chain = name.rpartition(".")[0]
         if outages < _PATIENCE and chain not in blocked:
             try:
                 _land(ports, name)
@@ -97,6 +95,10 @@ def drain(ports: Ports) -> int:
                 _LOG.warning("%s goes on waiting: %s", name, error)
                 outages += 1
                 blocked.add(chain)
+            except Exception as error:  # nothing in here may keep everybody out for ever
+                _LOG.exception("%s cannot be landed", name)
+                if _is_set_aside(ports, name, error):
+                    continue
             else:
                 continue
         left += 1
@@ -105,13 +107,15 @@ def drain(ports: Ports) -> int:
 
 
 def _land(ports: Ports, name: str) -> None:
-    content = ports.objects.get(name)
+    try:
+        content = ports.objects.get(name)
+    except InputError:
+        return  # no name of ours: somebody else's file, that means nothing here
     if content is None:
         return  # landed by another check meanwhile
-    try:
-        writes = [_decoded(kept) for kept in json.loads(content)["writes"]]
-    except (ValueError, KeyError, TypeError) as error:
-        _refuse_unreadable(ports, name, content, error)
+    writes = [_signed_anew(ports, write) for write in _commit(content)]
+    if not writes:
+        _refuse_unreadable(ports, name, content)
         return
     try:
         ports.documents.commit([_resolved(ports, write) for write in writes])
@@ -124,6 +128,30 @@ def _land(ports: Ports, name: str) -> None:
     ask_for_a_seal(ports, _receipts(writes))
     ports.objects.delete(name)
     _LOG.warning("%s has landed", name)
+
+
+def _commit(content: bytes) -> list[Write | _Follows]:
+    """The writes of a spooled commit; none where it is no commit."""
+    try:
+        return [_decoded(kept) for kept in json.loads(content)["writes"]]
+    except (ValueError, KeyError, TypeError):
+        return []
+
+
+def _operations(writes: Sequence[Write | _Follows]) -> list[str]:
+    """What a commit tells: the same operation of the same subject has the same receipt's path."""
+    return [proof.path for proof in _receipts(writes)]
+
+
+def _signed_anew(ports: Ports, write: Write | _Follows) -> Write | _Follows:
+    """A receipt under the key in use: one retired meanwhile is not believed of what lands now."""
+    if not isinstance(write, Create) or not ledger_of(write):
+        return write
+    signer = ports.keys.signer()
+    if write.data.get("key_id") == signer.key_id:
+        return write
+    contract = contracts.validate(SignedReceipt.stored(write.data).fields())
+    return Create(write.path, signer.sign(contract).document())
 
 
 def _is_stored(ports: Ports, writes: Sequence[Write | _Follows]) -> bool:
@@ -139,7 +167,11 @@ def _is_stored(ports: Ports, writes: Sequence[Write | _Follows]) -> bool:
 
 
 def _said(data: Mapping[str, Any]) -> dict[str, Any]:
-    fields: dict[str, Any] = json.loads(data["payload"])
+    """What a receipt tells; of what somebody spoilt, nothing that another tells."""
+    try:
+        fields = SignedReceipt.stored(data).fields()
+    except (UnreadableError, InputError):
+        return {"": dict(data)}
     return {name: value for name, value in fields.items() if name != "spooled"}
 
 
@@ -189,7 +221,7 @@ def _set_aside(
     ports: Ports, name: str, content: bytes, writes: Sequence[Write | _Follows], error: Exception
 ) -> None:
     """Keep what cannot land where a person finds it, and say so: a receipt of each it tells."""
-    ports.objects.create(_ASIDE + name.removeprefix(_FOLDER), content)
+    aside = _kept_aside(ports, name, content)
     for refused in _receipts(writes):
         account_id, identity = ledger_of(refused), refused.path.rpartition("/")[2]
         proof = receipt(
@@ -199,8 +231,8 @@ def _set_aside(
         )  # fmt: skip
         raised, told = alert(
             ports, "critical", "receipt-conflict", account_id, identity,
-            f"a spooled commit came too late ({error}); it is kept as "
-            f"{_ASIDE}{name.removeprefix(_FOLDER)}", cause_receipt=proof,
+            f"a spooled commit came too late ({error}); it is kept as {aside}",
+            cause_receipt=proof,
         )  # fmt: skip
         tell(ports, told, proof, raised)
     ports.objects.delete(name)
@@ -210,21 +242,38 @@ def _kept_sha256(ports: Ports, refused: Create, writes: Sequence[Write | _Follow
     """What stands instead: the receipt under that id, or else the state that had moved on."""
     found = ports.documents.get(refused.path)
     if found is not None:
-        return str(found.data["sha256"])
+        return str(found.data.get("sha256") or _sha256(found.data))
     states = [w for w in writes if not (isinstance(w, Create) and ledger_of(w))]
     there = ports.documents.get(states[0].path) if states else None
     return _sha256(there.data if there else {})
 
 
-def _refuse_unreadable(ports: Ports, name: str, content: bytes, error: Exception) -> None:
-    aside = _ASIDE + name.removeprefix(_FOLDER)
-    ports.objects.create(aside, content)
+def _refuse_unreadable(ports: Ports, name: str, content: bytes) -> None:
+    aside = _kept_aside(ports, name, content)
     raised, told = alert(
-        ports, "critical", "spool-unreadable", "_system", name[:256],
-        f"not a commit ({type(error).__name__}); it is kept as {aside}",
+        ports, "critical", "spool-unreadable", SYSTEM_ACCOUNT, aside[-256:],
+        f"what lay in the spool is no commit; it is kept as {aside}",
     )  # fmt: skip
     tell(ports, told, raised)
     ports.objects.delete(name)
+
+
+def _is_set_aside(ports: Ports, name: str, error: Exception) -> bool:
+    """Keep what we fail to deal with where it holds nothing up, with an alarm; whether it is."""
+    try:
+        _refuse_unreadable(ports, name, ports.objects.get(name) or repr(error).encode())
+    except Exception:
+        _LOG.exception("%s cannot be set aside", name)
+        return False
+    return True
+
+
+def _kept_aside(ports: Ports, name: str, content: bytes) -> str:
+    """Its name, by its content: one subject may be set aside more than once."""
+    digest = hashlib.sha256(content).hexdigest()[:12]
+    aside = f"{_ASIDE}{name.removeprefix(_FOLDER)}-{digest}"
+    ports.objects.create(aside, content)
+    return aside
 
 
 def _sha256(data: Mapping[str, Any]) -> str:

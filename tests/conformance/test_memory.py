@@ -18,7 +18,7 @@ from governor.health import Drill, Fault, Scope
 from governor.quota import Verdict, decide
 from governor.records import ProcessClaim, timestamp
 from ports.alerts import Alert, Letter
-from ports.health import Health
+from ports.health import Health, Owed
 from ports.memory import Memory, Request, Slot, Terms
 from tests.conftest import Valkey
 from tests.leases import lease
@@ -508,26 +508,30 @@ def test_a_lease_that_ran_out_is_begun_anew_but_never_one_that_was_lost(memory: 
 def test_a_degraded_mode_refuses_counts_and_is_lifted_again(memory: Memory) -> None:
     _open(memory)
     assert memory.note_failure(Scope.ALL, "since", "UNAVAILABLE", "away") == 1
+    assert memory.note_failure(Scope.ALL, "since", "UNAVAILABLE", "away") == 1  # told again
     assert memory.note_failure(Scope.ALL, "later", "ABORTED", "moved") == 2
-    memory.degrade(Scope.ALL, "outage", [])
+    assert memory.degrade(Scope.ALL, "outage", [], instead_of="")
+    assert not memory.degrade(Scope.ALL, "another", [], instead_of="")
 
     assert [_ask(memory, a) for a in ("a1", "a1", "a2")] == [Verdict.DEGRADED] * 3
     assert memory.begin(A1, OWN, 1, accepted_at=AT) is Verdict.DEGRADED
     assert memory.last_begun() is None
     assert memory.standing("acme") is Verdict.DEGRADED
-    known = memory.health(Scope.ALL)
-    assert known == Health(
+    assert memory.health(Scope.ALL) == Health(
         is_degraded=True, failures=2, failing_since="since", error_code="ABORTED",
         error_detail="moved", outage="outage", refused={"acme": 3},
     )  # fmt: skip
 
-    memory.owe(Scope.ALL, "over")
+    assert not memory.owe(Scope.ALL, "o", "over", instead_of="another")
+    assert memory.standing("acme") is Verdict.DEGRADED
+    assert memory.owe(Scope.ALL, "o", "over", instead_of="outage")
     assert memory.standing("acme") is Verdict.ADMITTED
-    assert memory.health(Scope.ALL).outage == "over"
-    memory.settle(Scope.ALL, known)  # of another outage
-    assert memory.health(Scope.ALL).outage == "over"
-    memory.settle(Scope.ALL, memory.health(Scope.ALL))
-    assert memory.health(Scope.ALL) == Health(refused={})
+    assert memory.health(Scope.ALL) == Health()
+    assert memory.owe(Scope.ALL, "p", "too", instead_of="")
+    owed = sorted(memory.owed(Scope.ALL), key=lambda each: each.outage)
+    assert owed == [Owed("over", {"acme": 3}), Owed("too", {})]
+    memory.settle(Scope.ALL, "o")
+    assert memory.owed(Scope.ALL) == [Owed("too", {})]
 
 
 def test_a_good_check_forgets_the_refusals_before_it_and_none_since(memory: Memory) -> None:
@@ -544,14 +548,14 @@ def test_a_good_check_forgets_the_refusals_before_it_and_none_since(memory: Memo
 
 def test_some_tenants_are_refused_while_others_are_served(memory: Memory) -> None:
     _open(memory)
-    memory.degrade(Scope.SOME, "outage", ["acme"])
+    assert memory.degrade(Scope.SOME, "outage", ["acme"], instead_of="")
 
     assert _ask(memory, "a1") is Verdict.DEGRADED
     assert memory.begin(A1, OWN, 1, accepted_at=AT) is Verdict.DEGRADED
     assert memory.standing("other") is Verdict.ADMITTED
     assert memory.health(Scope.SOME).refused == {"acme": 1}
     assert not memory.health(Scope.ALL).is_degraded
-    memory.owe(Scope.SOME, "outage")
+    assert memory.owe(Scope.SOME, "o", "over", instead_of="outage")
     assert memory.standing("acme") is Verdict.ADMITTED
 
 
@@ -565,6 +569,9 @@ def test_one_drill_at_a_time_which_ends_by_itself(memory: Memory) -> None:
     while memory.drill():
         time.sleep(0.02)
 
+    memory.count("signals_refused:acme", "documents-unavailable", "b2", "acme")
+    assert memory.health(Scope.SOME).refused == {"acme": 1}
+    assert memory.health(Scope.ALL).refused == {"acme": 1}
     assert memory.begin_drill(Drill(drill_id="d2", fault=Fault.HANG), 60)
     memory.end_drill("d1")
     assert memory.drill()

@@ -15,9 +15,10 @@ from governor.errors import OutageError
 from governor.fsm import ActionState, RunState
 from governor.health import Drill, Fault, Scope
 from governor.quota import Verdict
-from governor.records import Run, run_path
+from governor.records import Run, action_path, run_path
 from ledger.receipt import SignedReceipt
 from ports import Ports
+from ports.memory import Slot
 from tasks import degrade_to_safe_mode, reap, spool
 from tasks.degrade_to_safe_mode import keep_lease, watch_drilled
 from tasks.entitlement_lifecycle import RUNBOOK, begin
@@ -123,7 +124,7 @@ def test_one_check_that_succeeds_is_enough_to_recover(ports: Ports) -> None:
     assert 0 < cleared["downtime_seconds"] < 30
     alerts = [f for f in platform(ports) if f["operation"] == "alert_raised"]
     assert [a["severity"] for a in alerts] == ["critical", "info"]
-    assert not ports.memory.health(Scope.ALL).outage
+    assert not ports.memory.owed(Scope.ALL)
     checked(ports, 3)
     assert told_of(ports) == ["degraded_mode", "degraded_mode_cleared"]
 
@@ -153,7 +154,7 @@ def test_fewer_than_three_failures_change_nothing(ports: Ports) -> None:
 
     assert not told_of(ports)
     health = ports.memory.health(Scope.ALL)
-    assert (health.failures, health.refused_total, health.error_code) == (0, 0, "")
+    assert (health.failures, health.refused, health.error_code) == (0, {}, "")
 
 
 def test_a_store_that_comes_and_goes_is_believed_anew_each_time(ports: Ports) -> None:
@@ -430,6 +431,125 @@ def test_a_check_that_is_slow_is_cut_short(ports: Ports) -> None:
 
     assert slow.value.code == "documents-slow"
     assert time.monotonic() - began < 0.4 + 0.1
+
+
+def test_an_outage_of_both_stores_that_ends_at_once_is_receipted_whole(ports: Ports) -> None:
+    checked(ports)
+    nowhere = dataclasses.replace(
+        failing(ports, Fault.REFUSE), objects=Watched(ports.objects, _Always(), "create", "names")
+    )  # type: ignore[arg-type]
+    checked(nowhere, 4)
+
+    checked(ports)
+
+    assert told_of(ports) == ["degraded_mode", "degraded_mode_cleared"]
+    alerts = [f for f in platform(ports) if f["operation"] == "alert_raised"]
+    assert sorted(a["severity"] for a in alerts) == ["critical", "info"]
+
+
+def test_while_another_rebuilds_nothing_is_receipted_and_nothing_is_admitted(
+    ports: Ports, valkey: Valkey
+) -> None:
+    checked(ports)
+    redis.Redis.from_url(valkey.url).flushdb()
+    era = ports.memory.begin_rebuild(60)
+    assert era
+
+    checked(ports, 3)
+
+    assert ports.memory.standing("acme") is Verdict.NO_LEASE
+    assert not told_of(ports)
+    ports.memory.continue_rebuild(era, 0)
+    checked(ports)
+    assert ports.memory.standing("acme") is Verdict.ADMITTED
+    assert told_of(ports) == ["degraded_mode_cleared"]
+
+
+def test_a_real_outage_of_everybody_is_no_drill_because_some_tenant_has_one(ports: Ports) -> None:
+    checked(ports)
+    assert ports.memory.begin_drill(Drill(drill_id="d1", fault=Fault.REFUSE, accounts=["acme"]), 60)
+    checked(failing(ports, Fault.REFUSE), 3)
+    checked(ports)
+
+    assert told_of(ports) == ["degraded_mode", "degraded_mode_cleared"]
+    assert not [f for f in platform(ports) if f.get("drill")]
+
+
+def test_a_check_that_began_in_a_drill_tells_of_no_real_outage(
+    ports: Ports, caplog: pytest.LogCaptureFixture
+) -> None:
+    checked(ports)
+    assert ports.memory.begin_drill(Drill(drill_id="d1", fault=Fault.HANG), 60)
+    checked(failing(ports, Fault.HANG), 3)
+
+    class Ends:
+        """The drill is over while its last check hangs."""
+
+        def get(self, path: str) -> Any:
+            ports.memory.end_drill("d1")
+            raise OutageError("injected", "hung", status="DEADLINE_EXCEEDED")
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(ports.documents, name)
+
+    checked(dataclasses.replace(ports, documents=Ends()))  # type: ignore[arg-type]
+    checked(ports)
+
+    assert "fail in truth" not in caplog.text
+    assert all(f["drill"] for f in platform(ports))
+
+
+def test_an_outage_that_is_owed_keeps_its_own_figures_when_the_next_one_comes(
+    ports: Ports,
+) -> None:
+    class Deaf(Writes):
+        """The probe and the spooled beginning land; the receipt of the end does not."""
+
+        def __init__(self) -> None:
+            super().__init__(0, "lost", outage)
+
+        def write(self, carry_out: Any) -> Any:
+            self.count += 1
+            if self.count <= 2:
+                return carry_out()
+            raise OutageError("injected", "no answer")
+
+    checked(ports)
+    checked(failing(ports, Fault.REFUSE), 3)
+    for n in range(2):
+        with pytest.raises(OutageError):
+            submit(ports, signal_of(f"s{n}"))
+    documents = WatchedDocuments(ports.documents, Deaf())
+    with pytest.raises(OutageError):
+        checked(dataclasses.replace(ports, documents=documents))  # type: ignore[arg-type]
+    checked(failing(ports, Fault.REFUSE), 3)
+    for n in range(5):
+        with pytest.raises(OutageError):
+            submit(ports, signal_of(f"s{n}"))
+    checked(ports)
+
+    cleared = [f for f in platform(ports) if f["operation"] == "degraded_mode_cleared"]
+    assert sorted(f["actions_refused"] for f in cleared) == [2, 5]
+    assert told_of(ports).count("degraded_mode") == 2
+    assert all(f["downtime_seconds"] < 5 for f in cleared)
+
+
+def test_one_tenants_drill_keeps_nobody_elses_actions_waiting(ports: Ports) -> None:
+    checked(ports)
+    subscribe(ports, event(event_id="e-2", account_id="other"))
+    mine = submit(ports, signal_of("mine"))
+    theirs = submit(ports, Signal("other", "theirs", "demo.succeed", None, {}))
+    assert ports.memory.begin_drill(Drill(drill_id="d1", fault=Fault.REFUSE, accounts=["acme"]), 60)
+    away = later(failing(ports, Fault.REFUSE, "acme"), 60)
+    for account_id, action_id in (("acme", mine), ("other", theirs)):
+        ports.memory.look_again(Slot(account_id, "demo-sku", action_id), -1)
+
+    reap.look(away)
+
+    found = ports.documents.get(action_path("other", theirs))
+    assert found
+    assert found.data["state"] == "failed"
+    assert action_of(ports, mine).state is ActionState.PENDING
 
 
 @pytest.fixture(autouse=True)

@@ -29,7 +29,7 @@ from tests.engine.actions import (
     signal_of,
 )
 from tests.engine.conftest import event, on_both
-from tests.engine.ledgers import audit
+from tests.engine.ledgers import audit, told
 from tests.engine.runs import subscribe
 from tests.engine.stores import Stores
 from tests.faults import Fault, Watched, WatchedDocuments, WatchedObjects, Writes, die, outage
@@ -81,7 +81,7 @@ def test_an_end_the_store_does_not_take_lands_once_it_is_back(ports: Ports, faul
 
     carry_out(away(ports, fault), "acme", action_id)
 
-    assert kept(ports) == [f"spool/acme/{action_id}/0001"]
+    assert kept(ports) == [f"spool/acme/{action_id}.0001"]
     assert ports.memory.spooled() == 1
     assert spool.drain(ports) == 0
     assert operations(ports, action_id) == ["action_complete"]
@@ -207,7 +207,7 @@ def test_a_spool_whose_answer_is_lost_keeps_what_it_took(ports: Ports, fault: Fa
         spool.put(deaf, "acme", action_id, 1, writes)
     spool.put(ports, "acme", action_id, 1, writes)
 
-    assert kept(ports) == [f"spool/acme/{action_id}/0001"]
+    assert kept(ports) == [f"spool/acme/{action_id}.0001"]
 
 
 def test_what_comes_too_late_is_set_aside_and_told(ports: Ports) -> None:
@@ -222,17 +222,18 @@ def test_what_comes_too_late_is_set_aside_and_told(ports: Ports) -> None:
 
     assert action_of(ports, action_id) == moved
     assert not operations(ports, action_id)
-    assert list(ports.objects.names("aside/")) == [f"aside/acme/{action_id}/0001"]
-    told = [
+    (aside,) = ports.objects.names("aside/")
+    assert aside.startswith(f"aside/acme/{action_id}.0001-")
+    said = [
         SignedReceipt.stored(d.data).fields() for d in ports.documents.scan("tenants/acme/receipts")
     ]
-    assert {t["operation"] for t in told} >= {"receipt_conflict", "alert_raised"}
+    assert {t["operation"] for t in said} >= {"receipt_conflict", "alert_raised"}
     assert spool.drain(ports) == 0
 
 
 def test_what_is_no_commit_is_set_aside_and_holds_nothing_up(ports: Ports) -> None:
-    ports.objects.create("spool/acme/a-0/0001", b"rubbish")
-    ports.objects.create("spool/acme/a-1/0001", json.dumps({"writes": [{"path": "x"}]}).encode())
+    ports.objects.create("spool/acme/a-0.0001", b"rubbish")
+    ports.objects.create("spool/acme/a-1.0001", json.dumps({"writes": [{"path": "x"}]}).encode())
     action_id = submit(ports, signal_of("s"))
     carry_out(away(ports), "acme", action_id)
 
@@ -302,3 +303,82 @@ def test_a_store_that_forgets_what_it_took_keeps_it_in_the_spool(ports: Ports) -
     assert spool.drain(dataclasses.replace(ports, documents=Forgetful())) == 1  # type: ignore[arg-type]
 
     assert len(kept(ports)) == 1
+
+
+def test_somebody_elses_file_in_the_spool_holds_nothing_up(ports: Ports, stores: Stores) -> None:
+    if stores.google:
+        ports.objects.create("spool/stray", b"not ours")
+    else:
+        folder = stores.folder / "objects" / "spool"
+        folder.mkdir(parents=True)
+        (folder / ".nfs0001").write_bytes(b"not ours")
+    action_id = submit(ports, signal_of("s"))
+    carry_out(away(ports), "acme", action_id)
+
+    assert spool.drain(ports) == 0
+
+    assert operations(ports, action_id) == ["action_complete"]
+
+
+def test_a_subject_may_be_set_aside_twice(ports: Ports) -> None:
+    for content in (b"rubbish", b"other rubbish"):
+        ports.objects.create("spool/acme/a-0.0001", content)
+        assert spool.drain(ports) == 0
+
+    assert len(list(ports.objects.names("aside/"))) == 2
+
+
+def test_a_bug_of_ours_holds_nothing_up(ports: Ports, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("a bug")
+
+    action_id = submit(ports, signal_of("s"))
+    carry_out(away(ports), "acme", action_id)
+    monkeypatch.setattr(spool, "_is_stored", broken)
+
+    assert spool.drain(ports) == 0
+
+    assert len(list(ports.objects.names("aside/"))) == 1
+
+
+def test_a_place_in_the_spool_that_is_taken_by_another_commit_is_an_outage(ports: Ports) -> None:
+    ours, others = (submit(ports, signal_of(name)) for name in ("ours", "others"))
+    carry_out(away(ports), "acme", others)
+    content = ports.objects.get(f"spool/acme/{others}.0001")
+    assert content
+    ports.objects.create(f"spool/acme/{ours}.0001", content)
+    running = actions.load(ports, "acme", ours)
+    assert running
+
+    with pytest.raises(OutageError) as taken:
+        spool.put(ports, "acme", ours, 1, [told(ports, "x")])
+
+    assert taken.value.code == "spool-taken"
+
+
+def test_a_key_that_was_changed_meanwhile_spoils_no_receipt(ports: Ports) -> None:
+    action_id = submit(ports, signal_of("s"))
+    carry_out(away(ports), "acme", action_id)
+    _, now_used = ports.keys.rotate(ports.clock.now())
+
+    assert spool.drain(ports) == 0
+
+    (landed,) = [
+        SignedReceipt.stored(d.data)
+        for d in ports.documents.scan("tenants/acme/receipts")
+        if d.data["operation"] == "action_complete"
+    ]
+    assert landed.key_id == now_used
+    assert every_receipt_is_valid(ports)
+
+
+def test_a_rollback_that_waits_in_the_spool_is_not_done_again(ports: Ports) -> None:
+    action_id = submit(ports, signal_of("s", "demo.sleep", seconds=2))
+    commits = Away(ports.documents, "lost", commits=2)
+    carry_out(dataclasses.replace(ports, documents=commits), "acme", action_id)  # type: ignore[arg-type]
+
+    take_over(later(ports, 60), "acme", action_id)  # as if its process were gone
+
+    assert spool.drain(ports) == 0
+    assert operations(ports, action_id) == ["action_timeout", "action_rolled_back"]
+    assert not list(ports.objects.names("aside/"))
