@@ -16,6 +16,10 @@ from governor.errors import OutageError
 
 TIMEOUT_S = 1.0
 T = TypeVar("T")
+NOW = """
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)"""
+"""The beginning of a script that asks for the server's time, in milliseconds."""
 
 
 def client(url: str, *, timeout_s: float = TIMEOUT_S) -> redis.Redis:

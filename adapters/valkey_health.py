@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from secrets import token_hex
 
-from adapters.valkey_connection import Connected, bounded
+from adapters.valkey_connection import NOW, Connected, bounded
 from adapters.valkey_slots import ERA, HOLD, LATE, LEASE, STANDING
 from governor.health import Drill, Scope
 from governor.quota import Verdict
@@ -74,15 +74,12 @@ return 1"""
 _END_DRILL = """
 local drill = redis.call('GET', KEYS[1])
 if drill and string.find(drill, ARGV[1], 1, true) then redis.call('DEL', KEYS[1]) end"""
-_NOW = """
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)"""
-_ALIVE = f"""{_NOW}
+_ALIVE = f"""{NOW}
 local till, since = string.match(redis.call('GET', KEYS[1]) or '', '^%d+ (%d+) (%d+)$')
 if not till or tonumber(till) < now then since = now end
 local seen = string.format('%d %d %d', now, now + ARGV[1], since)
 redis.call('SET', KEYS[1], seen, 'EX', {_REMEMBERED_FOR_S})"""
-_SEEN = f"""{_NOW}
+_SEEN = f"""{NOW}
 local found = {{}}
 for n, key in ipairs(KEYS) do
   local at, till, since = string.match(redis.call('GET', key) or '', '^(%d+) (%d+) (%d+)$')

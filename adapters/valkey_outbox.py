@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 
-from adapters.valkey_connection import Connected, bounded
+from adapters.valkey_connection import NOW, Connected, bounded
 from ports.alerts import Alert, Letter
 
 _LETTERS, _DUE = "ggen:letters", "ggen:letters:due"
@@ -11,22 +11,19 @@ _TOLD_FOR_S = 7 * 24 * 3600
 _MOST = 10_000
 """Letters kept; what comes beyond is in the log and in the ledger."""
 
-_NOW = """
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)"""
-_POST = f"""{_NOW}
+_POST = f"""{NOW}
 if redis.call('HLEN', KEYS[1]) >= {_MOST} then return end
 if not redis.call('SET', KEYS[3], 1, 'NX', 'EX', {_TOLD_FOR_S}) then return end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.call('ZADD', KEYS[2], now, ARGV[1])"""
-_TAKE = f"""{_NOW}
+_TAKE = f"""{NOW}
 local found = {{}}
 for _, id in ipairs(redis.call('ZRANGE', KEYS[2], 0, now, 'BYSCORE', 'LIMIT', 0, ARGV[1])) do
   redis.call('ZADD', KEYS[2], now + ARGV[2], id)
   found[#found + 1] = redis.call('HGET', KEYS[1], id)
 end
 return found"""
-_AGAIN = f"""{_NOW}
+_AGAIN = f"""{NOW}
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.call('ZADD', KEYS[2], now + ARGV[3], ARGV[1])"""
 

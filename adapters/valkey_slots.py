@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 
-from adapters.valkey_connection import Connected, bounded
+from adapters.valkey_connection import NOW, Connected, bounded
 from governor.actions import FIRST_LOOK_MS
 from governor.quota import Verdict
 from governor.records import ProcessClaim
@@ -33,12 +33,9 @@ local function standing(account)
 end
 """
 _ADMIT = STANDING + files("adapters").joinpath("admission.lua").read_text()
-_NOW = """
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)"""
-_LOOK_AGAIN = f"""{_NOW}
+_LOOK_AGAIN = f"""{NOW}
 redis.call('ZADD', KEYS[1], 'XX', now + ARGV[2], ARGV[1])"""
-HOLD = f"""{_NOW}
+HOLD = f"""{NOW}
 local function hold(late)
   local member, month = string.match(late, '^(.+) (.+)$')
   local entitlement, action = string.match(member, '^(.+)/([^/]+)$')
@@ -53,7 +50,7 @@ _HOLD = f"""{HOLD}
 local era = redis.call('GET', KEYS[1])
 if not era then redis.call('SADD', KEYS[2], ARGV[1])
 elseif era ~= ARGV[2] then hold(ARGV[1]) end"""
-_NOTE = f"""{_NOW}
+_NOTE = f"""{NOW}
 local known = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if known then
   redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
@@ -70,10 +67,10 @@ return allowed"""
 _BEGIN_UNDO = f"""{_NOTE}
 if known then redis.call('SADD', KEYS[3], ARGV[4]) end
 redis.call('SADD', KEYS[4], ARGV[5])"""
-_BEGUN = f"""{_NOW}
+_BEGUN = f"""{NOW}
 local begun = redis.call('HMGET', KEYS[1], 'accepted_us', 'at')
 return {{begun[1] or '', begun[2] and string.format('%d', now - begun[2]) or ''}}"""
-_RELEASE = f"""{_NOW}
+_RELEASE = f"""{NOW}
 local held = redis.call('SREM', KEYS[1], ARGV[1])
 redis.call('HDEL', KEYS[3], ARGV[2])
 redis.call('SREM', KEYS[4], ARGV[1])
@@ -84,7 +81,7 @@ if ARGV[3] == '' then return end
 local month = redis.call('HGET', KEYS[6], 'month') or ARGV[3]
 if held == 1 then redis.call('DECR', 'ggen:used:' .. ARGV[4] .. '/' .. month) end
 redis.call('DEL', KEYS[6])"""
-_DUE = f"""{_NOW}
+_DUE = f"""{NOW}
 local found = {{}}
 for _, member in ipairs(redis.call('ZRANGE', KEYS[1], 0, now, 'BYSCORE', 'LIMIT', 0, ARGV[1])) do
   local at = redis.call('HGET', 'ggen:seen:' .. string.match(member, '[^/]+$'), 'at')

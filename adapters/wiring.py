@@ -16,7 +16,7 @@ from adapters.key_files import KeyFiles
 from adapters.pushers import AnyPusher, TokenPushers
 from adapters.secret_files import SecretFiles
 from adapters.system import SystemClock, SystemProcesses
-from config.settings import Settings, load
+from config.settings import Settings, load, variable
 from governor.errors import InputError
 from ports import Ports
 from ports.documents import Documents
@@ -48,7 +48,8 @@ def open_ports(settings: Settings) -> Ports:
     switch = Switch(memory.drill, settings.probe_interval_s / 10)
     return Ports(
         documents=DrilledDocuments(open_documents(settings), switch, settings.store_timeout_s),
-        objects=_objects(settings),
+        objects=_objects(settings, "objects_url"),
+        spool=_objects(settings, "spool_url" if settings.spool_url else "objects_url"),
         signals=_signals(settings),
         memory=memory,
         secrets=secrets,
@@ -123,20 +124,20 @@ def open_documents(settings: Settings) -> Documents:
             raise _unknown("GGEN_DOCUMENTS_URL", scheme, known)
 
 
-def _objects(settings: Settings) -> Objects:
-    url = settings.objects_url or f"file://{settings.state_dir / 'objects'}"
+def _objects(settings: Settings, field: str) -> Objects:
+    url = getattr(settings, field) or f"file://{settings.state_dir / 'objects'}"
     match urlsplit(url).scheme:
         case "file":
             from adapters.directory import DirectoryObjects
 
             return DirectoryObjects(_path(url))
         case "gs":
-            with _google("GGEN_OBJECTS_URL"):
+            with _google(variable(field)):
                 from adapters.gcs import GcsObjects
-            bucket = _host(url, "GGEN_OBJECTS_URL", "gs://bucket", alone=True)
+            bucket = _host(url, variable(field), "gs://bucket", alone=True)
             return GcsObjects(bucket, emulator_url=settings.storage_emulator_host)
         case scheme:
-            raise _unknown("GGEN_OBJECTS_URL", scheme, "file:///path, gs://bucket")
+            raise _unknown(variable(field), scheme, "file:///path, gs://bucket")
 
 
 def _signals(settings: Settings) -> Signals:

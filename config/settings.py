@@ -51,6 +51,10 @@ class Settings(BaseSettings):
     objects_url: str = ""
     """``file:///absolute/path`` or ``gs://bucket``; empty: ``objects`` in the state directory."""
 
+    spool_url: str = ""
+    """Like ``objects_url``, for outcomes that wait until Documents are back; empty: there. What has
+    landed is removed, so a place that keeps its objects (a retention policy) will not do."""
+
     memory_url: str = ""
     """``redis://…/n``; empty: database 1 of the embedded Valkey."""
 
@@ -156,6 +160,7 @@ class Settings(BaseSettings):
                 (self.documents_url, "firestore", self.firestore_emulator_host),
                 (self.signals_url, "pubsub", self.pubsub_emulator_host),
                 (self.objects_url, "gs", self.storage_emulator_host),
+                (self.spool_url, "gs", self.storage_emulator_host),
             )
         )
 

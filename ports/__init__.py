@@ -18,10 +18,11 @@ from ports.system import Clock, Processes
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Everything a runbook may touch."""
+    """Everything a runbook may touch. ``spool`` may lie with ``objects``, or apart from them."""
 
     documents: Documents
     objects: Objects
+    spool: Objects
     signals: Signals
     memory: Memory
     secrets: Secrets

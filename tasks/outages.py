@@ -155,14 +155,14 @@ def _end(ports: Ports, outage: Outage, refused: Mapping[str, int], began: dateti
         if found
         else Create(path, cleared.document()),
         proof,
-        raised,
         *(_cleared(ports, each, cleared, refused.get(each, 0), began) for each in outage.accounts),
     ]
+    is_news = outage.reason != Silence.STOPPED  # whoever stopped everything knows
     try:
-        land(ports, writes)
+        land(ports, [*writes, raised] if is_news else writes)
     except ConflictError as error:
         raise OutageError("outage-moved", f"{path} was moved meanwhile: {error}", 2) from error
-    if outage.reason != Silence.STOPPED:
+    if is_news:
         ports.alerts.send(told)
 
 

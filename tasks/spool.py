@@ -1,4 +1,4 @@
-"""The spool: whole commits kept in Objects while Documents are away, and landed once they are back.
+"""The spool: whole commits kept elsewhere while Documents are away, and landed once they are back.
 
 An outcome that only one process knows outlives the outage there: the state, its precondition and
 the signed receipts, under ``spool/{account}/{subject}.{number}``, created once and never changed.
@@ -55,17 +55,17 @@ def put(
         follows: what the updated document holds once the commit before this one has landed.
 
     Raises:
-        OutageError: Objects do not answer either. It may have been kept; repeating is safe.
+        OutageError: the spool does not answer either. It may have been kept; repeating is safe.
     """
     marked = [_marked(ports, write) for write in writes]
     kept = [_encoded(write, follows) for write in marked]
     content = json.dumps({"version": 1, "writes": kept}).encode()
     name = f"{_FOLDER}/{account_id}/{subject}.{number:04}"
     try:
-        ports.objects.create(name, content)
+        ports.spool.create(name, content)
     except ConflictError as error:
         # The same operations, kept before and told at another moment; or somebody else's.
-        if _operations(marked) != _operations(_commit(ports.objects.get(name) or b"")):
+        if _operations(marked) != _operations(_commit(ports.spool.get(name) or b"")):
             raise OutageError("spool-taken", f"{name} holds another commit: {error}", 5) from error
     _LOG.warning("a commit of %s/%s waits in the spool", account_id, subject)
     try:
@@ -76,7 +76,7 @@ def put(
 
 def holds(ports: Ports, account_id: str, subject: str) -> bool:
     """Whether the end of something waits here. Raises OutageError where nobody can say."""
-    return any(True for _ in ports.objects.names(f"{_FOLDER}/{account_id}/{subject}."))
+    return any(True for _ in ports.spool.names(f"{_FOLDER}/{account_id}/{subject}."))
 
 
 def drain(ports: Ports) -> int:
@@ -86,7 +86,7 @@ def drain(ports: Ports) -> int:
         OutageError: the spool cannot be listed, or Memory is away.
     """
     left, outages, blocked = 0, 0, set()
-    for name in ports.objects.names(f"{_FOLDER}/"):
+    for name in ports.spool.names(f"{_FOLDER}/"):
         chain = name.rpartition(".")[0]
         if outages < _PATIENCE and chain not in blocked:
             try:
@@ -108,7 +108,7 @@ def drain(ports: Ports) -> int:
 
 def _land(ports: Ports, name: str) -> None:
     try:
-        content = ports.objects.get(name)
+        content = ports.spool.get(name)
     except InputError:
         return  # no name of ours: somebody else's file, that means nothing here
     if content is None:
@@ -126,8 +126,11 @@ def _land(ports: Ports, name: str) -> None:
     if not _is_stored(ports, writes):
         raise OutageError("documents-forgetful", "the store does not give back what it took", 5)
     ask_for_a_seal(ports, _receipts(writes))
-    ports.objects.delete(name)
     _LOG.warning("%s has landed", name)
+    try:
+        ports.spool.delete(name)
+    except OutageError as error:  # it keeps nobody out: it would only be found to be stored again
+        _LOG.error("%s has landed and cannot be removed (see GGEN_SPOOL_URL): %s", name, error)
 
 
 def _commit(content: bytes) -> list[Write | _Follows]:
@@ -235,7 +238,7 @@ def _set_aside(
             cause_receipt=proof,
         )  # fmt: skip
         tell(ports, told, proof, raised)
-    ports.objects.delete(name)
+    ports.spool.delete(name)
 
 
 def _kept_sha256(ports: Ports, refused: Create, writes: Sequence[Write | _Follows]) -> str:
@@ -255,13 +258,13 @@ def _refuse_unreadable(ports: Ports, name: str, content: bytes) -> None:
         f"what lay in the spool is no commit; it is kept as {aside}",
     )  # fmt: skip
     tell(ports, told, raised)
-    ports.objects.delete(name)
+    ports.spool.delete(name)
 
 
 def _is_set_aside(ports: Ports, name: str, error: Exception) -> bool:
     """Keep what we fail to deal with where it holds nothing up, with an alarm; whether it is."""
     try:
-        _refuse_unreadable(ports, name, ports.objects.get(name) or repr(error).encode())
+        _refuse_unreadable(ports, name, ports.spool.get(name) or repr(error).encode())
     except Exception:
         _LOG.exception("%s cannot be set aside", name)
         return False
@@ -272,7 +275,7 @@ def _kept_aside(ports: Ports, name: str, content: bytes) -> str:
     """Its name, by its content: one subject may be set aside more than once."""
     digest = hashlib.sha256(content).hexdigest()[:12]
     aside = f"{_ASIDE}{name.removeprefix(_FOLDER)}-{digest}"
-    ports.objects.create(aside, content)
+    ports.spool.create(aside, content)
     return aside
 
 

@@ -76,6 +76,7 @@ class Stores:
         return {
             "documents": SqliteDocuments(self.folder / "documents.db"),
             "objects": DirectoryObjects(self.folder / "objects"),
+            "spool": DirectoryObjects(self.folder / "objects"),
             "signals": StreamSignals(self.valkey_url),
         }
 
@@ -87,6 +88,7 @@ def _on_google(at: Google) -> dict[str, Any]:
         "documents": IndexedDocuments(at.project, emulator_host=at.firestore),
         "signals": PubsubSignals(at.project, push, lag, emulator_host=at.pubsub),
         "objects": GcsObjects(at.bucket, emulator_url=at.storage),
+        "spool": GcsObjects(at.bucket, emulator_url=at.storage),
     }
 
 

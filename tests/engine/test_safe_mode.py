@@ -176,7 +176,7 @@ def test_nothing_is_admitted_before_the_spool_is_drained(ports: Ports) -> None:
     carry_out(running, "acme", action_id)
     checked(failing(ports, Fault.REFUSE), 3)
     unlistable = dataclasses.replace(
-        ports, objects=Watched(ports.objects, _Always(), "names")
+        ports, spool=Watched(ports.spool, _Always(), "names")
     )  # type: ignore[arg-type]  # fmt: skip
 
     checked(unlistable, 2)
@@ -334,7 +334,7 @@ def test_a_recovery_that_is_not_receipted_at_once_is_receipted_once(
 def test_an_outage_with_no_spool_is_receipted_once_there_is_one(ports: Ports) -> None:
     checked(ports)
     nowhere = dataclasses.replace(
-        failing(ports, Fault.REFUSE), objects=Watched(ports.objects, _Always(), "create", "names")
+        failing(ports, Fault.REFUSE), spool=Watched(ports.spool, _Always(), "create", "names")
     )  # type: ignore[arg-type]  # fmt: skip
     checked(nowhere, 4)
     assert ports.memory.standing("acme") is Verdict.DEGRADED
@@ -436,7 +436,7 @@ def test_a_check_that_is_slow_is_cut_short(ports: Ports) -> None:
 def test_an_outage_of_both_stores_that_ends_at_once_is_receipted_whole(ports: Ports) -> None:
     checked(ports)
     nowhere = dataclasses.replace(
-        failing(ports, Fault.REFUSE), objects=Watched(ports.objects, _Always(), "create", "names")
+        failing(ports, Fault.REFUSE), spool=Watched(ports.spool, _Always(), "create", "names")
     )  # type: ignore[arg-type]
     checked(nowhere, 4)
 

@@ -72,7 +72,7 @@ def away(ports: Ports, fault: Fault = "lost") -> Ports:
 
 
 def kept(ports: Ports) -> list[str]:
-    return list(ports.objects.names("spool/"))
+    return list(ports.spool.names("spool/"))
 
 
 @pytest.mark.parametrize("fault", ["lost", "landed"])
@@ -89,7 +89,7 @@ def test_an_end_the_store_does_not_take_lands_once_it_is_back(ports: Ports, faul
     assert receipts(ports, action_id)[0].get("spooled") is (True if fault == "lost" else None)
     assert every_receipt_is_valid(ports)
     assert (kept(ports), ports.memory.spooled(), in_flight(ports)) == ([], 0, 0)
-    assert not list(ports.objects.names("aside/"))
+    assert not list(ports.spool.names("aside/"))
 
 
 @pytest.mark.parametrize("fault", ["lost", "landed"])
@@ -161,8 +161,8 @@ def test_with_both_stores_away_the_process_dies_and_the_reaper_ends_it(
 
 
 def _carry_out_without_stores(ports: Ports, action_id: str) -> None:
-    objects = Watched(ports.objects, Writes(1, "lost", outage), "create")
-    carry_out(dataclasses.replace(away(ports), objects=objects), "acme", action_id)  # type: ignore[arg-type]
+    objects = Watched(ports.spool, Writes(1, "lost", outage), "create")
+    carry_out(dataclasses.replace(away(ports), spool=objects), "acme", action_id)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("fault", ["lost", "landed"])
@@ -183,14 +183,14 @@ def test_a_drain_may_end_at_any_write(
     assert spool.drain(ports) == 0
     for action_id in ids:
         assert operations(ports, action_id) == ["action_timeout", "action_rolled_back"]
-    assert not list(ports.objects.names("aside/"))
+    assert not list(ports.spool.names("aside/"))
 
 
 def _drain(ports: Ports, at: int, fault: Fault, happens: Callable[[], None]) -> None:
     writes = Writes(at, fault, happens)
-    objects = Watched(ports.objects, writes, "delete")
+    objects = Watched(ports.spool, writes, "delete")
     documents = WatchedDocuments(ports.documents, writes)
-    spool.drain(dataclasses.replace(ports, documents=documents, objects=objects))  # type: ignore[arg-type]
+    spool.drain(dataclasses.replace(ports, documents=documents, spool=objects))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("fault", ["lost", "landed"])
@@ -199,9 +199,7 @@ def test_a_spool_whose_answer_is_lost_keeps_what_it_took(ports: Ports, fault: Fa
     running = actions.load(ports, "acme", action_id)
     assert running
     writes = [Update(actions.path_of(running.action), {"a": 1}, running.revision)]
-    deaf = dataclasses.replace(
-        ports, objects=WatchedObjects(ports.objects, Writes(1, fault, outage))
-    )  # type: ignore[arg-type]
+    deaf = dataclasses.replace(ports, spool=WatchedObjects(ports.spool, Writes(1, fault, outage)))  # type: ignore[arg-type]
 
     with pytest.raises(OutageError):
         spool.put(deaf, "acme", action_id, 1, writes)
@@ -222,7 +220,7 @@ def test_what_comes_too_late_is_set_aside_and_told(ports: Ports) -> None:
 
     assert action_of(ports, action_id) == moved
     assert not operations(ports, action_id)
-    (aside,) = ports.objects.names("aside/")
+    (aside,) = ports.spool.names("aside/")
     assert aside.startswith(f"aside/acme/{action_id}.0001-")
     said = [
         SignedReceipt.stored(d.data).fields() for d in ports.documents.scan("tenants/acme/receipts")
@@ -232,15 +230,15 @@ def test_what_comes_too_late_is_set_aside_and_told(ports: Ports) -> None:
 
 
 def test_what_is_no_commit_is_set_aside_and_holds_nothing_up(ports: Ports) -> None:
-    ports.objects.create("spool/acme/a-0.0001", b"rubbish")
-    ports.objects.create("spool/acme/a-1.0001", json.dumps({"writes": [{"path": "x"}]}).encode())
+    ports.spool.create("spool/acme/a-0.0001", b"rubbish")
+    ports.spool.create("spool/acme/a-1.0001", json.dumps({"writes": [{"path": "x"}]}).encode())
     action_id = submit(ports, signal_of("s"))
     carry_out(away(ports), "acme", action_id)
 
     assert spool.drain(ports) == 0
 
     assert operations(ports, action_id) == ["action_complete"]
-    assert len(list(ports.objects.names("aside/"))) == 2
+    assert len(list(ports.spool.names("aside/"))) == 2
 
 
 def test_a_store_that_is_still_away_leaves_everything_where_it_is(ports: Ports) -> None:
@@ -267,7 +265,7 @@ def test_of_two_drains_at_once_each_commit_lands_once(ports: Ports, stores: Stor
     assert spool.drain(ports) == 0
     for action_id in ids:
         assert operations(ports, action_id) == ["action_timeout", "action_rolled_back"]
-    assert not list(ports.objects.names("aside/"))
+    assert not list(ports.spool.names("aside/"))
 
 
 def test_a_receipt_that_waited_for_long_is_in_order_because_it_says_so(ports: Ports) -> None:
@@ -307,7 +305,7 @@ def test_a_store_that_forgets_what_it_took_keeps_it_in_the_spool(ports: Ports) -
 
 def test_somebody_elses_file_in_the_spool_holds_nothing_up(ports: Ports, stores: Stores) -> None:
     if stores.google:
-        ports.objects.create("spool/stray", b"not ours")
+        ports.spool.create("spool/stray", b"not ours")
     else:
         folder = stores.folder / "objects" / "spool"
         folder.mkdir(parents=True)
@@ -322,10 +320,10 @@ def test_somebody_elses_file_in_the_spool_holds_nothing_up(ports: Ports, stores:
 
 def test_a_subject_may_be_set_aside_twice(ports: Ports) -> None:
     for content in (b"rubbish", b"other rubbish"):
-        ports.objects.create("spool/acme/a-0.0001", content)
+        ports.spool.create("spool/acme/a-0.0001", content)
         assert spool.drain(ports) == 0
 
-    assert len(list(ports.objects.names("aside/"))) == 2
+    assert len(list(ports.spool.names("aside/"))) == 2
 
 
 def test_a_bug_of_ours_holds_nothing_up(ports: Ports, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,15 +336,15 @@ def test_a_bug_of_ours_holds_nothing_up(ports: Ports, monkeypatch: pytest.Monkey
 
     assert spool.drain(ports) == 0
 
-    assert len(list(ports.objects.names("aside/"))) == 1
+    assert len(list(ports.spool.names("aside/"))) == 1
 
 
 def test_a_place_in_the_spool_that_is_taken_by_another_commit_is_an_outage(ports: Ports) -> None:
     ours, others = (submit(ports, signal_of(name)) for name in ("ours", "others"))
     carry_out(away(ports), "acme", others)
-    content = ports.objects.get(f"spool/acme/{others}.0001")
+    content = ports.spool.get(f"spool/acme/{others}.0001")
     assert content
-    ports.objects.create(f"spool/acme/{ours}.0001", content)
+    ports.spool.create(f"spool/acme/{ours}.0001", content)
     running = actions.load(ports, "acme", ours)
     assert running
 
@@ -381,4 +379,4 @@ def test_a_rollback_that_waits_in_the_spool_is_not_done_again(ports: Ports) -> N
 
     assert spool.drain(ports) == 0
     assert operations(ports, action_id) == ["action_timeout", "action_rolled_back"]
-    assert not list(ports.objects.names("aside/"))
+    assert not list(ports.spool.names("aside/"))
