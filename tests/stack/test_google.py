@@ -157,9 +157,9 @@ def test_a_store_that_is_away_is_noticed_refused_and_heals_alone(
     (cleared,) = until(lambda: _cleared(stack, fault))
     assert cleared["reason"] == "firestore_recovered"
     degraded, *_ = stack.receipts("_system", operation="degraded_mode")
-    assert (
-        degraded["error_code"] == {"frozen": "DEADLINE_EXCEEDED", "stopped": "UNAVAILABLE"}[fault]
-    )
+    # Of a frozen server gRPC may know no more than that it does not answer to a new connection.
+    known = {"frozen": ("DEADLINE_EXCEEDED", "UNAVAILABLE"), "stopped": ("UNAVAILABLE",)}
+    assert degraded["error_code"] in known[fault]
     assert _ended(stack, fault, "refused", "demo.succeed") == "complete"  # asked for again
     until(lambda: stack.read(under_way.headers["Location"])["ended_at"])
     ends = ("action_complete", "action_timeout", "action_failed")

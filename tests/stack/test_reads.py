@@ -99,7 +99,10 @@ def test_one_receipt_is_shown_with_its_signature(stack: Stack) -> None:
 def test_alive_ready_and_measured(stack: Stack) -> None:
     with stack.http() as http:
         assert http.get("/healthz").json() == {"status": "alive"}
-        assert http.get("/readyz").json() == {"ready": True, "missing": {}}
+        told = http.get("/readyz").json()
+        assert (told["ready"], told["missing"], told["mode"]) == (True, {}, "normal")
+        assert (told["failed_checks"], told["spooled"], told["error_code"]) == (0, 0, "")
+        assert 0 < told["lease_s"] <= 33
         metrics = http.get("/metrics").text
 
     assert "ggen_lease_seconds" in metrics
