@@ -44,8 +44,8 @@ def entries(
         },
         "alerts": {
             "task": "deliver_alerts.deliver",
-            "schedule": 5.0,
-            "options": {"queue": "ledger", "expires": 5},
+            "schedule": 10.0,
+            "options": {"queue": "ledger", "expires": 10},
         },
         "repair": {
             "task": "repair.topics",
