@@ -1,6 +1,7 @@
 """The whole stack on Google's emulators: the same doors, the same promises, no channel before a fork."""
 
 import signal
+import time
 from collections.abc import Iterator
 from secrets import token_hex
 
@@ -139,14 +140,20 @@ def test_a_store_that_is_away_is_noticed_refused_and_heals_alone(
     else:
         between.refuses = True
         between.cut()
+    began = time.monotonic()
     try:
         until(lambda: _refused_as_degraded(stack, fault), 60)
+        noticed_s = time.monotonic() - began
     finally:
         between.refuses = False
         if fault == "frozen":
             documents.thaw()
+    thawed = time.monotonic()
     until(lambda: _mode(stack) == "normal", 60)
+    recovered_s = time.monotonic() - thawed
 
+    assert noticed_s <= 3 * 2 + 2 + 2
+    assert recovered_s <= 3
     cleared = until(lambda: _cleared(stack) - before)
     assert "firestore_recovered" in {reason for _, reason in cleared}
     degraded, *_ = stack.receipts("_system", operation="degraded_mode")
