@@ -166,6 +166,7 @@ def test_a_store_that_is_away_is_noticed_refused_and_heals_alone(
     told = [r["action_id"] for r in stack.receipts(fault, limit=1000) if r["operation"] in ends]
     assert len(told) == len(set(told))
     until(lambda: stack.ggen("verify-ledger", "--account-id", fault).returncode == 0)
+    assert [reason for _, reason in _cleared(stack) - before] == ["firestore_recovered"]
 
 
 def _mode(stack: Stack) -> str:
