@@ -47,6 +47,11 @@ def entries(
             "schedule": 10.0,
             "options": {"queue": "ledger", "expires": 10},
         },
+        "troubles": {
+            "task": "troubles.look",
+            "schedule": 30.0,
+            "options": {"queue": "ledger", "expires": 30},
+        },
         "repair": {
             "task": "repair.topics",
             "schedule": 86_400.0,

@@ -16,6 +16,7 @@ from adapters.valkey_slots import (
     rolling_key,
     used_key,
 )
+from adapters.valkey_troubles import ValkeyTroubles
 from ports.memory import Terms
 
 _TALLY, _WINDOWS, _ENDED = "ggen:tally", "ggen:tally:windows", "ggen:ended-runs"
@@ -53,7 +54,7 @@ for n, key in ipairs(KEYS) do
 end"""
 
 
-class ValkeyMemory(ValkeySlots, ValkeyHealth, ValkeyOutbox):
+class ValkeyMemory(ValkeySlots, ValkeyHealth, ValkeyOutbox, ValkeyTroubles):
     """See ``ports.memory.Memory`` for what it promises."""
 
     # -- Governors

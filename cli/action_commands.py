@@ -1,5 +1,6 @@
 """The commands of actions: ``ggen actions``."""
 
+import getpass
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +17,7 @@ def register(app: typer.Typer) -> None:
     actions.command("list")(list_actions)
     actions.command("show")(show_action)
     actions.command("retry-rollback")(retry_rollback)
+    actions.command("resolve")(resolve)
     app.add_typer(actions, name="actions")
 
 
@@ -62,6 +64,22 @@ def retry_rollback(action_id: ActionId, account_id: AccountOption, as_json: Json
     action = find_action.retry_rollback(_ports(), account_id, action_id)
     shown = f"ggen actions show {action_id} --account-id {account_id}"
     text = f"the rollback is due now, and is taken up within seconds. See: {shown}"
+    show(action.document(), as_json, text)
+
+
+def resolve(
+    action_id: ActionId,
+    account_id: AccountOption,
+    reason: Annotated[str, typer.Option(help="What was done by hand; it stands in the receipt.")],
+    operator: Annotated[str | None, typer.Option(help="Who; else your login.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say that a rollback that keeps failing was done by hand; it is not tried again."""
+    from tasks import find_action
+
+    who = operator or getpass.getuser()
+    action = find_action.resolve(_ports(), account_id, action_id, who, reason)
+    text = f"{action_id} is {action.state} and resolved; its rollback is not tried again"
     show(action.document(), as_json, text)
 
 

@@ -19,12 +19,16 @@ from cli import (
 from cli.output import AccountOption, Json, action_line, show, show_error, summary
 from governor.errors import GovernorError, OutageError
 
+NOT_COMPLETE = 8
+"""Exit code of ``send-signal --wait`` for an action that failed or was rolled back."""
+
 app = typer.Typer(
     name="ggen",
     help="Operations that run themselves, with a signed receipt for each.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     epilog="Exit codes: 0 done, 2 your input, 3 denied, 4 conflict, 5 outage, 1 a fault of ours; "
+    "send-signal --wait: 8 the action did not complete; "
     "verification: 0 valid and sealed, 6 valid but not sealed yet, 1 broken.",
 )
 
@@ -140,6 +144,10 @@ def send_signal(
         answer = checked(client.post_signal(account_id, signal))
         shown = client.wait_action(answer.headers["Location"]) if wait else answer.json()
     show(shown, as_json, action_line(shown))
+    if wait and shown["state"] != "complete":
+        why = f"{shown.get('error_code')}: {shown.get('error_detail') or ''}"
+        print(f"ggen: {shown['action_id']} ended {shown['state']}: {why}", file=sys.stderr)
+        raise typer.Exit(NOT_COMPLETE)
 
 
 @app.command("publish-policy")
@@ -184,16 +192,24 @@ def receipts(
 @app.command()
 def schema(
     operation: Annotated[str | None, typer.Argument(help="One operation; else all.")] = None,
+    version: Annotated[int | None, typer.Option(min=1, help="Else the newest.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Print the JSON Schema of receipts."""
+    """Print the JSON Schemas of receipts: of one operation, or all of them by version."""
     from governor.errors import InputError
     from ledger import contracts
 
     schemas = contracts.schemas()
     if operation and operation not in schemas:
         raise InputError("unknown-operation", f"operation is one of {', '.join(schemas)}")
-    show(schemas[operation] if operation else schemas, as_json)
+    if not operation:
+        show(schemas, as_json)
+        return
+    versions = schemas[operation]
+    if version and version not in versions:
+        known = ", ".join(map(str, versions))
+        raise InputError("unknown-version", f"{operation} has the versions {known}")
+    show(versions[version or max(versions)], as_json)
 
 
 @app.command()

@@ -18,11 +18,14 @@ _SHOWN = {
 
 def health_lines(answer: dict[str, Any]) -> list[str]:
     """What ``/readyz`` says of the health, a line each; what is empty is left out."""
-    return [
+    lines = [
         f"{title}: {answer[name]}"
         for name, title in _SHOWN.items()
         if answer.get(name) not in (None, "")
     ]
+    lines += [f"trouble: {t['name']}: {t['detail']}" for t in answer.get("troubles", ())
+              if t["name"] not in answer.get("missing", {})]  # fmt: skip
+    return lines
 
 
 def watch(look: Callable[[], dict[str, Any]], as_json: bool) -> None:
@@ -58,6 +61,7 @@ def _lines(look: Callable[[], dict[str, Any]], as_json: bool) -> None:
     while True:
         answer = look()
         known = {name: answer.get(name) for name in _SHOWN if name != "lease_s"}
+        known["troubles"] = [trouble["name"] for trouble in answer.get("troubles", ())]
         if known != former:
             show(answer, as_json, "  ".join(health_lines(answer)) or str(answer["missing"]))
             sys.stdout.flush()

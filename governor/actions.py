@@ -1,7 +1,9 @@
 """What an action's end means: pure rules that the worker and the reaper both obey (D9-D19)."""
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 from governor.errors import (
     ActionError,
@@ -31,8 +33,15 @@ STORED_MS = 250
 """How long after its admission most are stored; one that took longer makes sure it is counted."""
 
 MAX_ERROR_DETAIL_CHARS = 512
-"""Bound of a handler's own words in an action and its receipt."""
+"""Bound of a handler's own words in an action."""
 
+MAX_ROLLBACK_MS = 30_000
+"""Longest a rollback that keeps failing is given."""
+
+MAX_RESULT_BYTES = 4096
+"""Bound of what a handler returns, and of what a failed one learned."""
+
+_CODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _RETRY_BASE_S, _RETRY_MAX_S = 1.0, 300.0
 
 
@@ -44,12 +53,25 @@ class Failure:
     operation: str
     error_code: str
     error_detail: str
-    rolls_back: bool
+    rollback: Literal["due", "none", "impossible"]
+    is_recoverable: bool = True
+
+    @property
+    def rolls_back(self) -> bool:
+        """Whether the action is rolled back."""
+        return self.rollback == "due"
 
 
 def hard_limit_ms(action: Action) -> int:
     """From the handler's start to the kill of its child, for a handler that will not stop."""
-    return action.timeout_ms + action.rollback_timeout_ms + HARD_LIMIT_MARGIN_MS
+    return action.timeout_ms + rollback_limit_ms(action, more=1) + HARD_LIMIT_MARGIN_MS
+
+
+def rollback_limit_ms(action: Action, *, more: int = 0) -> int:
+    """The time of the next rollback: the policy's, twice as long after each attempt, to 30 s."""
+    attempts = action.rollback_attempts + (more if action.rollback_attempts else 0)
+    longest = max(MAX_ROLLBACK_MS, action.rollback_timeout_ms)
+    return min(longest, action.rollback_timeout_ms << min(attempts, 16))
 
 
 def look_in_ms(action: Action) -> int:
@@ -94,36 +116,39 @@ def is_overdue(action: Action, now: datetime) -> bool:
 
 
 def timed_out(action: Action) -> Failure:
-    """The deadline fired: always rolled back (spec, Runbook 5)."""
+    """The deadline fired: rolled back (spec, Runbook 5), unless there is nothing to undo (D28)."""
+    after = "undo" if action.has_rollback else "nothing_to_undo"
     return Failure(
-        state=advance(ACTION, ActionState.RUNNING, "deadline", "undo"),
+        state=advance(ACTION, ActionState.RUNNING, "deadline", after),
         operation="action_timeout",
         error_code="DEADLINE_EXCEEDED",
         error_detail=f"the handler did not end within {action.timeout_ms} ms",
-        rolls_back=True,
+        rollback="due" if action.has_rollback else "none",
     )
 
 
 def failed(action: Action, error: BaseException) -> Failure:
     """The handler raised: rolled back when the failure, or else its declaration, allows it."""
-    rolls_back = (
+    is_recoverable = (
         isinstance(error, RecoverableError)
         if isinstance(error, (RecoverableError, UnrecoverableError))
         else action.recoverable
     )
+    rolls_back = is_recoverable and action.has_rollback
     return Failure(
         state=advance(ACTION, ActionState.RUNNING, "error", *(["undo"] if rolls_back else [])),
         operation="action_failed",
         error_code=error_code(error),
         error_detail=str(error)[:MAX_ERROR_DETAIL_CHARS],
-        rolls_back=rolls_back,
+        rollback="due" if rolls_back else "none" if is_recoverable else "impossible",
+        is_recoverable=is_recoverable,
     )
 
 
 def error_code(error: BaseException) -> str:
-    """A stable word for what went wrong."""
-    code = error.code if isinstance(error, (ActionError, GovernorError)) else ""
-    return str(code)[:64] or type(error).__name__[:64]
+    """A word for what went wrong: the error's own code, where that is one, else its type."""
+    code = str(error.code) if isinstance(error, (ActionError, GovernorError)) else ""
+    return code[:64] if _CODE.fullmatch(code[:64]) else type(error).__name__[:64]
 
 
 def retry_after_s(attempts: int) -> float:

@@ -80,11 +80,16 @@ class UnreadableError(OutageError):
 _OURS_TO_MEND = ("malformed-secret", "secret-unreadable", "policy-unusable")
 
 
+def is_ours_to_mend(error: GovernorError) -> bool:
+    """Whether only the operator can mend it, and its words are for the log alone."""
+    return error.code in _OURS_TO_MEND
+
+
 def public_detail(error: Exception) -> str:
     """What somebody outside may read of an error: no place on the server, no word of a bug."""
     if not isinstance(error, GovernorError):
         return f"a fault of ours ({type(error).__name__}); its operator finds it in the log"
-    if error.code in _OURS_TO_MEND:
+    if is_ours_to_mend(error):
         return "the server cannot use its own configuration; its operator finds why in its log"
     return error.detail
 

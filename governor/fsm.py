@@ -76,10 +76,12 @@ ACTION: Mapping[tuple[ActionState, str], ActionState] = {
     (_A.RUNNING, "deadline"): _A.TIMED_OUT,
     (_A.RUNNING, "error"): _A.FAILED,
     (_A.TIMED_OUT, "undo"): _A.ROLLING_BACK,
+    (_A.TIMED_OUT, "nothing_to_undo"): _A.FAILED,
     (_A.FAILED, "undo"): _A.ROLLING_BACK,
     (_A.ROLLING_BACK, "undone"): _A.ROLLED_BACK,
     (_A.ROLLING_BACK, "undo_failed"): _A.ROLLBACK_FAILED,
     (_A.ROLLBACK_FAILED, "retry"): _A.ROLLING_BACK,
+    (_A.ROLLBACK_FAILED, "resolve"): _A.FAILED,
 }
 
 _R = RunState

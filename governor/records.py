@@ -91,7 +91,17 @@ class MarketplaceEvent(Record):
     plan_type: PlanType = Field(description="its plan; else `starter`")
     region: Region = Field(description="of its resources; else the setting's")
     event_time: Timestamp = Field(description="when it happened, in UTC; else the arrival")
+    is_timed_by_arrival: bool = Field(
+        default=False, description="whether the event named no time of its own"
+    )
     cancellation_reason: str | None = Field(default=None, description="why, if cancelled")
+
+    def says_the_same(self, other: "MarketplaceEvent") -> bool:
+        """Whether two deliveries tell the same event, however each was written."""
+        apart = {"event_time", "is_timed_by_arrival"}
+        if self.is_timed_by_arrival or other.is_timed_by_arrival:
+            return self.model_dump(exclude=apart) == other.model_dump(exclude=apart)
+        return self == other
 
 
 class Tenant(Record):
@@ -134,6 +144,14 @@ class ProcessClaim(Record):
     claimed_at: Timestamp
 
 
+class Resolution(Record):
+    """An operator's word that a failed rollback was dealt with by hand."""
+
+    operator: str = Field(min_length=1, max_length=256)
+    reason: str = Field(min_length=1, max_length=1024)
+    resolved_at: Timestamp
+
+
 class Action(Record):
     """``tenants/{account_id}/actions/{action_id}``: one signal being acted on.
 
@@ -165,6 +183,10 @@ class Action(Record):
     error_code: str | None = None
     error_detail: str | None = None
     failure_receipt_id: str | None = None
+    has_rollback: bool = Field(default=True, description="false: nothing to undo was declared")
+    result: str | None = Field(default=None, description="canonical JSON the handler returned")
+    learned: str | None = Field(default=None, description="canonical JSON a failed handler learned")
+    resolution: Resolution | None = None
     rollback_attempts: int = 0
     retry_at: Timestamp | None = None
 
@@ -261,6 +283,11 @@ def action_path(account_id: str, action_id: str) -> str:
 def receipt_path(account_id: str, receipt_id: str) -> str:
     """Where a receipt lies; ``account_id`` may be ``_system``."""
     return f"tenants/{account_id}/receipts/{receipt_id}"
+
+
+def text_path(account_id: str, receipt_id: str) -> str:
+    """Where the free text lies that a receipt names by its SHA-256 (D30)."""
+    return f"tenants/{account_id}/texts/{receipt_id}"
 
 
 def seal_path(account_id: str, seal_id: str) -> str:

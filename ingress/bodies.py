@@ -84,6 +84,7 @@ class MarketplaceWebhook(BaseModel):
             plan_type=self.plan_type,
             region=self.region or default_region,
             event_time=timestamp(self.event_time or now),
+            is_timed_by_arrival=self.event_time is None,
             cancellation_reason=self.cancellation_reason,
         )
 

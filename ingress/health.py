@@ -78,6 +78,12 @@ def _look(ports: Ports, needed: Sequence[str]) -> tuple[dict[str, str], dict[str
             missing["lease"] = f"all that is new is refused until a health check succeeds: {why}"
         alive = ports.memory.alive(needed)
         missing |= {name: _WORDS[name] for name, is_alive in alive.items() if not is_alive}
+        known = ports.memory.troubles()
+        missing |= {trouble.name: trouble.detail for trouble in known if trouble.blocks}
+        health["troubles"] = [
+            {"name": t.name, "detail": t.detail, "since_s": round(t.since_s), "count": t.count}
+            for t in known
+        ]
     except GovernorError as error:
         missing["memory"] = f"{error.detail}: all that is new is refused"
     return missing, health

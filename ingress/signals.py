@@ -19,7 +19,7 @@ from ingress.bodies import (
 from ingress.problems import status_of
 from ingress.state import Here, State
 from ports import Ports
-from tasks.emit import land, receipt
+from tasks.emit import explained, land
 from tasks.submit_signal import Signal, submit
 from tasks.tally import ledger_of
 
@@ -96,12 +96,12 @@ def _is_hopeless(error: GovernorError) -> bool:
 
 def _dead_letter(ports: Ports, envelope: PushEnvelope, error: GovernorError) -> None:
     message_id = envelope.message.messageId
-    proof = receipt(
-        ports, "signal_dead_lettered", envelope.account_id, message_id, status="failed",
-        message_id=message_id, error_code=error.code, error_detail=error.detail[:1024],
+    proofs = explained(
+        ports, "signal_dead_lettered", envelope.account_id, message_id, error.detail,
+        status="failed", message_id=message_id, error_code=error.code,
     )  # fmt: skip
     try:
-        land(ports, [proof])
+        land(ports, proofs)
     except ConflictError:
         pass  # delivered and receipted before
     metrics.SIGNALS.labels("dead-lettered").inc()

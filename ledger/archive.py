@@ -39,7 +39,7 @@ _BOUNDS: Mapping[re.Pattern[str], int | None] = {
     re.compile(r"MANIFEST\.sha256"): None,
     re.compile(r"receipts\.jsonl"): None,
     re.compile(r"VERIFY\.md|verify\.py|checkpoint|keys\.json"): _MAX_SMALL_FILE_BYTES,
-    re.compile(r"schema/[a-z_]{1,64}\.json"): _MAX_SMALL_FILE_BYTES,
+    re.compile(r"schema/[a-z_]{1,64}(\.v[1-9]\d?)?\.json"): _MAX_SMALL_FILE_BYTES,
     re.compile(rf"tile/entries/{_NUMBER}"): _MAX_BUNDLE_BYTES,
     re.compile(rf"tile/\d{{1,2}}/{_NUMBER}"): 256 * 32,
 }
@@ -50,8 +50,11 @@ def fixed_files(ring: KeyRing) -> dict[str, bytes]:
     """The files that every archive of this version has: how to verify it, and against what."""
     auditor = files("ledger").joinpath("auditor")
     schemas = {
-        f"schema/{operation}.json": (json.dumps(schema, indent=1, sort_keys=True) + "\n").encode()
-        for operation, schema in contracts.schemas().items()
+        f"schema/{operation}.v{version}.json": (
+            json.dumps(schema, indent=1, sort_keys=True) + "\n"
+        ).encode()
+        for operation, versions in contracts.schemas().items()
+        for version, schema in versions.items()
     }
     return {
         "VERIFY.md": auditor.joinpath("VERIFY.md").read_bytes(),

@@ -18,6 +18,9 @@ ReceiptId = Annotated[
 ]
 LedgerAccount = AccountId | Literal["_system"]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+Code = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+"""A word for machines: what a handler or a store says in free text never is one (D30)."""
+
 Detail = Annotated[str, StringConstraints(max_length=1024)]
 Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
 Usd = Annotated[float, Field(allow_inf_nan=False)]
@@ -42,6 +45,16 @@ class Receipt(Strict):
     spooled: bool | None = Field(
         default=None, description="true when the store was away, so that it was recorded later"
     )
+
+
+class Second(Strict):
+    """The second version of a contract. A receipt that names no version is of the first.
+
+    From the second version on, receipts hold codes, ids and digests (D30). The text that
+    ``error_sha256`` or ``detail_sha256`` names is ``tenants/{account_id}/texts/{receipt_id}``.
+    """
+
+    contract_version: Literal[2] = Field(default=2, description="absent: 1")
 
 
 class Resources(Strict):

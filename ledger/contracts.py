@@ -1,117 +1,109 @@
 """The receipt contracts: what each operation states, field by field (D12, D14; spec).
 
-One pydantic model per operation, all of them in ``Contract``. ``ggen schema`` publishes their JSON
-Schemas. A field the spec names is spelt as the spec spells it.
+One pydantic model per operation and version. A receipt says its version in ``contract_version``;
+one that does not is of the first. Old versions stay for ever: receipts are never written again.
+``ggen schema`` publishes the JSON Schemas. A field the spec names is spelt as the spec spells it.
 """
 
-from typing import Annotated, Any, get_args
+from collections.abc import Mapping
+from typing import Any, get_args
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from governor.errors import InputError
+from ledger import contracts_action as action
+from ledger import contracts_governor as governor
+from ledger import contracts_lifecycle as lifecycle
+from ledger import contracts_platform as platform
 from ledger.contract_base import Receipt
-from ledger.contracts_action import (
-    ActionComplete,
-    ActionFailed,
-    ActionRolledBack,
-    ActionTimeout,
-    RollbackFailed,
-)
-from ledger.contracts_governor import (
-    DegradedMode,
-    DegradedModeCleared,
-    GovernorScaled,
-    GovernorScaleReverted,
-    PolicyForced,
-    PolicyRollback,
-    PolicyUpgraded,
-    PolicyUpgradeSkipped,
-    PolicyValidationFailed,
-    QuotaExceeded,
-)
-from ledger.contracts_lifecycle import (
-    DecommissionComplete,
-    DecommissionFailed,
-    DecommissionStart,
-    EntitlementActive,
-    EntitlementFailed,
-    EntitlementPlanChanged,
-)
-from ledger.contracts_platform import (
-    AlertRaised,
-    CompensationFailed,
-    KeyRotated,
-    ReceiptConflict,
-    RunCancelled,
-    SignalDeadLettered,
-    SignalsRefused,
-    TenantPurged,
-    WebhookRejected,
+
+_VERSIONS: tuple[tuple[type[Receipt], ...], ...] = (
+    (lifecycle.EntitlementActive,),
+    (lifecycle.EntitlementFailedV1, lifecycle.EntitlementFailed),
+    (lifecycle.EntitlementPlanChanged,),
+    (lifecycle.DecommissionStart,),
+    (lifecycle.DecommissionComplete,),
+    (lifecycle.DecommissionFailedV1, lifecycle.DecommissionFailed),
+    (governor.PolicyUpgraded,),
+    (governor.PolicyValidationFailedV1, governor.PolicyValidationFailed),
+    (governor.PolicyUpgradeSkipped,),
+    (governor.PolicyRollback,),
+    (governor.PolicyForced,),
+    (governor.GovernorScaled,),
+    (governor.GovernorScaleReverted,),
+    (governor.QuotaExceeded,),
+    (governor.DegradedMode,),
+    (governor.DegradedModeCleared,),
+    (action.ActionComplete,),
+    (action.ActionTimeoutV1, action.ActionTimeout),
+    (action.ActionFailedV1, action.ActionFailed),
+    (action.ActionRolledBack,),
+    (action.RollbackFailedV1, action.RollbackFailed),
+    (action.ActionResolved,),
+    (platform.WebhookRejected,),
+    (platform.SignalsRefused,),
+    (platform.AlertRaisedV1, platform.AlertRaised),
+    (platform.CompensationFailedV1, platform.CompensationFailed),
+    (platform.ReceiptConflict,),
+    (platform.RunCancelled,),
+    (platform.KeyRotated,),
+    (platform.TenantPurged,),
+    (platform.SignalDeadLetteredV1, platform.SignalDeadLettered),
 )
 
-Contract = Annotated[
-    EntitlementActive
-    | EntitlementFailed
-    | EntitlementPlanChanged
-    | PolicyUpgraded
-    | PolicyValidationFailed
-    | PolicyUpgradeSkipped
-    | PolicyRollback
-    | PolicyForced
-    | GovernorScaled
-    | GovernorScaleReverted
-    | QuotaExceeded
-    | DegradedMode
-    | DegradedModeCleared
-    | ActionComplete
-    | ActionTimeout
-    | ActionFailed
-    | ActionRolledBack
-    | RollbackFailed
-    | DecommissionStart
-    | DecommissionComplete
-    | DecommissionFailed
-    | WebhookRejected
-    | SignalsRefused
-    | AlertRaised
-    | CompensationFailed
-    | ReceiptConflict
-    | RunCancelled
-    | KeyRotated
-    | TenantPurged
-    | SignalDeadLettered,
-    Field(discriminator="operation"),
-]
 
-MODELS: dict[str, type[Receipt]] = {
-    get_args(model.model_fields["operation"].annotation)[0]: model
-    for model in get_args(get_args(Contract)[0])
+def _operation(model: type[Receipt]) -> str:
+    return str(get_args(model.model_fields["operation"].annotation)[0])
+
+
+VERSIONS: Mapping[str, Mapping[int, type[Receipt]]] = {
+    _operation(models[0]): dict(enumerate(models, 1)) for models in _VERSIONS
 }
-"""Operation -> its contract."""
+"""Operation -> version -> its contract."""
 
-_CONTRACT: TypeAdapter[Receipt] = TypeAdapter(Contract)
+MODELS: Mapping[str, type[Receipt]] = {
+    operation: versions[max(versions)] for operation, versions in VERSIONS.items()
+}
+"""Operation -> the contract of receipts made now."""
+
+
+def newest(operation: str) -> int:
+    """The version of receipts made now. Raises InputError for an unknown operation."""
+    if operation not in VERSIONS:
+        raise InputError("unknown-operation", f"{operation!r} is no operation with a contract")
+    return max(VERSIONS[operation])
 
 
 def validate(fields: dict[str, Any]) -> Receipt:
     """The contract these fields fulfil.
 
     Raises:
-        InputError: an unknown operation, or a field is missing, unknown or out of bounds; each
-            fault is named.
+        InputError: an unknown operation or version, or a field is missing, unknown or out of
+            bounds; each fault is named.
     """
+    operation, version = fields.get("operation"), fields.get("contract_version", 1)
+    versions = VERSIONS.get(operation) if isinstance(operation, str) else None
+    if versions is None:
+        raise InputError("contract-broken", f"operation: {str(operation)[:64]!r} is unknown")
+    model = versions.get(version) if type(version) is int else None
+    if model is None:
+        raise InputError("contract-broken", f"contract_version: {version!r} is unknown"[:256])
     try:
-        return _CONTRACT.validate_python(fields)
+        return model.model_validate(fields)
     except ValidationError as error:
         faults = "; ".join(
-            f"{'.'.join(map(str, f['loc'][1:] or f['loc'])) or 'receipt'}: {f['msg']}"
+            f"{'.'.join(map(str, f['loc'])) or 'receipt'}: {f['msg']}"
             for f in error.errors(include_url=False, include_input=False)[:10]
         )
         raise InputError("contract-broken", faults) from None
 
 
-def schemas() -> dict[str, dict[str, Any]]:
-    """Operation -> JSON Schema (draft 2020-12) of its receipt."""
-    return {name: model.model_json_schema() for name, model in sorted(MODELS.items())}
+def schemas() -> dict[str, dict[int, dict[str, Any]]]:
+    """Operation -> version -> JSON Schema (draft 2020-12) of its receipt."""
+    return {
+        operation: {version: model.model_json_schema() for version, model in versions.items()}
+        for operation, versions in sorted(VERSIONS.items())
+    }
 
 
-__all__ = ["MODELS", "Contract", "Receipt", "schemas", "validate"]
+__all__ = ["MODELS", "VERSIONS", "Receipt", "newest", "schemas", "validate"]

@@ -2,8 +2,22 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from governor.records import SemVer, SignalType, SkuId, Timestamp
-from ledger.contract_base import Count, Detail, Receipt, ReceiptId, Word
+from ledger.contract_base import (
+    Code,
+    Count,
+    Detail,
+    Receipt,
+    ReceiptId,
+    Second,
+    Sha256Hex,
+    Word,
+)
+
+Rollback = Literal["due", "none", "impossible"]
+"""Whether the action is rolled back: it is due; there is nothing to undo; it cannot be undone."""
 
 
 class _OfAction(Receipt):
@@ -20,13 +34,13 @@ class _OfActionEnd(_OfAction):
 
 
 class ActionComplete(_OfActionEnd):
-    """Runbook 5: the handler ended inside its deadline."""
+    """Runbook 5: the handler ran to its end inside its deadline."""
 
     operation: Literal["action_complete"]
     status: Literal["success"]
 
 
-class ActionTimeout(_OfActionEnd):
+class ActionTimeoutV1(_OfActionEnd):
     """Runbook 5: the deadline fired, or the action waited too long in the queue (D10)."""
 
     operation: Literal["action_timeout"]
@@ -37,7 +51,18 @@ class ActionTimeout(_OfActionEnd):
     error_detail: Detail
 
 
-class ActionFailed(_OfActionEnd):
+class ActionTimeout(_OfActionEnd, Second):
+    """Runbook 5: the deadline fired, or the action waited too long in the queue (D10)."""
+
+    operation: Literal["action_timeout"]
+    status: Literal["failed"]
+    timeout_ms: Count
+    phase: Literal["running", "queued"]
+    rollback: Rollback
+    error_code: Code
+
+
+class ActionFailedV1(_OfActionEnd):
     """Runbook 5: the handler said it failed, or its process died."""
 
     operation: Literal["action_failed"]
@@ -47,8 +72,19 @@ class ActionFailed(_OfActionEnd):
     is_recoverable: bool
 
 
+class ActionFailed(_OfActionEnd, Second):
+    """Runbook 5: the handler said it failed, or its process died."""
+
+    operation: Literal["action_failed"]
+    status: Literal["failed"]
+    is_recoverable: bool
+    rollback: Rollback
+    error_code: Code
+    error_sha256: Sha256Hex = Field(description="of the text beside the ledger")
+
+
 class ActionRolledBack(_OfAction):
-    """Runbook 5: what the action did was undone."""
+    """Runbook 5: the action's rollback ran and returned."""
 
     operation: Literal["action_rolled_back"]
     status: Literal["rolled_back"]
@@ -56,7 +92,7 @@ class ActionRolledBack(_OfAction):
     rollback_duration_ms: Count
 
 
-class RollbackFailed(_OfAction):
+class RollbackFailedV1(_OfAction):
     """Runbook 5: the undo failed; it is tried again until it holds (D19)."""
 
     operation: Literal["rollback_failed"]
@@ -66,3 +102,27 @@ class RollbackFailed(_OfAction):
     error_code: Word
     error_detail: Detail
     retry_at: Timestamp
+
+
+class RollbackFailed(_OfAction, Second):
+    """Runbook 5: the rollback failed; it is tried again until it holds (D19)."""
+
+    operation: Literal["rollback_failed"]
+    status: Literal["failed"]
+    previous_action_receipt_id: ReceiptId
+    rollback_attempt: Count
+    rollback_timeout_ms: Count
+    error_code: Code
+    error_sha256: Sha256Hex = Field(description="of the text beside the ledger")
+    retry_at: Timestamp
+
+
+class ActionResolved(_OfAction):
+    """An operator undid by hand what a rollback could not, and said so."""
+
+    operation: Literal["action_resolved"]
+    status: Literal["resolved"]
+    previous_action_receipt_id: ReceiptId
+    rollback_attempts: Count
+    operator: Word
+    reason: Detail

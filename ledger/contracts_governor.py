@@ -5,7 +5,17 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from governor.records import AccountId, PlanType, SemVer, SkuId
-from ledger.contract_base import Concurrency, Count, Detail, Receipt, Usd, Word
+from ledger.contract_base import (
+    Code,
+    Concurrency,
+    Count,
+    Detail,
+    Receipt,
+    Second,
+    Sha256Hex,
+    Usd,
+    Word,
+)
 
 
 class _OfPolicy(Receipt):
@@ -25,13 +35,22 @@ class PolicyUpgraded(_OfPolicy):
     compatibility_check: Word
 
 
-class PolicyValidationFailed(_OfPolicy):
+class PolicyValidationFailedV1(_OfPolicy):
     """Runbook 2: the document is no valid policy."""
 
     operation: Literal["policy_validation_failed"]
     status: Literal["failed"]
     error_code: Word
     error_detail: Detail
+
+
+class PolicyValidationFailed(_OfPolicy, Second):
+    """Runbook 2: the document is no valid policy."""
+
+    operation: Literal["policy_validation_failed"]
+    status: Literal["failed"]
+    error_code: Code
+    error_sha256: Sha256Hex
 
 
 class PolicyUpgradeSkipped(_OfPolicy):

@@ -3,7 +3,18 @@
 from typing import Literal
 
 from governor.records import PlanType, Region, SemVer, SkuId
-from ledger.contract_base import Count, Detail, OfRun, QuotaTerms, Receipt, Resources, Word
+from ledger.contract_base import (
+    Code,
+    Count,
+    Detail,
+    OfRun,
+    QuotaTerms,
+    Receipt,
+    Resources,
+    Second,
+    Sha256Hex,
+    Word,
+)
 
 
 class EntitlementActive(OfRun):
@@ -20,7 +31,7 @@ class EntitlementActive(OfRun):
     resources: Resources
 
 
-class EntitlementFailed(OfRun):
+class EntitlementFailedV1(OfRun):
     """Runbooks 1 and 6, refused: nothing of the run is left."""
 
     operation: Literal["entitlement_failed"]
@@ -31,6 +42,20 @@ class EntitlementFailed(OfRun):
     failed_step: Word
     error_code: Word
     error_detail: Detail
+    retryable: bool
+
+
+class EntitlementFailed(OfRun, Second):
+    """Runbooks 1 and 6, refused: nothing of the run is left."""
+
+    operation: Literal["entitlement_failed"]
+    status: Literal["failed"]
+    sku_id: SkuId
+    plan_type: PlanType
+    region: Region
+    failed_step: Word
+    error_code: Code
+    error_sha256: Sha256Hex
     retryable: bool
 
 
@@ -68,7 +93,7 @@ class DecommissionComplete(Receipt):
     archive_size_bytes: Count
 
 
-class DecommissionFailed(Receipt):
+class DecommissionFailedV1(Receipt):
     """Runbook 7 could not finish; it is taken up again."""
 
     operation: Literal["decommission_failed"]
@@ -77,3 +102,14 @@ class DecommissionFailed(Receipt):
     failed_step: Word
     error_code: Word
     error_detail: Detail
+
+
+class DecommissionFailed(Receipt, Second):
+    """Runbook 7 could not finish; it is taken up again."""
+
+    operation: Literal["decommission_failed"]
+    status: Literal["failed"]
+    sku_id: SkuId
+    failed_step: Word
+    error_code: Code
+    error_sha256: Sha256Hex

@@ -3,7 +3,16 @@
 from typing import Literal
 
 from governor.records import Timestamp
-from ledger.contract_base import Count, Detail, Receipt, ReceiptId, Sha256Hex, Word
+from ledger.contract_base import (
+    Code,
+    Count,
+    Detail,
+    Receipt,
+    ReceiptId,
+    Second,
+    Sha256Hex,
+    Word,
+)
 
 
 class _Tally(Receipt):
@@ -25,7 +34,7 @@ class SignalsRefused(_Tally):
     operation: Literal["signals_refused"]
 
 
-class AlertRaised(Receipt):
+class AlertRaisedV1(Receipt):
     """Somebody was told."""
 
     operation: Literal["alert_raised"]
@@ -37,7 +46,19 @@ class AlertRaised(Receipt):
     cause_receipt_id: ReceiptId | None = None
 
 
-class CompensationFailed(Receipt):
+class AlertRaised(Receipt, Second):
+    """Somebody was told."""
+
+    operation: Literal["alert_raised"]
+    status: Literal["raised"]
+    severity: Literal["info", "warning", "critical"]
+    cause: Word
+    subject: Word
+    detail_sha256: Sha256Hex
+    cause_receipt_id: ReceiptId | None = None
+
+
+class CompensationFailedV1(Receipt):
     """An undo of a run failed and is parked; it is taken up again."""
 
     operation: Literal["compensation_failed"]
@@ -46,6 +67,17 @@ class CompensationFailed(Receipt):
     failed_step: Word
     error_code: Word
     error_detail: Detail
+
+
+class CompensationFailed(Receipt, Second):
+    """An undo of a run failed and is parked; it is taken up again."""
+
+    operation: Literal["compensation_failed"]
+    status: Literal["failed"]
+    run_id: Word
+    failed_step: Word
+    error_code: Code
+    error_sha256: Sha256Hex
 
 
 class ReceiptConflict(Receipt):
@@ -85,7 +117,7 @@ class TenantPurged(Receipt):
     documents_deleted: Count
 
 
-class SignalDeadLettered(Receipt):
+class SignalDeadLetteredV1(Receipt):
     """A signal that can never succeed was taken off its topic (D8)."""
 
     operation: Literal["signal_dead_lettered"]
@@ -93,3 +125,13 @@ class SignalDeadLettered(Receipt):
     message_id: Word
     error_code: Word
     error_detail: Detail
+
+
+class SignalDeadLettered(Receipt, Second):
+    """A signal that can never succeed was taken off its topic (D8)."""
+
+    operation: Literal["signal_dead_lettered"]
+    status: Literal["failed"]
+    message_id: Word
+    error_code: Code
+    error_sha256: Sha256Hex

@@ -131,8 +131,7 @@ def receipt_id(account_id: str, operation: str, subject: str, attempt: int = 1) 
     Raises:
         InputError: ``operation`` has no contract.
     """
-    if operation not in contracts.MODELS:
-        raise InputError("unknown-operation", f"{operation!r} is no operation with a contract")
+    contracts.newest(operation)
     words = (account_id, operation, subject, str(attempt))
     digest = bytearray(
         hashlib.sha256(b"".join(len(w.encode()).to_bytes(4, "big") + w.encode() for w in words))

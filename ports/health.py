@@ -133,6 +133,36 @@ class Seen:
     streak_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Something that waits for the operator; ``name`` is ``cause/subject``.
+
+    ``blocks`` says that work is refused because of it; ``count`` how often it was noted.
+    """
+
+    name: str
+    detail: str
+    blocks: bool
+    since_s: float
+    count: int
+
+
+class Troubles(Protocol):
+    """What the operator should know until it is gone."""
+
+    def note_trouble(self, name: str, detail: str, *, blocks: bool, seconds: float) -> bool:
+        """It is there now, and forgotten in ``seconds`` unless noted again; whether it is new."""
+        ...
+
+    def end_trouble(self, name: str) -> None:
+        """It is gone."""
+        ...
+
+    def troubles(self) -> list[Trouble]:
+        """Every trouble that was noted lately, by name."""
+        ...
+
+
 class Watches(Protocol):
     """Who worked lately."""
 

@@ -12,7 +12,7 @@ from typing import Protocol
 from governor.quota import Verdict
 from governor.records import ProcessClaim
 from ports.alerts import Outbox
-from ports.health import Lease, Modes, Watches
+from ports.health import Lease, Modes, Troubles, Watches
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +230,9 @@ class Unsealed(Protocol):
         ...
 
 
-class Memory(Slots, Governors, Lease, Modes, Watches, Outbox, Tallies, Unsealed, Protocol):
+class Memory(
+    Slots, Governors, Lease, Modes, Watches, Troubles, Outbox, Tallies, Unsealed, Protocol
+):
     """All of it. Every verb raises OutageError when Memory does not answer in time."""
 
     def announce(self, run_id: str) -> None:

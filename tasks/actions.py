@@ -1,6 +1,7 @@
 """What executing, recovering and reaping an action share."""
 
 import contextlib
+import json
 import logging
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from kombu.exceptions import OperationalError as BrokerUnreachable
 from config.settings import load as load_settings
 from governor import actions as rules
 from governor import records
-from governor.errors import ConflictError, OutageError
+from governor.errors import ActionError, ConflictError, OutageError
 from governor.fsm import ActionState
 from governor.quota import Verdict
 from governor.records import Action, ProcessClaim, elapsed_ms, instant
@@ -127,10 +128,22 @@ def end_fields(action: Action) -> dict[str, Any]:
 
 
 def context_of(action: Action, deadline_s: float) -> ActionContext:
-    """What a handler is told; ``deadline_s`` on the monotonic clock."""
+    """What a handler or its rollback is told; ``deadline_s`` on the monotonic clock."""
     return ActionContext(
-        action.account_id, action.sku_id, action.action_id, action.signal_id, deadline_s
-    )
+        action.account_id, action.sku_id, action.action_id, action.signal_id, deadline_s,
+        json.loads(action.result) if action.result else None,
+        json.loads(action.learned) if action.learned else {},
+    )  # fmt: skip
+
+
+def log_failure(action: Action, what: str, error: BaseException) -> None:
+    """One line in the log where the handler said itself how it failed; else its traceback too."""
+    is_said = isinstance(error, ActionError) and error.__cause__ is None
+    _LOG.error(
+        "action %s of %s: its %s %s failed: %s: %s",
+        action.action_id, action.account_id, what, action.handler,
+        type(error).__name__, error, exc_info=None if is_said else error,
+    )  # fmt: skip
 
 
 def claim(ports: Ports, held: Held, claimed: Action) -> Held | None:

@@ -1,14 +1,13 @@
 """Boot a governor: tell Memory what Documents know of it, so that admission can decide."""
 
 from governor import records
-from governor.errors import ConflictError, PolicyError
+from governor.errors import PolicyError
 from governor.fsm import GovernorState
 from governor.records import Entitlement, Tenant
 from ports import Ports
 from ports.documents import Document
 from ports.memory import Terms
-from tasks import policies
-from tasks.emit import alert, land
+from tasks import policies, troubles
 
 LIVE = (GovernorState.STABLE, GovernorState.DEGRADED)
 """The stored states in which a governor, or an entitlement, may admit."""
@@ -61,15 +60,7 @@ def _usable_terms(ports: Ports, entitlement: Entitlement) -> Terms | None:
     try:
         return _terms(ports, entitlement)
     except PolicyError as error:
-        subject = f"{entitlement.sku_id} {entitlement.policy_version}"
-        raised, told = alert(
-            ports, "critical", "policy_unusable", entitlement.account_id, subject, error.detail
-        )
-        try:
-            land(ports, [raised])
-        except ConflictError:
-            return None  # told before
-        ports.alerts.send(told)
+        troubles.policy_unusable(ports, error, entitlement.sku_id, entitlement.plan_type)
         return None
 
 

@@ -71,7 +71,7 @@ def configuration() -> dict[str, Any]:
             "reap.*": {"queue": HEALTH}, "degrade_to_safe_mode.*": {"queue": HEALTH},
             "tally.*": {"queue": LEDGER}, "seal.*": {"queue": LEDGER}, "audit.*": {"queue": LEDGER},
             "revive.*": {"queue": LEDGER}, "repair.*": {"queue": LEDGER},
-            "deliver_alerts.*": {"queue": LEDGER},
+            "deliver_alerts.*": {"queue": LEDGER}, "troubles.*": {"queue": LEDGER},
         },
         "enable_utc": True, "timezone": "UTC",
         "beat_max_loop_interval": 1,
@@ -99,6 +99,7 @@ app = Celery(
         "tasks.revive",
         "tasks.seal",
         "tasks.tally",
+        "tasks.troubles",
         "tasks.watch_ledgers",
     ),
 )
@@ -130,5 +131,6 @@ def _prove_consumption(sender: Any, **_: object) -> None:
             app.send_task("canary.sing", (queue.name,), queue=queue.name)
         if queue.name == LEDGER:  # what was left unsealed without a mark is found at once
             app.send_task("audit.slice", ("new", "tenants/_system", 0), queue=LEDGER)
+            app.send_task("troubles.look", queue=LEDGER)
         if queue.name == HEALTH:
             app.send_task("degrade_to_safe_mode.check", queue=HEALTH)

@@ -14,7 +14,7 @@ from governor.records import Run, elapsed_ms
 from ports import Ports
 from ports.alerts import Alert
 from ports.documents import Document, Update, Write
-from tasks.emit import alert, land, receipt
+from tasks.emit import alert, explained, land, receipt
 from tasks.failure import FAULT_OF_OURS, patiently
 from tasks.fence import or_die
 from tasks.journal import end, is_due, is_same_process, later, load, may_take, take_over
@@ -102,9 +102,9 @@ def _end(ports: Ports, runbook: Runbook, run_id: str) -> None:
     """One commit of the run's end, its receipt, and the alert where somebody must look."""
     found, run = load(ports, run_id)
     failed_step = run.failed_step or runbook.steps[0].name
-    proof = runbook.refused(ports, run, failed_step)
+    proof, *texts = runbook.refused(ports, run, failed_step)
     event = "undone_for_now" if run.retryable else "undone_for_good"
-    writes: list[Write] = [proof]
+    writes: list[Write] = [proof, *texts]
     if run.cancellation:
         event = "undone_on_request"
         writes.append(
@@ -122,7 +122,7 @@ def _end(ports: Ports, runbook: Runbook, run_id: str) -> None:
             f"{failed_step}: {run.error_code}: {run.error_detail}",
             attempt=run.attempt, cause_receipt=proof,
         )  # fmt: skip
-        writes.append(raised)
+        writes += raised
     ended = run.evolve(
         state=advance(RUN, run.state, event), receipt_id=proof.data["receipt_id"], retry_at=None
     )
@@ -172,14 +172,14 @@ def _put_off(ports: Ports, run_id: str, error: Exception) -> None:
     if attempts > PARK_AFTER:  # told already
         land(ports, [moved])
         return
-    proof = receipt(
-        ports, "compensation_failed", run.account_id, run_id, attempt=run.attempt, status="failed",
-        run_id=run_id, failed_step=run.failed_step or "unknown", error_code=error_code(error),
-        error_detail=public_detail(error)[:1024],
+    proofs = explained(
+        ports, "compensation_failed", run.account_id, run_id, public_detail(error),
+        attempt=run.attempt, status="failed", run_id=run_id,
+        failed_step=run.failed_step or "unknown", error_code=error_code(error),
     )  # fmt: skip
     raised, told = alert(
         ports, "critical", "compensation_failed", run.account_id, run_id, words,
-        attempt=run.attempt, cause_receipt=proof,
+        attempt=run.attempt, cause_receipt=proofs[0],
     )  # fmt: skip
-    land(ports, [moved, proof, raised])
+    land(ports, [moved, *proofs, *raised])
     ports.alerts.send(told)

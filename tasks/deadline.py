@@ -45,6 +45,7 @@ class Ended:
     elapsed_s: float
     error: BaseException | None = None
     fired_late_s: float | None = None
+    value: object = None
 
 
 class _Timer:
@@ -103,11 +104,12 @@ def run_within(seconds: float, call: Callable[[], object]) -> Ended:
     timer = _Timer(seconds)
     previous = signal.signal(signal.SIGALRM, timer.fire)
     error: BaseException | None = None
+    value: object = None
     started_s = time.monotonic()
     try:
         try:
             timer.arm()
-            call()
+            value = call()
         finally:
             timer.disarm()
     except BaseException as raised:
@@ -117,4 +119,5 @@ def run_within(seconds: float, call: Callable[[], object]) -> Ended:
     elapsed_s = time.monotonic() - started_s
     if timer.fired_late_s is not None:
         return Ended(Ending.TIMED_OUT, elapsed_s, fired_late_s=timer.fired_late_s)
-    return Ended(Ending.RAISED if error else Ending.RETURNED, elapsed_s, error=error)
+    ending = Ending.RAISED if error else Ending.RETURNED
+    return Ended(ending, elapsed_s, error=error, value=value)

@@ -1,5 +1,6 @@
 """How truth is written: receipts made, and whole commits landed exactly once."""
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import tenacity
 
 from governor.errors import ConflictError, OutageError
-from governor.records import instant, receipt_path, timestamp
+from governor.records import instant, receipt_path, text_path, timestamp
 from ledger import contracts
 from ledger.receipt import receipt_id
 from ledger.verify import MAX_BEHIND
@@ -19,6 +20,9 @@ _LOG = logging.getLogger("ggen.ledger")
 
 LANDING_PATIENCE_S = 2.0
 """How long a commit is repeated while the store does not answer; below the hard limit's margin."""
+
+MAX_TEXT_CHARS = 1024
+"""Bound of a free text beside the ledger."""
 
 STALE_AFTER = MAX_BEHIND / 2
 """How old a receipt may be when it is committed; verification refuses what is twice as old."""
@@ -44,7 +48,9 @@ def receipt(
     Raises:
         InputError: the fields do not fulfil the operation's contract.
     """
+    version = contracts.newest(operation)
     contract = contracts.validate({
+        **({"contract_version": version} if version > 1 else {}),
         "receipt_id": receipt_id(account_id, operation, subject, attempt),
         "timestamp": timestamp(ports.clock.now()),
         "operation": operation,
@@ -55,6 +61,28 @@ def receipt(
     })  # fmt: skip
     signed = ports.keys.signer().sign(contract)
     return Create(receipt_path(account_id, contract.receipt_id), signed.document())
+
+
+def explained(
+    ports: Ports,
+    operation: str,
+    account_id: str,
+    subject: str,
+    text: str,
+    /,
+    *,
+    named: str = "error_sha256",
+    **fields: Any,
+) -> list[Create]:
+    """A receipt that names a free text by its SHA-256, and the text's own document (D30).
+
+    The receipt comes first. A purge can remove the text, and the receipt still proves.
+    """
+    text = text[:MAX_TEXT_CHARS]
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+    proof = receipt(ports, operation, account_id, subject, **{**fields, named: digest})
+    path = text_path(account_id, proof.data["receipt_id"])
+    return [proof, Create(path, {"text": text.encode(errors="replace").decode(), "sha256": digest})]
 
 
 def alert(
@@ -69,15 +97,15 @@ def alert(
     attempt: int = 1,
     cause_receipt: Create | None = None,
     drill: bool | None = None,
-) -> tuple[Create, Alert]:
-    """The receipt of an alert, to be committed, and the alert, to be sent once it is."""
-    write = receipt(
-        ports, "alert_raised", account_id, f"{cause}/{subject}", attempt=attempt, status="raised",
-        severity=severity, cause=cause, subject=subject, detail=detail[:1024],
+) -> tuple[list[Create], Alert]:
+    """What is committed of an alert, its receipt first, and the alert, to be sent once it is."""
+    writes = explained(
+        ports, "alert_raised", account_id, f"{cause}/{subject}", detail, named="detail_sha256",
+        attempt=attempt, status="raised", severity=severity, cause=cause, subject=subject,
         cause_receipt_id=cause_receipt.data["receipt_id"] if cause_receipt else None, drill=drill,
     )  # fmt: skip
-    told = Alert(write.data["receipt_id"], severity, cause, account_id, subject, detail)
-    return write, told
+    told = Alert(writes[0].data["receipt_id"], severity, cause, account_id, subject, detail)
+    return writes, told
 
 
 def land(
@@ -168,7 +196,7 @@ def _tell_of_a_conflict(ports: Ports, writes: Sequence[Write]) -> None:
         for kept in [ports.documents.get(write.path)]
         if kept is not None and kept.data != write.data
     ]
-    states = [write for write in writes if not ledger_of(write)]
+    states = [write for write in writes if not ledger_of(write) and not is_text(write)]
     if not told_twice or not states or not all(_still_holds(ports, write) for write in states):
         return
     for write, kept in told_twice:
@@ -181,7 +209,7 @@ def _tell_of_a_conflict(ports: Ports, writes: Sequence[Write]) -> None:
             ports, "critical", "receipt-conflict", account_id, name,
             f"receipt {name} exists with other content; it was kept", cause_receipt=proof,
         )  # fmt: skip
-        tell(ports, told, proof, raised)
+        tell(ports, told, proof, *raised)
 
 
 def _still_holds(ports: Ports, write: Write) -> bool:
@@ -196,6 +224,11 @@ def ledger_of(write: Write) -> str:
     """The account whose ledger a write adds to; empty when it is no receipt."""
     segments = write.path.split("/")
     return segments[1] if segments[2:3] == ["receipts"] else ""
+
+
+def is_text(write: Write) -> bool:
+    """Whether a write is the free text beside a receipt, and no state of its own."""
+    return write.path.split("/")[2:3] == ["texts"]
 
 
 def ask_for_a_seal(ports: Ports, writes: Sequence[Write]) -> None:

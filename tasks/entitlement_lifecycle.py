@@ -20,7 +20,7 @@ from ports.documents import Create, Document, Update, Write
 from tasks import deploy_sku, policies
 from tasks.boot import boot_governor
 from tasks.celery import app
-from tasks.emit import land, receipt
+from tasks.emit import explained, land, receipt
 from tasks.journal import start
 from tasks.runbook import RUNBOOKS_BY_NAME, Manual, Result, Runbook, Step
 from tasks.runs import attempt_again
@@ -36,7 +36,7 @@ def begin(ports: Ports, event: MarketplaceEvent, body: bytes) -> Run:
     A run that was refused for now is attempted again.
 
     Raises:
-        ConflictError: the event's id came before with another body.
+        ConflictError: the event's id came before with another content.
         InputError: an event this runbook does not serve.
         OutageError: the run may have been started; repeating is safe.
     """
@@ -84,11 +84,12 @@ def new_run(ports: Ports, event: MarketplaceEvent, body: bytes) -> Run:
 
 def _again(ports: Ports, found: Document, asked: Run) -> Run:
     former = Run.stored(found.data)
-    if former.body_sha256 != asked.body_sha256:
-        raise ConflictError("event-id-reused", "this event_id came before with another body")
+    is_same = former.body_sha256 == asked.body_sha256 or former.event.says_the_same(asked.event)
+    if not is_same:
+        raise ConflictError("event-id-reused", "this event_id came before with another content")
     if former.state is not RunState.FAILED:
         return former
-    return attempt_again(ports, RUNBOOK, found)
+    return attempt_again(ports, RUNBOOK, found, asked.event)
 
 
 def _choose_policy(ports: Ports, run: Run) -> Result:
@@ -173,12 +174,12 @@ def _open_the_door(ports: Ports, run: Run) -> None:
         boot_governor(ports, run.account_id)
 
 
-def _refused(ports: Ports, run: Run, failed_step: str) -> Create:
-    return receipt(
-        ports, "entitlement_failed", run.account_id, run.run_id, attempt=run.attempt,
-        status="failed", sku_id=run.event.sku_id, plan_type=run.event.plan_type,
-        region=run.event.region, failed_step=failed_step, error_code=run.error_code,
-        error_detail=run.error_detail, retryable=run.retryable, **_of_run(ports, run),
+def _refused(ports: Ports, run: Run, failed_step: str) -> Sequence[Create]:
+    return explained(
+        ports, "entitlement_failed", run.account_id, run.run_id, run.error_detail or "",
+        attempt=run.attempt, status="failed", sku_id=run.event.sku_id,
+        plan_type=run.event.plan_type, region=run.event.region, failed_step=failed_step,
+        error_code=run.error_code, retryable=run.retryable, **_of_run(ports, run),
     )  # fmt: skip
 
 

@@ -5,12 +5,15 @@ and receipt. What did not end well goes to ``tasks.recover_action``.
 """
 
 import logging
+import time
+from dataclasses import replace
 
 from adapters import wiring
 from governor import actions as rules
 from governor.errors import ConflictError, UnrecoverableError
 from governor.fsm import ACTION, ActionState, advance
 from governor.records import Action, elapsed_ms, timestamp
+from ledger import canonical
 from ports import Ports
 from tasks import actions, recover_action
 from tasks.actions import Held
@@ -18,7 +21,7 @@ from tasks.celery import app
 from tasks.deadline import Ended, Ending, run_within
 from tasks.emit import receipt
 from tasks.fence import or_die
-from tasks.handlers import registered
+from tasks.handlers import ActionContext, registered
 
 _LOG = logging.getLogger("ggen.actions")
 
@@ -54,7 +57,8 @@ def carry_out(ports: Ports, account_id: str, action_id: str) -> None:
         return
     # (4) The handler, under its deadline. (5) The end: state and receipt in one commit; then what
     # must be undone.
-    or_die(lambda: _settle(ports, held, _run(ports, action, budget_ms)))
+    context = actions.context_of(action, ports.clock.monotonic_s() + budget_ms / 1000)
+    or_die(lambda: _settle(ports, held, context, _run(action, context, budget_ms)))
 
 
 def expire(ports: Ports, found: Held) -> None:
@@ -68,8 +72,8 @@ def expire(ports: Ports, found: Held) -> None:
     )  # fmt: skip
     proof = receipt(
         ports, "action_timeout", action.account_id, action.action_id, status="failed",
-        duration_ms=queue_ms, phase="queued", timeout_ms=action.queue_timeout_ms,
-        error_code=ended.error_code, error_detail=ended.error_detail, **actions.end_fields(ended),
+        duration_ms=queue_ms, phase="queued", timeout_ms=action.queue_timeout_ms, rollback="none",
+        error_code=ended.error_code, **actions.end_fields(ended),
     )  # fmt: skip
     try:
         actions.move(ports, found, ended, proof, asks_for_seal=False)
@@ -78,7 +82,7 @@ def expire(ports: Ports, found: Held) -> None:
     actions.free_slot(ports, action)
 
 
-def _run(ports: Ports, action: Action, budget_ms: int) -> Ended:
+def _run(action: Action, context: ActionContext, budget_ms: int) -> Ended:
     handler = registered().get(action.handler)
     if handler is None:
         missing = UnrecoverableError(
@@ -87,26 +91,33 @@ def _run(ports: Ports, action: Action, budget_ms: int) -> Ended:
         return Ended(Ending.RAISED, 0.0, error=missing)
     try:
         payload = handler.parse(action.payload)
-    except UnrecoverableError as error:
-        return Ended(Ending.RAISED, 0.0, error=error)
-    context = actions.context_of(action, ports.clock.monotonic_s() + budget_ms / 1000)
-    return run_within(budget_ms / 1000, lambda: handler.execute(context, payload))
+    except Exception as error:  # the ingress takes what a model of another version refuses
+        refused = UnrecoverableError("payload-invalid", str(error))
+        refused.__cause__ = error
+        return Ended(Ending.RAISED, 0.0, error=refused)
+    # Its time begins now, not when the payload began to be read.
+    context = replace(context, deadline_s=time.monotonic() + budget_ms / 1000)
+    return run_within(budget_ms / 1000, lambda: handler.run(context, payload))
 
 
-def _settle(ports: Ports, held: Held, ended: Ended) -> None:
+def _settle(ports: Ports, held: Held, context: ActionContext, ended: Ended) -> None:
     action, run_ms = held.action, round(ended.elapsed_s * 1000)
     if ended.ending is not Ending.RETURNED:
+        if ended.error:
+            actions.log_failure(action, "handler", ended.error)
         failure = (
             rules.timed_out(action)
             if ended.ending is Ending.TIMED_OUT
             else rules.failed(action, ended.error or RuntimeError("no error"))
         )
-        recover_action.recover(ports, held, failure, run_ms=run_ms)
+        learned = canonical.dumps(context.learned).decode() if context.learned else None
+        recover_action.recover(ports, held, failure, run_ms=run_ms, learned=learned)
         return
     done = action.evolve(
         state=advance(ACTION, action.state, "succeed"),
         ended_at=timestamp(ports.clock.now()),
         run_ms=run_ms,
+        result=ended.value,
     )
     proof = receipt(
         ports, "action_complete", action.account_id, action.action_id,

@@ -27,12 +27,14 @@ from governor.errors import (
     InputError,
     OutageError,
     PolicyError,
+    is_ours_to_mend,
     public_detail,
 )
 from governor.fsm import RUN, RunState, advance
 from governor.records import Run, instant
 from ports import Ports
 from ports.documents import Document, Update
+from tasks import troubles
 from tasks.emit import land
 from tasks.journal import is_done, is_own, later, load, with_entry
 from tasks.runbook import UNDER_WAY, ElsewhereError, Runbook, Step
@@ -104,8 +106,7 @@ def give_up_or_put_off(
         ConflictError: the run was moved under this; to be repeated.
         OutageError: the store does not answer; it may have been stored.
     """
-    if not isinstance(error, GovernorError):
-        _LOG.error("run %s failed in %s", known.run_id, step.name, exc_info=error)
+    _tell_the_operator(ports, known, step, error)
     found, run = load(ports, known.run_id)
     entry = run.journal.get(step.name)
     is_ours = entry == known.journal.get(step.name) or (entry and is_own(ports, entry))
@@ -131,6 +132,16 @@ def give_up_or_put_off(
     )
     land(ports, [Update(found.path, failed.document(), found.revision)])
     return True
+
+
+def _tell_the_operator(ports: Ports, run: Run, step: Step, error: Exception) -> None:
+    """What the marketplace is not told, and only the operator can mend, is in the log."""
+    if not isinstance(error, GovernorError):
+        _LOG.error("run %s failed in %s", run.run_id, step.name, exc_info=error)
+    elif is_ours_to_mend(error):
+        _LOG.error("run %s failed in %s: %s", run.run_id, step.name, error)
+    if isinstance(error, PolicyError):
+        troubles.policy_unusable(ports, error, run.event.sku_id, run.event.plan_type)
 
 
 def _is_outage(error: Exception) -> bool:

@@ -4,16 +4,24 @@ import contextlib
 
 from governor import records
 from governor.errors import ConflictError, InputError, OutageError
-from governor.fsm import ActionState
-from governor.records import Action, timestamp
+from governor.fsm import ACTION, ActionState, advance
+from governor.records import Action, Resolution, timestamp
 from ledger.receipt import SignedReceipt, receipt_id
 from ports import Ports
 from ports.documents import Where
 from tasks import actions
+from tasks.actions import Held
+from tasks.emit import receipt
 from tasks.recover_action import roll_back
 
 _PATIENCE = 5
-_ENDS = ("action_complete", "action_timeout", "action_failed", "action_rolled_back")
+_ENDS = (
+    "action_resolved",
+    "action_complete",
+    "action_timeout",
+    "action_failed",
+    "action_rolled_back",
+)
 
 
 def listed(
@@ -59,15 +67,7 @@ def retry_rollback(ports: Ports, account_id: str, action_id: str) -> Action:
         ConflictError: its rollback has not failed; nothing was changed.
     """
     for _ in range(_PATIENCE):
-        held = actions.load(ports, account_id, action_id)
-        if held is None:
-            raise InputError("not-found", f"{account_id} has no action {action_id}")
-        if held.action.state is not ActionState.ROLLBACK_FAILED:
-            raise ConflictError(
-                "no-failed-rollback",
-                f"action {action_id} is {held.action.state}; only a rollback that failed can be "
-                "tried again, and nothing was changed",
-            )
+        held = _rollback_failed(ports, account_id, action_id)
         due = held.action.evolve(retry_at=timestamp(ports.clock.now()))
         try:
             actions.move(ports, held, due)
@@ -78,3 +78,46 @@ def retry_rollback(ports: Ports, account_id: str, action_id: str) -> Action:
         actions.publish(roll_back, due)
         return due
     raise ConflictError("action-busy", f"action {action_id} is moving just now; try again")
+
+
+def resolve(ports: Ports, account_id: str, action_id: str, operator: str, reason: str) -> Action:
+    """End an action whose rollback keeps failing: an operator has undone it by hand, and says so.
+
+    Raises:
+        InputError: there is no such action.
+        ConflictError: its rollback has not failed; nothing was changed.
+    """
+    for _ in range(_PATIENCE):
+        held = _rollback_failed(ports, account_id, action_id)
+        now = timestamp(ports.clock.now())
+        wish = Resolution(operator=operator, reason=reason, resolved_at=now)
+        ended = held.action.evolve(
+            state=advance(ACTION, held.action.state, "resolve"), ended_at=now, retry_at=None,
+            resolution=wish,
+        )  # fmt: skip
+        proof = receipt(
+            ports, "action_resolved", account_id, action_id, status="resolved",
+            action_id=action_id, sku_id=ended.sku_id, signal_type=ended.signal_type,
+            previous_action_receipt_id=ended.failure_receipt_id,
+            rollback_attempts=ended.rollback_attempts, operator=operator, reason=reason,
+        )  # fmt: skip
+        try:
+            actions.move(ports, held, ended, proof)
+        except ConflictError:
+            continue  # it is being tried just now, or has been
+        actions.free_slot(ports, ended)
+        return ended
+    raise ConflictError("action-busy", f"action {action_id} is moving just now; try again")
+
+
+def _rollback_failed(ports: Ports, account_id: str, action_id: str) -> Held:
+    held = actions.load(ports, account_id, action_id)
+    if held is None:
+        raise InputError("not-found", f"{account_id} has no action {action_id}")
+    if held.action.state is not ActionState.ROLLBACK_FAILED:
+        raise ConflictError(
+            "no-failed-rollback",
+            f"action {action_id} is {held.action.state}; this is for rollbacks that failed, and "
+            "nothing was changed",
+        )
+    return held

@@ -98,7 +98,7 @@ def tell_real(ports: Ports, outage: Outage, error_code: str, error_detail: str) 
     )  # fmt: skip
     ports.alerts.send(told)
     try:
-        spool.put(ports, SYSTEM_ACCOUNT, f"{outage.outage_id}-real", 1, [raised])
+        spool.put(ports, SYSTEM_ACCOUNT, f"{outage.outage_id}-real", 1, raised)
     except OutageError as error:
         _LOG.error("the alert is not receipted, Objects are away too: %s", error)
 
@@ -159,7 +159,7 @@ def _end(ports: Ports, outage: Outage, refused: Mapping[str, int], began: dateti
     ]
     is_news = outage.reason != Silence.STOPPED  # whoever stopped everything knows
     try:
-        land(ports, [*writes, raised] if is_news else writes)
+        land(ports, [*writes, *raised] if is_news else writes)
     except ConflictError as error:
         raise OutageError("outage-moved", f"{path} was moved meanwhile: {error}", 2) from error
     if is_news:
@@ -176,7 +176,7 @@ def _beginning(ports: Ports, outage: Outage, check_began: datetime) -> tuple[lis
         cause_receipt=proof, drill=True if outage.drill else None,
     )  # fmt: skip
     copies = [_degraded(ports, each, outage, check_began) for each in outage.accounts]
-    return [Create(outage_path(outage.outage_id), outage.document()), proof, raised, *copies], told
+    return [Create(outage_path(outage.outage_id), outage.document()), proof, *raised, *copies], told
 
 
 def _degraded(ports: Ports, account_id: str, outage: Outage, check_began: datetime) -> Create:

@@ -1,6 +1,6 @@
 """The policy registry: immutable documents in Objects, the version in force in Documents."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 from governor import policy
@@ -8,7 +8,7 @@ from governor.errors import ConflictError, InputError, PolicyError
 from governor.policy import Policy
 from ledger import canonical
 from ports import Ports
-from ports.documents import Create
+from ports.documents import Create, every
 from tasks.handlers import registered
 
 
@@ -57,6 +57,18 @@ def load(ports: Ports, sku_id: str, plan_type: str, version: str) -> Policy:
         PolicyError: not registered, or it names a handler this process does not have.
     """
     return _load(ports.objects.get, sku_id, plan_type, version)
+
+
+def unusable(ports: Ports) -> Iterator[tuple[str, str, PolicyError | None]]:
+    """Each SKU and plan with a policy in force, and why this process cannot use it, if so."""
+    for pointer in every(ports.documents, "policies"):
+        sku_id, _, plan_type = pointer.path.partition("/")[2].partition("~")
+        try:
+            load(ports, sku_id, plan_type, str(pointer.data.get("policy_version")))
+        except PolicyError as error:
+            yield sku_id, plan_type, error
+        else:
+            yield sku_id, plan_type, None
 
 
 def forget_loaded() -> None:

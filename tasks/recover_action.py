@@ -11,11 +11,12 @@ has the actions worker take the claim over. Never beside its own handler (D18).
 
 import logging
 from datetime import timedelta
+from typing import Any
 
 from adapters import wiring
 from governor import actions as rules
 from governor.actions import Failure
-from governor.errors import ConflictError, UnrecoverableError
+from governor.errors import ConflictError
 from governor.fsm import ACTION, ActionState, advance
 from governor.quota import Verdict
 from governor.records import Action, instant, timestamp
@@ -25,7 +26,7 @@ from tasks import actions, spool
 from tasks.actions import Held
 from tasks.celery import app
 from tasks.deadline import Ended, Ending, run_within
-from tasks.emit import alert, receipt
+from tasks.emit import alert, explained, receipt
 from tasks.fence import or_die
 from tasks.handlers import registered
 
@@ -33,7 +34,13 @@ _LOG = logging.getLogger("ggen.actions")
 
 
 def recover(
-    ports: Ports, held: Held, failure: Failure, *, run_ms: int, undo_here: bool = True
+    ports: Ports,
+    held: Held,
+    failure: Failure,
+    *,
+    run_ms: int,
+    undo_here: bool = True,
+    learned: str | None = None,
 ) -> None:
     """End a running action as failed or timed out and, where the failure allows, undo it.
 
@@ -46,15 +53,16 @@ def recover(
         ended_at=None if failure.rolls_back else timestamp(ports.clock.now()),
         error_code=failure.error_code,
         error_detail=failure.error_detail,
+        learned=learned,
     )
-    proof = _failure_receipt(ports, ended, failure)
-    writes, told = [proof], None
-    if not failure.rolls_back:
+    proof, *texts = _failure_receipts(ports, ended, failure)
+    writes, told = [proof, *texts], None
+    if failure.rollback == "impossible":
         raised, told = alert(
             ports, "critical", "action_failed", action.account_id, action.action_id,
             f"{failure.error_code}: {failure.error_detail}", cause_receipt=proof,
         )  # fmt: skip
-        writes.append(raised)
+        writes += raised
     ended = ended.evolve(failure_receipt_id=proof.data["receipt_id"])
     try:
         if undo_here:
@@ -130,34 +138,38 @@ def _undo(ports: Ports, held: Held) -> None:
         actions.settle(ports, held, after, *proofs)
         actions.free_slot(ports, action)
         return
+    if ended.error:
+        actions.log_failure(action, "rollback", ended.error)
     after = _undo_failed(ports, action, ended)
-    proof = _undo_failed_receipt(ports, after, elapsed)
-    raised, told = alert(
-        ports, "critical", "rollback_failed", action.account_id, action.action_id,
-        f"{after.error_code}: tried again at {after.retry_at}",
-        attempt=after.rollback_attempts, cause_receipt=proof,
-    )  # fmt: skip
-    actions.settle(ports, held, after, proof, raised)
-    ports.alerts.send(told)
+    proofs = _undo_failed_receipts(ports, after, elapsed, rules.rollback_limit_ms(action))
+    told = None
+    if after.rollback_attempts == 1:  # one alert a cause; the state and ggen status tell the rest
+        raised, told = alert(
+            ports, "critical", "rollback_failed", action.account_id, action.action_id,
+            f"{after.error_code}: it is tried again with more time, until it holds, or until: "
+            f"ggen actions resolve {action.action_id} --account-id {action.account_id}",
+            cause_receipt=proofs[0],
+        )  # fmt: skip
+        proofs += raised
+    actions.settle(ports, held, after, *proofs)
+    if told:
+        ports.alerts.send(told)
     rest_ms = round(rules.retry_after_s(after.rollback_attempts) * 1000)
     actions.free_slot(ports, action, look_in_ms=rest_ms)
 
 
 def _run_rollback(ports: Ports, action: Action) -> Ended:
     handler = registered().get(action.handler)
-    seconds = action.rollback_timeout_ms / 1000
+    seconds = rules.rollback_limit_ms(action) / 1000
     if handler is None:
         missing = LookupError(f"this worker has no handler {action.handler!r}")
         return Ended(Ending.RAISED, 0.0, error=missing)
-    undo = handler.undo
-    if undo is None:
-        return Ended(Ending.RETURNED, 0.0)  # none was declared: there is nothing to be undone
     try:
         payload = handler.parse(action.payload)
-    except UnrecoverableError as error:
+    except Exception as error:  # whatever a model raises, the rollback is still owed
         return Ended(Ending.RAISED, 0.0, error=error)
     context = actions.context_of(action, ports.clock.monotonic_s() + seconds)
-    return run_within(seconds, lambda: undo(context, payload))
+    return run_within(seconds, lambda: handler.roll_back(context, payload))
 
 
 def _undone(ports: Ports, action: Action) -> Action:
@@ -180,24 +192,25 @@ def _undo_failed(ports: Ports, action: Action, ended: Ended) -> Action:
         if timed_out
         else rules.error_code(ended.error or Exception()),
         error_detail=(
-            f"the rollback did not end within {action.rollback_timeout_ms} ms"
+            f"the rollback did not end within {rules.rollback_limit_ms(action)} ms"
             if timed_out
             else str(ended.error)[: rules.MAX_ERROR_DETAIL_CHARS]
         ),
     )
 
 
-def _failure_receipt(ports: Ports, ended: Action, failure: Failure) -> Create:
-    particular = (
-        {"phase": "running", "timeout_ms": ended.timeout_ms}
-        if failure.operation == "action_timeout"
-        else {"is_recoverable": failure.rolls_back}
-    )
-    return receipt(
-        ports, failure.operation, ended.account_id, ended.action_id, status="failed",
-        duration_ms=(ended.queue_ms or 0) + (ended.run_ms or 0),
-        error_code=failure.error_code, error_detail=failure.error_detail,
-        **particular, **actions.end_fields(ended),
+def _failure_receipts(ports: Ports, ended: Action, failure: Failure) -> list[Create]:
+    """The receipt of a failure, and the text it names."""
+    fields: dict[str, Any] = {
+        "status": "failed", "duration_ms": (ended.queue_ms or 0) + (ended.run_ms or 0),
+        "error_code": failure.error_code, "rollback": failure.rollback,
+        **actions.end_fields(ended),
+    }  # fmt: skip
+    of = ports, failure.operation, ended.account_id, ended.action_id
+    if failure.operation == "action_timeout":
+        return [receipt(*of, phase="running", timeout_ms=ended.timeout_ms, **fields)]
+    return explained(
+        *of, failure.error_detail, is_recoverable=failure.is_recoverable, **fields
     )  # fmt: skip
 
 
@@ -210,12 +223,13 @@ def _undone_receipt(ports: Ports, action: Action, elapsed: int) -> Create:
     )  # fmt: skip
 
 
-def _undo_failed_receipt(ports: Ports, after: Action, elapsed: int) -> Create:
-    return receipt(
-        ports, "rollback_failed", after.account_id, after.action_id,
-        attempt=after.rollback_attempts, status="failed", duration_ms=elapsed,
+def _undo_failed_receipts(ports: Ports, after: Action, elapsed: int, limit_ms: int) -> list[Create]:
+    return explained(
+        ports, "rollback_failed", after.account_id, after.action_id, after.error_detail or "",
+        rollback_timeout_ms=limit_ms, attempt=after.rollback_attempts, status="failed",
+        duration_ms=elapsed,
         rollback_attempt=after.rollback_attempts, action_id=after.action_id,
         sku_id=after.sku_id, signal_type=after.signal_type,
         previous_action_receipt_id=after.failure_receipt_id,
-        error_code=after.error_code, error_detail=after.error_detail, retry_at=after.retry_at,
+        error_code=after.error_code, retry_at=after.retry_at,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from governor.records import SYSTEM_ACCOUNT
 from ports import Ports
 from ports.signals import DeadLetter
 from tasks.celery import app
-from tasks.emit import land, receipt
+from tasks.emit import explained, land
 
 _LOG = logging.getLogger("ggen.signals")
 EVERY_S = 60
@@ -75,12 +75,11 @@ def _publish(ports: Ports, letter: DeadLetter) -> bool:
 
 
 def _receipt(ports: Ports, letter: DeadLetter, error: InputError) -> None:
-    proof = receipt(
+    proofs = explained(
         ports, "signal_dead_lettered", letter.account_id or SYSTEM_ACCOUNT, letter.message_id,
-        status="failed", message_id=letter.message_id, error_code=error.code,
-        error_detail=error.detail[:1024],
+        error.detail, status="failed", message_id=letter.message_id, error_code=error.code,
     )  # fmt: skip
     try:
-        land(ports, [proof])
+        land(ports, proofs)
     except ConflictError:
         pass  # receipted before, and not buried

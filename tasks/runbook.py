@@ -110,7 +110,7 @@ class Runbook:
     manual: Manual
     steps: tuple[Step, ...]
     succeeded: Callable[[Ports, Run], tuple[Sequence[Write], Create]]
-    refused: Callable[[Ports, Run, str], Create]
+    refused: Callable[[Ports, Run, str], Sequence[Create]]
     ended: Callable[[Ports, Run], None]
 
     def definition_sha256(self) -> str:

@@ -5,7 +5,7 @@ from datetime import timedelta
 from config.settings import load as load_settings
 from governor.errors import ConflictError, InputError
 from governor.fsm import RUN, RunState, advance
-from governor.records import Cancellation, Run, timestamp
+from governor.records import Cancellation, MarketplaceEvent, Run, timestamp
 from ports import Ports
 from ports.documents import Document, Update, Where
 from tasks.emit import land
@@ -74,16 +74,23 @@ def cancel(ports: Ports, run_id: str, operator: str, reason: str) -> Run:
     raise ConflictError("run-busy", f"run {run_id} is moving just now; nothing was changed")
 
 
-def attempt_again(ports: Ports, runbook: Runbook, found: Document) -> Run:
-    """Begin a run anew that failed for now; the run as it is then, whoever was first to do so.
+def attempt_again(
+    ports: Ports, runbook: Runbook, found: Document, event: MarketplaceEvent | None = None
+) -> Run:
+    """Attempt a run again that failed for now; the run as it is then, whichever process was first.
 
-    Its event stays as it came first: a redelivery that names no time must not look newer.
+    A refused delivery changed nothing, so its arrival is not when its event happened: an event
+    that names no time happened when ``event``, the present delivery, arrived, or now.
     """
     former = Run.stored(found.data)
     now = ports.clock.now()
+    happened = former.event
+    if happened.is_timed_by_arrival:
+        happened = event or happened.evolve(event_time=timestamp(now))
     again = Run(
         **former.model_dump(include={"run_id", "runbook", "account_id", "event_id", "body_sha256",
-                                     "body", "event"}),
+                                     "body"}),
+        event=happened,
         definition_sha256=runbook.definition_sha256(),
         state=advance(RUN, former.state, "redeliver"),
         attempt=former.attempt + 1,

@@ -112,8 +112,8 @@ def _create(ports: Ports, account_id: str, last: Seal | None, batch: list[Docume
     write = Create(records.seal_path(account_id, built.seal_id), built.document())
     rejected = [leaf for text in built.leaves if (leaf := parse_leaf(text)).rejected is not None]
     if rejected:
-        proof, told = _poison(ports, account_id, built, rejected)
-        return built if tell(ports, told, write, proof) else None
+        proofs, told = _poison(ports, account_id, built, rejected)
+        return built if tell(ports, told, write, *proofs) else None
     try:
         land(ports, [write])
     except ConflictError:
@@ -155,7 +155,7 @@ def _tell_of_a_new_key(ports: Ports, account_id: str, last: Seal) -> bool:
 
 def _poison(
     ports: Ports, account_id: str, seal: Seal, rejected: list[Leaf]
-) -> tuple[Create, Alert]:
+) -> tuple[list[Create], Alert]:
     named = "; ".join(f"{leaf.receipt_id}: {leaf.rejected}" for leaf in rejected[:5])
     return alert(
         ports, "critical", "poison-receipt", account_id, f"seal {seal.number}",

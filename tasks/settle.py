@@ -100,7 +100,7 @@ def report(ports: Ports, account_id: str, error: Exception) -> None:
         ports, "critical", "ledger-broken", SYSTEM_ACCOUNT, account_id,
         str(error) or type(error).__name__, attempt=today,
     )  # fmt: skip
-    tell(ports, told, proof)
+    tell(ports, told, *proof)
 
 
 def _recompute(ports: Ports, account_id: str, before: Seal | None, seal: Seal) -> None:

@@ -18,7 +18,7 @@ from ledger import canonical, contracts
 from ledger.receipt import SignedReceipt
 from ports import Ports
 from ports.documents import Create, Update, Write
-from tasks.emit import alert, ask_for_a_seal, ledger_of, receipt, tell
+from tasks.emit import alert, ask_for_a_seal, is_text, ledger_of, receipt, tell
 
 _LOG = logging.getLogger("ggen.spool")
 _FOLDER, _ASIDE = "spool", "aside"
@@ -237,7 +237,7 @@ def _set_aside(
             f"a spooled commit came too late ({error}); it is kept as {aside}",
             cause_receipt=proof,
         )  # fmt: skip
-        tell(ports, told, proof, raised)
+        tell(ports, told, proof, *raised)
     ports.spool.delete(name)
 
 
@@ -246,7 +246,7 @@ def _kept_sha256(ports: Ports, refused: Create, writes: Sequence[Write | _Follow
     found = ports.documents.get(refused.path)
     if found is not None:
         return str(found.data.get("sha256") or _sha256(found.data))
-    states = [w for w in writes if not (isinstance(w, Create) and ledger_of(w))]
+    states = [w for w in writes if not (isinstance(w, Create) and (ledger_of(w) or is_text(w)))]
     there = ports.documents.get(states[0].path) if states else None
     return _sha256(there.data if there else {})
 
@@ -257,7 +257,7 @@ def _refuse_unreadable(ports: Ports, name: str, content: bytes) -> None:
         ports, "critical", "spool-unreadable", SYSTEM_ACCOUNT, aside[-256:],
         f"what lay in the spool is no commit; it is kept as {aside}",
     )  # fmt: skip
-    tell(ports, told, raised)
+    tell(ports, told, *raised)
     ports.spool.delete(name)
 
 

@@ -21,6 +21,7 @@ from tasks import actions, policies
 from tasks.boot import boot_governor
 from tasks.emit import land
 from tasks.execute_action import execute
+from tasks.handlers import registered
 
 _LOG = logging.getLogger("ggen.signals")
 _CLOCK_SKEW = timedelta(seconds=5)
@@ -55,7 +56,8 @@ def submit(ports: Ports, asked: Signal) -> str:
     The same signal again gives the same id and costs nothing.
 
     Raises:
-        InputError: unknown tenant, or a payload without canonical form.
+        InputError: unknown tenant, a payload without canonical form, or ``payload-invalid``: the
+            handler's model refuses it, and says which fields.
         DeniedError: not permitted, or beyond a quota; ``retry_after_s`` says when to come back.
         ConflictError: the id was used with another content, or the type needs a ``sku_id``.
         OutageError: refused for now, or no answer: it MAY HAVE BEEN accepted; repeat it.
@@ -78,6 +80,12 @@ def submit(ports: Ports, asked: Signal) -> str:
     if admission.verdict is Verdict.DUPLICATE and _is_stored(ports, request):
         return request.action_id
     action = _pending(ports, asked, request, admission)
+    try:
+        _refuse_payload(action)
+    except InputError:
+        # It takes nothing: neither a slot, nor quota, nor its own signal_id.
+        ports.memory.release(actions.slot_of(action), refund_month=action.month)
+        raise
     try:
         patience_s = load_settings().store_timeout_s
         land(ports, [Create(actions.path_of(action), action.document())], patience_s=patience_s)
@@ -147,9 +155,24 @@ def _pending(ports: Ports, asked: Signal, request: Request, admission: Admission
         queue_timeout_ms=spec.queue_timeout_ms,
         recoverable=spec.recoverable,
         deadline_from_submit=spec.deadline_from == "submit",
+        has_rollback=registered()[spec.handler].undo is not None,
         accepted_at=timestamp(ports.clock.now()),
         month=request.month,
     )
+
+
+def _refuse_payload(action: Action) -> None:
+    """Have the handler's model look at the payload before anything is stored of it (D29).
+
+    A model that fails in its own way is its author's mistake, not the tenant's: the action is
+    accepted, and ends failed where its author is told.
+    """
+    try:
+        registered()[action.handler].parse(action.payload)
+    except InputError:
+        raise
+    except Exception as error:
+        actions.log_failure(action, "payload model of", error)
 
 
 def _tell_of_the_unusual(ports: Ports, action: Action, era: str, asked_at: datetime) -> None:

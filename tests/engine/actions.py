@@ -136,9 +136,65 @@ class Odd(BaseModel):
         raise KeyError("seats")
 
 
-@action("test.odd_payload", payload=Odd)
+@action("test.odd_payload", payload=Odd, undo=None)
 def odd_payload(_context: ActionContext, _payload: Odd) -> None:
     """Is never reached."""
+
+
+class Fate(BaseModel):
+    """How a test's action ends, and what it says on the way."""
+
+    sleep_s: float = 0
+    raises: str = ""
+    returns: Any = None
+    learns: dict[str, Any] = {}
+    undo_s: float = 0
+
+
+def _meet(context: ActionContext, fate: Fate) -> Any:
+    context.learn(**fate.learns)
+    time.sleep(fate.sleep_s)
+    match fate.raises:
+        case "recoverable":
+            raise RecoverableError("TEST", "Jane Doe, 42 Main Street")
+        case "bug":
+            raise ZeroDivisionError("Jane Doe, 42 Main Street")
+    return fate.returns
+
+
+@action("test.nothing_to_undo", payload=Fate, undo=None)
+def nothing_to_undo(context: ActionContext, fate: Fate) -> Any:
+    """Ends as it is told, and leaves nothing to undo."""
+    return _meet(context, fate)
+
+
+@action("test.fate", payload=Fate)
+def fated(context: ActionContext, fate: Fate) -> Any:
+    """Ends as it is told; its rollback notes what it was given."""
+    return _meet(context, fate)
+
+
+@fated.rollback
+def _fated_undo(context: ActionContext, fate: Fate) -> None:
+    time.sleep(fate.undo_s)
+    given = {"result": context.result, "learned": context.learned}
+    Path(os.environ["GGEN_STATE_DIR"], f"given-{context.action_id}").write_text(json.dumps(given))
+
+
+async def _later() -> None:
+    """Work that nothing would carry out."""
+
+
+@action("test.lazy", payload=Nothing, undo=None)
+def lazy(_context: ActionContext, _payload: Nothing) -> Any:
+    """Gives back work instead of doing it."""
+    return _later()
+
+
+def given_to_undo(action_id: str) -> Any:
+    """What a rollback of ``test.fate`` was given."""
+    path = Path(os.environ["GGEN_STATE_DIR"], f"given-{action_id}")
+    return json.loads(path.read_text())
 
 
 def offer(ports: Ports, name: str) -> None:

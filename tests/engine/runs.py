@@ -1,6 +1,7 @@
 """Runs played by a test: it takes the part of worker and reaper, and of the clock between tries."""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -107,6 +108,16 @@ def failing(step_name: str, error: Exception) -> Runbook:
 def receipts(ports: Ports, account_id: str = ACCOUNT) -> list[dict[str, Any]]:
     found = ports.documents.scan(f"tenants/{account_id}/receipts", order_by="timestamp")
     return [SignedReceipt.model_validate(d.data).fields() for d in found]
+
+
+def text_of(ports: Ports, receipt: dict[str, Any]) -> str:
+    """The free text beside the ledger that a receipt names, which is what it says it is."""
+    found = ports.documents.get(records.text_path(receipt["account_id"], receipt["receipt_id"]))
+    assert found
+    named = receipt.get("error_sha256") or receipt["detail_sha256"]
+    text = str(found.data["text"])
+    assert hashlib.sha256(text.encode()).hexdigest() == named == found.data["sha256"]
+    return text
 
 
 def operations(ports: Ports, account_id: str = ACCOUNT) -> list[str]:

@@ -59,24 +59,30 @@ def test_a_good_action_is_complete_with_one_receipt_and_its_slot_free(ports: Por
             ["action_failed", "action_rolled_back"],
         ),
         ("demo.fail", {"recoverable": False}, "failed", ["action_failed"]),
-        ("demo.fail", {}, "failed", ["action_failed"]),
+        ("test.nothing_to_undo", {"sleep_s": 5}, "failed", ["action_timeout"]),
+        ("test.nothing_to_undo", {"raises": "recoverable"}, "failed", ["action_failed"]),
     ],
-    ids=["timeout", "recoverable", "unrecoverable", "payload refused"],
+    ids=["timeout", "recoverable", "unrecoverable", "timeout, no undo", "recoverable, no undo"],
 )
 def test_each_bad_end_has_its_state_and_receipts(
     ports: Ports, kind: str, payload: dict[str, Any], state: str, told: list[str]
 ) -> None:
+    if kind.startswith("test."):
+        offer(ports, kind)
     action_id = submit(ports, signal_of("s", kind, **payload))
 
     carry_out(ports, "acme", action_id)
 
     assert action_of(ports, action_id).state == state
     assert operations(ports, action_id) == told
+    has_undo = not kind.startswith("test.")
+    expected = {"rolled_back": "due", "failed": "impossible" if has_undo else "none"}[state]
+    assert receipts(ports, action_id)[0]["rollback"] == expected
     assert in_flight(ports) == 0
     if state == "rolled_back":
         failure, undone = receipts(ports, action_id)
         assert undone["previous_action_receipt_id"] == failure["receipt_id"]
-    else:
+    elif has_undo:
         last = ports.documents.scan("tenants/acme/receipts", order_by="timestamp")[-1]
         assert last.data["operation"] == "alert_raised"
 

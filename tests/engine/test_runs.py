@@ -189,12 +189,13 @@ def test_a_run_whose_runbook_was_redefined_is_undone(ports: Ports) -> None:
     assert nothing_is_left(ports)
 
 
-def test_one_event_id_is_one_run_and_another_body_is_refused(ports: Ports) -> None:
+def test_one_event_id_is_one_run_and_another_content_is_refused(ports: Ports) -> None:
     first = subscribe(ports, event())
 
     assert begin(ports, event(), b"{}") == first
+    assert begin(ports, event(), b"{ }") == first  # the same event in other bytes
     with pytest.raises(ConflictError) as refused:
-        begin(ports, event(), b"{ }")
+        begin(ports, event(plan_type="enterprise"), b"{ }")
     assert refused.value.code == "event-id-reused"
     assert operations(ports) == ["entitlement_active"]
 

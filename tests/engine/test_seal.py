@@ -13,6 +13,7 @@ from adapters import wiring
 from governor.errors import ConflictError, OutageError
 from governor.records import checkpoint_path, receipt_path, seal_path
 from ledger.log import MAX_LEAVES, Seal, Stored, again, next_seal, parse_leaf
+from ledger.receipt import SignedReceipt
 from ports import Ports
 from ports.documents import Create, Document, Update
 from tasks import seal as sealing
@@ -34,6 +35,7 @@ from tests.engine.ledgers import (
     told,
     watched,
 )
+from tests.engine.runs import receipts, text_of
 from tests.faults import Fault, Writes, die, outage
 
 WRITES_OF_A_ROUND = 3
@@ -218,7 +220,7 @@ def test_a_poison_receipt_is_sealed_as_rejected_alarmed_and_holds_up_nobody(
     assert "SHA-256" in (leaves[poison].rejected or "")
     assert "not the fields" in (leaves["junk"].rejected or "")
     told_of = [
-        d.data["payload"]
+        text_of(ports, SignedReceipt.stored(d.data).fields())
         for d in ports.documents.scan(f"tenants/{ACCOUNT}/receipts")
         if d.data.get("operation") == "alert_raised"
     ]
@@ -320,8 +322,8 @@ def test_one_spoilt_ledger_keeps_no_other_from_being_sealed(
     sealing.sweep.run()
 
     assert all(len(sealed_ids(ports, account_id)) == 1 for account_id in ("a", "z"))
-    (alarm,) = ports.documents.scan("tenants/_system/receipts")
-    assert "checkpoint 3" in alarm.data["payload"]
+    (alarm,) = receipts(ports, "_system")
+    assert "checkpoint 3" in text_of(ports, alarm)
 
 
 def test_a_store_that_gives_documents_late_is_sealed_without_a_gap(

@@ -55,6 +55,17 @@ def test_the_hard_limit_lies_past_both_deadlines() -> None:
     assert actions.hard_limit_ms(_action()) == 500 + 100 + 3000
 
 
+def test_a_rollback_that_fails_is_given_twice_the_time_up_to_thirty_seconds() -> None:
+    limits = [actions.rollback_limit_ms(_action().evolve(rollback_attempts=n)) for n in range(12)]
+
+    assert limits[:4] == [100, 200, 400, 800]
+    assert limits[9:] == [30_000] * 3
+
+
+def test_the_words_of_an_error_are_no_code() -> None:
+    assert actions.error_code(RecoverableError("Jane Doe, 42 Main Street")) == "RecoverableError"
+
+
 def test_failed_rollbacks_rest_longer_each_time_up_to_five_minutes() -> None:
     assert [actions.retry_after_s(n) for n in (1, 2, 3, 9, 10, 1000)] == [1, 2, 4, 256, 300, 300]
 
@@ -108,7 +119,7 @@ def _under_way(state: ActionState, *, rests: bool = True) -> Action:
     [
         (ActionState.PENDING, 15_000),
         (ActionState.RUNNING, 4_100 + 500),
-        (ActionState.ROLLING_BACK, 4_100 + 1_000),
+        (ActionState.ROLLING_BACK, 4_400 + 1_000),  # the time of a rollback doubles: 400 ms
         (ActionState.ROLLBACK_FAILED, 0),
     ],
 )

@@ -122,9 +122,10 @@ def test_every_operation_of_the_decisions_has_a_contract_and_a_schema() -> None:
         compensation_failed receipt_conflict run_cancelled key_rotated tenant_purged""".split()
 
     assert set(decided) <= set(contracts.MODELS)
-    for schema in contracts.schemas().values():
-        always = {"receipt_id", "timestamp", "operation", "account_id", "status", "duration_ms"}
-        assert always <= set(schema["required"])
+    always = {"receipt_id", "timestamp", "operation", "account_id", "status", "duration_ms"}
+    for versions in contracts.schemas().values():
+        for schema in versions.values():
+            assert always <= set(schema["required"])
 
 
 @pytest.mark.parametrize("field", sorted(_receipt().model_dump(exclude_none=True)))

@@ -1,0 +1,104 @@
+"""What waits for the operator: logged with its cause, alerted once, shown until it is gone (D29).
+
+``tell`` notes one trouble. ``look`` asks, each half minute, for those that nobody comes upon by
+working: policies in force that cannot be used, rollbacks that keep failing, parked runs, no address
+for alerts.
+"""
+
+import logging
+
+from adapters import wiring
+from governor.errors import GovernorError, OutageError
+from governor.fsm import ActionState, RunState
+from governor.records import SYSTEM_ACCOUNT
+from ports import Ports
+from ports.documents import Where
+from tasks import policies
+from tasks.celery import app
+from tasks.emit import alert
+from tasks.emit import tell as send
+
+_LOG = logging.getLogger("ggen.troubles")
+LOOK_EVERY_S = 30.0
+SHOWN_FOR_S = 3 * LOOK_EVERY_S
+"""How long a trouble is shown after it was noted last."""
+
+_AT_MOST = 100
+
+
+def tell(
+    ports: Ports, name: str, detail: str, *, blocks: bool = False, alerts: bool = True
+) -> None:
+    """Note a trouble. A new one is logged and, with ``alerts``, raises one critical alert.
+
+    Args:
+        ports: the stores, the keys and the clock.
+        name: ``cause/subject``; repeats of one name are counted.
+        detail: what happened, and what to do; no tenant's id, since ``/readyz`` shows it.
+        blocks: whether work is refused because of it, so that the system is not ready.
+        alerts: false where another alert was raised already.
+    """
+    try:
+        is_new = ports.memory.note_trouble(name, detail, blocks=blocks, seconds=SHOWN_FOR_S)
+    except OutageError as error:
+        _LOG.error("%s: %s (Memory does not know of it: %s)", name, detail, error)
+        return
+    if not is_new:
+        return
+    _LOG.error("%s: %s", name, detail)
+    if not alerts:
+        return
+    cause, _, subject = name.partition("/")
+    again = int(ports.clock.now().timestamp())  # the same trouble may come again another day
+    writes, told = alert(
+        ports, "critical", cause, SYSTEM_ACCOUNT, subject or cause, detail, attempt=again
+    )
+    try:
+        send(ports, told, *writes)
+    except OutageError as error:
+        ports.alerts.send(told)
+        _LOG.error("the alert of %s is not receipted: %s", name, error)
+
+
+def policy_unusable(ports: Ports, error: GovernorError, sku_id: str, plan_type: str) -> None:
+    """A policy in force cannot be used by this process: its work is refused."""
+    tell(ports, f"policy-unusable/{sku_id}/{plan_type}", error.detail, blocks=True)
+
+
+@app.task(name="troubles.look", send_events=False)
+def look() -> None:
+    """Look for troubles nobody comes upon by working."""
+    ports = wiring.ports()
+    if ports.memory.claim_tick("troubles", 0.9 * LOOK_EVERY_S):
+        look_for_all(ports)
+
+
+def look_for_all(ports: Ports) -> None:
+    """Note what is there now; what is gone is forgotten by itself, a policy at once."""
+    for sku_id, plan_type, error in policies.unusable(ports):
+        if error:
+            policy_unusable(ports, error, sku_id, plan_type)
+        else:
+            ports.memory.end_trouble(f"policy-unusable/{sku_id}/{plan_type}")
+    _count(ports, "actions", ActionState.ROLLBACK_FAILED, "rollbacks-failing",
+           "rollbacks that keep failing. See: ggen actions list --state rollback_failed; undo one "
+           "by hand and say so with: ggen actions resolve")  # fmt: skip
+    _count(ports, "runs", RunState.PARKED, "runs-parked",
+           "runs whose undo keeps failing. See: ggen runs list --open")  # fmt: skip
+    if not ports.alerts.addresses():
+        tell(ports, "no-alert-address", "alerts are in the log alone: put an address into "
+             "secrets/alert.urls, and try it with: ggen alerts test", alerts=False)  # fmt: skip
+    else:
+        ports.memory.end_trouble("no-alert-address")
+
+
+def _count(ports: Ports, collection: str, state: str, name: str, words: str) -> None:
+    where = Where("state", "==", state)
+    found = ports.documents.scan(
+        collection, group=collection == "actions", where=[where], limit=_AT_MOST
+    )
+    if not found:
+        ports.memory.end_trouble(name)
+        return
+    number = f"at least {_AT_MOST}" if len(found) == _AT_MOST else str(len(found))
+    tell(ports, name, f"{number} {words}", alerts=False)  # each raised its own
