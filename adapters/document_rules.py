@@ -60,9 +60,14 @@ def order_of(where: Sequence[Where], order_by: str | None) -> str | None:
     return next(iter(fields), None)
 
 
+def encoded(data: Json) -> str:
+    """The JSON text of a document, as it is written."""
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
 def _json(data: Json) -> str:
     try:
-        text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        text = encoded(data)
         size_bytes = len(text.encode())
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError("not-json", f"a document must be JSON: {error}") from error

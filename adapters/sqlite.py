@@ -16,9 +16,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from adapters.document_rules import check_field, check_path, checked, order_of
+from adapters.document_rules import check_field, check_path, checked, encoded, order_of
 from adapters.fair_lock import FairLock
 from governor.errors import ConflictError, OutageError
+from governor.records import NO_TIME
 from ports.documents import (
     Create,
     Delete,
@@ -34,11 +35,11 @@ CREATE TABLE IF NOT EXISTS documents (
     path TEXT PRIMARY KEY, collection TEXT NOT NULL, grp TEXT NOT NULL, data TEXT NOT NULL,
     revision INTEGER NOT NULL, created_us INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS by_collection ON documents (collection, path);
-CREATE INDEX IF NOT EXISTS by_creation ON documents (created_us);
+DROP INDEX IF EXISTS by_creation;
+DROP INDEX IF EXISTS receipts_by_creation;
+CREATE INDEX IF NOT EXISTS by_collection_and_creation ON documents (collection, created_us, path);
 CREATE INDEX IF NOT EXISTS by_time
     ON documents (collection, json_extract(data, '$.timestamp'), path) WHERE grp = 'receipts';
-CREATE INDEX IF NOT EXISTS receipts_by_creation
-    ON documents (collection, created_us, path) WHERE grp = 'receipts';
 CREATE INDEX IF NOT EXISTS seals_by_id
     ON documents (collection, json_extract(data, '$.seal_id'), path) WHERE grp = 'seals';
 CREATE INDEX IF NOT EXISTS seals_by_time
@@ -50,14 +51,23 @@ CREATE INDEX IF NOT EXISTS actions_by_month
 CREATE INDEX IF NOT EXISTS open_runs ON documents (json_extract(data, '$.state'), path)
     WHERE grp = 'runs';
 """
-_SCHEMA_VERSION = 2
+_SCHEMA_VERSION = 3
 _STATUS = {
     "BUSY": "DEADLINE_EXCEEDED", "LOCKED": "DEADLINE_EXCEEDED", "FULL": "RESOURCE_EXHAUSTED",
     "NOMEM": "RESOURCE_EXHAUSTED", "CORRUPT": "DATA_LOSS", "NOTADB": "DATA_LOSS",
     "READONLY": "PERMISSION_DENIED", "PERM": "PERMISSION_DENIED", "AUTH": "PERMISSION_DENIED",
 }  # fmt: skip
-# Store-assigned, increasing from commit to commit: the write lock is held when it is computed.
-_NEXT_CREATION = "SELECT max(?, ifnull((SELECT max(created_us) FROM documents), 0) + 1)"
+_NO_TIME_US = 253_370_764_800_000_000
+"""Text sorts after every number in SQLite, so a row that was spoilt lies beyond this too."""
+
+# Store-assigned, increasing in each collection: the write lock is held when it is computed. One
+# collection's times, whatever they are, move no other's.
+_NEXT_CREATION = f"""SELECT max(?, ifnull((SELECT created_us FROM documents
+    WHERE collection = ? AND created_us < {_NO_TIME_US}
+    ORDER BY created_us DESC LIMIT 1), 0) + 1)"""
+_AS_WRITTEN = ("receipts", "seals", "checkpoints")
+"""Collections whose rows must be, byte for byte, what was written."""
+
 _SELECT = "SELECT path, data, revision, created_us FROM documents"
 
 
@@ -104,11 +114,11 @@ class SqliteDocuments:
         return rows[0] if rows else None
 
     def commit(self, writes: Sequence[Write]) -> list[str]:
-        encoded = list(zip(writes, checked(writes), strict=True))
+        texts = list(zip(writes, checked(writes), strict=True))
         try:
             connection = self._connection()
             with self._lock.held(self._timeout_s):
-                return _commit(connection, encoded)
+                return _commit(connection, texts)
         except sqlite3.Error as error:
             raise _outage(error) from error
 
@@ -148,14 +158,23 @@ class SqliteDocuments:
         self, collection: str, *, after: tuple[datetime, str] | None = None, limit: int = 100
     ) -> list[Document]:
         check_path(collection)
-        sql = f"{_SELECT} WHERE grp = '{collection.rsplit('/', 1)[-1]}' AND collection = ?"
-        values: list[Any] = [collection]
-        if after:
-            sql += " AND (created_us, path) > (?, ?)"
-            values += [_microseconds(after[0]), after[1]]
-        return self._read(
-            f"{sql} ORDER BY created_us, path LIMIT ?", [*values, max(1, min(limit, 1000))]
-        )
+        limit = max(1, min(limit, 1000))
+        in_time = f"{_SELECT} WHERE collection = ? AND created_us < {_NO_TIME_US}"
+        found: list[Document] = []
+        if after is None or after[0] < NO_TIME:
+            values: list[Any] = [collection]
+            if after:
+                in_time += " AND (created_us, path) > (?, ?)"
+                values += [_microseconds(after[0]), after[1]]
+            found = self._read(f"{in_time} ORDER BY created_us, path LIMIT ?", [*values, limit])
+        if len(found) < limit:  # last, by path, those whose rows say no time
+            past = after[1] if after and after[0] >= NO_TIME else ""
+            spoilt = f"{_SELECT} WHERE collection = ? AND created_us >= {_NO_TIME_US}"
+            found += self._read(
+                f"{spoilt} AND path > ? ORDER BY path LIMIT ?",
+                [collection, past, limit - len(found)],
+            )
+        return found
 
     @property
     def late_s(self) -> float:
@@ -173,7 +192,7 @@ class SqliteDocuments:
         except sqlite3.Error as error:
             raise _outage(error) from error
         return [
-            Document(path, _parsed(data), str(revision), _instant(created_us))
+            Document(path, _parsed(path, data), str(revision), _instant(created_us))
             for path, data, revision, created_us in rows
         ]
 
@@ -206,12 +225,11 @@ class SqliteDocuments:
                 connection.executescript(f"{_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION};")
 
 
-def _commit(connection: sqlite3.Connection, encoded: Sequence[tuple[Write, str]]) -> list[str]:
+def _commit(connection: sqlite3.Connection, texts: Sequence[tuple[Write, str]]) -> list[str]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         now_us = int(datetime.now(UTC).timestamp() * 1_000_000)
-        (created_us,) = connection.execute(_NEXT_CREATION, [now_us]).fetchone()
-        revisions = [_apply(connection, write, text, created_us) for write, text in encoded]
+        revisions = [_apply(connection, write, text, now_us) for write, text in texts]
         connection.execute("COMMIT")
     except BaseException:
         with suppress(sqlite3.Error):
@@ -220,11 +238,12 @@ def _commit(connection: sqlite3.Connection, encoded: Sequence[tuple[Write, str]]
     return revisions
 
 
-def _apply(connection: sqlite3.Connection, write: Write, text: str, created_us: int) -> str:
+def _apply(connection: sqlite3.Connection, write: Write, text: str, now_us: int) -> str:
     fresh = secrets.randbits(62)  # never one this path had before, deleted or not
     match write:
         case Create(path):
             collection = path.rpartition("/")[0]
+            (created_us,) = connection.execute(_NEXT_CREATION, [now_us, collection]).fetchone()
             done = connection.execute(
                 "INSERT OR IGNORE INTO documents VALUES (?, ?, ?, ?, ?, ?)",
                 [path, collection, collection.rpartition("/")[2], text, fresh, created_us],
@@ -244,13 +263,21 @@ def _apply(connection: sqlite3.Connection, write: Write, text: str, created_us: 
     return "" if isinstance(write, Delete) else str(fresh)
 
 
-def _parsed(text: str) -> dict[str, Any]:
-    """A row's document; of a row that somebody spoilt, its text under no name."""
+def _parsed(path: str, text: str) -> dict[str, Any]:
+    """A row's document; of a row that somebody spoilt, its text under no name.
+
+    What is proved must be, byte for byte, what was written: a name that stands twice in a row is
+    read as one value here, and as the other by a query.
+    """
     try:
         data = json.loads(text)
+        if not isinstance(data, dict):
+            return {"": str(text)}
+        if path.rsplit("/", 2)[-2] in _AS_WRITTEN and encoded(data) != text:
+            return {"": str(text)}
     except (ValueError, TypeError, RecursionError):
         return {"": str(text)}
-    return data if isinstance(data, dict) else {"": str(text)}
+    return data
 
 
 def _condition(condition: Where) -> tuple[str, list[Any]]:
@@ -271,9 +298,9 @@ def _number(revision: str) -> int:
 
 def _instant(created_us: object) -> datetime:
     try:
-        return _EPOCH + timedelta(microseconds=int(str(created_us)))
+        return min(NO_TIME, _EPOCH + timedelta(microseconds=int(str(created_us).partition(".")[0])))
     except (ValueError, OverflowError):
-        return _EPOCH  # somebody spoilt the row
+        return NO_TIME
 
 
 def _microseconds(at: datetime) -> int:

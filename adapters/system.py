@@ -4,7 +4,7 @@ import os
 import socket
 import time
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
@@ -15,8 +15,15 @@ from governor.records import ProcessClaim, timestamp
 class SystemClock:
     """See ``ports.system.Clock`` for what it promises."""
 
+    def __init__(self) -> None:
+        self._anchor = datetime.now(UTC), _since_boot_s()
+
     def now(self) -> datetime:
         return datetime.now(UTC)
+
+    def steady(self) -> datetime:
+        at, since_boot_s = self._anchor
+        return at + timedelta(seconds=_since_boot_s() - since_boot_s)
 
     def monotonic_s(self) -> float:
         return time.clock_gettime(time.CLOCK_MONOTONIC)
@@ -68,6 +75,21 @@ class SystemProcesses:
     def _is_that(self, claim: ProcessClaim) -> bool:
         """A pid is used again, also after a boot; its start tells the processes apart."""
         return claim.boot_id == self._boot_id and started_s(claim.pid) == claim.process_started
+
+
+def boot_id() -> str:
+    """What tells this boot of this machine from all others."""
+    return _read("/proc/sys/kernel/random/boot_id").strip().replace("-", "")
+
+
+def _since_boot_s() -> float:
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.clock_gettime(clock)
+
+
+def since_boot_ms() -> int:
+    """Milliseconds since this machine's boot; no change of the wall clock moves them."""
+    return round(_since_boot_s() * 1000)
 
 
 def started_s(pid: int) -> float:

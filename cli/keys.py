@@ -1,5 +1,6 @@
 """``ggen keys``: what an operator does with the ledger's signing keys."""
 
+from datetime import datetime
 from typing import Any
 
 from adapters.wiring import open_ports
@@ -7,7 +8,10 @@ from cli.export import since
 from config.settings import load
 from governor.errors import ConflictError, GovernorError, InputError
 from governor.records import SYSTEM_ACCOUNT, instant, timestamp
-from ledger.keys import fingerprint
+from ledger.keys import GRACE, fingerprint
+from ports import Ports
+from ports.documents import every
+from tasks import sealed_log
 from tasks.emit import land, receipt
 
 
@@ -59,6 +63,7 @@ def rotate(leaked_at: str | None) -> dict[str, str | None]:
         raise InputError(
             "bad-time", f"the key is in use since {current.valid_from}; nothing was changed"
         )
+    _refuse_if_recorded_ahead(ports, now)
     before, after = ports.keys.rotate(now)
     if at:
         ports.keys.disown(before, instant(at))
@@ -75,6 +80,21 @@ def rotate(leaked_at: str | None) -> dict[str, str | None]:
             "Nothing needs to be done: the next seal receipts it"
         ) from error  # fmt: skip
     return {"key_id": after, "previous_key_id": before, "previous_leaked_at": at}
+
+
+def _refuse_if_recorded_ahead(ports: Ports, now: datetime) -> None:
+    """What the old key has signed must not look as if it were signed after its time."""
+    for account_id in (
+        SYSTEM_ACCOUNT,
+        *(d.path.split("/")[1] for d in every(ports.documents, "tenants")),
+    ):
+        last = sealed_log.newest(ports, account_id)
+        if last and instant(last.recorded_until) > now + GRACE:
+            raise ConflictError(
+                "clock-behind", f"a ledger was recorded until {last.recorded_until}, which lies "
+                f"ahead of this machine's clock ({timestamp(now)}): it is, or was, off. No key was "
+                "changed. Set the clock right, or rotate after that time"
+            )  # fmt: skip
 
 
 def _past(text: str, now: str) -> str:

@@ -19,10 +19,11 @@ from ledger.checkpoint import Checkpoint, open_checkpoint
 from ports import Ports
 from tasks import sealed_log
 from tasks.audit import Report, audit_ledger, here
+from tasks.audit_states import missing_receipts
 from tasks.sealed_log import BrokenLogError
 from tasks.verify_receipt import CHECKS, Verdict, verify_receipt
 
-VALID, BROKEN, NOT_SEALED = 0, 1, 6
+VALID, BROKEN, NOT_SEALED, CLOCK_OFF = 0, 1, 6, 7
 """Exit codes of a verification (D22)."""
 
 SEAL_WITHIN_S = 5.0
@@ -117,6 +118,7 @@ def verify_all(
             ports, account_id, until=until, progress=progress.advance_to,
             pins=pins, examine_all=examine_all,
         )  # fmt: skip
+    report.add(missing_receipts(ports, account_id))
     if report.is_valid and report.checkpoint:
         _remember(path, report.checkpoint)
     return Verified(report, pinned)
@@ -156,6 +158,8 @@ def summary_of(verified: Verified) -> dict[str, Any]:
         "seals": report.seals,
         "root": report.tree.root.hex() if report.tree else None,
         "extends": report.extends,
+        "clock_off": report.clock_off,
+        "clock_off_s": report.clock_off_s,
         "findings": [
             {"subject": f.subject, "check": f.check, "fault": f.fault} for f in report.findings
         ],
@@ -165,10 +169,8 @@ def summary_of(verified: Verified) -> dict[str, Any]:
 
 def verdict_of(verified: Verified) -> str:
     """The verdict in words."""
-    unsealed = verified.report.unsealed
-    return {
-        VALID: "valid", BROKEN: "broken", NOT_SEALED: f"valid, {unsealed} not sealed yet",
-    }[verified.code]  # fmt: skip
+    unsealed = f", {verified.report.unsealed} not sealed yet"
+    return verified.report.words() + (unsealed if verified.code == NOT_SEALED else "")
 
 
 def _pinned(path: Path, origin: str, ports: Ports) -> Checkpoint | None:

@@ -23,6 +23,11 @@ Extends = Annotated[
 ]
 
 
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Exit 7 where a receipt's own clock was off.")
+]
+
+
 def register(app: typer.Typer) -> None:
     """Add these commands to ``ggen``."""
     app.command("verify-receipt")(verify_receipt)
@@ -40,6 +45,7 @@ def register(app: typer.Typer) -> None:
 def verify_receipt(
     receipt_id: Annotated[str, typer.Option("--receipt-id", help="The receipt's UUID.")],
     account_id: AccountOption,
+    strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Check one receipt: immutability, ordering, integrity, completeness, and its inclusion."""
@@ -48,6 +54,10 @@ def verify_receipt(
     verdict = ledger.verify_one(ledger.open_ledger(), account_id, receipt_id)
     code = ledger.code_of(verdict)
     words = {ledger.VALID: "valid", ledger.BROKEN: "broken"}.get(code, "valid, not sealed yet")
+    clock = [finding for finding in verdict.findings if finding.off_s]
+    if clock and code != ledger.BROKEN:
+        words += f", clock off by {clock[0].off_s:.0f} s"
+        code = ledger.CLOCK_OFF if strict else code
     value = {
         "receipt_id": receipt_id, "account_id": account_id, "verdict": words,
         "index": verdict.leaf.index if verdict.leaf else None,
@@ -58,7 +68,10 @@ def verify_receipt(
 
 
 def verify_ledger(
-    account_id: AccountOption, extends: Extends = None, as_json: Json = False
+    account_id: AccountOption,
+    extends: Extends = None,
+    strict: Strict = False,
+    as_json: Json = False,
 ) -> None:
     """Check everything of an account: each receipt, its place, every tree ever signed.
 
@@ -76,7 +89,8 @@ def verify_ledger(
         lines.append(f"root {report.tree.root.hex()} of {report.tree.origin}")
     lines.append(f"=> {ledger.verdict_of(verified)}")
     show(ledger.summary_of(verified), as_json, "\n".join(lines))
-    raise typer.Exit(verified.code)
+    is_off = strict and report.clock_off and verified.code != ledger.BROKEN
+    raise typer.Exit(ledger.CLOCK_OFF if is_off else verified.code)
 
 
 def export_receipts(
@@ -123,17 +137,22 @@ def verify_archive(
         Path, typer.Argument(help="An archive of a ledger.", exists=True, dir_okay=False)
     ],
     trust: Annotated[Path, typer.Option("--trust", help="Keys you trust: ggen keys export.")],
+    account_id: Annotated[
+        str | None, typer.Option("--account-id", help="Whose ledger it has to be.")
+    ] = None,
     extends: Extends = None,
+    strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Check an archive without any store: every file, receipt, place and signature."""
+    from cli import ledger
     from cli import verify_archive as command
 
-    judged = command.verify_or_tell(file, trust, extends)
-    report = judged.report
-    words = "valid" if report.is_valid else "broken"
+    judged = command.verify_or_tell(file, trust, extends, account_id)
+    report, words = judged.report, judged.report.words()
     value = {
         "account_id": report.account_id, "verdict": words, "sealed": report.sealed,
+        "clock_off": report.clock_off, "clock_off_s": report.clock_off_s,
         "root": report.tree.root.hex() if report.tree else None, "notes": judged.notes,
         "extends": report.extends,
         "findings": [
@@ -146,7 +165,8 @@ def verify_archive(
     lines.append(f"{report.sealed} receipts of {report.account_id}")
     lines += [f"extends {kept}" for kept in report.extends]
     show(value, as_json, "\n".join([*lines, f"=> {words}"]))
-    raise typer.Exit(0 if report.is_valid else 1)
+    code = ledger.VALID if report.is_valid else ledger.BROKEN
+    raise typer.Exit(ledger.CLOCK_OFF if strict and report.clock_off and not code else code)
 
 
 def list_keys(as_json: Json = False) -> None:

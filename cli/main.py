@@ -1,5 +1,6 @@
 """``ggen``: every command, its options, and nothing else; the work is in the modules beside it."""
 
+import io
 import json
 import os
 import sys
@@ -228,6 +229,9 @@ def bench(
 
 def main() -> None:
     """Run a command; an error of ours is one line and the exit code of its family."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         app()
     except GovernorError as error:

@@ -1,6 +1,8 @@
 """What commands print: for people, or one JSON value with ``--json``."""
 
+import contextlib
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from governor.errors import GovernorError, InputError
+from governor.errors import GovernorError, InputError, OutageError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
 AccountOption = Annotated[str, typer.Option("--account-id", help="The tenant's account id.")]
@@ -17,16 +19,40 @@ AccountOption = Annotated[str, typer.Option("--account-id", help="The tenant's a
 def show(value: Any, as_json: bool, text: str = "") -> None:
     """Print ``value`` as JSON, or ``text`` (else the value, indented) for people."""
     if as_json:
-        print(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
+        put(json.dumps(value, separators=(",", ":")))
     else:
-        print(text or json.dumps(value, indent=2, ensure_ascii=False))
+        put(text or json.dumps(value, indent=2))
+
+
+def put(text: str) -> None:
+    """Print a text: what is in it moves no cursor, and a reader that left changes no exit code.
+
+    Raises:
+        OutageError: standard output does not take it (a full disk).
+    """
+    try:
+        print(printable(text), flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OutageError("io", f"cannot print: {error.strerror}") from None
+
+
+def printable(text: str) -> str:
+    """A text whose control characters are shown escaped; lines stay lines."""
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def show_error(error: GovernorError) -> None:
     """One line on standard error; with ``--json`` an object on standard output as well."""
     if "--json" in sys.argv:
-        print(json.dumps({"error": {"code": error.code, "detail": error.detail}}))
-    print(f"ggen: {error.detail}", file=sys.stderr)
+        with contextlib.suppress(OutageError):
+            put(json.dumps({"error": {"code": error.code, "detail": error.detail}}))
+    print(f"ggen: {printable(error.detail)}", file=sys.stderr)
 
 
 _TOLD = ("plan_type", "error_code", "phase", "run_ms", "rollback_duration_ms", "cause", "by_reason")
@@ -81,7 +107,7 @@ def read_file(path: Path) -> str | None:
         InputError: it cannot be read.
     """
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

@@ -1,5 +1,8 @@
 """``ggen verify-archive``: an archive from anywhere, judged against keys from elsewhere."""
 
+import base64
+import json
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -9,18 +12,21 @@ from pathlib import Path
 from cli.output import Progress
 from cli.parallel import examining
 from cli.pins import pin_of
-from governor.errors import InputError
-from ledger import archive, tiles
-from ledger.audit import Entry, Pin, check_checkpoint
-from ledger.checkpoint import Checkpoint, parse
-from ledger.keys import KeyRing, parse_ring
+from governor.errors import InputError, OutageError
+from ledger import archive, contracts, tiles
+from ledger.audit import Entry, Pin, check_checkpoint, place
+from ledger.checkpoint import Checkpoint, open_checkpoint, parse
+from ledger.keys import KeyRing, TrustedKey, parse_ring
 from ledger.log import Log
 from ledger.merkle import Frontier
 from ledger.verify import Check, Finding
 from tasks.audit import Report, chunks, here
 
 _MANY = 2000
-_OF_THE_ARCHIVE = ("bad-archive", "bad-note")
+_OPERATION = re.compile(rb'"operation":"([a-z_]{1,64})"')
+_VERSION = re.compile(rb'"contract_version":([1-9][0-9]?)[,}]')
+_LINES_OF_A_NOTE = 5
+_OF_THE_ARCHIVE = ("bad-archive", "bad-note", "foreign-checkpoint", "bad-key-file-inside")
 
 
 @dataclass
@@ -31,62 +37,73 @@ class Judged:
     notes: list[str] = field(default_factory=list)
 
 
-def verify_archive(path: Path, trust: Path, extends: Path | None = None) -> Judged:
+def verify_archive(
+    path: Path, trust: Path, extends: Path | None = None, account_id: str | None = None
+) -> Judged:
     """Unpack an archive where it can do no harm, and judge all of it.
 
+    Nothing of it is judged before the signature of its checkpoint was.
+
     Raises:
-        InputError: no archive of a ledger, or no file of keys; nothing was judged.
+        InputError: no archive of a ledger, not one of this account, not signed by a trusted key,
+            or no file of keys; nothing else was judged.
+        OutageError: this machine could not read or unpack it; nothing was judged.
     """
-    try:
-        ring = parse_ring(trust.read_bytes())
-    except OSError as error:
-        raise InputError("no-keys", f"cannot read {trust}: {error.strerror}") from None
-    except InputError as error:
-        raise InputError("bad-key-file", f"{trust}: {error.detail}; see ggen keys export") from None
+    trusted = _trusted(trust)
     with tempfile.TemporaryDirectory(prefix="ggen-verify-") as name, ExitStack() as opened:
         folder = Path(name)
         digests = _unpack(path, folder)
-        checkpoint = _checkpoint(folder)
-        account_id = checkpoint.origin.removeprefix(f"{ring.origin}/")
-        report = Report(account_id, tree=checkpoint)
+        ring = _narrowed(trusted, folder)
+        note, checkpoint = _signed(folder, ring, account_id)
+        report = Report(checkpoint.origin.removeprefix(f"{ring.origin}/"), tree=checkpoint)
         report.add(_files(folder, digests))
         if archive.RECEIPTS not in digests:
+            report.add([Finding(archive.RECEIPTS, Check.COMPLETENESS, "is missing")])
             return Judged(report)
         examine_all = opened.enter_context(examining()) if checkpoint.size > _MANY else here
         progress = opened.enter_context(Progress(f"verifying {path.name}", checkpoint.size))
-        pins = [pin_of(extends, ring, account_id)] if extends else []
+        pins = [pin_of(extends, trusted, report.account_id)] if extends else []
         reading = _Reading(folder, checkpoint, report, pins)
         entries = chunks(reading.entries(progress.advance_to))
-        for found in examine_all(entries, account_id, ring):
+        for found in examine_all(entries, report.account_id, ring):
             report.add(found)
         reading.finish(digests)
+        report.add(_schemas(folder, digests, reading.contracts))
         report.sealed = reading.log.tree.size
         report.add(fault for pin in pins for fault in pin.unmet(report.sealed))
         report.extends = [kept for pin in pins for kept in pin.told(report.findings)]
-        report.add(_signature(folder, reading.log, ring))
-        return Judged(report, list(_notes(folder, digests, ring)))
+        tree = Checkpoint(checkpoint.origin, reading.log.tree.size, reading.log.tree.root())
+        until = reading.log.recorded_at
+        report.add(check_checkpoint(note, archive.CHECKPOINT, until, tree, ring))
+        return Judged(report, list(_notes(folder, digests, trusted)))
 
 
-def _signature(folder: Path, log: Log, ring: KeyRing) -> Iterator[Finding]:
-    note = (folder / archive.CHECKPOINT).read_text()
-    tree = Checkpoint(ring.log_origin(log.account_id), log.tree.size, log.tree.root())
-    yield from check_checkpoint(note, archive.CHECKPOINT, log.recorded_at, tree, ring)
-
-
-def verify_or_tell(path: Path, trust: Path, extends: Path | None = None) -> Judged:
-    """The same; an archive that cannot be read, or was refused, is one that does not hold.
+def verify_or_tell(
+    path: Path, trust: Path, extends: Path | None = None, account_id: str | None = None
+) -> Judged:
+    """The same; an archive that is refused for what is in it is one that does not hold.
 
     Raises:
         InputError: no file of keys, or nothing to extend; nothing was judged.
+        OutageError: this machine could not read or unpack it; nothing was judged.
     """
     try:
-        return verify_archive(path, trust, extends)
+        return verify_archive(path, trust, extends, account_id)
     except InputError as error:
         if error.code not in _OF_THE_ARCHIVE:
             raise
         report = Report("an unknown account")
         report.add([Finding(path.name, Check.INTEGRITY, error.detail)])
         return Judged(report)
+
+
+def _trusted(trust: Path) -> KeyRing:
+    try:
+        return parse_ring(trust.read_bytes())
+    except OSError as error:
+        raise InputError("no-keys", f"cannot read {trust}: {error.strerror}") from None
+    except InputError as error:
+        raise InputError("bad-key-file", f"{trust}: {error.detail}; see ggen keys export") from None
 
 
 def _unpack(path: Path, folder: Path) -> dict[str, str]:
@@ -99,8 +116,13 @@ def _unpack(path: Path, folder: Path) -> dict[str, str]:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with target.open("xb") as file:
                     digests[name] = archive.sha256_of(_kept(pieces, file.write))
+    except (FileExistsError, NotADirectoryError, IsADirectoryError):
+        raise InputError("bad-archive", "one name in it is a file and a folder") from None
     except OSError as error:
-        raise InputError("bad-archive", f"cannot unpack {path}: {error.strerror}") from None
+        raise OutageError(
+            "cannot-verify", f"cannot verify here: {path.name} cannot be read, or unpacked below "
+            f"{folder.parent}: {error.strerror}. Nothing was judged; give it room (TMPDIR)"
+        ) from None  # fmt: skip
     return digests
 
 
@@ -110,17 +132,60 @@ def _kept(pieces: Iterator[bytes], write: Callable[[bytes], object]) -> Iterator
         yield piece
 
 
-def _checkpoint(folder: Path) -> Checkpoint:
-    """The checkpoint as it stands; whether it is signed comes later."""
+def _narrowed(trusted: KeyRing, folder: Path) -> KeyRing:
+    """The trusted keys the archive names too, each within the times that both give it.
+
+    Who verifies without this program has these times alone.
+    """
     try:
-        text = (folder / archive.CHECKPOINT).read_text()
+        own = parse_ring((folder / archive.KEYS).read_bytes())
+    except (OSError, InputError) as error:
+        why = error.detail if isinstance(error, InputError) else "is missing"
+        raise InputError("bad-key-file-inside", f"{archive.KEYS}: {why}") from None
+    if own.origin != trusted.origin:
+        raise InputError(
+            "bad-key-file-inside", f"{archive.KEYS} is of {own.origin}, not of {trusted.origin}"
+        )
+    both = [(key, named) for key in trusted for named in [own.find(key.key_id)] if named]
+    return KeyRing(origin=trusted.origin, keys=tuple(_both(*pair) for pair in both))
+
+
+def _both(key: TrustedKey, named: TrustedKey) -> TrustedKey:
+    ends = [each.valid_until for each in (key, named) if each.valid_until]
+    leaks = [each.leaked_at for each in (key, named) if each.leaked_at]
+    return key.evolve(
+        valid_from=max(key.valid_from, named.valid_from),
+        valid_until=min(ends, default=None), leaked_at=min(leaks, default=None),
+    )  # fmt: skip
+
+
+def _signed(folder: Path, ring: KeyRing, account_id: str | None) -> tuple[str, Checkpoint]:
+    """The checkpoint, whose signature holds, and whose account is the one that was asked for."""
+    try:
+        return _opened(folder, ring, account_id)
+    except InputError as error:
+        raise InputError(error.code, f"{archive.CHECKPOINT}: {error.detail}") from None
+
+
+def _opened(folder: Path, ring: KeyRing, account_id: str | None) -> tuple[str, Checkpoint]:
+    try:
+        note = (folder / archive.CHECKPOINT).read_bytes().decode()
     except (OSError, ValueError):
         raise InputError("bad-archive", "there is no checkpoint in it") from None
-    return parse(text.partition("\n\n")[0] + "\n")
+    claimed = parse(note.partition("\n\n")[0] + "\n").origin
+    wanted = f"{ring.origin}/{account_id}" if account_id else claimed
+    if not claimed.startswith(f"{ring.origin}/") or "/" in claimed.removeprefix(f"{ring.origin}/"):
+        raise InputError("bad-note", f"the checkpoint is of {claimed[:256]!r}, not {ring.origin}")
+    checkpoint, _ = open_checkpoint(note, claimed, ring)
+    if claimed != wanted:
+        raise InputError("foreign-checkpoint", f"the archive is of {claimed}, not of {wanted}")
+    if note.count("\n") != _LINES_OF_A_NOTE:
+        raise InputError("bad-note", "the checkpoint has not five lines")
+    return note, checkpoint
 
 
 class _Reading:
-    """One pass over the leaves and lines of an archive, which makes its tiles anew."""
+    """One pass over the leaves and lines of an archive, which makes its tiles once more."""
 
     def __init__(
         self, folder: Path, checkpoint: Checkpoint, report: Report, pins: Sequence[Pin]
@@ -129,6 +194,9 @@ class _Reading:
         self._folder, self._checkpoint, self._report = folder, checkpoint, report
         self._tiles = tiles.Tiles()
         self._made: set[str] = set()
+        self._ids: set[str] = set()
+        self.contracts: set[tuple[str, int]] = set()
+        """Operation and version of every receipt that was read."""
         self.log = Log(report.account_id, Frontier())
 
     def entries(self, progress: Callable[[int], None]) -> Iterator[Entry]:
@@ -139,6 +207,10 @@ class _Reading:
                     return
                 self._compare(self._tiles.append(text))
                 line = lines.readline(archive.MAX_LINE_BYTES)
+                if not line.endswith(b"\n"):
+                    where = f"line {self.log.tree.size} of {archive.RECEIPTS}"
+                    self._report.add([Finding(where, Check.COMPLETENESS, "has no end")])
+                self.contracts |= _contract_of(line)
                 yield Entry(text.decode(), line.removesuffix(b"\n"))
                 progress(self.log.tree.size)
             if lines.read(1):
@@ -155,12 +227,15 @@ class _Reading:
 
     def _is_next(self, text: bytes) -> bool:
         try:
-            self.log.append(text.decode())
+            leaf = self.log.append(text.decode())
         except (InputError, UnicodeError) as error:
             where = f"leaf {self.log.tree.size}"
             fault = f"{error}; nothing from here on could be checked"
             self._report.add([Finding(where, Check.ORDERING, fault)])
             return False
+        if leaf.receipt_id in self._ids:
+            self._report.add([Finding(place(leaf), Check.INCLUSION, "is in the log twice")])
+        self._ids.add(leaf.receipt_id)
         self._report.add(fault for pin in self._pins for fault in pin.watch(self.log))
         return True
 
@@ -183,6 +258,42 @@ def _files(folder: Path, digests: dict[str, str]) -> Iterator[Finding]:
         text = file.read(2 * len(expected))  # of a longer one the rest says nothing new
     for name, fault in archive.check_manifest(text, digests) if text != expected else ():
         yield Finding(name, Check.IMMUTABILITY, fault)
+
+
+def _contract_of(line: bytes) -> set[tuple[str, int]]:
+    """The operation and version of a receipt's line, where it has any."""
+    try:
+        payload = base64.b64decode(line.split(b'"', 4)[3])
+    except (ValueError, IndexError):
+        return set()
+    operation, version = _OPERATION.search(payload), _VERSION.search(payload)
+    number = int(version[1]) if version else 1
+    return {(operation[1].decode(), number)} if operation else set()
+
+
+def _schemas(
+    folder: Path, digests: dict[str, str], used: set[tuple[str, int]]
+) -> Iterator[Finding]:
+    """Whether an auditor without this program finds the contracts, and no stricter ones."""
+    for operation, number in sorted(used):
+        names = {f"schema/{operation}.v{number}.json"}
+        names |= {f"schema/{operation}.json"} if number == 1 else set()
+        if not names & digests.keys():
+            yield Finding(min(names), Check.COMPLETENESS, "is missing")
+    for name in digests:
+        if not name.startswith("schema/"):
+            continue
+        operation, _, version = name[len("schema/") : -len(".json")].partition(".v")
+        model = contracts.VERSIONS.get(operation, {}).get(int(version or 1))
+        try:
+            required = json.loads((folder / name).read_bytes())["required"]
+            asked = set(required) - set(model.model_fields) if model else set()
+        except (ValueError, KeyError, TypeError):
+            yield Finding(name, Check.COMPLETENESS, "is no schema of a receipt")
+            continue
+        if asked:
+            fault = f"asks for fields that no such receipt has: {', '.join(sorted(asked))[:256]}"
+            yield Finding(name, Check.COMPLETENESS, fault)
 
 
 def _leaves(folder: Path, size: int, report: Report) -> Iterator[bytes]:

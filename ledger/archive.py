@@ -33,7 +33,7 @@ _MAX_BUNDLE_BYTES = 256 * (2 + 65_535)
 _MAX_MEMBERS = 4_000_000
 _SAFE_RATIO = 200
 _SAFE_BYTES = 64 << 20
-_UNREADABLE = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError)
+_UNREADABLE = (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, ValueError)
 _NUMBER = r"(x\d{3}/)*\d{3}(\.p/[1-9]\d{0,2})?"
 _BOUNDS: Mapping[re.Pattern[str], int | None] = {
     re.compile(r"MANIFEST\.sha256"): None,
@@ -104,6 +104,7 @@ def read(source: BinaryIO, packed_bytes: int) -> Iterator[tuple[str, Iterator[by
     Raises:
         InputError: it is no archive of a ledger: a link, a path that leads out of it, a file or
             a whole larger than such an archive has. What was given before is not to be trusted.
+        OSError: its file cannot be read; nothing can be told of it.
     """
     left = max(_SAFE_BYTES, packed_bytes * _SAFE_RATIO)
     seen: set[str] = set()

@@ -6,19 +6,19 @@ Pure: whoever calls brings what the store or the archive gave back. Where someth
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
 
 from governor.errors import InputError
-from governor.records import instant, timestamp
+from governor.records import NO_TIME, instant, timestamp
 from ledger.checkpoint import Checkpoint, open_checkpoint
 from ledger.keys import KeyRing, untimely
 from ledger.log import Leaf, Log, Seal, Stored, rejected_line, seal_id, stated
 from ledger.receipt import SignedReceipt, envelope, from_envelope
-from ledger.verify import Check, Finding, Recorded, verify
+from ledger.verify import MAX_AHEAD, Check, Finding, Recorded, verify
 
 _FIELDS = len(SignedReceipt.model_fields)
 
@@ -59,7 +59,14 @@ def check_created(
 ) -> Iterator[Finding]:  # fmt: skip
     """Whether the store still says of a receipt what it said when it was sealed."""
     expected = max(instant(previous), created_at) if previous else created_at
-    if instant(leaf.recorded_at) != expected:
+    ahead = created_at - instant(leaf.recorded_at)
+    if created_at >= NO_TIME:
+        if leaf.rejected is None:
+            yield Finding(place(leaf), Check.ORDERING, "is stored with no time of creation")
+    elif ahead > MAX_AHEAD:  # the sealer did not believe it
+        words = f"was created {ahead} after it was recorded, by the store's clock"
+        yield Finding(place(leaf), Check.CLOCK, words, ahead.total_seconds())
+    elif instant(leaf.recorded_at) != expected:
         yield Finding(
             place(leaf), Check.ORDERING,
             f"stored as created at {timestamp(created_at)}, but recorded at {leaf.recorded_at}",
@@ -75,7 +82,7 @@ def check_unsealed(stored: Stored, account_id: str, ring: KeyRing) -> list[Findi
         return [Finding(where, Check.IMMUTABILITY, "not the fields of a receipt")]
     recorded = Recorded(receipt, stored.receipt_id, stored.created_at)
     found = verify(recorded, account_id=account_id, ring=ring)
-    return [Finding(where, each.check, each.fault) for each in found if not each.holds]
+    return [replace(each, subject=where) for each in found if each.fault]
 
 
 def read_seal(
@@ -168,8 +175,8 @@ def _examine(entry: Entry, account_id: str, ring: KeyRing) -> Iterator[Finding]:
         return
     recorded = Recorded(stored, leaf.receipt_id, instant(leaf.recorded_at))
     for finding in verify(recorded, account_id=account_id, ring=ring):
-        if not finding.holds:
-            yield Finding(where, finding.check, finding.fault)
+        if finding.fault:
+            yield replace(finding, subject=where)
 
 
 def _content(

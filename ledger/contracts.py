@@ -74,8 +74,8 @@ def newest(operation: str) -> int:
     return max(VERSIONS[operation])
 
 
-def validate(fields: dict[str, Any]) -> Receipt:
-    """The contract these fields fulfil.
+def validate(fields: dict[str, Any], *, strict: bool = False) -> Receipt:
+    """The contract these fields fulfil; ``strict``: as they stand, with nothing converted.
 
     Raises:
         InputError: an unknown operation or version, or a field is missing, unknown or out of
@@ -89,7 +89,7 @@ def validate(fields: dict[str, Any]) -> Receipt:
     if model is None:
         raise InputError("contract-broken", f"contract_version: {version!r} is unknown"[:256])
     try:
-        return model.model_validate(fields)
+        return model.model_validate(fields, strict=strict)
     except ValidationError as error:
         faults = "; ".join(
             f"{'.'.join(map(str, f['loc'])) or 'receipt'}: {f['msg']}"

@@ -15,12 +15,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from governor.errors import InputError
-from governor.records import Record, Timestamp, instant, timestamp
+from governor.records import NO_TIME, Record, Timestamp, instant, timestamp
 from ledger import canonical
 from ledger.keys import KeyRing
 from ledger.merkle import Frontier, Subtree, leaf_hash
 from ledger.receipt import SignedReceipt, envelope
-from ledger.verify import Recorded, unfit
+from ledger.verify import MAX_AHEAD, Recorded, unfit
 
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -108,9 +108,11 @@ def rejected_line(data: Mapping[str, Any]) -> bytes:
 
 
 def next_seal(
-    account_id: str, before: Seal | None, batch: Sequence[Stored], ring: KeyRing
+    account_id: str, before: Seal | None, batch: Sequence[Stored], ring: KeyRing, now: datetime
 ) -> Seal:  # fmt: skip
     """The seal that appends ``batch``, or as much of it as one holds, after ``before``.
+
+    ``now`` is the sealer's steady clock: a time of creation that lies ahead of it is not believed.
 
     Every receipt is hashed anew and its signature checked; what does not hold becomes a leaf that
     is marked ``rejected``.
@@ -119,7 +121,7 @@ def next_seal(
     recorded_at = before.recorded_until if before else ""
     leaves, size_bytes = [], 0
     for stored in batch:
-        recorded_at = max(recorded_at, timestamp(stored.created_at))
+        recorded_at = recorded(stored.created_at, recorded_at, now)
         leaf = Leaf(
             account_id=account_id, index=tree.size, recorded_at=recorded_at,
             receipt_id=stored.receipt_id, **_content(stored, account_id, recorded_at, ring),
@@ -130,6 +132,17 @@ def next_seal(
         if size_bytes > _MAX_BYTES:
             break  # the rest is for the next one
     return _seal(account_id, before.number + 1 if before else 1, tree, recorded_at, leaves)
+
+
+def recorded(created_at: datetime, previous: str, now: datetime) -> str:
+    """When a receipt counts as recorded (D13): not before its predecessor, not ahead of time.
+
+    It is when the store says it was created, unless that lies more than the skew ahead of the
+    sealer's clock: one document's time moves no other's.
+    """
+    floor = max(now, instant(previous)) if previous else now
+    believed = created_at if created_at <= floor + MAX_AHEAD else floor
+    return max(previous, timestamp(believed))
 
 
 def again(account_id: str, before: Seal | None, leaves: Iterable[str]) -> Seal:
@@ -209,6 +222,8 @@ def _content(stored: Stored, account_id: str, recorded_at: str, ring: KeyRing) -
         fault = unfit(Recorded(receipt, stored.receipt_id, instant(recorded_at)), account_id, ring)
     except ValidationError:
         fault = "not the fields of a receipt"
+    if stored.created_at >= NO_TIME:
+        fault = "it is stored with no time of creation"
     if not fault:
         return {"envelope_sha256": hashlib.sha256(envelope(receipt)).hexdigest()}
     digest = hashlib.sha256(rejected_line(stored.data)).hexdigest()

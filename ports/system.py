@@ -13,6 +13,13 @@ class Clock(Protocol):
         """Aware, UTC."""
         ...
 
+    def steady(self) -> datetime:
+        """Aware, UTC; as if nobody had set the clock since this process first asked.
+
+        Order and proof go by it, so that a clock that is set moves neither.
+        """
+        ...
+
     def monotonic_s(self) -> float:
         """Seconds that never run backwards; system-wide, so processes may compare them."""
         ...

@@ -49,7 +49,8 @@ class Report:
     """What became of an audit.
 
     ``sealed`` leaves are signed, ``last`` is the seal that was read last, ``left_over`` are ids of
-    receipts no leaf was found for, ``checkpoint`` is the newest note.
+    receipts no leaf was found for, ``checkpoint`` is the newest note. ``clock_off`` receipts were
+    made by a clock that was off, by up to ``clock_off_s`` seconds; that breaks nothing (D13).
     """
 
     account_id: str
@@ -62,6 +63,8 @@ class Report:
     extends: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     more_findings: int = 0
+    clock_off: int = 0
+    clock_off_s: float = 0.0
     checkpoint: str | None = None
     tree: Checkpoint | None = None
 
@@ -70,13 +73,27 @@ class Report:
         """Whether everything that was looked at holds."""
         return not self.findings
 
+    def words(self) -> str:
+        """The verdict in a line."""
+        if not self.is_valid:
+            return "broken"
+        return f"valid{clock_words(self.clock_off, self.clock_off_s)}"
+
     def add(self, found: Iterable[Finding]) -> None:
         """Keep findings, as far as there is room."""
         for finding in found:
-            if len(self.findings) < MAX_FINDINGS:
+            if finding.check is Check.CLOCK:
+                self.clock_off += 1
+                self.clock_off_s = max(self.clock_off_s, finding.off_s)
+            elif len(self.findings) < MAX_FINDINGS:
                 self.findings.append(finding)
             else:
                 self.more_findings += 1
+
+
+def clock_words(count: int, off_s: float) -> str:
+    """What a verdict says of clocks that were off; nothing where none was."""
+    return f", clock off by up to {off_s:.0f} s in {count} receipts" if count else ""
 
 
 def here(chunks: Iterable[Chunk], account_id: str, ring: KeyRing) -> Iterator[list[Finding]]:
@@ -160,6 +177,8 @@ class Walk:
         start = (instant(self._floor), "") if self._floor else None
         self._known, self._cursor = known, start
         self._listing = sealed_log.listed(ports, self._account_id, start)
+        self._ahead: set[str] = set()
+        """Leaves whose receipts the store says were created later: they are listed later too."""
         self._upcoming = self._next()
         self._waiting: dict[str, Document] = {}
         self._is_stopped = False
@@ -193,7 +212,8 @@ class Walk:
         """What no leaf named of all that was created by the end of the log, and after it."""
         yield from self._waiting.values()
         while to_the_end and self._upcoming and not self._is_stopped:
-            yield self._upcoming
+            if sealed_log.id_of(self._upcoming) not in self._ahead:
+                yield self._upcoming
             self._upcoming = self._next()
 
     def _seal(self, seal: Seal, number: int) -> Iterator[Entry]:
@@ -261,7 +281,11 @@ class Walk:
             fault = "was sealed, and is no longer stored"
         elif self._floor <= timestamp(document.created_at) <= leaf.recorded_at:
             fault = "is in the log twice, or its collection no longer lists it"
+        elif leaf.receipt_id in self._ahead:
+            fault = "is in the log twice"
         else:
+            if timestamp(document.created_at) > leaf.recorded_at:  # it is listed later
+                self._ahead.add(leaf.receipt_id)
             return document
         self._report.add([Finding(place(leaf), Check.COMPLETENESS, fault)])
         return document
@@ -279,7 +303,8 @@ class Walk:
         for _ in range(2):
             for document in self._listing:
                 self._cursor = document.created_at, document.path
-                if sealed_log.id_of(document) not in self._known:
+                identity = sealed_log.id_of(document)
+                if identity not in self._known and identity not in self._ahead:
                     return document
             self._listing = sealed_log.listed(self._ports, self._account_id, self._cursor)
         return None

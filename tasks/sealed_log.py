@@ -152,7 +152,10 @@ def listed(ports: Ports, account_id: str, after: Cursor | None) -> Iterator[Docu
     collection = f"tenants/{account_id}/receipts"
     while page := ports.documents.created(collection, after=after, limit=PAGE):
         yield from page
-        after = (page[-1].created_at, page[-1].path)
+        upcoming = (page[-1].created_at, page[-1].path)
+        if after is not None and upcoming <= after:
+            raise BrokenLogError(account_id, f"its receipts cannot be listed past {page[-1].path}")
+        after = upcoming
 
 
 def unsealed(ports: Ports, account_id: str, last: Seal | None, limit: int) -> list[Document]:

@@ -9,8 +9,8 @@ import logging
 
 from governor import records
 from governor.errors import ConflictError, GovernorError, InputError
-from governor.records import SYSTEM_ACCOUNT
-from ledger.audit import check_checkpoint
+from governor.records import NO_TIME, SYSTEM_ACCOUNT, timestamp
+from ledger.audit import check_checkpoint, check_created
 from ledger.checkpoint import sign
 from ledger.log import Leaf, Seal, again, next_seal, parse_leaf
 from ports import Ports
@@ -125,8 +125,9 @@ def _recompute_from_receipts(
         raise BrokenLogError(account_id, f"seal {seal.number} names receipts that are not there")
     if known_ids(ports, account_id, before, present).intersection(ids):
         raise BrokenLogError(account_id, f"seal {seal.number} names receipts that are sealed")
-    rebuilt = next_seal(account_id, before, list(map(stored, present)), ports.keys.ring())
-    in_order = _in_order(ports, account_id, before, present)
+    ring, now = ports.keys.ring(), ports.clock.steady()
+    rebuilt = next_seal(account_id, before, list(map(stored, present)), ring, now)
+    in_order = _in_order(ports, account_id, before, present) and _in_time(before, leaves, present)
     if not in_order or [_plain(parse_leaf(t)) for t in rebuilt.leaves] != list(map(_plain, leaves)):
         raise BrokenLogError(account_id, f"seal {seal.number} is not that of its receipts")
 
@@ -140,6 +141,16 @@ def _in_order(ports: Ports, account_id: str, before: Seal | None, batch: list[Do
         return order == sorted(order)
     expected = unsealed(ports, account_id, before, len(due))
     return [document.path for document in due] == [document.path for document in expected]
+
+
+def _in_time(before: Seal | None, leaves: list[Leaf], batch: list[Document]) -> bool:
+    """Whether another sealer's leaves say of each receipt when it can have been recorded."""
+    previous = before.recorded_until if before else ""
+    for leaf, document in zip(leaves, batch, strict=True):
+        if any(not f.holds for f in check_created(leaf, document.created_at, previous)):
+            return False
+        previous = leaf.recorded_at
+    return True
 
 
 def _mirror(ports: Ports, account_id: str, seal: Seal) -> str:
@@ -170,5 +181,6 @@ def _check_note(ports: Ports, account_id: str, seal: Seal, note: str, where: str
 
 
 def _plain(leaf: Leaf) -> Leaf:
-    """A leaf without the words of its rejection, which may differ between versions."""
-    return leaf.evolve(rejected=None if leaf.rejected is None else "")
+    """A leaf without its time, which is each sealer's, and the words of its rejection."""
+    rejected = None if leaf.rejected is None else ""
+    return leaf.evolve(rejected=rejected, recorded_at=timestamp(NO_TIME))

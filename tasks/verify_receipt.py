@@ -1,6 +1,6 @@
 """One receipt, judged: the spec's four checks, and its place in the signed log."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
@@ -105,7 +105,7 @@ def _checks(ports: Ports, account_id: str, found: Document, place: Place | None)
         )
     }
     return [
-        Finding(receipt_id, each.check, each.fault or by_the_log.get(each.check, ""))
+        replace(each, subject=receipt_id, fault=each.fault or by_the_log.get(each.check, ""))
         for each in judged
     ]
 

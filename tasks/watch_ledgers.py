@@ -16,8 +16,9 @@ from ledger.log import Seal, seal_id
 from ledger.verify import Finding
 from ports import Ports
 from ports.documents import Create, Document, Update, Where
-from tasks import sealed_log
-from tasks.audit import Chunk, Report, audit_ledger, here
+from tasks import sealed_log, troubles
+from tasks.audit import Chunk, Report, audit_ledger, clock_words, here
+from tasks.audit_states import missing_receipts
 from tasks.celery import LEDGER, app
 from tasks.emit import land
 from tasks.runbook import ENDED_BADLY
@@ -80,6 +81,14 @@ def judge(ports: Ports, account_id: str, scope: str, number: int) -> int | None:
         pins=pins,
         examine_all=_only_places if scope == "new" and last and last.number <= known else here,
     )  # fmt: skip
+    if last is None and scope == "everything":
+        judged.add(missing_receipts(ports, account_id))
+    if judged.clock_off:
+        words = clock_words(judged.clock_off, judged.clock_off_s).removeprefix(", ")
+        troubles.tell(
+            ports, f"receipts-clock-off/{account_id}", f"a ledger is valid, {words}: a machine's "
+            "clock was set, or a receipt dated back. See: ggen verify-ledger --strict",
+        )  # fmt: skip
     if judged.findings:
         first = judged.findings[0]
         more = len(judged.findings) + judged.more_findings - 1

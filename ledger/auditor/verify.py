@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Verify the archive of a ledger with Python's standard library and openssl, and nothing else.
 
-    python3 -I verify.py --fingerprint SHA256 [--receipt ID ...] [FOLDER]
+    python3 -I verify.py --fingerprint SHA256 [--account-id ID] [--receipt ID ...] [ARCHIVE]
 
-FOLDER is where the archive was unpacked (here, if left out). The fingerprint is the SHA-256 of a
-public key, and must come from somewhere else than this archive; give one for each key that was in
-use. Exit code: 0 everything holds, 1 something does not, 2 it could not be run.
+ARCHIVE is the folder the archive was unpacked into (here, if left out), or the .tar.gz itself. The
+fingerprint is the SHA-256 of a public key. It must come from somewhere else than this archive; give
+one for each key that was in use. --strict does not accept clocks that were off.
 
-The same steps, by hand, are in VERIFY.md.
+Exit code: 0 everything holds; 1 something does not; 2 wrong options; 5 cannot verify here, nothing
+was judged; 7 everything holds but a clock was off (--strict). VERIFY.md has the steps by hand.
 """
 
 import sys
@@ -17,23 +18,37 @@ if not sys.flags.isolated:
 
 import argparse
 import base64
+import gzip
 import hashlib
 import json
+import os
+import re
 import shutil
 import subprocess
+import tarfile
 import tempfile
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
+from typing import IO, Any, Dict, Iterator, List, Optional, Set, Tuple
 
-PAYLOAD_TYPE = b"application/vnd.ggen.receipt.v1+json"
+PAYLOAD_TYPE = "application/vnd.ggen.receipt.v1+json"
+NAMES = re.compile(
+    r"MANIFEST\.sha256|receipts\.jsonl|VERIFY\.md|verify\.py|checkpoint|keys\.json"
+    r"|schema/[a-z_]{1,64}(\.v[1-9]\d?)?\.json|tile/(entries|\d{1,2})/(x\d{3}/)*\d{3}(\.p/[1-9]\d{0,2})?"
+)
 Fields = Dict[str, Any]
 Keys = Dict[str, Fields]
-MAX_AHEAD, MAX_BEHIND, GRACE = timedelta(seconds=5), timedelta(seconds=60), timedelta(seconds=60)
+AHEAD, BEHIND, GRACE = timedelta(seconds=5), timedelta(seconds=60), timedelta(seconds=60)
 
 
 class Broken(Exception):
     """Something does not hold; the message says what and where."""
+
+
+class CannotVerify(Exception):
+    """Whatever is wrong is not the archive: nothing was judged."""
 
 
 def expect(holds: object, fault: str) -> None:
@@ -47,120 +62,286 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def shown(text: object) -> str:
+    """A text as it may be printed: nothing in it moves a cursor or changes a colour."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def plain(text: str) -> Any:
+    """JSON that every reader understands in the same way."""
+
+    def unique(pairs: List[Tuple[str, Any]]) -> Fields:
+        expect(len(dict(pairs)) == len(pairs), "a key stands twice in one object")
+        return dict(pairs)
+
+    def never(name: str) -> None:
+        raise Broken(f"{name} is not JSON")
+
+    return json.loads(text, object_pairs_hook=unique, parse_constant=never)
+
+
+def number(value: float) -> str:
+    """A number as RFC 8785 writes it."""
+    if value == int(value) and abs(value) < 1e21:
+        return str(int(value))
+    mantissa, _, exponent = repr(value).partition("e")
+    if not exponent and abs(value) >= 1e-6:
+        return mantissa
+    if exponent and -7 < int(exponent) < 0:
+        return f"{value:.{len(mantissa.replace('.', '').strip('-')) - 1 - int(exponent)}f}"
+    power = int(exponent or 0)
+    return f"{mantissa}e{power:+d}".replace(".0e", "e")
+
+
+def canonical(value: Any) -> str:
+    """Canonical JSON (RFC 8785)."""
+    if isinstance(value, dict):
+        keys = sorted(value, key=lambda key: key.encode("utf-16-be"))
+        return "{" + ",".join(f"{canonical(key)}:{canonical(value[key])}" for key in keys) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(canonical, value)) + "]"
+    if isinstance(value, float):
+        return number(value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def exact(text: str, what: str) -> bytes:
+    """The bytes of base64 that is written in the only right way."""
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except ValueError:
+        raw = b""
+    expect(base64.b64encode(raw).decode() == text and raw, f"{what} is not canonical base64")
+    return raw
+
+
+def instant(text: str) -> datetime:
+    """RFC 3339, as every file here has it."""
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%f%z")
+
+
+# -- What the surroundings have to offer
+
+
+def check_openssl() -> None:
+    """Find an openssl that verifies Ed25519 signatures; LibreSSL's does not."""
+    if shutil.which("openssl") is None:
+        raise CannotVerify("openssl 3.0 or later is needed, and there is none")
+    done = subprocess.run(["openssl", "pkeyutl", "-help"], capture_output=True, check=False)
+    if b"rawin" not in done.stdout + done.stderr:
+        named = subprocess.run(["openssl", "version"], capture_output=True, check=False)
+        raise CannotVerify(
+            f"openssl 3.0 or later is needed; this is {named.stdout.decode(errors='replace')!r}"
+        )
+
+
+def is_signed(scratch: Path, raw_key: bytes, message: bytes, signature: bytes) -> bool:
+    """Ask openssl whether an Ed25519 signature fits."""
+    pem = base64.b64encode(bytes.fromhex("302a300506032b6570032100") + raw_key).decode()
+    folder = Path(tempfile.mkdtemp(dir=str(scratch)))
+    files = {
+        "key.pem": f"-----BEGIN PUBLIC KEY-----\n{pem}\n-----END PUBLIC KEY-----\n".encode(),
+        "message": message,
+        "signature": signature,
+    }
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    command = "openssl pkeyutl -verify -pubin -inkey key.pem -rawin -in message -sigfile signature"
+    done = subprocess.run(command.split(), cwd=str(folder), capture_output=True, check=False)
+    shutil.rmtree(str(folder))
+    if done.returncode and b"Verification Failure" not in done.stdout + done.stderr:
+        raise CannotVerify(f"openssl failed: {done.stderr.decode(errors='replace')[:300]}")
+    return done.returncode == 0
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack an archive where it does no harm; refuse what such an archive never holds."""
+    size = archive.stat().st_size
+    seen: Set[str] = set()
+    with archive.open("rb") as packed, gzip.GzipFile("", "rb", fileobj=packed) as unpacked:
+        try:
+            with tarfile.open(fileobj=unpacked, mode="r|") as tar:
+                for member in tar:
+                    name = member.name
+                    expect(member.type == tarfile.REGTYPE, f"{name}: is no plain file")
+                    expect(NAMES.fullmatch(name), f"{name}: no name of such an archive")
+                    expect(name not in seen, f"{name}: is there twice")
+                    expect(member.size <= max(64 << 20, size * 200), f"{name}: far too large")
+                    seen.add(name)
+                    content = tar.extractfile(member)
+                    if content is not None:
+                        save(folder / name, content)
+            rest = unpacked.read(tarfile.RECORDSIZE)
+            expect(not rest.strip(b"\0") and not unpacked.read(1), "it goes on after its end")
+        except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise Broken(f"not a readable tar.gz: {error}") from None
+
+
+def save(path: Path, content: IO[bytes]) -> None:
+    """Write a file; where that cannot be done the archive is not to blame."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            shutil.copyfileobj(content, file, 1 << 20)
+    except (gzip.BadGzipFile, EOFError):
+        raise
+    except OSError as error:
+        raise CannotVerify(f"cannot unpack into {path.parent}: {error.strerror}") from None
+
+
+# -- The steps
+
+
+def check_checkpoint(
+    folder: Path, scratch: Path, fingerprints: Set[str], account_id: Optional[str]
+) -> Tuple[str, str, int, bytes, Fields, Keys]:
+    """The checkpoint is signed by a trusted key; origin, account, size, root, key, all keys."""
+    keys = trusted_keys(folder, fingerprints)
+    note = read(folder / "checkpoint").decode("utf-8")
+    lines = note.split("\n")
+    expect(len(lines) == 6 and not lines[5] and not lines[3], "the checkpoint has not five lines")
+    name, size, root = lines[:3]
+    expect(re.fullmatch(r"0|[1-9][0-9]{0,18}", size), "the checkpoint's size is no number")
+    expect(re.fullmatch(r"[^\s+]+", name), "the checkpoint's name is none")
+    expect(len(exact(root, "the root")) == 32, "the root has not 32 bytes")
+    parts = lines[4].split(" ")
+    expect(len(parts) == 3 and parts[0] == "\u2014", "the checkpoint's last line is no signature")
+    expect(parts[1] == name, "the checkpoint is signed in another name")
+    raw = exact(parts[2], "the checkpoint's signature")
+    message = "\n".join([*lines[:3], ""]).encode()
+    for key in keys.values():
+        named = name.encode() + b"\n\x01" + key["raw"]
+        if raw[:4] == hashlib.sha256(named).digest()[:4]:
+            fits = is_signed(scratch, key["raw"], message, raw[4:])
+            expect(fits, "the checkpoint's signature does not fit")
+            origin, _, account = name.rpartition("/")
+            expect(origin == key["origin"], f"the checkpoint is of {name}, not of {key['origin']}")
+            wanted = account_id or account
+            expect(account == wanted, f"this is the ledger of account {account}, not of {wanted}")
+            return origin, account, int(size), exact(root, "the root"), key, keys
+    raise Broken("the checkpoint is signed by no key whose fingerprint you trust")
+
+
+def trusted_keys(folder: Path, fingerprints: Set[str]) -> Keys:
+    """The keys of keys.json whose fingerprints you brought."""
+    text = read(folder / "keys.json")
+    try:
+        return named_keys(plain(text.decode("utf-8")), fingerprints)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Broken(f"keys.json is malformed: {type(error).__name__}: {error}") from None
+
+
+def named_keys(listed: Fields, fingerprints: Set[str]) -> Keys:
+    """The keys of a key file whose fingerprints you brought, by their ids."""
+    keys: Keys = {}
+    for key in listed["keys"]:
+        raw = base64.b64decode(key["public_key"], validate=True)
+        is_well = len(raw) == 32 and sha256(raw)[:32] == key["key_id"]
+        expect(is_well, "keys.json: a key is malformed")
+        if sha256(raw) in fingerprints:
+            for name in ("valid_from", "valid_until", "leaked_at"):
+                if key.get(name) is not None:
+                    instant(key[name])
+            keys[key["key_id"]] = dict(key, raw=raw, origin=listed["origin"])
+    expect(keys, "none of the fingerprints you trust is that of a key in keys.json")
+    return keys
+
+
 def check_manifest(folder: Path) -> str:
     """Every file is listed with its SHA-256, and every file that is listed is there."""
+    text = read(folder / "MANIFEST.sha256").decode("utf-8")
     listed: Dict[str, str] = {}
-    for line in (folder / "MANIFEST.sha256").read_text().splitlines():
+    for line in text.splitlines():
         digest, _, name = line.partition("  ")
         listed[name] = digest
-    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    made = "".join(f"{listed[name]}  {name}\n" for name in sorted(listed))
+    expect(made == text, "MANIFEST.sha256 is not written the way it is made")
+    there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not is_folder(p)}
     there.discard("MANIFEST.sha256")
     for name in sorted(there | set(listed)):
         expect(name in there, f"{name} is listed in MANIFEST.sha256, and missing")
         expect(name in listed, f"{name} is not listed in MANIFEST.sha256")
+        expect(NAMES.fullmatch(name), f"{name}: no name of such an archive")
         found = hashlib.sha256()
         with (folder / name).open("rb") as file:
-            while piece := file.read(1 << 20):
+            for piece in iter(lambda: file.read(1 << 20), b""):
                 found.update(piece)
         expect(found.hexdigest() == listed[name], f"{name} has another SHA-256 than listed")
     return f"{len(there)} files are as MANIFEST.sha256 lists them"
 
 
-def trusted_keys(folder: Path, fingerprints: Set[str]) -> Tuple[str, Keys]:
-    """The keys of keys.json whose fingerprints you brought."""
-    listed = json.loads((folder / "keys.json").read_text())
-    keys: Keys = {}
-    for key in listed["keys"]:
-        raw = base64.b64decode(key["public_key"], validate=True)
-        expect(
-            len(raw) == 32 and sha256(raw)[:32] == key["key_id"], "keys.json: a key is malformed"
-        )
-        if sha256(raw) in fingerprints:
-            keys[key["key_id"]] = dict(key, raw=raw)
-    expect(keys, "none of the fingerprints you trust is that of a key in keys.json")
-    return listed["origin"], keys
+def is_folder(path: Path) -> bool:
+    """Whether it is a folder itself, and no link to one."""
+    expect(not path.is_symlink(), f"{path.name} is a link")
+    return path.is_dir()
 
 
-def is_signed(raw_key: bytes, message: bytes, signature: bytes) -> bool:
-    """Ask openssl whether an Ed25519 signature fits."""
-    pem = base64.b64encode(bytes.fromhex("302a300506032b6570032100") + raw_key).decode()
-    with tempfile.TemporaryDirectory() as scratch:
-        files = {
-            "key.pem": f"-----BEGIN PUBLIC KEY-----\n{pem}\n-----END PUBLIC KEY-----\n".encode(),
-            "message": message,
-            "signature": signature,
-        }
-        for name, content in files.items():
-            (Path(scratch) / name).write_bytes(content)
-        command = (
-            "openssl pkeyutl -verify -pubin -inkey key.pem -rawin -in message -sigfile signature"
-        )
-        done = subprocess.run(command.split(), cwd=scratch, capture_output=True, check=False)
-    return done.returncode == 0
-
-
-def check_checkpoint(folder: Path, origin: str, keys: Keys) -> Tuple[str, int, bytes, Fields]:
-    """The checkpoint is signed by a trusted key; its account, size, root, and that key."""
-    text, _, lines = (folder / "checkpoint").read_text().rpartition("\n\n")
-    name, size, root = text.split("\n")
-    expect(name.startswith(origin + "/"), f"the checkpoint is of {name}, not of {origin}")
-    message = (text + "\n").encode()
-    for line in lines.splitlines():
-        dash, signer, encoded = line.split(" ")
-        signature = base64.b64decode(encoded)
-        for key in keys.values():
-            named = name.encode() + b"\n\x01" + key["raw"]
-            is_ours = signature[:4] == hashlib.sha256(named).digest()[:4]
-            if (dash, signer) == ("\u2014", name) and is_ours:
-                fits = is_signed(key["raw"], message, signature[4:])
-                expect(fits, "the checkpoint's signature does not fit")
-                return name[len(origin) + 1 :], int(size), base64.b64decode(root), key
-    raise Broken("the checkpoint is signed by no key whose fingerprint you trust")
+def read(path: Path) -> bytes:
+    """A small file of the archive, which has to be there."""
+    expect(path.is_file(), f"{path.name} is missing")
+    return path.read_bytes()
 
 
 def entries(folder: Path, size: int) -> Iterator[bytes]:
     """The leaves in order, out of the entry bundles."""
-    for number in range((size + 255) // 256):
-        width = min(256, size - number * 256)
-        path = folder / "tile/entries" / tile_name(number, width)
+    for bundle_number in range((size + 255) // 256):
+        width = min(256, size - bundle_number * 256)
+        path = folder / "tile/entries" / tile_name(bundle_number, width)
         expect(path.is_file(), f"{path.relative_to(folder)} is missing")
         bundle, at = path.read_bytes(), 0
         for index in range(width):
             length = int.from_bytes(bundle[at : at + 2], "big")
             leaf = bundle[at + 2 : at + 2 + length]
-            expect(leaf and len(leaf) == length, f"leaf {number * 256 + index} is cut off")
+            expect(leaf and len(leaf) == length, f"leaf {bundle_number * 256 + index} is cut off")
             yield leaf
             at += 2 + length
         expect(at == len(bundle), f"{path.relative_to(folder)} holds more than {width} leaves")
 
 
-def tile_name(number: int, width: int) -> str:
+def tile_name(tile_number: int, width: int) -> str:
     """The path of a tile or bundle in its level (c2sp.org/tlog-tiles)."""
-    groups = [f"{number % 1000:03d}"]
-    while number >= 1000:
-        number //= 1000
-        groups.insert(0, f"x{number % 1000:03d}")
+    groups = [f"{tile_number % 1000:03d}"]
+    while tile_number >= 1000:
+        tile_number //= 1000
+        groups.insert(0, f"x{tile_number % 1000:03d}")
     return "/".join(groups) + ("" if width == 256 else f".p/{width}")
 
 
-def check_log(folder: Path, account_id: str, size: int, root: bytes, keys: Keys) -> str:
+def check_log(
+    folder: Path, scratch: Path, account_id: str, size: int, root: bytes, keys: Keys
+) -> Tuple[str, List[float], List[str]]:
     """Every receipt is what its leaf says, every leaf is in its place, and all lead to the root."""
+    expect((folder / "receipts.jsonl").is_file(), "receipts.jsonl is missing")
     levels: List[Optional[bytes]] = []
-    required: Dict[str, List[str]] = {}
+    hashes: List[bytes] = []
+    schemas: Dict[str, Fields] = {}
+    ids: List[str] = []
+    off: List[float] = []
     recorded_at = ""
-    with (folder / "receipts.jsonl").open("rb") as lines:
+    with (folder / "receipts.jsonl").open("rb") as lines, ThreadPoolExecutor(4) as pool:
+        asked = []
         for index, text in enumerate(entries(folder, size)):
-            leaf = json.loads(text)
+            leaf = plain(text.decode("utf-8"))
             where = f"receipt {leaf['receipt_id']} (leaf {index})"
+            expect(canonical(leaf).encode() == text, f"{where}: the leaf is not canonical JSON")
+            form = {"account_id", "envelope_sha256", "index", "receipt_id", "recorded_at", "v"}
+            expect(set(leaf) - {"rejected"} == form, f"{where}: the leaf has other fields")
             expect(leaf["account_id"] == account_id, f"{where}: of account {leaf['account_id']}")
             expect(leaf["index"] == index, f"{where}: says that it is leaf {leaf['index']}")
             expect(leaf["recorded_at"] >= recorded_at, f"{where}: recorded before the one before")
-            line = lines.readline().rstrip(b"\n")
-            expect(sha256(line) == leaf["envelope_sha256"], f"{where}: not what was sealed")
+            line = lines.readline()
+            expect(line.endswith(b"\n"), f"{where}: its line has no end")
+            expect(sha256(line[:-1]) == leaf["envelope_sha256"], f"{where}: not what was sealed")
             expect("rejected" not in leaf, f"{where}: was no receipt: {leaf.get('rejected')}")
-            check_receipt(folder, leaf, json.loads(line), keys, required)
-            add(levels, hashlib.sha256(b"\x00" + text).digest())
+            off.append(check_receipt(folder, leaf, line[:-1].decode("utf-8"), keys, schemas))
+            asked.append(pool.submit(check_signature, scratch, where, line[:-1], keys))
+            if len(asked) == 64:
+                settle(asked)
+            ids.append(leaf["receipt_id"])
+            hashes.append(hashlib.sha256(b"\x00" + text).digest())
+            add(levels, hashes[-1])
             recorded_at = leaf["recorded_at"]
+        settle(asked)
         expect(not lines.readline(), f"receipts.jsonl holds more than the {size} receipts sealed")
     found: Optional[bytes] = None
     for node in levels:
@@ -169,7 +350,16 @@ def check_log(folder: Path, account_id: str, size: int, root: bytes, keys: Keys)
     expect(
         (found or hashlib.sha256().digest()) == root, "the leaves do not lead to the signed root"
     )
-    return recorded_at
+    expect(len(set(ids)) == len(ids), f"sealed twice: {[i for i in ids if ids.count(i) > 1][:1]}")
+    check_tiles(folder, hashes)
+    return recorded_at, off, ids
+
+
+def settle(asked: List[Any]) -> None:
+    """Wait for signatures that are being checked."""
+    for each in asked:
+        each.result()
+    asked.clear()
 
 
 def add(levels: List[Optional[bytes]], node: bytes) -> None:
@@ -182,32 +372,125 @@ def add(levels: List[Optional[bytes]], node: bytes) -> None:
     levels.append(node)
 
 
+def check_tiles(folder: Path, hashes: List[bytes]) -> None:
+    """The tiles hold the hashes of the leaves and of the trees over them, and nothing else."""
+    made: Dict[str, bytes] = {}
+    size = len(hashes)
+    for number_ in range((size + 255) // 256):
+        made[f"tile/entries/{tile_name(number_, min(256, size - number_ * 256))}"] = b""
+    level = 0
+    while hashes:
+        above = []
+        for at in range(0, len(hashes), 256):
+            tile = hashes[at : at + 256]
+            made[f"tile/{level}/{tile_name(at // 256, len(tile))}"] = b"".join(tile)
+            if len(tile) == 256:
+                while len(tile) > 1:
+                    pairs = zip(tile[::2], tile[1::2])
+                    tile = [hashlib.sha256(b"\x01" + a + b).digest() for a, b in pairs]
+                above.append(tile[0])
+        hashes, level = above, level + 1
+    for name, content in made.items():
+        expect((folder / name).is_file(), f"{name} is missing")
+        is_same = not content or (folder / name).read_bytes() == content
+        expect(is_same, f"{name} is not that of the leaves")
+    for path in (folder / "tile").rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        expect(path.is_dir() or name in made, f"{name} belongs to no tree of this size")
+
+
 def check_receipt(
-    folder: Path, leaf: Fields, envelope: Fields, keys: Keys, required: Dict[str, List[str]]
-) -> None:
-    """What a receipt says of itself fits its leaf, its contract and its key's time."""
+    folder: Path, leaf: Fields, line: str, keys: Keys, schemas: Dict[str, Fields]
+) -> float:
+    """What a receipt says fits its leaf, contract and key; how far its clock was off, in s."""
     where = f"receipt {leaf['receipt_id']} (leaf {leaf['index']})"
-    fields = json.loads(base64.b64decode(envelope["payload"], validate=True))
+    envelope = plain(line)
+    signature = envelope["signatures"][0]
+    form = {"payload": envelope["payload"], "payloadType": PAYLOAD_TYPE,
+            "signatures": [{"keyid": signature["keyid"], "sig": signature["sig"]}]}  # fmt: skip
+    expect(canonical(form) == line, f"{where}: not the canonical form of its envelope")
+    payload = exact(envelope["payload"], f"{where}: its payload").decode("utf-8")
+    fields = plain(payload)
     for name in ("account_id", "receipt_id"):
         expect(fields.get(name) == leaf[name], f"{where}: its {name} is {fields.get(name)}")
-    name = f"{fields.get('operation')}.v{fields.get('contract_version', 1)}"
-    if name not in required:
-        schema = folder / "schema" / f"{name}.json"
-        if name.endswith(".v1") and not schema.is_file():
-            schema = folder / "schema" / f"{name[:-3]}.json"  # an archive made by release 0.1.0
-        known = name.replace(".", "_").isidentifier() and schema.is_file()
-        expect(known, f"{where}: unknown operation or version {name[:80]!r}")
-        required[name] = json.loads(schema.read_text())["required"]
-    missing = [each for each in required[name] if each not in fields]
-    expect(not missing, f"{where}: lacks {', '.join(missing)}")
-    behind = instant(leaf["recorded_at"]) - instant(fields["timestamp"])
-    is_late = behind > MAX_BEHIND and fields.get("spooled") is not True  # its store was away
-    expect(behind >= -MAX_AHEAD and not is_late, f"{where}: its timestamp is {behind} off")
-    key_id = envelope["signatures"][0]["keyid"]
-    key = keys.get(key_id)
+    expect(canonical(fields) == payload, f"{where}: the signed text is not canonical JSON")
+    schema = schema_of(folder, fields, where, schemas)
+    fault = breach(fields, schema, schema)
+    expect(not fault, f"{where}: {fault}")
+    key = keys.get(signature["keyid"])
     if key is None:
-        raise Broken(f"{where}: is signed by key {key_id}: give its --fingerprint, if you trust it")
+        raise Broken(f"{where}: is signed by key {signature['keyid']}: give its --fingerprint, if "
+                     "you trust it")  # fmt: skip
     check_time(key, leaf["recorded_at"], where)
+    behind = instant(leaf["recorded_at"]) - instant(fields["timestamp"])
+    is_late = behind > BEHIND and fields.get("spooled") is not True  # its store was away
+    return abs(behind.total_seconds()) if is_late or behind < -AHEAD else 0.0
+
+
+def schema_of(folder: Path, fields: Fields, where: str, schemas: Dict[str, Fields]) -> Fields:
+    """The JSON Schema of a receipt's operation and version."""
+    name = f"{fields.get('operation')}.v{fields.get('contract_version', 1)}"
+    if name not in schemas:
+        path = folder / "schema" / f"{name}.json"
+        if name.endswith(".v1") and not path.is_file():
+            path = folder / "schema" / f"{name[:-3]}.json"  # an archive made by release 0.1.0
+        is_known = name.replace(".", "_").isidentifier() and path.is_file()
+        expect(is_known, f"{where}: unknown operation or version {name[:80]}")
+        schemas[name] = plain(path.read_bytes().decode("utf-8"))
+        expect(isinstance(schemas[name].get("required"), list), f"{path.name} is no schema")
+    return schemas[name]
+
+
+def breach(value: Any, schema: Fields, root: Fields, at: str = "receipt") -> str:
+    """Why a value does not fulfil a schema (what these schemas use of draft 2020-12)."""
+    if "$ref" in schema:
+        return breach(value, root["$defs"][schema["$ref"].rpartition("/")[2]], root, at)
+    if "anyOf" in schema:
+        faults = [breach(value, each, root, at) for each in schema["anyOf"]]
+        return "" if "" in faults else faults[0]
+    kinds: Dict[str, Any] = {"string": str, "integer": int, "number": (int, float), "boolean": bool,
+             "object": dict, "array": list, "null": type(None)}  # fmt: skip
+    kind = schema.get("type")
+    is_bool = isinstance(value, bool)
+    if kind and (not isinstance(value, kinds[kind]) or (is_bool and kind != "boolean")):
+        return f"{at} is no {kind}"
+    if "const" in schema and value != schema["const"]:
+        return f"{at} is not {schema['const']}"
+    if "enum" in schema and value not in schema["enum"]:
+        return f"{at} is none of {schema['enum']}"
+    if isinstance(value, str):
+        is_fit = schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", len(value))
+        if not is_fit or not re.search(schema.get("pattern", ""), value):
+            return f"{at} is out of bounds"
+    elif isinstance(value, (int, float)) and not is_bool:
+        if not schema.get("minimum", value) <= value <= schema.get("maximum", value):
+            return f"{at} is out of bounds"
+    elif isinstance(value, list):
+        faults = [
+            breach(e, schema.get("items", {}), root, f"{at}.{n}") for n, e in enumerate(value)
+        ]
+        return next(filter(None, faults), "")
+    elif isinstance(value, dict):
+        return breach_of_object(value, schema, root, at)
+    return ""
+
+
+def breach_of_object(value: Fields, schema: Fields, root: Fields, at: str) -> str:
+    """Why an object does not fulfil a schema."""
+    missing = [name for name in schema.get("required", ()) if name not in value]
+    if missing:
+        return f"{at} lacks {', '.join(missing)}"
+    known, others = schema.get("properties", {}), schema.get("additionalProperties", True)
+    for name, each in value.items():
+        if name not in known and others is False:
+            return f"{at} has a field {name} that its contract does not know"
+        one = known.get(name, others if isinstance(others, dict) else {})
+        fault = breach(each, one, root, name) or breach(
+            name, schema.get("propertyNames", {}), root, f"{at}'s {name}"
+        )
+        if fault:
+            return fault
+    return ""
 
 
 def check_time(key: Fields, recorded_at: str, where: str) -> None:
@@ -219,77 +502,111 @@ def check_time(key: Fields, recorded_at: str, where: str) -> None:
     expect(leaked_at is None or at < instant(leaked_at), f"{where}: its key had leaked by then")
 
 
-def check_signature(folder: Path, size: int, keys: Keys, receipt_id: str) -> str:
-    """The signature of one receipt, by openssl."""
-    with (folder / "receipts.jsonl").open("rb") as lines:
-        for line in lines:
-            envelope = json.loads(line)
-            payload = base64.b64decode(envelope["payload"])
-            if json.loads(payload)["receipt_id"] == receipt_id:
-                signature = envelope["signatures"][0]
-                message = b"DSSEv1 %d %b %d %b" % (
-                    len(PAYLOAD_TYPE), PAYLOAD_TYPE, len(payload), payload
-                )  # fmt: skip
-                raw = base64.b64decode(signature["sig"])
-                fits = is_signed(keys[signature["keyid"]]["raw"], message, raw)
-                expect(fits, f"the signature of receipt {receipt_id} does not fit")
-                return f"the signature of receipt {receipt_id} fits"
-    raise Broken(f"there is no receipt {receipt_id} among the {size}")
+def check_signature(scratch: Path, where: str, line: bytes, keys: Keys) -> None:
+    """The signature of one receipt, by openssl (DSSE: type and text, each with its length)."""
+    envelope = json.loads(line)
+    payload, signature = base64.b64decode(envelope["payload"]), envelope["signatures"][0]
+    kind = PAYLOAD_TYPE.encode()
+    message = b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+    raw = exact(signature["sig"], f"{where}: its signature")
+    fits = is_signed(scratch, keys[signature["keyid"]]["raw"], message, raw)
+    expect(fits, f"{where}: its signature does not fit")
 
 
 def fingerprint(text: str) -> str:
     """A fingerprint as it was given, if it can be one."""
     if len(text) != 64 or set(text.lower()) - set("0123456789abcdef"):
         raise argparse.ArgumentTypeError("a fingerprint is 64 characters of 0-9a-f")
-    return text
+    return text.lower()
 
 
-def help_of_openssl() -> bytes:
-    """What openssl says it can do with a signature."""
-    done = subprocess.run(["openssl", "pkeyutl", "-help"], capture_output=True, check=False)
-    return done.stdout + done.stderr
-
-
-def instant(text: str) -> datetime:
-    """RFC 3339, as every file here has it."""
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%f%z")
-
-
-def main() -> int:
-    """Run every step; the first that does not hold ends it."""
-    parser = argparse.ArgumentParser(description="Verify an unpacked archive of a ledger.")
-    parser.add_argument("folder", nargs="?", default=".", type=Path)
+def options(words: Optional[List[str]]) -> argparse.Namespace:
+    """What was asked for."""
+    parser = argparse.ArgumentParser(description="Verify an archive of a ledger.")
+    parser.add_argument("archive", nargs="?", default=".", type=Path)
     parser.add_argument(
         "--fingerprint", action="append", required=True, metavar="SHA256", type=fingerprint
     )
+    parser.add_argument("--account-id", metavar="ID", help="whose ledger it has to be")
     parser.add_argument("--receipt", action="append", default=[], metavar="ID")
-    given = parser.parse_args()
-    folder = given.folder
-    if shutil.which("openssl") is None or b"rawin" not in help_of_openssl():
-        print("cannot verify: openssl 3.0 or later is needed, and was not found")
-        return 2
-    try:
-        print(f"ok  {check_manifest(folder)}")
-        origin, keys = trusted_keys(folder, {text.lower() for text in given.fingerprint})
-        account_id, size, root, key = check_checkpoint(folder, origin, keys)
-        print(
-            f"ok  the checkpoint of {account_id} over {size} receipts is signed by {key['key_id']}"
-        )
-        recorded_at = check_log(folder, account_id, size, root, keys)
-        print(f"ok  {size} receipts are complete, in order, and lead to the signed root")
-        if recorded_at:
-            made_later = dict(key, valid_from="1970-01-01T00:00:00.000000Z")
-            check_time(made_later, recorded_at, "the checkpoint")
-        for receipt_id in given.receipt:
-            print(f"ok  {check_signature(folder, size, keys, receipt_id)}")
-    except Broken as fault:
-        print(f"BROKEN  {fault}")
-        return 1
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        print(f"BROKEN  a file is missing or malformed: {type(error).__name__}: {error}")
-        return 1
+    parser.add_argument("--strict", action="store_true", help="exit 7 where a clock was off")
+    return parser.parse_args(words)
+
+
+def verify(given: argparse.Namespace, scratch: Path) -> int:
+    """Run every step; the first that does not hold ends it."""
+    folder = given.archive
+    if not folder.exists():
+        raise CannotVerify(f"there is no {folder}")
+    if folder.is_file():
+        folder = scratch / "unpacked"
+        folder.mkdir()
+        unpack(given.archive, folder)
+    # Nothing is believed, and nothing judged, before the checkpoint's signature was.
+    _origin, account_id, size, root, key, keys = check_checkpoint(
+        folder, scratch, set(given.fingerprint), given.account_id
+    )
+    tell(f"ok  the checkpoint of {account_id} over {size} receipts is signed by {key['key_id']}")
+    tell(f"ok  {check_manifest(folder)}")
+    recorded_at, off, ids = check_log(folder, scratch, account_id, size, root, keys)
+    if recorded_at:
+        made_later = dict(key, valid_from="1970-01-01T00:00:00.000000Z")
+        check_time(made_later, recorded_at, "the checkpoint")
+    tell(f"ok  {size} receipts are complete, signed, in order, and lead to the signed root")
+    for receipt_id in given.receipt:
+        expect(receipt_id in ids, f"there is no receipt {receipt_id} among the {size}")
+        tell(f"ok  receipt {receipt_id} is leaf {ids.index(receipt_id)}; its signature fits")
+    late = [seconds for seconds in off if seconds]
+    if late:
+        tell(f"valid, clock off by up to {max(late):.0f} s in {len(late)} receipts")
+        return 7 if given.strict else 0
+    tell("valid")
     return 0
 
 
+def tell(line: str) -> None:
+    """Print a line; a reader that has seen enough changes no verdict."""
+    try:
+        print(shown(line), flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except OSError as error:
+        raise CannotVerify(f"cannot print the verdict: {error.strerror}") from None
+
+
+def main(words: Optional[List[str]] = None) -> int:
+    """Verify, and say so; the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    given = options(words)
+    try:
+        check_openssl()
+        with tempfile.TemporaryDirectory() as scratch:
+            try:
+                return verify(given, Path(scratch))
+            except Broken as fault:
+                tell(f"BROKEN  {fault}")
+            except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+                tell(f"BROKEN  a file is malformed: {type(error).__name__}: {error}")
+            except RecursionError:
+                tell("BROKEN  a file is malformed: nested too deeply")
+            return 1
+    except CannotVerify as why:
+        code, words_ = 5, f"cannot verify here: {why}"
+    except (OSError, MemoryError) as error:
+        code, words_ = 5, f"cannot verify here: {type(error).__name__}: {error}"
+    try:
+        print(shown(words_), file=sys.stderr, flush=True)
+    except OSError:
+        pass
+    return code
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    result = main()
+    try:
+        sys.stdout.flush()
+    except OSError:
+        pass
+    os._exit(result)  # nothing that is left to be written may change the verdict

@@ -413,7 +413,7 @@ def test_a_database_of_an_earlier_version_gets_what_it_lacks(tmp_path: Path) -> 
     import sqlite3
 
     connection = sqlite3.connect(path)
-    connection.executescript("DROP INDEX receipts_by_creation; PRAGMA user_version = 0;")
+    connection.executescript("DROP INDEX by_collection_and_creation; PRAGMA user_version = 0;")
     connection.close()
 
     now = SqliteDocuments(path)
@@ -422,4 +422,4 @@ def test_a_database_of_an_earlier_version_gets_what_it_lacks(tmp_path: Path) -> 
     connection = sqlite3.connect(path)
     names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master")]
     connection.close()
-    assert "receipts_by_creation" in names
+    assert "by_collection_and_creation" in names

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from adapters.document_rules import encoded
 from governor.records import receipt_path, timestamp
 from ledger.checkpoint import Checkpoint, open_checkpoint
 from ledger.log import parse_leaf
@@ -115,7 +116,7 @@ def spoil(
             data = json.loads(text)
             data = change(data) or data
             connection.execute(
-                "UPDATE documents SET data = ? WHERE path = ?", [json.dumps(data), path]
+                "UPDATE documents SET data = ? WHERE path = ?", [encoded(data), path]
             )
         else:
             connection.execute(

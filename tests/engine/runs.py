@@ -33,6 +33,9 @@ class LaterClock:
     def now(self) -> datetime:
         return self._inner.now() + self._slept
 
+    def steady(self) -> datetime:
+        return self.now()
+
     def monotonic_s(self) -> float:
         return self._inner.monotonic_s() + self._slept.total_seconds()
 

@@ -213,8 +213,8 @@ def test_keys_in_the_archive_are_not_trusted(ports: Ports, whole: Path, tmp_path
     trust.write_text(json.dumps(ring))
 
     found = _found(whole, trust)
-    assert "not among the trusted keys" in found
-    assert "checkpoint: consistency: the checkpoint is not signed by any trusted key" in found
+    assert "not signed by any trusted key" in found
+    assert "checkpoint: the checkpoint is not signed by any trusted key" in found
 
 
 def test_a_ledger_that_does_not_hold_is_not_archived(ports: Ports, tmp_path: Path) -> None:
@@ -388,83 +388,11 @@ def test_a_stranger_verifies_with_python_and_openssl_alone(ports: Ports, unpacke
     done = _verifier(unpacked, "--fingerprint", key, "--receipt", receipt_id)
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"the signature of receipt {receipt_id} fits" in done.stdout
+    assert f"receipt {receipt_id} is leaf 5; its signature fits" in done.stdout
     wrong = _verifier(unpacked, "--fingerprint", "0" * 64)
     assert (wrong.returncode, "none of the fingerprints" in wrong.stdout) == (1, True)
     nobody = _verifier(unpacked, "--fingerprint", key, "--receipt", "nobody")
     assert (nobody.returncode, "there is no receipt nobody" in nobody.stdout) == (1, True)
-
-
-def test_a_stranger_follows_the_page_by_hand(ports: Ports, unpacked: Path) -> None:
-    key = fingerprint(ports.keys.signer().public_key)
-    receipt_id = _ids(unpacked)[20]
-
-    done = _by_hand(unpacked, key, receipt_id)
-
-    assert done.stdout.count("Signature Verified Successfully") == 2, done.stderr
-    assert [line for line in done.stdout.splitlines() if line.startswith("step")] == [
-        f"step {n}: ok" for n in range(1, 7)
-    ]
-    assert f'"receipt_id": "{receipt_id}"' in done.stdout
-    assert done.stdout.splitlines()[-1] == "VERIFIED"
-
-
-@pytest.mark.parametrize(
-    ("spoil", "step"),
-    [
-        (lambda a: (a / "verify.py").write_text("x"), 1),
-        (lambda a: (a / "extra").write_text("x"), 1),
-        (lambda a: (a / "key.pem").write_bytes((a / "keys.json").read_bytes()), 1),
-        (lambda a: _change(a / "keys.json", '"public_key": "', '"public_key": "AA'), 2),
-        (lambda a: _change(a / "checkpoint", "39", "38"), 3),
-        (lambda a: _change(a / "tile/entries/000.p/39", '"index":7', '"index":8'), 4),
-        (lambda a: _change(a / "receipts.jsonl", '"sig":"', '"sig":"A'), 5),
-        (lambda a: (a / "receipts.jsonl").write_bytes(
-            b"".join((a / "receipts.jsonl").read_bytes().splitlines(keepends=True)[:-1])), 5),
-    ],
-)  # fmt: skip
-def test_who_follows_the_page_by_hand_sees_at_which_step_it_breaks(
-    ports: Ports, unpacked: Path, spoil: Callable[[Path], object], step: int
-) -> None:
-    receipt_id = _ids(unpacked)[20]
-    spoil(unpacked)
-
-    done = _by_hand(unpacked, fingerprint(ports.keys.signer().public_key), receipt_id)
-
-    assert f"step {step}: BROKEN" in done.stdout
-    assert done.stdout.splitlines()[-1] == "NOT VERIFIED"
-
-
-def _change(path: Path, old: str, new: str) -> None:
-    content = path.read_bytes()
-    assert old.encode() in content
-    path.write_bytes(content.replace(old.encode(), new.encode(), 1))
-
-
-def _by_hand(folder: Path, key: str, receipt_id: str) -> "subprocess.CompletedProcess[str]":
-    page = Path(archive.__file__).with_name("auditor") / "VERIFY.md"
-    steps = re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)
-    assert len(steps) == 6
-    script = f"FINGERPRINT={key}\nID={receipt_id}\n" + "\n".join(steps)
-    return _stranger("bash", "-c", script, folder=folder)
-
-
-def test_a_key_that_came_along_is_not_taken_for_the_one_that_is_trusted(
-    ports: Ports, unpacked: Path
-) -> None:
-    der = base64.b64decode(
-        json.loads((unpacked / "keys.json").read_text())["keys"][0]["public_key"]
-    )
-    pem = base64.b64encode(bytes.fromhex("302a300506032b6570032100") + der).decode()
-    (unpacked / "key.pem").write_text(
-        f"-----BEGIN PUBLIC KEY-----\n{pem}\n-----END PUBLIC KEY-----\n"
-    )
-
-    done = _by_hand(unpacked, "0" * 64, _ids(unpacked)[0])
-
-    assert "step 2: BROKEN" in done.stdout
-    assert "step 3: BROKEN" in done.stdout
-    assert done.stdout.splitlines()[-1] == "NOT VERIFIED"
 
 
 @pytest.mark.parametrize("isolated", [True, False])
@@ -480,15 +408,6 @@ def test_a_module_that_came_along_is_not_imported(
     assert done.returncode == 1
     assert "argparse.py is not listed" in done.stdout
     assert "hijacked" not in done.stdout
-
-
-def test_without_openssl_it_is_not_called_broken(ports: Ports, unpacked: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-I", "verify.py", "--fingerprint", "0" * 64], cwd=unpacked,
-        env={"PATH": "/nowhere"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-
-    assert (done.returncode, "openssl 3.0" in done.stdout) == (2, True)
 
 
 @pytest.mark.parametrize("with_manifest", [False, True])

@@ -262,8 +262,8 @@ def test_a_forged_seal_is_never_signed(ports: Ports, tmp_path: Path, forge: str)
             ACCOUNT, before, [parse_leaf(before.leaves[0]).evolve(
                 index=10, recorded_at=before.recorded_until).text()]
         ),
-        "another order": lambda: next_seal(ACCOUNT, before, _stored(ports, seal, 2, 0, 1), ring),
-        "one left out": lambda: next_seal(ACCOUNT, before, _stored(ports, seal, 0, 2), ring),
+        "another order": lambda: next_seal(ACCOUNT, before, _stored(ports, seal, 2, 0, 1), ring, ports.clock.steady()),
+        "one left out": lambda: next_seal(ACCOUNT, before, _stored(ports, seal, 0, 2), ring, ports.clock.steady()),
         "a gap": lambda: seal.evolve(leaves=(leaf.evolve(index=11).text(),)),
     }[forge]()  # fmt: skip
     spoil(tmp_path / "documents.db", seal_path(ACCOUNT, seal.seal_id), lambda _: forged.document())

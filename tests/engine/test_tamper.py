@@ -12,11 +12,17 @@ from governor.records import checkpoint_path, mirror_name, receipt_path, seal_pa
 from ledger.audit import Pin
 from ledger.log import Seal, seal_id
 from ledger.receipt import SignedReceipt
+from ledger.receipt import receipt_id as receipt_id_of
 from ports import Ports
 from tasks import sealed_log
+from tasks.audit_states import missing_receipts
+from tasks.execute_action import carry_out
 from tasks.seal import seal_ledger
 from tasks.sealed_log import BrokenLogError
+from tasks.submit_signal import submit
 from tasks.verify_receipt import verify_receipt
+from tests.engine.actions import signal_of
+from tests.engine.conftest import event
 from tests.engine.ledgers import (
     ACCOUNT,
     audit,
@@ -29,6 +35,7 @@ from tests.engine.ledgers import (
     signed,
     spoil,
 )  # fmt: skip
+from tests.engine.runs import subscribe
 
 
 @pytest.fixture
@@ -86,7 +93,7 @@ def test_a_flipped_bit_anywhere_in_the_signed_text(ports: Ports, database: Path,
     assert f"receipt {receipt_id} (leaf 2): immutability" in faults(ports)
 
 
-@pytest.mark.parametrize("shift_us", [-1, 1, -10_000_000, 10_000_000])
+@pytest.mark.parametrize("shift_us", [-1, 1, -10_000_000, 4_000_000])
 def test_another_time_of_creation(ports: Ports, database: Path, shift_us: int) -> None:
     receipt_id = build(ports)[7]
     run_sql(
@@ -95,6 +102,71 @@ def test_another_time_of_creation(ports: Ports, database: Path, shift_us: int) -
     )  # fmt: skip
 
     assert f"receipt {receipt_id} (leaf 7): ordering" in faults(ports)
+
+
+def test_a_creation_far_ahead_of_its_recording_is_a_clock_that_was_off(
+    ports: Ports, database: Path
+) -> None:
+    path = receipt_path(ACCOUNT, build(ports)[7])
+    run_sql(
+        database, "UPDATE documents SET created_us = created_us + 10000000 WHERE path = ?", path
+    )
+
+    report = audit(ports)
+
+    assert report.is_valid
+    assert (report.clock_off, round(report.clock_off_s)) == (1, 10)
+
+
+@pytest.mark.parametrize("when", ["before its seal", "after its seal"])
+@pytest.mark.parametrize("value", ["x", "", "9" * 19, 1.5])
+def test_a_creation_that_is_no_time_is_found_named_and_passed(
+    ports: Ports, database: Path, value: object, when: str
+) -> None:
+    first = build(ports, batches=1, each=3)
+    spoilt = emit(ports, "spoilt")[0] if when == "before its seal" else first[1]
+    run_sql(
+        database, "UPDATE documents SET created_us = ? WHERE path = ?", value,
+        receipt_path(ACCOUNT, spoilt),
+    )  # fmt: skip
+    more = emit(ports, "x", "y")
+
+    assert seal_ledger(ports, ACCOUNT)
+
+    found = faults(ports)
+    assert f"receipt {spoilt}" in found
+    assert all(each not in found for each in [*more, first[0], first[2]])
+    assert audit(ports).unsealed <= 1  # the alert of what was rejected
+
+
+def test_a_name_twice_in_a_stored_row_is_found(ports: Ports, database: Path) -> None:
+    receipt_id = build(ports)[7]
+    run_sql(
+        database,
+        """UPDATE documents SET data = replace(data, '"operation":', '"operation":"x","operation":')
+           WHERE path = ?""",
+        receipt_path(ACCOUNT, receipt_id),
+    )  # fmt: skip
+
+    assert f"receipt {receipt_id} (leaf 7)" in faults(ports)
+
+
+def test_a_receipt_deleted_before_its_seal_is_missed_by_its_action(
+    ports: Ports, database: Path
+) -> None:
+    subscribe(ports, event())
+    kept = submit(ports, signal_of("kept"))
+    gone = submit(ports, signal_of("gone"))
+    for action_id in (kept, gone):
+        carry_out(ports, "acme", action_id)
+    path = receipt_path(ACCOUNT, receipt_id_of("acme", "action_complete", gone))
+    run_sql(database, "DELETE FROM documents WHERE path = ?", path)
+    assert seal_ledger(ports, ACCOUNT)
+    assert faults(ports) == ""
+
+    found = list(missing_receipts(ports, ACCOUNT))
+
+    assert [f.subject for f in found] == [f"action {gone}"]
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
