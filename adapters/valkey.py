@@ -10,7 +10,6 @@ from adapters.valkey_outbox import ValkeyOutbox
 from adapters.valkey_slots import (
     UNSEALED,
     USED_FOR_S,
-    ValkeySlots,
     governor_key,
     inflight_key,
     rolling_key,
@@ -38,8 +37,13 @@ _TAKE = """
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local given_up = redis.call('ZRANGE', KEYS[2], 0, now, 'BYSCORE', 'LIMIT', 0, ARGV[1])
-local marked = redis.call('SPOP', KEYS[1], ARGV[1] - #given_up)
 local held = now + ARGV[2] * 1000
+-- Held for longer than anybody holds: by a clock that was set back since.
+for _, account in ipairs(redis.call(
+  'ZRANGE', KEYS[2], '(' .. held, '+inf', 'BYSCORE', 'LIMIT', 0, ARGV[1] - #given_up)) do
+  given_up[#given_up + 1] = account
+end
+local marked = redis.call('SPOP', KEYS[1], ARGV[1] - #given_up)
 for _, account in ipairs(marked) do given_up[#given_up + 1] = account end
 for _, account in ipairs(given_up) do redis.call('ZADD', KEYS[2], held, account) end
 return {given_up, string.format('%d', held)}"""
@@ -54,7 +58,7 @@ for n, key in ipairs(KEYS) do
 end"""
 
 
-class ValkeyMemory(ValkeySlots, ValkeyHealth, ValkeyOutbox, ValkeyTroubles):
+class ValkeyMemory(ValkeyHealth, ValkeyOutbox, ValkeyTroubles):
     """See ``ports.memory.Memory`` for what it promises."""
 
     # -- Governors

@@ -6,10 +6,12 @@ its last rebuild, and is what a lease that ran out is begun anew from.
 
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from secrets import token_hex
 
-from adapters.valkey_connection import NOW, Connected, bounded
-from adapters.valkey_slots import ERA, HOLD, LATE, LEASE, STANDING
+from adapters.system import since_boot_ms
+from adapters.valkey_connection import NOW, bounded
+from adapters.valkey_slots import ERA, HOLD, LATE, LEASE, STANDING, ValkeySlots
 from governor.health import Drill, Scope
 from governor.quota import Verdict
 from ports.health import Health, Owed, Seen
@@ -22,7 +24,7 @@ _REMEMBERED_FOR_S = 30 * 24 * 3600
 _EXTEND = """
 local era = redis.call('GET', KEYS[2])
 if not era then return 0 end
-redis.call('SET', KEYS[1], era, 'PX', ARGV[1])
+redis.call('SET', KEYS[1], era .. ARGV[2], 'PX', ARGV[1])
 return 1"""
 _CONTINUE = """
 return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('EXPIRE', KEYS[1], ARGV[2])"""
@@ -31,10 +33,26 @@ if redis.call('GET', KEYS[2]) ~= ARGV[2] then return 0 end
 for _, late in ipairs(redis.call('SMEMBERS', KEYS[3])) do hold(late) end
 redis.call('DEL', KEYS[2], KEYS[3])
 redis.call('SET', KEYS[4], ARGV[2])
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[1])
+redis.call('SET', KEYS[1], ARGV[2] .. ARGV[3], 'PX', ARGV[1])
 return 1"""
 _ASK = f"""{STANDING}
-return standing(ARGV[1])"""
+local allowed, _, lease = standing(ARGV[1])
+return {{allowed, lease}}"""
+_LEFT = f"""{STANDING}
+local lease = redis.call('GET', KEYS[1])
+if not lease or not holds(lease) then return {{0, lease or ''}} end
+local left = redis.call('PTTL', KEYS[1])
+local boot, at, lasts = string.match(lease, '^[^:]*:([^:]*):(%d+):(%d+)$')
+if boot == ARGV[1] then left = math.min(left, lasts - (ARGV[2] - at)) end
+if lasts then left = math.min(left, tonumber(lasts)) end
+return {{math.max(0, left), lease}}"""
+_TICK = """
+local lasts = redis.call('GET', KEYS[1])
+local left = redis.call('PTTL', KEYS[1])
+-- One that would last longer than it was made for is of a clock that was set back since.
+if lasts and left > 0 and left <= (tonumber(lasts) or 0) then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[1])
+return 1"""
 _FAILED = """
 local failures = redis.call('HGET', KEYS[1], 'failures')
 if redis.call('HGET', KEYS[1], 'last') == ARGV[1] then return failures end
@@ -84,7 +102,7 @@ local found = {{}}
 for n, key in ipairs(KEYS) do
   local at, till, since = string.match(redis.call('GET', key) or '', '^(%d+) (%d+) (%d+)$')
   found[n] = {{'', '', ''}}
-  if at then
+  if at and tonumber(at) <= now + 1000 then  -- else a clock was set back since
     found[n] = {{string.format('%d', now - at), string.format('%d', till - now),
       string.format('%d', tonumber(till) < now and 0 or now - since)}}
   end
@@ -92,13 +110,13 @@ end
 return found"""
 
 
-class ValkeyHealth(Connected):
+class ValkeyHealth(ValkeySlots):
     """See ``ports.health`` for what it promises."""
 
     # -- Lease
 
     def extend_lease(self, seconds: float) -> bool:
-        return bool(self._script(_EXTEND, [LEASE, ERA], [_ms(seconds)]))
+        return bool(self._script(_EXTEND, [LEASE, ERA], [_ms(seconds), self._stamp(seconds)]))
 
     def begin_rebuild(self, seconds: int) -> str | None:
         era = token_hex(8)
@@ -109,14 +127,22 @@ class ValkeyHealth(Connected):
         return bool(self._script(_CONTINUE, [_REBUILD], [era, seconds]))
 
     def create_lease(self, seconds: float, era: str) -> bool:
-        return bool(self._script(_CREATE, [LEASE, _REBUILD, LATE, ERA], [_ms(seconds), era]))
+        keys, values = [LEASE, _REBUILD, LATE, ERA], [_ms(seconds), era, self._stamp(seconds)]
+        return bool(self._script(_CREATE, keys, values))
+
+    def _stamp(self, seconds: float) -> str:
+        """What tells one lease from the next, and when it was given, by a clock nobody sets."""
+        return f":{self._boot}:{since_boot_ms()}:{_ms(seconds)}"
 
     def lease_left_s(self) -> float:
-        left_ms = int(bounded(lambda: self._redis.pttl(LEASE)))
-        return 0.0 if left_ms < 0 else max(1, left_ms) / 1000  # in its last millisecond it is one
+        left_ms, lease = self._script(_LEFT, [LEASE], self.asker())
+        self.saw(lease)
+        return int(left_ms) / 1000
 
     def standing(self, account_id: str) -> Verdict:
-        return Verdict(self._script(_ASK, [], [account_id]))
+        verdict, lease = self._script(_ASK, [], [account_id, *self.asker()])
+        self.saw(lease)
+        return Verdict(verdict)
 
     # -- Modes
 
@@ -190,14 +216,17 @@ class ValkeyHealth(Connected):
     # -- Watches
 
     def claim_tick(self, name: str, seconds: float) -> bool:
-        key = f"ggen:tick:{name}"
-        return bool(bounded(lambda: self._redis.set(key, "1", px=_ms(seconds), nx=True)))
+        return bool(self._script(_TICK, [f"ggen:tick:{name}"], [_ms(seconds)]))
 
     def drop_tick(self, name: str) -> None:
         bounded(lambda: self._redis.delete(f"ggen:tick:{name}"))
 
     def beat_alive(self, component: str, seconds: float) -> None:
         self._script(_ALIVE, [f"ggen:alive:{component}"], [_ms(seconds)])
+
+    def time(self) -> datetime:
+        seconds, microseconds = bounded(self._redis.time)
+        return datetime.fromtimestamp(seconds, UTC) + timedelta(microseconds=microseconds)
 
     def alive(self, components: Sequence[str]) -> dict[str, bool]:
         found = self._script(_SEEN, [f"ggen:alive:{c}" for c in components], [])

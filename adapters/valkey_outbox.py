@@ -18,7 +18,12 @@ redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.call('ZADD', KEYS[2], now, ARGV[1])"""
 _TAKE = f"""{NOW}
 local found = {{}}
-for _, id in ipairs(redis.call('ZRANGE', KEYS[2], 0, now, 'BYSCORE', 'LIMIT', 0, ARGV[1])) do
+-- Later than any rest: the clock was set back since.
+local due = redis.call('ZRANGE', KEYS[2], 0, now, 'BYSCORE', 'LIMIT', 0, ARGV[1])
+if #due == 0 then
+  due = redis.call('ZRANGE', KEYS[2], now + 900000, '+inf', 'BYSCORE', 'LIMIT', 0, ARGV[1])
+end
+for _, id in ipairs(due) do
   redis.call('ZADD', KEYS[2], now + ARGV[2], id)
   found[#found + 1] = redis.call('HGET', KEYS[1], id)
 end

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 
+from adapters.system import boot_id, since_boot_ms
 from adapters.valkey_connection import NOW, Connected, bounded
 from governor.actions import FIRST_LOOK_MS
 from governor.quota import Verdict
@@ -25,11 +26,22 @@ _LOOKS, _CLAIMS = "ggen:looks", "ggen:claims"
 _BEGUN_KEY, _ORPHANS = "ggen:begun", "ggen:orphans"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 STANDING = """
+-- The last three values say who asks: boot of its machine, milliseconds since then, and a lease it
+-- has known for longer than that lasts. The expiry alone will not do: somebody may set its clock.
+local function holds(lease)
+  local boot, at, lasts = string.match(lease, '^[^:]*:([^:]*):(%d+):(%d+)$')
+  if not boot then return true end  -- written by release 0.1.0
+  if boot == ARGV[#ARGV - 2] then return ARGV[#ARGV - 1] - at <= tonumber(lasts) end
+  return lease ~= ARGV[#ARGV]
+end
 local function standing(account)
-  if redis.call('GET', 'ggen:mode') == 'degraded' then return 'degraded', 'all' end
-  if redis.call('EXISTS', 'ggen:lease') == 0 then return 'no-lease', 'all' end
-  if redis.call('SISMEMBER', 'ggen:degraded', account) == 1 then return 'degraded', 'some' end
-  return 'admitted'
+  if redis.call('GET', 'ggen:mode') == 'degraded' then return 'degraded', 'all', '' end
+  local lease = redis.call('GET', 'ggen:lease')
+  if not lease or not holds(lease) then return 'no-lease', 'all', lease or '' end
+  if redis.call('SISMEMBER', 'ggen:degraded', account) == 1 then
+    return 'degraded', 'some', lease
+  end
+  return 'admitted', 'all', lease
 end
 """
 _ADMIT = STANDING + files("adapters").joinpath("admission.lua").read_text()
@@ -57,13 +69,13 @@ if known then
   redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
 end"""
 _BEGIN = f"""{STANDING}
-local allowed = standing(ARGV[5])
-if allowed ~= 'admitted' then return allowed end
+local allowed, _, lease = standing(ARGV[5])
+if allowed ~= 'admitted' then return {{allowed, lease}} end
 {_NOTE}
 local latest = redis.call('HGET', KEYS[3], 'accepted_us')
 if not latest or tonumber(latest) < tonumber(ARGV[4]) then latest = ARGV[4] end
 redis.call('HSET', KEYS[3], 'accepted_us', latest, 'at', now)
-return allowed"""
+return {{allowed, lease}}"""
 _BEGIN_UNDO = f"""{_NOTE}
 if known then redis.call('SADD', KEYS[3], ARGV[4]) end
 redis.call('SADD', KEYS[4], ARGV[5])"""
@@ -93,12 +105,30 @@ return found"""
 class ValkeySlots(Connected):
     """See ``ports.memory.Slots`` for what it promises."""
 
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._boot = boot_id()
+        self._lease: tuple[str, int] = "", 0
+
     def admit(self, request: Request) -> Admission:
         keys = [LEASE, governor_key(request.account_id), _LOOKS, f"ggen:seen:{request.action_id}"]
         values = [request.account_id, request.action_id, request.signal_type, request.sku_id or "",
                   request.signal_sha256, request.month, request.look_in_ms, SEEN_FOR_S]  # fmt: skip
-        verdict, *terms = self._script(_ADMIT, keys, values)
+        lease, verdict, *terms = self._script(_ADMIT, keys, [*values, *self.asker()])
+        self.saw(lease)
         return Admission(Verdict(verdict), *terms)
+
+    def asker(self) -> list[str | int]:
+        """Who asks for a standing, and when, by a clock that nobody sets."""
+        lease, seen_ms = self._lease
+        lasts = lease.rpartition(":")[2]
+        is_stale = lasts.isdecimal() and since_boot_ms() - seen_ms > int(lasts)
+        return [self._boot, since_boot_ms(), lease if is_stale else ""]
+
+    def saw(self, lease: str) -> None:
+        """Note when this process first saw a lease: it trusts none for longer than that lasts."""
+        if lease != self._lease[0]:
+            self._lease = lease, since_boot_ms()
 
     def hold(self, slot: Slot, month: str, era: str) -> None:
         self._script(_HOLD, [ERA, LATE], [f"{_member(slot)} {month}", era])
@@ -111,7 +141,10 @@ class ValkeySlots(Connected):
     ) -> Verdict:
         accepted_us = (accepted_at - _EPOCH) // timedelta(microseconds=1)
         values = [_member(slot), look_in_ms, claim.model_dump_json(), accepted_us, slot.account_id]
-        return Verdict(self._script(_BEGIN, [_LOOKS, _CLAIMS, _BEGUN_KEY], values))
+        keys = [_LOOKS, _CLAIMS, _BEGUN_KEY]
+        verdict, lease = self._script(_BEGIN, keys, [*values, *self.asker()])
+        self.saw(lease)
+        return Verdict(verdict)
 
     def begin_undo(self, slot: Slot, claim: ProcessClaim, look_in_ms: int) -> None:
         keys = [_LOOKS, _CLAIMS, rolling_key(slot.account_id), UNSEALED]

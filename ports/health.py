@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
 from governor.health import Drill, Scope
@@ -165,6 +166,10 @@ class Troubles(Protocol):
 
 class Watches(Protocol):
     """Who worked lately."""
+
+    def time(self) -> datetime:
+        """What Memory's server has for the time: a peer's clock to compare one's own with."""
+        ...
 
     def claim_tick(self, name: str, seconds: float) -> bool:
         """True for one caller within ``seconds``: two beats at once do no harm."""

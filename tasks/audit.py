@@ -170,11 +170,12 @@ class Walk:
         self._first = after.number + 1 if after else 1
         report.read, report.last = tree.size, self._first - 1
         self._floor, known = "", set[str]()
+        start = None
         if after:
             late = timedelta(seconds=ports.documents.late_s)
             self._floor = timestamp(instant(after.recorded_until) - late)
-            known = sealed_log.sealed_ids(ports, self._account_id, after, self._floor)
-        start = (instant(self._floor), "") if self._floor else None
+            floor, known = sealed_log.reached(ports, self._account_id, after)
+            start = floor, ""
         self._known, self._cursor = known, start
         self._listing = sealed_log.listed(ports, self._account_id, start)
         self._ahead: set[str] = set()
@@ -295,7 +296,8 @@ class Walk:
         at = instant(recorded_at)
         self._upcoming = self._upcoming or self._next()
         while self._upcoming and self._upcoming.created_at <= at:
-            self._waiting[sealed_log.id_of(self._upcoming)] = self._upcoming
+            if (identity := sealed_log.id_of(self._upcoming)) not in self._ahead:
+                self._waiting[identity] = self._upcoming
             self._upcoming = self._next()
 
     def _next(self) -> Document | None:

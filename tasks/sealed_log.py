@@ -11,7 +11,15 @@ from itertools import islice
 from pydantic import ValidationError
 
 from governor.errors import GovernorError, InputError
-from governor.records import checkpoint_path, instant, mirror_name, seal_path, timestamp
+from governor.records import (
+    NO_TIME,
+    checkpoint_path,
+    instant,
+    mirror_name,
+    receipt_path,
+    seal_path,
+    timestamp,
+)
 from ledger.checkpoint import Checkpoint
 from ledger.log import Leaf, Seal, Stored, parse_leaf, seal_id
 from ledger.verify import MAX_AHEAD
@@ -165,14 +173,29 @@ def unsealed(ports: Ports, account_id: str, last: Seal | None, limit: int) -> li
     """
     if last is None:
         return list(islice(listed(ports, account_id, None), limit))
-    floor = instant(last.recorded_until) - timedelta(seconds=ports.documents.late_s)
-    known = sealed_ids(ports, account_id, last, timestamp(floor))
+    floor, known = reached(ports, account_id, last)
     fresh = (d for d in listed(ports, account_id, (floor, "")) if id_of(d) not in known)
     found: list[Document] = []
     while len(found) < limit and (batch := list(islice(fresh, limit))):
         sealed_before = known_ids(ports, account_id, last, batch)
         found += [document for document in batch if id_of(document) not in sealed_before]
     return found[:limit]
+
+
+def reached(ports: Ports, account_id: str, last: Seal) -> tuple[datetime, set[str]]:
+    """How far a log has come in the order of creation, and what is sealed about there.
+
+    Not when it was recorded: while a clock was set ahead, receipts were recorded before they were
+    created, as the store says.
+    """
+    late = timedelta(seconds=ports.documents.late_s)
+    leaf = leaf_of(last, last.leaves[-1])
+    found = ports.documents.get(receipt_path(account_id, leaf.receipt_id))
+    at = instant(last.recorded_until)
+    if found is not None and found.created_at < NO_TIME:
+        at = max(at, found.created_at)
+    since = timestamp(instant(last.recorded_until) - late)
+    return at - late, sealed_ids(ports, account_id, last, since)
 
 
 def known_ids(

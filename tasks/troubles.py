@@ -11,6 +11,7 @@ from adapters import wiring
 from governor.errors import GovernorError, OutageError
 from governor.fsm import ActionState, RunState
 from governor.records import SYSTEM_ACCOUNT
+from ledger.verify import MAX_AHEAD
 from ports import Ports
 from ports.documents import Where
 from tasks import policies
@@ -85,11 +86,29 @@ def look_for_all(ports: Ports) -> None:
            "by hand and say so with: ggen actions resolve")  # fmt: skip
     _count(ports, "runs", RunState.PARKED, "runs-parked",
            "runs whose undo keeps failing. See: ggen runs list --open")  # fmt: skip
+    compare_clocks(ports)
     if not ports.alerts.addresses():
         tell(ports, "no-alert-address", "alerts are in the log alone: put an address into "
              "secrets/alert.urls, and try it with: ggen alerts test", alerts=False)  # fmt: skip
     else:
         ports.memory.end_trouble("no-alert-address")
+
+
+def compare_clocks(ports: Ports) -> None:
+    """Notice a clock that was set: by itself, or unlike Memory's."""
+    now, host = ports.clock.now(), ports.processes.claim(ports.clock.now()).host
+    off = {
+        "itself, as it ran before": now - ports.clock.steady(),
+        "the clock of Memory's server": now - ports.memory.time(),
+    }
+    against, by = max(off.items(), key=lambda pair: abs(pair[1]))
+    name = f"clock-off/{host}"
+    if abs(by) <= MAX_AHEAD:
+        ports.memory.end_trouble(name)
+        return
+    tell(ports, name, f"the clock of this machine differs by {by.total_seconds():+.0f} s from "
+         f"{against}. Receipts say times that are off; their ledgers stay valid. Set it right "
+         "(NTP), and restart the workers")  # fmt: skip
 
 
 def _count(ports: Ports, collection: str, state: str, name: str, words: str) -> None:

@@ -289,7 +289,10 @@ def test_a_receipt_said_to_be_created_anew_is_not_sealed_again(
     if shift_s == 1:
         emit(ports, "more")
 
-    assert f"receipt {ids[7]} (leaf 7): ordering" in faults(ports)
+    if shift_s <= 5:
+        assert f"receipt {ids[7]} (leaf 7): ordering" in faults(ports)
+    else:  # a clock that was off, or a time that was changed: it is said, and breaks nothing
+        assert (faults(ports), audit(ports).clock_off) == ("", 1)
     assert seal_ledger(ports, ACCOUNT)
     run_sql(database, move, -shift_s * 1_000_000, path)
 
