@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from adapters.private_files import PrivateFiles, first_line, replace, unreadable, write_once
-from governor.errors import InputError
+from governor.errors import InputError, OutageError
 from governor.records import timestamp
 from ledger.keys import ALWAYS, KeyId, KeyRing, TrustedKey, parse_ring
 from ledger.receipt import Signer
@@ -32,6 +32,8 @@ class KeyFiles:
         Raises:
             OutageError: the folder cannot be written.
         """
+        if self._is_whole():
+            return  # also where they were mounted read-only
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with self._alone():
@@ -45,6 +47,12 @@ class KeyFiles:
                     self._write([*listed, TrustedKey.of(signer.public_key, since)])
         except OSError as error:
             raise unreadable(self._folder, error) from error
+
+    def _is_whole(self) -> bool:
+        try:
+            return self.ring().find(self.signer().key_id) is not None
+        except OutageError:
+            return False
 
     def signer(self) -> Signer:
         current = self._files.read(self._current, first_line)

@@ -12,6 +12,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from governor.errors import GovernorError, OutageError
 
 T = TypeVar("T")
+MIN_CHARS = 8
 _MAX_FILE_BYTES = 256 * 1024
 
 
@@ -35,30 +36,51 @@ class PrivateFiles:
                 return held[1]  # type: ignore[return-value]  # the same parser put it there
             if status.st_size > _MAX_FILE_BYTES:
                 raise ValueError("too large")
-            value = parse(path.read_text())
+            value = parse(path.read_text(encoding="utf-8-sig"))
         except OSError as error:
             raise unreadable(path, error) from error
         except (GovernorError, ValueError, IndexError, UnsupportedAlgorithm) as error:
+            where = f" ({error})" if isinstance(error, SecretError) else ""
             raise OutageError(
                 "malformed-secret",
-                f"{path} is malformed. Restore it from a backup; if there is none, remove it and "
-                "start again: a new one is made, and whoever used the old one needs the new one",
+                f"{path} is malformed{where}. Correct it, or restore it from a backup; if there is "
+                "none, remove it and start again: a new one is made, which its users then need",
             ) from error
         self._cache[path] = (version, value)
         return value
 
 
-def lines(text: str) -> list[str]:
-    """The lines of a file that say something; there must be one."""
-    found = [line.strip() for line in text.splitlines() if line.strip()]
+class SecretError(ValueError):
+    """Why a file of secrets cannot be used: the number of a line, and no word of what is in it."""
+
+
+def numbered(text: str) -> list[tuple[int, str]]:
+    """The lines of a file that say something, with their numbers; there must be one.
+
+    A line that begins with ``#`` is a comment.
+    """
+    found = [(n, line.strip()) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+    found = [(n, line) for n, line in found if not line.startswith("#")]
     if not found:
-        raise ValueError("empty")
+        raise SecretError("it is empty")
     return found
 
 
+def lines(text: str) -> list[str]:
+    """The lines of a file that say something; there must be one."""
+    return [line for _, line in numbered(text)]
+
+
 def first_line(text: str) -> str:
-    """The secret of a file that holds one."""
-    return lines(text)[0]
+    """The secret of a file that holds one.
+
+    Raises:
+        SecretError: there is none, or what there is has a blank in it, or fewer than 8 characters.
+    """
+    number, secret = numbered(text)[0]
+    if len(secret) < MIN_CHARS or len(secret.split()) > 1:
+        raise SecretError(f"line {number} is no secret: at least {MIN_CHARS} characters, no blanks")
+    return secret
 
 
 def write_once(path: Path, make: Callable[[], str]) -> None:
@@ -91,7 +113,7 @@ def unreadable(path: Path, error: OSError) -> OutageError:
 
 def _scratch(path: Path, text: str) -> Path:
     scratch = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "w") as file:
         file.write(text + "\n")
         file.flush()

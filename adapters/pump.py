@@ -9,6 +9,7 @@ import asyncio
 import base64
 import contextlib
 import logging
+import signal
 import time
 from typing import Any
 
@@ -193,7 +194,15 @@ def _pairs(read: Any) -> Any:
     return read.items() if isinstance(read, dict) else read or ()
 
 
+async def _until_stopped(settings: Settings) -> None:
+    """Pump until SIGTERM, which as process 1 of a container would else be ignored."""
+    pumping = asyncio.ensure_future(run(settings))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, pumping.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await pumping
+
+
 if __name__ == "__main__":
     configure()
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(run(load()))
+        asyncio.run(_until_stopped(load()))

@@ -8,7 +8,16 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
-from adapters.private_files import PrivateFiles, first_line, lines, unreadable, write_once
+from adapters.private_files import (
+    PrivateFiles,
+    SecretError,
+    first_line,
+    numbered,
+    unreadable,
+    write_once,
+)
+
+_MIN_WEBHOOK_CHARS = 16
 
 
 class SecretFiles:
@@ -27,7 +36,8 @@ class SecretFiles:
         token = secrets.token_urlsafe
         try:
             for folder in (self._folder, self._folder / "tenants"):
-                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                if not folder.is_dir():  # one that is there may be mounted read-only
+                    folder.mkdir(parents=True, mode=0o700)
             for name, make in {
                 "webhook.key": lambda: "whsec_" + base64.b64encode(os.urandom(32)).decode(),
                 "master.key": lambda: os.urandom(32).hex(),
@@ -80,14 +90,23 @@ class SecretFiles:
 
 
 def _webhook_secrets(text: str) -> list[str]:
-    found = lines(text)
-    for line in found:
-        if line.startswith("whsec_"):
-            encoded = line.removeprefix("whsec_")
-            padded = encoded + "=" * (-len(encoded) % 4)
-            if len(base64.b64decode(padded, validate=True)) < 16:
-                raise ValueError("too short")
-    return found
+    found = numbered(text)
+    for number, line in found:
+        if len(line) < _MIN_WEBHOOK_CHARS:
+            raise SecretError(
+                f"line {number} is shorter than {_MIN_WEBHOOK_CHARS} characters; put # before a "
+                "comment"
+            )
+        if line.startswith("whsec_") and not _is_long_base64(line.removeprefix("whsec_")):
+            raise SecretError(f"line {number}: after whsec_ come at least 16 bytes in base64")
+    return [line for _, line in found]
+
+
+def _is_long_base64(encoded: str) -> bool:
+    try:
+        return len(base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)) >= 16
+    except ValueError:
+        return False
 
 
 def _addresses(text: str) -> list[str]:
@@ -96,7 +115,10 @@ def _addresses(text: str) -> list[str]:
 
 
 def _hex_32(text: str) -> bytes:
-    value = bytes.fromhex(text.strip())
+    try:
+        value = bytes.fromhex(first_line(text))
+    except ValueError:
+        value = b""
     if len(value) < 32:
-        raise ValueError("too short")
+        raise SecretError("it must be at least 32 bytes in hexadecimal")
     return value

@@ -38,6 +38,7 @@ class SystemProcesses:
     def __init__(self) -> None:
         self._own: tuple[int, float] | None = None
         self._boot_id = _read("/proc/sys/kernel/random/boot_id").strip()
+        self._namespace = _namespace()
 
     def claim(self, at: datetime) -> ProcessClaim:
         pid = os.getpid()
@@ -46,19 +47,20 @@ class SystemProcesses:
         return ProcessClaim(
             host=socket.gethostname(),
             boot_id=self._boot_id,
+            namespace=self._namespace,
             pid=pid,
             process_started=self._own[1],
             claimed_at=timestamp(at),
         )
 
     def kill(self, claim: ProcessClaim) -> None:
-        if claim.host == socket.gethostname() and claim.pid != os.getpid():
+        if self.sees(claim) and claim.pid != os.getpid():
             with suppress(psutil.Error):
                 if self._is_that(claim):
                     psutil.Process(claim.pid).kill()
 
     def is_gone(self, claim: ProcessClaim) -> bool:
-        if claim.host != socket.gethostname():
+        if not self.sees(claim):
             return False
         try:
             if not self._is_that(claim):
@@ -68,6 +70,10 @@ class SystemProcesses:
             return True
         except (psutil.Error, OSError):
             return False
+
+    def sees(self, claim: ProcessClaim) -> bool:
+        is_here = claim.namespace in ("", self._namespace)  # release 0.1.0 did not note it
+        return claim.host == socket.gethostname() and is_here
 
     def age_s(self) -> float:
         return time.time() - psutil.Process(os.getpid()).create_time()
@@ -107,6 +113,14 @@ def started_s(pid: int) -> float:
     if not fields:
         raise psutil.NoSuchProcess(pid)
     return int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def _namespace() -> str:
+    """Which numbering of processes this one is in."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
 
 
 def _read(path: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from adapters.alerts import PostedAlerts, unknown_addresses
 from adapters.drilled import DrilledDocuments, Switch
@@ -99,12 +99,12 @@ def signals_url(settings: Settings) -> str:
 def embedded_valkey_url(settings: Settings, database: int) -> str:
     """A database of the Valkey that ``ggen up`` starts; its password comes from its file."""
     password = SecretFiles(settings.secrets_dir).read("valkey.password")
-    return f"redis://:{password}@127.0.0.1:{settings.valkey_port}/{database}"
+    return f"redis://:{quote(password, safe='')}@127.0.0.1:{settings.valkey_port}/{database}"
 
 
 def open_documents(settings: Settings) -> Documents:
     """Documents alone."""
-    url = settings.documents_url or f"sqlite://{settings.state_dir / 'documents.db'}"
+    url = settings.documents_url or f"sqlite://{quote(str(settings.state_dir / 'documents.db'))}"
     match urlsplit(url).scheme:
         case "sqlite":
             from adapters.sqlite import SqliteDocuments
@@ -125,7 +125,7 @@ def open_documents(settings: Settings) -> Documents:
 
 
 def _objects(settings: Settings, field: str) -> Objects:
-    url = getattr(settings, field) or f"file://{settings.state_dir / 'objects'}"
+    url = getattr(settings, field) or f"file://{quote(str(settings.state_dir / 'objects'))}"
     match urlsplit(url).scheme:
         case "file":
             from adapters.directory import DirectoryObjects

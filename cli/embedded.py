@@ -1,5 +1,6 @@
 """The embedded start: what must lie in the state directory before anything runs."""
 
+import errno
 import os
 import shlex
 import socket
@@ -32,21 +33,22 @@ logfile ""
 """
 _FLOWER = """\
 # Written by ggen up at every start.
-address = "{address}"
+address = {address}
 port = {port}
-basic_auth = ["ggen:{password}"]
-cookie_secret = "{cookie}"
+basic_auth = [{login}]
+cookie_secret = {cookie}
 read_only = True
 purge_offline_workers = 3600
 logging = "none"
 """
 _SUPERVISORD = """\
-; Written by ggen up at every start.
+; Written by ggen up at every start. Its paths are relative to the state directory: whatever
+; characters that has, supervisord reads none of them.
 [supervisord]
 nodaemon = true
-logfile = {log}
+logfile = log/ggen.log
 logfile_maxbytes = 0
-pidfile = {run}/supervisord.pid
+pidfile = run/supervisord.pid
 umask = 077
 {user}[group:store]
 programs = valkey
@@ -58,25 +60,24 @@ priority = 20
 _PROGRAM = """\
 [program:{name}]
 command = {command}
-directory = {folder}
 startsecs = 0
 autorestart = true
 stopwaitsecs = {stop_wait_s}
 killasgroup = true
 redirect_stderr = true
-stdout_logfile = {log}
+stdout_logfile = log/ggen.log
 stdout_logfile_maxbytes = 0
 """
 
 
 def commands(settings: Settings) -> dict[str, list[str]]:
-    """Program -> command line. No secret stands in any of them."""
-    python, run = [sys.executable, "-m"], settings.state_dir / "run"
+    """Program -> command line, for the state directory. No secret stands in any of them."""
+    python = [sys.executable, "-P", "-m"]  # never a module of the working directory
     celery = [*python, "celery", "-q", "-A", "tasks"]
     worker = [*celery, "worker", "-P", "prefork", "--without-gossip",
               "--without-mingle", "-l", "INFO"]  # fmt: skip
     programs = {
-        "valkey": [valkey_binary(), str(run / "valkey.conf")],
+        "valkey": [valkey_binary(), "run/valkey.conf"],
         "ingress": [*python, "ingress"],
         "health": [*worker, "-Q", "health", "-c", "2", "-n", "health@%h"],
         "actions": [*worker, "-Q", "actions", "-c", str(settings.actions_concurrency),
@@ -84,7 +85,7 @@ def commands(settings: Settings) -> dict[str, list[str]]:
         "runbooks": [*worker, "-Q", "runbooks,ledger", "-c", str(settings.runbooks_concurrency),
                      "-n", "runbooks@%h"],
         "beat": [*celery, "beat", "-l", "INFO", "--pidfile="],
-        "flower": [*celery, "flower", f"--conf={run / 'flowerconfig.py'}"],
+        "flower": [*celery, "flower", "--conf=run/flowerconfig.py"],
     }  # fmt: skip
     if settings.delivers_signals_itself:
         programs["pump"] = [*python, "adapters.pump"]
@@ -120,9 +121,10 @@ def prepare(settings: Settings) -> list[str]:
             settings.state_dir / "valkey",
         ):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _turn_log_over(settings.log_file)
+        _make_private(settings)
         SecretFiles(settings.secrets_dir).create_missing()
         KeyFiles(settings.keys_dir, settings.ledger_origin).create_missing()
+        _refuse_unless_writable(settings.secrets_dir / "tenants")
         for name, text in _configuration(settings).items():
             _write_private(run / name, text)
     except OSError as error:
@@ -172,13 +174,13 @@ def _configuration(settings: Settings) -> dict[str, str]:
         "valkey.conf": _VALKEY.format(
             port=settings.valkey_port,
             folder=_quoted(settings.state_dir / "valkey"),
-            password=secrets.read("valkey.password"),
+            password=_quoted(secrets.read("valkey.password")),
         ),
         "flowerconfig.py": _FLOWER.format(
-            address=settings.flower_host,
+            address=repr(settings.flower_host),
             port=settings.flower_port,
-            password=secrets.read("flower.password"),
-            cookie=secrets.read("flower.cookie"),
+            login=repr(f"ggen:{secrets.read('flower.password')}"),
+            cookie=repr(secrets.read("flower.cookie")),
         ),
         "supervisord.conf": _supervisord(settings),
     }
@@ -186,11 +188,8 @@ def _configuration(settings: Settings) -> dict[str, str]:
 
 def _supervisord(settings: Settings) -> str:
     programs = commands(settings)
-    log = str(settings.log_file).replace("%", "%%")
     parts = [
         _SUPERVISORD.format(
-            log=log,
-            run=str(settings.state_dir / "run").replace("%", "%%"),
             user="user = root\n" if os.geteuid() == 0 else "",  # else it warns of being root
             programs=",".join(name for name in programs if name != "valkey"),
         )
@@ -199,9 +198,7 @@ def _supervisord(settings: Settings) -> str:
         _PROGRAM.format(
             name=name,
             command=shlex.join(command).replace("%", "%%"),
-            folder=str(settings.state_dir).replace("%", "%%"),
             stop_wait_s=2 if name == "valkey" else 5,
-            log=log,
         )
         for name, command in programs.items()
     ]
@@ -233,9 +230,28 @@ def not_in_force(policy: Policy, in_force: str) -> list[str]:
     ]
 
 
-def _turn_log_over(log: Path, limit_bytes: int = 10_000_000) -> None:
-    if log.exists() and log.stat().st_size > limit_bytes:
-        log.replace(log.with_suffix(".log.1"))
+def _make_private(settings: Settings) -> None:
+    """What lies in the state directory is its owner's alone, whatever made it."""
+    secrets, keys = settings.secrets_dir, settings.keys_dir
+    folders = (settings.state_dir, secrets, secrets / "tenants", keys)
+    for path in (settings.state_dir, *(path for each in folders for path in each.glob("*"))):
+        mode = path.stat().st_mode
+        if not path.is_symlink() and mode & 0o077:
+            try:
+                path.chmod(mode & ~0o077)
+            except OSError as error:
+                if error.errno != errno.EROFS:  # what is mounted read-only has its mount's modes
+                    raise
+
+
+def _refuse_unless_writable(folder: Path) -> None:
+    """The keys of new tenants are put here; without, each subscription would be undone."""
+    if not os.access(folder, os.W_OK):
+        raise OutageError(
+            "secrets-read-only",
+            f"{folder} cannot be written, and each new tenant's key is put there. Secrets may be "
+            "mounted read-only, but for this folder: mount a writable volume over it",
+        )
 
 
 def _write_private(path: Path, text: str) -> None:
@@ -244,7 +260,8 @@ def _write_private(path: Path, text: str) -> None:
         file.write(text)
 
 
-def _quoted(path: Path) -> str:
+def _quoted(path: Path | str) -> str:
+    """A value in the double quotes of valkey.conf."""
     return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 

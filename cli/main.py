@@ -232,7 +232,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    os.umask(0o077)
     try:
+        _become_the_owner()
         app()
     except GovernorError as error:
         show_error(error)
@@ -244,6 +246,19 @@ def main() -> None:
         failed = OutageError("io", f"{error.filename or 'input or output'}: {error.strerror}")
         show_error(failed)
         sys.exit(failed.exit_code)
+
+
+def _become_the_owner() -> None:
+    """As root, act as the state directory's owner: root's own files would lock its stack out."""
+    from config.settings import load
+
+    if os.geteuid() != 0 or "--help" in sys.argv:
+        return
+    state = load().state_dir
+    if state.exists() and (owner := state.stat()).st_uid != 0:
+        os.setgroups([])
+        os.setgid(owner.st_gid)
+        os.setuid(owner.st_uid)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """One program at a time, as containers run them: ``ggen prepare``, ``ggen run``, ``ggen alive``."""
 
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -45,6 +46,7 @@ def run(program: Program) -> None:
     }  # fmt: skip
     if program == "ingress":
         stack.note_address(settings)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.chdir(settings.state_dir)  # Celery would else find a module of the working directory first
     sys.stdout.flush()
     os.execvpe(command[0], command, variables)  # noqa: S606  # a command of our own, no shell

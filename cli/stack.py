@@ -24,8 +24,7 @@ READY_WITHIN_S = 45.0
 
 def base_url(settings: Settings) -> str:
     """Where the ingress answers on this machine."""
-    host = settings.http_host if settings.http_host != "0.0.0.0" else "127.0.0.1"  # noqa: S104
-    return f"http://{host}:{settings.http_port}"
+    return settings.local_url
 
 
 def address(settings: Settings) -> str:
@@ -35,7 +34,7 @@ def address(settings: Settings) -> str:
         OutageError: no stack runs here.
     """
     try:
-        return (settings.state_dir / "run" / "url").read_text()
+        return (settings.state_dir / "run" / "url").read_text(encoding="utf-8")
     except OSError as error:
         raise OutageError(
             "not-running",
@@ -158,7 +157,7 @@ def detach(settings: Settings) -> None:
     """
     with settings.log_file.open("ab") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "cli.main", "up"],
+            [sys.executable, "-P", "-m", "cli.main", "up"],
             env=environment(settings), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=log, start_new_session=True,
         )  # fmt: skip
@@ -240,8 +239,8 @@ def _spawn(settings: Settings) -> "subprocess.Popen[bytes]":
     note_address(settings)
     with settings.log_file.open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "supervisor.supervisord",
-             "-c", str(settings.state_dir / "run" / "supervisord.conf")],
+            [sys.executable, "-P", "-m", "cli.supervise", "-c", "run/supervisord.conf"],
+            cwd=settings.state_dir,
             env={**environment(settings), "REMAP_SIGTERM": "SIGQUIT", "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
             start_new_session=True,
@@ -277,7 +276,7 @@ def _supervisor(settings: Settings) -> psutil.Process | None:
             return None
         # The pid may have been used again: believe it only of a supervisor of this directory.
         is_ours = process.environ().get("GGEN_STATE_DIR") == str(settings.state_dir)
-        return process if is_ours and "supervisor.supervisord" in process.cmdline() else None
+        return process if is_ours and "cli.supervise" in process.cmdline() else None
     except psutil.Error:
         return None
 

@@ -5,6 +5,7 @@ Every field is ``GGEN_`` and its name in capitals. The string below each says un
 
 import difflib
 import os
+import re
 from functools import cache
 from pathlib import Path
 from typing import Self
@@ -17,6 +18,9 @@ from governor.errors import InputError
 from governor.records import Region
 
 _PREFIX = "GGEN_"
+_SERVICE_LINK = re.compile(
+    r"GGEN_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
 
 
 class Settings(BaseSettings):
@@ -34,6 +38,10 @@ class Settings(BaseSettings):
 
     http_port: int = Field(default=8080, ge=1, le=65535)
     """Port of the ingress."""
+
+    trusted_proxies: int = Field(default=0, ge=0, le=8)
+    """Proxies of yours in front of the ingress. With n the address a failure is counted against is
+    the nth from the right of X-Forwarded-For; with 0 it is the peer's."""
 
     flower_host: str = Field(default="127.0.0.1", pattern=r"^[A-Za-z0-9.:-]+$")
     """Address Flower listens on. Loopback, but in a container, whose network is its own."""
@@ -148,8 +156,13 @@ class Settings(BaseSettings):
     @property
     def push_endpoint(self) -> str:
         """Where signals are pushed to."""
-        local = f"http://{self.http_host}:{self.http_port}/v1/pubsub/signals"
-        return self.push_url or local
+        return self.push_url or f"{self.local_url}/v1/pubsub/signals"
+
+    @property
+    def local_url(self) -> str:
+        """Where the ingress answers on this machine."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.http_host, self.http_host)  # noqa: S104
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.http_port}"
 
     @property
     def uses_google(self) -> bool:
@@ -208,6 +221,8 @@ def load() -> Settings:
     """
     known = {variable(name) for name in Settings.model_fields}
     for name in sorted(os.environ):
+        if _SERVICE_LINK.fullmatch(name.upper()):
+            continue  # Kubernetes tells every pod of a Service that is called ggen
         if name.upper().startswith(_PREFIX) and name.upper() not in known:
             near = difflib.get_close_matches(name.upper(), known, n=1)
             hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(sorted(known))}"

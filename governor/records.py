@@ -142,6 +142,7 @@ class ProcessClaim(Record):
 
     host: str
     boot_id: str = ""
+    namespace: str = Field(default="", description="of process ids; two containers have two")
     pid: int
     process_started: float = Field(description="seconds from the boot, as the kernel counts them")
     claimed_at: Timestamp

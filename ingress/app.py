@@ -13,6 +13,7 @@ from config.logs import configure
 from config.settings import load
 from governor.errors import GovernorError
 from ingress import health, problems, reads, signals, webhooks
+from ingress.failures import Failures
 from ingress.state import Refusals, State
 
 
@@ -20,7 +21,7 @@ from ingress.state import Refusals, State
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     configure()
     ports, settings = wiring.ports(), load()
-    state = State(ports, settings, Refusals(ports))
+    state = State(ports, settings, Refusals(ports), Failures(settings.trusted_proxies))
     app.state.ggen = state
     background = [
         asyncio.create_task(state.waiters.listen(settings)),

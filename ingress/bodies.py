@@ -18,6 +18,7 @@ from pydantic import (
     ValidationError,
 )
 from pydantic import field_validator as validator
+from starlette.requests import ClientDisconnect
 
 from governor.errors import InputError
 from governor.records import (
@@ -155,16 +156,19 @@ async def raw_body(request: Request) -> bytes:
 
 
 async def read_bounded(request: Request, limit_bytes: int) -> bytes:
-    """The raw body up to a limit. Raises InputError ``body-too-large``."""
+    """The raw body up to a limit. Raises InputError ``body-too-large`` or ``body-abandoned``."""
     declared = request.headers.get("content-length", "0")
     too_large = InputError("body-too-large", f"a body is at most {limit_bytes} bytes")
     if declared.isdecimal() and int(declared) > limit_bytes:
         raise too_large
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit_bytes:
-            raise too_large
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit_bytes:
+                raise too_large
+    except ClientDisconnect:
+        raise InputError("body-abandoned", "the body did not come to its end in time") from None
     return bytes(body)
 
 

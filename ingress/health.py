@@ -26,12 +26,14 @@ _WORDS = {
 }
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz")
 async def healthz() -> dict[str, str]:
     """This process answers."""
     return {"status": "alive"}
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", responses={503: {"description": "Something is missing; it says what"}})
 async def readyz(here: Here) -> Response:
     """Whether work would be done now; 503 names what is missing and since when it is refused."""

@@ -36,6 +36,8 @@ STATUS: Mapping[str, int] = {
     "body-too-large": 413,
     "concurrency-exceeded": 429,
     "quota-exceeded": 429,
+    "too-many-failures": 429,
+    "body-abandoned": 400,
 }
 """Codes whose status is not their family's."""
 

@@ -5,8 +5,7 @@ import binascii
 import json
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query
-from fastapi.concurrency import run_in_threadpool
+from fastapi import APIRouter, Depends, Path, Query, Response
 
 from governor import quota, records
 from governor.errors import InputError, OutageError
@@ -20,6 +19,7 @@ from ports import Ports
 from ports.documents import Document, Where
 
 router = APIRouter(prefix="/v1", dependencies=[Depends(require_token)])
+_MAX_PAGE_BYTES = 1 << 20
 LedgerId = Annotated[str, Path(pattern=r"^(_system|[A-Za-z0-9][A-Za-z0-9_-]{0,127})$")]
 Id = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,127}$")]
 
@@ -27,14 +27,14 @@ Id = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,127}$")]
 @router.get("/tenants/{account_id}")
 async def tenant(account_id: AccountId, here: Here) -> dict[str, Any]:
     """A governor: its state as derived from what is in flight, its entitlements, their use."""
-    return await run_in_threadpool(_tenant, here.ports, account_id)
+    return await here.read(_tenant, here.ports, account_id)
 
 
 @router.get("/tenants/{account_id}/actions/{action_id}")
 async def action(account_id: AccountId, action_id: Id, here: Here) -> dict[str, Any]:
     """One action as it is now."""
     path = records.action_path(account_id, action_id)
-    return await run_in_threadpool(lambda: _found(here.ports, path).data)
+    return await here.read(lambda: _found(here.ports, path).data)
 
 
 @router.get("/tenants/{account_id}/receipts")
@@ -44,25 +44,34 @@ async def receipts(
     operation: Annotated[str | None, Query(max_length=64)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: Annotated[str | None, Query(max_length=1024)] = None,
-) -> dict[str, Any]:
-    """Receipts, newest first: each item is a receipt's own fields."""
+) -> Response:
+    """Receipts, newest first: each item is a receipt's own fields. A page is at most 1 MiB."""
     if operation is not None and operation not in MODELS:
         raise InputError("unknown-operation", f"operation is one of {', '.join(sorted(MODELS))}")
     after = _position(cursor) if cursor else None
-    return await run_in_threadpool(_receipts, here.ports, account_id, operation, limit, after)
+    body = await here.read(_receipts, here.ports, account_id, operation, limit, after)
+    return Response(body, media_type="application/json")
 
 
 @router.get("/tenants/{account_id}/receipts/{receipt_id}")
 async def receipt(account_id: LedgerId, receipt_id: Id, here: Here) -> dict[str, Any]:
     """One receipt as it is stored: the signed text, its signature and the key's id."""
     path = records.receipt_path(account_id, receipt_id)
-    return await run_in_threadpool(lambda: _found(here.ports, path).data)
+    return await here.read(lambda: _found(here.ports, path).data)
+
+
+@router.get("/tenants/{account_id}/receipts/{receipt_id}/text")
+async def text(account_id: LedgerId, receipt_id: Id, here: Here) -> dict[str, Any]:
+    """The free text a receipt names by its SHA-256; 404 once it was purged."""
+    path = records.text_path(account_id, receipt_id)
+    found: dict[str, Any] = await here.read(lambda: _found(here.ports, path).data)
+    return found
 
 
 @router.get("/runs/{run_id}")
 async def run(run_id: Id, here: Here) -> dict[str, Any]:
     """One run and its journal; the webhook's body is not shown."""
-    found = await run_in_threadpool(_found, here.ports, records.run_path(run_id))
+    found = await here.read(_found, here.ports, records.run_path(run_id))
     return Run.stored(found.data).model_dump(mode="json", exclude={"body"})
 
 
@@ -95,7 +104,8 @@ def _tenant(ports: Ports, account_id: str) -> dict[str, Any]:
 
 def _receipts(
     ports: Ports, account_id: str, operation: str | None, limit: int, after: tuple[str, str] | None
-) -> dict[str, Any]:
+) -> str:
+    """A page as JSON text: the signed texts as they are."""
     page = ports.documents.scan(
         f"tenants/{account_id}/receipts",
         where=[Where("operation", "==", operation)] if operation else [],
@@ -104,9 +114,18 @@ def _receipts(
         after=after,
         limit=limit,
     )
-    items = [SignedReceipt.stored(d.data).fields() for d in page]
-    is_full = len(page) == limit
-    return {"items": items, "next_cursor": _cursor(page[-1]) if is_full else None}
+    texts: list[str] = []
+    size_bytes = 0
+    for document in page:
+        stored = SignedReceipt.stored(document.data)
+        stored.fields()  # what somebody spoilt is refused, and is no part of an answer
+        size_bytes += len(stored.payload)
+        if texts and size_bytes > _MAX_PAGE_BYTES:
+            break
+        texts.append(stored.payload)
+    is_last = len(texts) == len(page) < limit
+    following = None if is_last or not texts else _cursor(page[len(texts) - 1])
+    return f'{{"items":[{",".join(texts)}],"next_cursor":{json.dumps(following)}}}'
 
 
 def _found(ports: Ports, path: str) -> Document:

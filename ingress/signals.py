@@ -24,7 +24,10 @@ from tasks.submit_signal import Signal, submit
 from tasks.tally import ledger_of
 
 router = APIRouter()
-_FOREIGN = ("unknown-tenant", "bad-signature", "missing-signature", "body-too-large")
+_FOREIGN = (
+    "unknown-tenant", "bad-signature", "missing-signature", "body-too-large",
+    "too-many-failures", "body-abandoned",
+)  # fmt: skip
 """Refusals counted on the platform's ledger: anybody can provoke them, for any account."""
 
 _COUNTED = (Verdict.DEGRADED, Verdict.NO_LEASE, Verdict.DRAINING)
@@ -43,8 +46,12 @@ async def from_tenant(account_id: AccountId, request: Request, here: Here) -> Re
     """Accept a signal signed with the tenant's own key; 202 only once it is stored."""
     try:
         body = await raw_body(request)
-        key = await run_in_threadpool(here.ports.secrets.tenant_key, account_id)
-        signature.check_signal(request.headers, body, key)
+        # A file's status and a hash: cheaper than a thread, which a flood would keep from others.
+        key = here.ports.secrets.tenant_key(account_id)
+        try:
+            signature.check_signal(request.headers, body, key)
+        except InputError as error:
+            raise here.failures.told(request, error) from None
         asked = _signal(account_id, parse(SignalBody, body))
         action_id = await run_in_threadpool(submit, here.ports, asked)
     except GovernorError as error:
@@ -79,7 +86,10 @@ async def from_topic(request: Request, here: Here) -> Response:
 
 
 async def _envelope(request: Request, here: State) -> PushEnvelope:
-    await run_in_threadpool(here.ports.pushers.check, request.headers.get("authorization"))
+    try:
+        await run_in_threadpool(here.ports.pushers.check, request.headers.get("authorization"))
+    except (InputError, DeniedError) as error:
+        raise here.failures.told(request, error) from None
     return parse(PushEnvelope, await read_bounded(request, MAX_BODY_BYTES * 2))
 
 

@@ -63,7 +63,10 @@ def check_signal(headers: Mapping[str, str], body: bytes, key: str) -> None:
 
 def is_token(header: str | None, token: str) -> bool:
     """Whether an Authorization header carries this bearer token."""
-    return hmac.compare_digest((header or "").encode(), f"Bearer {token}".encode())
+    scheme, _, given = (header or "").partition(" ")
+    return scheme.lower() == "bearer" and hmac.compare_digest(
+        given.strip().encode(), token.encode()
+    )
 
 
 def sign(body: bytes, key: str) -> str:

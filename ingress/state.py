@@ -18,6 +18,7 @@ from fastapi.concurrency import run_in_threadpool
 from adapters.wiring import open_notices
 from config.settings import Settings
 from governor.errors import InputError, OutageError
+from ingress.failures import Failures
 from ingress.signature import is_token
 from ports import Ports
 
@@ -122,7 +123,9 @@ class State:
     ports: Ports
     settings: Settings
     refusals: Refusals
+    failures: Failures
     waiters: Waiters = field(default_factory=Waiters)
+    _read_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
     _webhook_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
 
     async def see_memory(self) -> None:
@@ -132,6 +135,10 @@ class State:
             with contextlib.suppress(OutageError):
                 await run_in_threadpool(self.ports.memory.beat_alive, "ingress", 3 * every_s)
             await asyncio.sleep(every_s)
+
+    async def read(self, work: Callable[..., T], *args: object) -> T:
+        """Do a read in the one thread there is for reads: they never hold up the doors."""
+        return await to_thread.run_sync(work, *args, limiter=self._read_threads)
 
     async def webhook_work(self, work: Callable[..., T], *args: object) -> T:
         """Do a webhook's blocking work in one of a few threads.
@@ -152,6 +159,6 @@ Here = Annotated[State, Depends(state_of)]
 
 async def require_token(request: Request, here: Here) -> None:
     """Reads need the API's bearer token (D22)."""
-    token = await run_in_threadpool(here.ports.secrets.api_token)
-    if not is_token(request.headers.get("authorization"), token):
-        raise InputError("unauthorized", "reads need the bearer token of secrets/api.token")
+    if not is_token(request.headers.get("authorization"), here.ports.secrets.api_token()):
+        refused = InputError("unauthorized", "reads need the bearer token of secrets/api.token")
+        raise here.failures.told(request, refused)

@@ -7,7 +7,7 @@ import time
 from fastapi import APIRouter, Request, Response
 
 from governor import records
-from governor.errors import GovernorError, OutageError
+from governor.errors import GovernorError, InputError, OutageError
 from governor.fsm import RunState
 from governor.quota import Verdict
 from governor.records import MarketplaceEvent, Run
@@ -42,8 +42,10 @@ async def marketplace(request: Request, here: Here) -> Response:
     """Verify, start or find the run of the event, and answer with its receipt (D4-D6)."""
     try:
         body = await raw_body(request)
-        secrets = await here.webhook_work(here.ports.secrets.webhook_secrets)
-        signature.check_webhook(request.headers, body, secrets)
+        try:
+            signature.check_webhook(request.headers, body, here.ports.secrets.webhook_secrets())
+        except InputError as error:
+            raise here.failures.told(request, error) from None
         webhook = parse(MarketplaceWebhook, body)
         event = webhook.event(body, here.ports.clock.now(), here.settings.default_region)
         run_id = records.run_id(event.event_id)

@@ -44,6 +44,10 @@ class Processes(Protocol):
         """True when the claim's process certainly ended; False on another host or in doubt."""
         ...
 
+    def sees(self, claim: ProcessClaim) -> bool:
+        """Whether the claim's process could be seen from here: same host, same process ids."""
+        ...
+
     def age_s(self) -> float:
         """How long this very process has been running."""
         ...

@@ -98,10 +98,10 @@ def note_undo(ports: Ports, action: Action, claim: ProcessClaim) -> None:
 def is_abandoned(ports: Ports, action: Action, claim: ProcessClaim) -> bool:
     """Whether the process of a claim cannot act any more.
 
-    On another host nobody can see that; past the hard limit, Celery there has killed it.
+    From another host or container that cannot be seen; past the hard limit, Celery has killed it.
     """
     now = ports.clock.now()
-    if claim.host == ports.processes.claim(now).host:
+    if ports.processes.sees(claim):
         return ports.processes.is_gone(claim)
     return elapsed_ms(claim.claimed_at, now) >= rules.look_in_ms(action)
 

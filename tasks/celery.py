@@ -16,6 +16,7 @@ from adapters.wiring import broker_url, import_backends
 from config.logs import configure
 from config.settings import load
 from governor.errors import OutageError
+from tasks import poison
 from tasks.live_events import TellInBatches
 
 PUBLISH_ONCE = {"max_retries": 1, "interval_start": 0.05, "interval_step": 0.0}
@@ -84,6 +85,7 @@ def configuration() -> dict[str, Any]:
     }  # fmt: skip
 
 
+poison.install()
 app = Celery(
     "ggen",
     include=(

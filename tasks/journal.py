@@ -133,8 +133,8 @@ def is_own(ports: Ports, entry: JournalEntry) -> bool:
 def is_same_process(ports: Ports, claim: ProcessClaim) -> bool:
     """Whether a claim is in this process's name."""
     own = ports.processes.claim(ports.clock.now())
-    return (claim.host, claim.pid, claim.process_started) == (
-        own.host, own.pid, own.process_started,
+    return ports.processes.sees(claim) and (claim.pid, claim.process_started) == (
+        own.pid, own.process_started,
     )  # fmt: skip
 
 

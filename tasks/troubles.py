@@ -18,6 +18,7 @@ from tasks import policies
 from tasks.celery import app
 from tasks.emit import alert
 from tasks.emit import tell as send
+from tasks.poison import ASIDE
 
 _LOG = logging.getLogger("ggen.troubles")
 LOOK_EVERY_S = 30.0
@@ -72,6 +73,15 @@ def look() -> None:
     ports = wiring.ports()
     if ports.memory.claim_tick("troubles", 0.9 * LOOK_EVERY_S):
         look_for_all(ports)
+
+
+@app.task(name="troubles.poison", send_events=False)
+def poison(queue: str, digest: str) -> None:
+    """Something on a queue was no message: a worker has set it aside."""
+    tell(
+        wiring.ports(), f"poison-message/{queue}/{digest}", f"queue {queue} held what is no "
+        f"message; it lies in the list {ASIDE} of the broker's database. Find out who put it there",
+    )  # fmt: skip
 
 
 def look_for_all(ports: Ports) -> None:
