@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.output import AccountOption, Json, action_line, show, summary
+from cli.output import CUSTOMERS, AccountOption, Json, action_line, show, summary
 from governor.fsm import ActionState
 
 ActionId = Annotated[str, typer.Argument(help="An action's id, as in a receipt or a Location.")]
@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
     actions.command("show")(show_action)
     actions.command("retry-rollback")(retry_rollback)
     actions.command("resolve")(resolve)
-    app.add_typer(actions, name="actions")
+    app.add_typer(actions, name="actions", rich_help_panel=CUSTOMERS)
 
 
 def list_actions(
@@ -84,7 +84,6 @@ def resolve(
 
 
 def _ports() -> Any:
-    from adapters.wiring import open_ports
-    from config.settings import load
+    from cli.stores import opened
 
-    return open_ports(load())
+    return opened()

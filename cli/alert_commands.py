@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from cli.output import Json, show
+from cli.output import OPERATIONS, Json, show
 
 
 def register(app: typer.Typer) -> None:
@@ -12,7 +12,7 @@ def register(app: typer.Typer) -> None:
     alerts = typer.Typer(help="Alerts: who is told, and what is not.", no_args_is_help=True)
     alerts.command("list")(list_undelivered)
     alerts.command("test")(send_test)
-    app.add_typer(alerts, name="alerts")
+    app.add_typer(alerts, name="alerts", rich_help_panel=OPERATIONS)
 
 
 def list_undelivered(
@@ -21,10 +21,9 @@ def list_undelivered(
     """List alerts that were tried in vain; they are tried again."""
     from dataclasses import asdict
 
-    from adapters.wiring import open_ports
-    from config.settings import load
+    from cli.stores import opened
 
-    found = open_ports(load()).memory.undelivered(limit)
+    found = opened().memory.undelivered(limit)
     lines = [
         f"{letter.alert.alert_id}  {letter.alert.severity} {letter.alert.cause} of "
         f"{letter.alert.account_id}: tried {letter.attempts} times ({letter.fault})"

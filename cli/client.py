@@ -14,6 +14,7 @@ from adapters.wiring import open_ports
 from cli.stack import address
 from config.settings import Settings, load
 from governor.errors import ConflictError, DeniedError, GovernorError, InputError, OutageError
+from governor.records import SYSTEM_ACCOUNT
 from ingress.signature import sign
 
 _FINAL = ("complete", "failed", "rolled_back", "rollback_failed")
@@ -63,6 +64,18 @@ class Client:
         headers = {"Authorization": f"Bearer {self.secrets.api_token()}"}
         wanted = {name: value for name, value in query.items() if value is not None}
         return checked(self._send("GET", path, b"", headers, wanted)).json()
+
+    def knows(self, account_id: str) -> bool:
+        """Whether there is, or was, anything of an account."""
+        if account_id == SYSTEM_ACCOUNT:
+            return True
+        try:
+            self.read(f"/v1/tenants/{account_id}")
+        except InputError as error:
+            if error.code != "not-found":
+                raise
+            return bool(self.read(f"/v1/tenants/{account_id}/receipts", limit=1)["items"])
+        return True
 
     def wait_action(self, location: str, within_s: float = 30.0) -> dict[str, Any]:
         """The action once it ended. Raises OutageError when it does not end in time."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.output import Json, show
+from cli.output import OPERATIONS, Json, show
 from governor.errors import ConflictError, GovernorError, InputError, OutageError
 from governor.health import CHECKS_TO_DEGRADE, MAX_DRILLED_ACCOUNTS, Drill, Fault, Outage, Scope
 from governor.quota import Verdict
@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
     )
     drills.callback()(lambda: None)
     drills.command("degrade")(degrade)
-    app.add_typer(drills, name="drill")
+    app.add_typer(drills, name="drill", rich_help_panel=OPERATIONS)
 
 
 def degrade(

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from adapters.private_files import replace
-from adapters.wiring import open_ports
 from cli.output import Progress, read_file
 from cli.parallel import examining
 from cli.pins import pin_of
-from config.settings import Settings, load
+from cli.stores import opened
+from config.settings import Settings
 from governor.errors import InputError, OutageError
 from ledger.audit import Pin
 from ledger.checkpoint import Checkpoint, open_checkpoint
@@ -48,7 +48,7 @@ class Verified:
 
 def open_ledger() -> Ports:
     """The ports the settings name."""
-    return open_ports(load())
+    return opened()
 
 
 def verify_one(ports: Ports, account_id: str, receipt_id: str) -> Verdict:

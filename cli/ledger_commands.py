@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cli.output import AccountOption, Json, show
+from cli.output import RECEIPTS, AccountOption, Json, show
 
 _MANY = 20
 """Findings shown to a person; --json has all that were kept."""
@@ -30,16 +30,16 @@ Strict = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add these commands to ``ggen``."""
-    app.command("verify-receipt")(verify_receipt)
-    app.command("verify-ledger")(verify_ledger)
-    app.command("export-receipts")(export_receipts)
-    app.command("verify-archive")(verify_archive)
+    app.command("verify-receipt", rich_help_panel=RECEIPTS)(verify_receipt)
+    app.command("verify-ledger", rich_help_panel=RECEIPTS)(verify_ledger)
+    app.command("export-receipts", rich_help_panel=RECEIPTS)(export_receipts)
+    app.command("verify-archive", rich_help_panel=RECEIPTS)(verify_archive)
     keys = typer.Typer(help="The ledger's signing keys.", no_args_is_help=True)
     keys.command("list")(list_keys)
     keys.command("rotate")(rotate_keys)
     keys.command("disown")(disown_key)
     keys.command("export")(export_keys)
-    app.add_typer(keys, name="keys")
+    app.add_typer(keys, name="keys", rich_help_panel=RECEIPTS)
 
 
 def verify_receipt(

@@ -13,12 +13,33 @@ from cli import (
     action_commands,
     alert_commands,
     drill,
+    inventory_commands,
     ledger_commands,
     run_commands,
     service_commands,
 )
-from cli.output import AccountOption, Json, action_line, show, show_error, summary
+from cli.output import (
+    CUSTOMERS,
+    DEVELOPMENT,
+    RECEIPTS,
+    STACK,
+    AccountOption,
+    Json,
+    action_line,
+    show,
+    show_error,
+    summary,
+)
 from governor.errors import GovernorError, OutageError
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"ggen governor {version('ggen-governor')}")
+        raise typer.Exit
+
 
 NOT_COMPLETE = 8
 """Exit code of ``send-signal --wait`` for an action that failed or was rolled back."""
@@ -34,15 +55,25 @@ app = typer.Typer(
 )
 
 
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Its version.")
+    ] = False,
+) -> None:
+    """Operations that run themselves, with a signed receipt for each."""
+
+
 ledger_commands.register(app)
 run_commands.register(app)
 action_commands.register(app)
 service_commands.register(app)
 drill.register(app)
 alert_commands.register(app)
+inventory_commands.register(app)
 
 
-@app.command()
+@app.command(rich_help_panel=STACK)
 def up(
     detach: Annotated[bool, typer.Option(help="Return once everything is ready.")] = False,
     as_json: Json = False,
@@ -53,7 +84,7 @@ def up(
     command.up(detach, as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=STACK)
 def down(as_json: Json = False) -> None:
     """Stop the stack of this state directory."""
     from cli import stack
@@ -63,7 +94,7 @@ def down(as_json: Json = False) -> None:
     show({"stopped": stopped}, as_json, "stopped" if stopped else "nothing was running")
 
 
-@app.command()
+@app.command(rich_help_panel=STACK)
 def demo(as_json: Json = False) -> None:
     """Play the whole story on a stack of its own, and verify every receipt."""
     from cli import demo as command
@@ -71,7 +102,7 @@ def demo(as_json: Json = False) -> None:
     raise typer.Exit(command.demo(as_json))
 
 
-@app.command()
+@app.command(rich_help_panel=STACK)
 def status(
     watch: Annotated[bool, typer.Option(help="Stay, and show what changes.")] = False,
     as_json: Json = False,
@@ -82,7 +113,7 @@ def status(
     raise typer.Exit(command.status(as_json, watch))
 
 
-@app.command("send-webhook")
+@app.command("send-webhook", rich_help_panel=CUSTOMERS)
 def send_webhook(
     account_id: AccountOption,
     sku_id: Annotated[str, typer.Option(help="Product SKU.")] = "demo-sku",
@@ -112,7 +143,7 @@ def send_webhook(
     show(fields, as_json, summary(fields) if answer.status_code == 200 else "")
 
 
-@app.command("send-signal")
+@app.command("send-signal", rich_help_panel=CUSTOMERS)
 def send_signal(
     account_id: AccountOption,
     type: Annotated[str, typer.Option(help="Signal type.")] = "demo.succeed",
@@ -151,7 +182,7 @@ def send_signal(
         raise typer.Exit(NOT_COMPLETE)
 
 
-@app.command("publish-policy")
+@app.command("publish-policy", rich_help_panel=CUSTOMERS)
 def publish_policy(
     file: Annotated[Path, typer.Argument(help="A policy document (JSON).", exists=True)],
     as_json: Json = False,
@@ -171,7 +202,7 @@ def publish_policy(
     show(value, as_json, "\n".join(embedded.not_in_force(policy, in_force)) or text)
 
 
-@app.command()
+@app.command(rich_help_panel=RECEIPTS)
 def receipts(
     account_id: AccountOption,
     operation: Annotated[str | None, typer.Option(help="Only this operation.")] = None,
@@ -180,17 +211,19 @@ def receipts(
 ) -> None:
     """List receipts, newest first."""
     from cli.client import Client
+    from governor.errors import InputError
 
     with Client() as client:
         page = client.read(f"/v1/tenants/{account_id}/receipts", operation=operation, limit=limit)
-    show(
-        page,
-        as_json,
-        "\n".join(summary(item) for item in page["items"]) or f"no receipts of {account_id}",
-    )
+        if not page["items"] and not client.knows(account_id):
+            raise InputError(
+                "unknown-account", f"there is no account {account_id}: ggen tenant list"
+            )
+    none = f"no receipts of {account_id}" + (f" with operation {operation}" if operation else "")
+    show(page, as_json, "\n".join(summary(item) for item in page["items"]) or none)
 
 
-@app.command()
+@app.command(rich_help_panel=RECEIPTS)
 def schema(
     operation: Annotated[str | None, typer.Argument(help="One operation; else all.")] = None,
     version: Annotated[int | None, typer.Option(min=1, help="Else the newest.")] = None,
@@ -213,7 +246,7 @@ def schema(
     show(versions[version or max(versions)], as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=DEVELOPMENT)
 def bench(
     only: Annotated[list[str] | None, typer.Option(help="Only these measurements.")] = None,
     as_json: Json = False,
@@ -233,6 +266,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     os.umask(0o077)
+    _show_flags_as_flags()
     try:
         _become_the_owner()
         app()
@@ -246,6 +280,18 @@ def main() -> None:
         failed = OutageError("io", f"{error.filename or 'input or output'}: {error.strerror}")
         show_error(failed)
         sys.exit(failed.exit_code)
+
+
+def _show_flags_as_flags() -> None:
+    """A flag takes no value, so that ``--help`` shows no type beside it."""
+    from typer.core import TyperOption
+
+    shown = TyperOption.display_type_rich
+
+    def display(self: TyperOption, ctx: typer.Context) -> str | None:
+        return None if self.is_flag else shown(self, ctx)
+
+    TyperOption.display_type_rich = display  # type: ignore[method-assign,assignment]
 
 
 def _become_the_owner() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from cli import references
 from governor.errors import ConflictError, InputError
 from ledger import contracts
 from tasks import degrade_to_safe_mode, deploy_sku, entitlement_lifecycle
@@ -34,15 +35,19 @@ def render(folder: Path, *, check: bool) -> list[str]:
         ConflictError: ``check``, and some are not; nothing was written.
         InputError: the folder cannot be written.
     """
-    stale = [name for name, text in pages().items() if _read(folder / name) != text]
+    wanted = {folder / name: text for name, text in pages().items()}
+    reference = folder.parent / "reference"
+    wanted |= {reference / name: text for name, text in references.pages().items()}
+    stale = [path.name for path, text in wanted.items() if _read(path) != text]
     if check and stale:
         raise ConflictError(
             "stale-docs", f"not as declared: {', '.join(stale)}. Write them with: ggen docs"
         )
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in stale:
-            (folder / name).write_text(pages()[name])
+        for path, text in wanted.items():
+            if path.name in stale:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text)
     except OSError as error:
         raise InputError("unwritable", f"cannot write {folder}: {error.strerror}") from error
     return stale

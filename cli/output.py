@@ -12,6 +12,10 @@ import typer
 
 from governor.errors import GovernorError, InputError, OutageError
 
+STACK, CUSTOMERS, RECEIPTS = "The stack", "Customers and their actions", "Receipts and ledgers"
+OPERATIONS, DEVELOPMENT = "Runs, outages and alerts", "Development"
+"""Groups of commands, as ``ggen --help`` shows them."""
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
 AccountOption = Annotated[str, typer.Option("--account-id", help="The tenant's account id.")]
 
@@ -59,11 +63,12 @@ _TOLD = ("plan_type", "error_code", "phase", "run_ms", "rollback_duration_ms", "
 
 
 def summary(fields: Mapping[str, Any]) -> str:
-    """A receipt in one line: its id first, for verify-receipt."""
+    """A receipt in one line of 80 characters, or two: its id first, for verify-receipt."""
     told = " ".join(f"{name}={fields[name]}" for name in _TOLD if name in fields)
     subject = f" {fields['action_id'][:15]}…" if "action_id" in fields else ""
-    at = fields["timestamp"][11:23]
-    return f"{fields['receipt_id']}  {at}  {fields['operation']:<24}{told}{subject}"
+    line = f"{fields['receipt_id']}  {fields['timestamp'][11:23]}  {fields['operation']}"
+    more = f"{told}{subject}".strip()
+    return f"{line}\n    {more}" if more else line
 
 
 def action_line(action: Mapping[str, Any]) -> str:

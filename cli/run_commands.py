@@ -6,21 +6,21 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.output import AccountOption, Json, show
+from cli.output import CUSTOMERS, DEVELOPMENT, OPERATIONS, AccountOption, Json, show
 
 RunId = Annotated[str, typer.Argument(help="A run's id, as in a receipt or a Location.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``ggen``."""
-    app.command("plan")(plan)
-    app.command("docs")(docs)
+    app.command("plan", rich_help_panel=CUSTOMERS)(plan)
+    app.command("docs", rich_help_panel=DEVELOPMENT)(docs)
     runs = typer.Typer(help="Runs of runbooks.", no_args_is_help=True)
     runs.command("list")(list_runs)
     runs.command("show")(show_run)
     runs.command("resume")(resume)
     runs.command("cancel")(cancel)
-    app.add_typer(runs, name="runs")
+    app.add_typer(runs, name="runs", rich_help_panel=OPERATIONS)
 
 
 def list_runs(

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from adapters.wiring import open_ports
+from cli.stores import opened
 from config.settings import load
 from governor.errors import InputError
 from governor.records import JournalEntry, Run
@@ -19,22 +19,22 @@ _PLANNED = (entitlement_lifecycle.NAME, "deploy_sku")
 
 def listed(account_id: str | None, *, only_open: bool, limit: int) -> list[Run]:
     """Runs, newest first."""
-    return runs.listed(open_ports(load()), account_id, only_open=only_open, limit=limit)
+    return runs.listed(opened(), account_id, only_open=only_open, limit=limit)
 
 
 def found(run_id: str) -> Run:
     """One run. Raises InputError when there is none."""
-    return runs.found(open_ports(load()), run_id)
+    return runs.found(opened(), run_id)
 
 
 def resume(run_id: str) -> Run:
     """See ``tasks.runs.resume``."""
-    return runs.resume(open_ports(load()), run_id)
+    return runs.resume(opened(), run_id)
 
 
 def cancel(run_id: str, operator: str, reason: str) -> Run:
     """See ``tasks.runs.cancel``."""
-    return runs.cancel(open_ports(load()), run_id, operator[:256], reason[:1024])
+    return runs.cancel(opened(), run_id, operator[:256], reason[:1024])
 
 
 def shown(run: Run) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def planned(runbook: str, event: Mapping[str, Any]) -> Plan:
     """
     if runbook.replace("-", "_") not in _PLANNED:
         raise InputError("unknown-runbook", f"runbook is one of {', '.join(_PLANNED)}")
-    ports, settings = open_ports(load()), load()
+    ports, settings = opened(), load()
     body = json.dumps(dict(event)).encode()
     webhook = parse(MarketplaceWebhook, body)
     told = webhook.event(body, ports.clock.now(), settings.default_region)

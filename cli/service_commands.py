@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.output import Json, show
+from cli.output import STACK, Json, show
 from governor.errors import InputError, OutageError
 
 Program = Annotated[str, typer.Argument(help="ingress, actions, runbooks, health, beat, …")]
@@ -15,9 +15,9 @@ Program = Annotated[str, typer.Argument(help="ingress, actions, runbooks, health
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command()(prepare)
-    app.command()(run)
-    app.command()(alive)
+    app.command(rich_help_panel=STACK)(prepare)
+    app.command(rich_help_panel=STACK)(run)
+    app.command(rich_help_panel=STACK)(alive)
 
 
 def prepare(as_json: Json = False) -> None:

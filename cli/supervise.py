@@ -23,9 +23,16 @@ class LogFile(loggers.FileHandler):  # type: ignore[misc]
         with contextlib.suppress(OSError, ValueError):
             super().emit(record)
             if os.fstat(self.stream.fileno()).st_size > MAX_LOG_BYTES:
-                # In place: every program's handler has this file open, to append to it.
-                shutil.copyfile(self.baseFilename, f"{self.baseFilename}.1")
-                os.truncate(self.baseFilename, 0)
+                self._turn_over(f"{self.baseFilename}.1")
+
+    def _turn_over(self, kept: str) -> None:
+        """Keep a copy, if there is room, and begin again in place: others append to this file."""
+        try:
+            shutil.copyfile(self.baseFilename, kept)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(kept)
+        os.truncate(self.baseFilename, 0)
 
     def handleError(self) -> None:  # supervisor's name
         """Tell nobody: standard error may be on the same disk."""

@@ -27,7 +27,11 @@ class Settings(BaseSettings):
     """Frozen; read once per process by ``load``."""
 
     model_config = SettingsConfigDict(
-        env_prefix=_PREFIX, frozen=True, extra="forbid", validate_by_name=True
+        env_prefix=_PREFIX,
+        frozen=True,
+        extra="forbid",
+        validate_by_name=True,
+        use_attribute_docstrings=True,
     )
 
     state_dir: Path = Path(".ggen")

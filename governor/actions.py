@@ -69,7 +69,8 @@ def hard_limit_ms(action: Action) -> int:
 
 def rollback_limit_ms(action: Action, *, more: int = 0) -> int:
     """The time of the next rollback: the policy's, twice as long after each attempt, to 30 s."""
-    attempts = action.rollback_attempts + (more if action.rollback_attempts else 0)
+    is_undone = action.state in (ActionState.ROLLING_BACK, ActionState.ROLLBACK_FAILED)
+    attempts = action.rollback_attempts + (more if is_undone else 0)
     longest = max(MAX_ROLLBACK_MS, action.rollback_timeout_ms)
     return min(longest, action.rollback_timeout_ms << min(attempts, 16))
 
@@ -117,13 +118,14 @@ def is_overdue(action: Action, now: datetime) -> bool:
 
 def timed_out(action: Action) -> Failure:
     """The deadline fired: rolled back (spec, Runbook 5), unless there is nothing to undo (D28)."""
-    after = "undo" if action.has_rollback else "nothing_to_undo"
+    has_rollback = action.has_rollback is not False
+    after = "undo" if has_rollback else "nothing_to_undo"
     return Failure(
         state=advance(ACTION, ActionState.RUNNING, "deadline", after),
         operation="action_timeout",
         error_code="DEADLINE_EXCEEDED",
         error_detail=f"the handler did not end within {action.timeout_ms} ms",
-        rollback="due" if action.has_rollback else "none",
+        rollback="due" if has_rollback else "none",
     )
 
 
@@ -134,21 +136,34 @@ def failed(action: Action, error: BaseException) -> Failure:
         if isinstance(error, (RecoverableError, UnrecoverableError))
         else action.recoverable
     )
-    rolls_back = is_recoverable and action.has_rollback
+    rolls_back = is_recoverable and action.has_rollback is not False
     return Failure(
         state=advance(ACTION, ActionState.RUNNING, "error", *(["undo"] if rolls_back else [])),
         operation="action_failed",
         error_code=error_code(error),
-        error_detail=str(error)[:MAX_ERROR_DETAIL_CHARS],
+        error_detail=text_of(error),
         rollback="due" if rolls_back else "none" if is_recoverable else "impossible",
         is_recoverable=is_recoverable,
     )
 
 
+def text_of(error: BaseException) -> str:
+    """What an error says, bounded, and as every store takes it."""
+    try:
+        text = str(error)
+    except Exception as fault:  # an error whose own text fails
+        text = f"(no text: {type(fault).__name__})"
+    text = text[:MAX_ERROR_DETAIL_CHARS].encode(errors="backslashreplace").decode()
+    return text[:MAX_ERROR_DETAIL_CHARS]
+
+
 def error_code(error: BaseException) -> str:
     """A word for what went wrong: the error's own code, where that is one, else its type."""
     code = str(error.code) if isinstance(error, (ActionError, GovernorError)) else ""
-    return code[:64] if _CODE.fullmatch(code[:64]) else type(error).__name__[:64]
+    for word in (code[:64], type(error).__name__.lstrip("_")[:64]):
+        if _CODE.fullmatch(word):
+            return word
+    return "UNCLASSIFIED"
 
 
 def retry_after_s(attempts: int) -> float:

@@ -29,18 +29,24 @@ class _Strict(BaseModel):
 class Prices(_Strict):
     """What use costs; Runbook 3 reckons a scale-up's cost from it."""
 
-    action_usd: Usd = Decimal(0)
-    concurrent_action_month_usd: Usd = Decimal(0)
+    action_usd: Usd = Field(default=Decimal(0), description="of one action")
+    concurrent_action_month_usd: Usd = Field(
+        default=Decimal(0), description="of one more action at once, for a month"
+    )
 
 
 class Quota(_Strict):
     """How much a plan may use (D24)."""
 
-    monthly_actions: int = Field(ge=0, le=10**12)
-    concurrent_actions: int = Field(default=20, ge=1, le=10_000)
-    max_concurrent_actions: int = Field(default=100, ge=1, le=10_000)
-    monthly_budget_usd: Usd = Decimal(0)
-    prices: Prices = Prices()
+    monthly_actions: int = Field(ge=0, le=10**12, description="in a calendar month, UTC")
+    concurrent_actions: int = Field(
+        default=20, ge=1, le=10_000, description="in flight at once, to begin with"
+    )
+    max_concurrent_actions: int = Field(
+        default=100, ge=1, le=10_000, description="how far scaling may go"
+    )
+    monthly_budget_usd: Usd = Field(default=Decimal(0), description="what scaling may cost")
+    prices: Prices = Field(default=Prices(), description="what use costs")
 
     @validator(mode="after")
     def _ordered(self) -> Self:
@@ -52,35 +58,57 @@ class Quota(_Strict):
 class ActionSpec(_Strict):
     """How one action is carried out (D9, D10, D17)."""
 
-    handler: HandlerName
-    timeout_ms: int = Field(default=500, ge=50, le=30_000)
-    rollback_timeout_ms: int = Field(default=100, ge=10, le=30_000)
-    queue_timeout_ms: int = Field(default=15_000, ge=100, le=3_600_000)
-    recoverable: bool = True
-    deadline_from: Literal["start", "submit"] = "start"
+    handler: HandlerName = Field(description="a registered handler")
+    timeout_ms: int = Field(
+        default=500, ge=50, le=30_000, description="from the handler's start to its deadline"
+    )
+    rollback_timeout_ms: int = Field(
+        default=100, ge=10, le=30_000,
+        description="the rollback's deadline; each further attempt has twice the time, up to 30 s",
+    )  # fmt: skip
+    queue_timeout_ms: int = Field(
+        default=15_000, ge=100, le=3_600_000,
+        description="an action that was not started by then ends `failed`",
+    )  # fmt: skip
+    recoverable: bool = Field(
+        default=True, description="whether a failure that says nothing else is rolled back"
+    )
+    deadline_from: Literal["start", "submit"] = Field(
+        default="start", description="`submit`: the time in the queue counts too"
+    )
 
 
 class Transition(_Strict):
     """One legal move of the operating states a policy declares for its entitlement (D23)."""
 
-    source: StateName
-    event: StateName
-    target: StateName
+    source: StateName = Field(description="the state before")
+    event: StateName = Field(description="what happens")
+    target: StateName = Field(description="the state after")
 
 
 class Policy(_Strict):
     """One version of what ``plan_type`` of ``sku_id`` may do."""
 
-    sku_id: SkuId
-    plan_type: PlanType
-    policy_version: SemVer
-    quota: Quota
-    actions: dict[HandlerName, ActionSpec] = Field(min_length=1, max_length=256)
-    signals: dict[SignalType, HandlerName] = Field(min_length=1, max_length=256)
-    permissions: frozenset[HandlerName] = Field(max_length=256)
-    initial_state: StateName = "active"
-    states: frozenset[StateName] = frozenset({"active"})
-    transitions: tuple[Transition, ...] = Field(default=(), max_length=1024)
+    sku_id: SkuId = Field(description="the product")
+    plan_type: PlanType = Field(description="its plan")
+    policy_version: SemVer = Field(description="`major.minor.patch`; a version never changes")
+    quota: Quota = Field(description="how much the plan may use")
+    actions: dict[HandlerName, ActionSpec] = Field(
+        min_length=1, max_length=256, description="by name: what can be done"
+    )
+    signals: dict[SignalType, HandlerName] = Field(
+        min_length=1, max_length=256, description="signal type: the action it triggers"
+    )
+    permissions: frozenset[HandlerName] = Field(
+        max_length=256, description="the actions this plan permits"
+    )
+    initial_state: StateName = Field(default="active", description="of a new entitlement")
+    states: frozenset[StateName] = Field(
+        default=frozenset({"active"}), description="the operating states of an entitlement"
+    )
+    transitions: tuple[Transition, ...] = Field(
+        default=(), max_length=1024, description="the legal moves between them"
+    )
 
     @validator(mode="after")
     def _closed(self) -> Self:

@@ -187,7 +187,13 @@ class Action(Record):
     error_code: str | None = None
     error_detail: str | None = None
     failure_receipt_id: str | None = None
-    has_rollback: bool = Field(default=True, description="false: nothing to undo was declared")
+    has_rollback: bool | None = Field(
+        default=None,
+        description="false: nothing to undo was declared; None: release 0.1.0 asked not",
+    )
+    is_alerted: bool | None = Field(
+        default=None, description="whether its failing rollback was alerted; None: by release 0.1.0"
+    )
     result: str | None = Field(default=None, description="canonical JSON the handler returned")
     learned: str | None = Field(default=None, description="canonical JSON a failed handler learned")
     resolution: Resolution | None = None

@@ -14,6 +14,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 HEADER_S, BODY_S = 10.0, 30.0
 """How long a request's header, and then its body, may take."""
 
+_CLOSE_S = 5.0
+"""How long what was said last may take to be read before a connection is cut."""
+
 MAX_HEADER_BYTES = 32 * 1024
 _SPARE_FILES = 128
 """Descriptors kept for everything but connections."""
@@ -38,6 +41,7 @@ class BoundedProtocol(HttpToolsProtocol):
     most = _MOST
     waiting: "dict[BoundedProtocol, None]" = {}  # noqa: RUF012  # one process, one event loop
     _timer: asyncio.TimerHandle | None = None
+    _reader: asyncio.TimerHandle | None = None
     _is_refused = False
     _is_in_header = True
     _header_bytes = 0
@@ -62,6 +66,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
         self._stop_timer()
+        if self._reader is not None:
+            self._reader.cancel()
         self.waiting.pop(self, None)
         super().connection_lost(exc)
 
@@ -110,6 +116,19 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self.transport.is_closing() and self.timeout_keep_alive_task is not None:
             self.waiting[self] = None
 
+    def pause_writing(self) -> None:
+        """The peer reads nothing: it has as long for that as for its body."""
+        super().pause_writing()
+        if self._reader is None:
+            self._reader = self.loop.call_later(BODY_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The peer reads again."""
+        if self._reader is not None:
+            self._reader.cancel()
+            self._reader = None
+        super().resume_writing()
+
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -123,7 +142,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         cycle: RequestResponseCycle | None = self.cycle
-        if cycle is None or cycle.response_complete or not cycle.response_started:
+        # While a request is carried out, its own answer must be the next thing that is said.
+        is_idle = cycle is None or cycle.response_complete
+        if is_idle or (cycle and not self._is_in_header and not cycle.response_started):
             text = f"{status.value} {status.phrase}\n".encode()
             self.transport.write(
                 b"HTTP/1.1 %d %b\r\ncontent-type: text/plain\r\ncontent-length: %d\r\n"
@@ -136,3 +157,5 @@ class BoundedProtocol(HttpToolsProtocol):
                 cycle.disconnected = True
                 cycle.message_event.set()
         self.transport.close()
+        if self._reader is None:
+            self._reader = self.loop.call_later(_CLOSE_S, self.transport.abort)

@@ -14,6 +14,7 @@ from governor.health import Outage, Scope, silence
 from ingress import metrics
 from ingress.state import Here
 from ports import Ports
+from ports.health import Trouble
 
 router = APIRouter()
 COMPONENTS = ("actions", "runbooks", "health", "beat", "pump")
@@ -81,14 +82,21 @@ def _look(ports: Ports, needed: Sequence[str]) -> tuple[dict[str, str], dict[str
         alive = ports.memory.alive(needed)
         missing |= {name: _WORDS[name] for name, is_alive in alive.items() if not is_alive}
         known = ports.memory.troubles()
-        missing |= {trouble.name: trouble.detail for trouble in known if trouble.blocks}
+        missing |= {trouble.name: _public(trouble) for trouble in known if trouble.blocks}
         health["troubles"] = [
-            {"name": t.name, "detail": t.detail, "since_s": round(t.since_s), "count": t.count}
+            {"name": t.name, "detail": _public(t), "since_s": round(t.since_s), "count": t.count}
             for t in known
         ]
     except GovernorError as error:
         missing["memory"] = f"{error.detail}: all that is new is refused"
     return missing, health
+
+
+def _public(trouble: Trouble) -> str:
+    """A trouble as anybody may read it: no place on the server."""
+    if trouble.name.startswith("policy-unusable/"):
+        return "a policy in force cannot be used; ggen policy list and the log say why"
+    return trouble.detail
 
 
 def _silence(ports: Ports) -> str:

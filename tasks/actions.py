@@ -23,7 +23,7 @@ from tasks import spool
 from tasks.celery import PUBLISH_ONCE
 from tasks.emit import land, refuse_if_stale
 from tasks.fence import or_die
-from tasks.handlers import ActionContext
+from tasks.handlers import ActionContext, registered
 
 _LOG = logging.getLogger("ggen.actions")
 UNDER_WAY = (
@@ -47,7 +47,15 @@ class Held:
 def load(ports: Ports, account_id: str, action_id: str) -> Held | None:
     """An action as it is now; None when there is none."""
     found = ports.documents.get(records.action_path(account_id, action_id))
-    return Held(Action.stored(found.data), found.revision) if found else None
+    return Held(known(Action.stored(found.data)), found.revision) if found else None
+
+
+def known(action: Action) -> Action:
+    """An action that says whether it can be undone; of release 0.1.0's, its handler is asked."""
+    if action.has_rollback is not None:
+        return action
+    handler = registered().get(action.handler)
+    return action.evolve(has_rollback=handler is None or handler.undo is not None)
 
 
 def publish(task: Any, action: Action) -> None:

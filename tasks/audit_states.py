@@ -4,14 +4,17 @@ The audit of a ledger goes from log to receipt. A receipt that was deleted befor
 log, but its action still names it.
 """
 
+import math
 from collections.abc import Iterator
+from itertools import chain
 
+from governor.errors import UnreadableError
 from governor.fsm import ActionState
 from governor.records import Action, Run, receipt_path
 from ledger.receipt import receipt_id
 from ledger.verify import Check, Finding
 from ports import Ports
-from ports.documents import Where, every
+from ports.documents import Document, Where, every
 from tasks.runbook import OPEN
 
 _ENDED = (
@@ -19,23 +22,44 @@ _ENDED = (
 )  # fmt: skip
 
 
-def missing_receipts(ports: Ports, account_id: str) -> Iterator[Finding]:
+def missing_receipts(
+    ports: Ports, account_id: str, *, within_s: float = math.inf
+) -> Iterator[Finding]:
     """A finding for each action and run of an account that lacks a receipt it must have.
+
+    ``within_s`` bounds the work: what was not looked at by then is left to ``ggen verify-ledger``.
 
     Raises:
         OutageError: the store is away, so nothing can be told.
     """
+    stop_at_s = ports.clock.monotonic_s() + within_s
     ended = Where("state", "in", _ENDED)
-    for document in every(ports.documents, f"tenants/{account_id}/actions", ended):
-        action = Action.stored(document.data)
-        for identity in _receipts_of(action):
+    of_account = Where("account_id", "==", account_id)
+    for document in chain(
+        every(ports.documents, f"tenants/{account_id}/actions", ended),
+        every(ports.documents, "runs", of_account),
+    ):
+        if ports.clock.monotonic_s() > stop_at_s:
+            return
+        try:
+            subject, state, identities = _ended(document)
+        except UnreadableError as error:
+            yield Finding(document.path, Check.COMPLETENESS, error.detail)
+            continue
+        for identity in identities:
             if ports.documents.get(receipt_path(account_id, identity)) is None:
-                yield _finding(f"action {action.action_id}", action.state, identity)
-    for document in every(ports.documents, "runs", Where("account_id", "==", account_id)):
-        run = Run.stored(document.data)
-        is_told = run.state not in OPEN and run.receipt_id
-        if is_told and not ports.documents.get(receipt_path(account_id, str(run.receipt_id))):
-            yield _finding(f"run {run.run_id}", run.state, str(run.receipt_id))
+                fault = f"is {state}, and its receipt {identity} is gone"
+                yield Finding(subject, Check.COMPLETENESS, fault)
+
+
+def _ended(document: Document) -> tuple[str, str, list[str]]:
+    """An action or a run, its state, and the ids of the receipts it must have."""
+    if not document.path.startswith("runs/"):
+        action = Action.stored(document.data)
+        return f"action {action.action_id}", action.state, _receipts_of(action)
+    run = Run.stored(document.data)
+    told = [run.receipt_id] if run.state not in OPEN and run.receipt_id else []
+    return f"run {run.run_id}", run.state, told
 
 
 def _receipts_of(action: Action) -> list[str]:
@@ -51,7 +75,3 @@ def _receipts_of(action: Action) -> list[str]:
     elif action.state is ActionState.FAILED and told:
         return told
     return [*told, receipt_id(action.account_id, operation, action.action_id, attempt)]
-
-
-def _finding(subject: str, state: str, identity: str) -> Finding:
-    return Finding(subject, Check.COMPLETENESS, f"is {state}, and its receipt {identity} is gone")

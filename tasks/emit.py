@@ -78,11 +78,11 @@ def explained(
 
     The receipt comes first. A purge can remove the text, and the receipt still proves.
     """
-    text = text[:MAX_TEXT_CHARS]
-    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+    text = text[:MAX_TEXT_CHARS].encode(errors="backslashreplace").decode()
+    digest = hashlib.sha256(text.encode()).hexdigest()
     proof = receipt(ports, operation, account_id, subject, **{**fields, named: digest})
     path = text_path(account_id, proof.data["receipt_id"])
-    return [proof, Create(path, {"text": text.encode(errors="replace").decode(), "sha256": digest})]
+    return [proof, Create(path, {"text": text, "sha256": digest})]
 
 
 def alert(

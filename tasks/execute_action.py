@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from adapters import wiring
 from governor import actions as rules
-from governor.errors import ConflictError, UnrecoverableError
+from governor.errors import ConflictError, InputError, UnrecoverableError
 from governor.fsm import ACTION, ActionState, advance
 from governor.records import Action, elapsed_ms, timestamp
 from ledger import canonical
@@ -100,6 +100,15 @@ def _run(action: Action, context: ActionContext, budget_ms: int) -> Ended:
     return run_within(budget_ms / 1000, lambda: handler.run(context, payload))
 
 
+def _learned(context: ActionContext) -> str | None:
+    """What a failed handler noted for its rollback; nothing where it spoilt that itself."""
+    try:
+        text = canonical.dumps(context.learned).decode() if context.learned else None
+    except (InputError, TypeError, ValueError):
+        return None
+    return text if text is None or len(text) <= rules.MAX_RESULT_BYTES else None
+
+
 def _settle(ports: Ports, held: Held, context: ActionContext, ended: Ended) -> None:
     action, run_ms = held.action, round(ended.elapsed_s * 1000)
     if ended.ending is not Ending.RETURNED:
@@ -110,7 +119,7 @@ def _settle(ports: Ports, held: Held, context: ActionContext, ended: Ended) -> N
             if ended.ending is Ending.TIMED_OUT
             else rules.failed(action, ended.error or RuntimeError("no error"))
         )
-        learned = canonical.dumps(context.learned).decode() if context.learned else None
+        learned = _learned(context)
         recover_action.recover(ports, held, failure, run_ms=run_ms, learned=learned)
         return
     done = action.evolve(

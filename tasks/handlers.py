@@ -23,6 +23,7 @@ idempotent.
 """
 
 import inspect
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -65,8 +66,8 @@ class ActionContext:
         Raises:
             ActionError: ``LEARNED_INVALID``: no JSON, or too much; what was noted before stays.
         """
-        _kept("LEARNED_INVALID", {**self.learned, **facts})
-        self.learned.update(facts)
+        text = _kept("LEARNED_INVALID", {**self.learned, **facts})
+        self.learned.update(json.loads(text))  # a copy: what it is changed into later is not kept
 
 
 Call = Callable[[ActionContext, P], object]
@@ -151,7 +152,8 @@ def action(
     """
 
     def register(execute: Call[P]) -> Handler[P]:
-        if name in _REGISTERED:
+        taken = _REGISTERED.get(name)
+        if taken is not None and _where(taken.execute) != _where(execute):
             raise InputError("handler-taken", f"two handlers are registered as {name!r}")
         _refuse_unless_plain(execute, f"handler {name!r}")
         handler = Handler(name, payload, execute, declares_undo=undo is None)
@@ -207,6 +209,11 @@ def _refuse_unless_plain(call: Callable[..., object], what: str) -> None:
             f"def {name}(context, payload), and run what is asynchronous inside it with "
             "asyncio.run(…)",
         )
+
+
+def _where(call: Callable[..., object]) -> tuple[str, str]:
+    """Which function it is: a module that failed half-way may be imported again."""
+    return getattr(call, "__module__", ""), getattr(call, "__qualname__", "")
 
 
 def _place(call: Callable[..., object]) -> str:

@@ -41,9 +41,12 @@ class Transport(redis_transport.Transport):
     """Redis as a broker, which survives what somebody puts on a queue."""
 
     def _deliver(self, message: Any, queue: Any) -> None:
-        if _is_message(message):
-            super()._deliver(message, queue)
-            return
+        try:
+            if _is_message(message):
+                super()._deliver(message, queue)
+                return
+        except (KeyError, TypeError, AttributeError, ValueError):
+            _LOG.exception("a message on queue %s cannot be read", queue)
         text = dumps(message)
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         _LOG.error("queue %s held what is no message (%s); it lies in %s", queue, digest, ASIDE)

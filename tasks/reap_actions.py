@@ -71,7 +71,7 @@ def look_at_all(ports: Ports) -> int:
     under_way = Where("state", "in", actions.UNDER_WAY)
     for document in every(ports.documents, "actions", under_way, group=True):
         with apart(document.path):
-            held = Held(Action.stored(document.data), document.revision)
+            held = Held(actions.known(Action.stored(document.data)), document.revision)
             overdue = rules.is_overdue(held.action, ports.clock.now())
             if overdue and not ports.memory.is_watched(actions.slot_of(held.action)):
                 orphans += 1

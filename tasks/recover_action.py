@@ -140,10 +140,12 @@ def _undo(ports: Ports, held: Held) -> None:
         return
     if ended.error:
         actions.log_failure(action, "rollback", ended.error)
-    after = _undo_failed(ports, action, ended)
+    after = _undo_failed(ports, action, ended).evolve(is_alerted=True)
     proofs = _undo_failed_receipts(ports, after, elapsed, rules.rollback_limit_ms(action))
     told = None
-    if after.rollback_attempts == 1:  # one alert a cause; the state and ggen status tell the rest
+    # One alert an action: its state and ggen status tell the rest. Release 0.1.0 alerted each time.
+    is_first = after.rollback_attempts == 1 if action.is_alerted is None else not action.is_alerted
+    if is_first:
         raised, told = alert(
             ports, "critical", "rollback_failed", action.account_id, action.action_id,
             f"{after.error_code}: it is tried again with more time, until it holds, or until: "
@@ -194,7 +196,7 @@ def _undo_failed(ports: Ports, action: Action, ended: Ended) -> Action:
         error_detail=(
             f"the rollback did not end within {rules.rollback_limit_ms(action)} ms"
             if timed_out
-            else str(ended.error)[: rules.MAX_ERROR_DETAIL_CHARS]
+            else rules.text_of(ended.error or Exception())
         ),
     )
 

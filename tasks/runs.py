@@ -85,8 +85,10 @@ def attempt_again(
     former = Run.stored(found.data)
     now = ports.clock.now()
     happened = former.event
-    if happened.is_timed_by_arrival:
-        happened = event or happened.evolve(event_time=timestamp(now))
+    if event is not None and event.is_timed_by_arrival:
+        happened = event
+    elif happened.is_timed_by_arrival:
+        happened = happened.evolve(event_time=timestamp(now))
     again = Run(
         **former.model_dump(include={"run_id", "runbook", "account_id", "event_id", "body_sha256",
                                      "body"}),

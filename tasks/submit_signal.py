@@ -85,6 +85,8 @@ def submit(ports: Ports, asked: Signal) -> str:
     except InputError:
         # It takes nothing: neither a slot, nor quota, nor its own signal_id.
         ports.memory.release(actions.slot_of(action), refund_month=action.month)
+        if _is_stored(ports, request):
+            return request.action_id  # accepted before, under another model
         raise
     try:
         patience_s = load_settings().store_timeout_s
@@ -156,6 +158,7 @@ def _pending(ports: Ports, asked: Signal, request: Request, admission: Admission
         recoverable=spec.recoverable,
         deadline_from_submit=spec.deadline_from == "submit",
         has_rollback=registered()[spec.handler].undo is not None,
+        is_alerted=False,
         accepted_at=timestamp(ports.clock.now()),
         month=request.month,
     )

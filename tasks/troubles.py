@@ -10,7 +10,7 @@ import logging
 from adapters import wiring
 from governor.errors import GovernorError, OutageError
 from governor.fsm import ActionState, RunState
-from governor.records import SYSTEM_ACCOUNT
+from governor.records import SYSTEM_ACCOUNT, Action, elapsed_ms
 from ledger.verify import MAX_AHEAD
 from ports import Ports
 from ports.documents import Where
@@ -26,6 +26,8 @@ SHOWN_FOR_S = 3 * LOOK_EVERY_S
 """How long a trouble is shown after it was noted last."""
 
 _AT_MOST = 100
+_WAITING_MS = 5_000
+"""How long an accepted action may wait for a worker before its operator should know."""
 
 
 def tell(
@@ -79,8 +81,8 @@ def look() -> None:
 def poison(queue: str, digest: str) -> None:
     """Something on a queue was no message: a worker has set it aside."""
     tell(
-        wiring.ports(), f"poison-message/{queue}/{digest}", f"queue {queue} held what is no "
-        f"message; it lies in the list {ASIDE} of the broker's database. Find out who put it there",
+        wiring.ports(), f"poison-message/{queue}", f"queue {queue} held what is no message "
+        f"({digest}); it lies in the list {ASIDE} of the broker's database. Find its sender",
     )  # fmt: skip
 
 
@@ -97,6 +99,7 @@ def look_for_all(ports: Ports) -> None:
     _count(ports, "runs", RunState.PARKED, "runs-parked",
            "runs whose undo keeps failing. See: ggen runs list --open")  # fmt: skip
     compare_clocks(ports)
+    _look_for_waiting(ports)
     if not ports.alerts.addresses():
         tell(ports, "no-alert-address", "alerts are in the log alone: put an address into "
              "secrets/alert.urls, and try it with: ggen alerts test", alerts=False)  # fmt: skip
@@ -119,6 +122,23 @@ def compare_clocks(ports: Ports) -> None:
     tell(ports, name, f"the clock of this machine differs by {by.total_seconds():+.0f} s from "
          f"{against}. Receipts say times that are off; their ledgers stay valid. Set it right "
          "(NTP), and restart the workers")  # fmt: skip
+
+
+def _look_for_waiting(ports: Ports) -> None:
+    """Notice that accepted actions wait for a worker: others have all of them."""
+    where = Where("state", "==", ActionState.PENDING)
+    found = ports.documents.scan("actions", group=True, where=[where], limit=_AT_MOST)
+    now = ports.clock.now()
+    ages_ms = [elapsed_ms(Action.stored(each.data).accepted_at, now) for each in found]
+    late_ms = [age_ms for age_ms in ages_ms if age_ms > _WAITING_MS]
+    if not late_ms:
+        ports.memory.end_trouble("actions-waiting")
+        return
+    tell(
+        ports, "actions-waiting", f"{len(late_ms)} accepted actions wait for a worker, up to "
+        f"{max(late_ms) / 1000:.0f} s; past their queue_timeout they fail. Run more workers "
+        "(GGEN_ACTIONS_CONCURRENCY), or see who has them: ggen actions list --state running",
+    )  # fmt: skip
 
 
 def _count(ports: Ports, collection: str, state: str, name: str, words: str) -> None:

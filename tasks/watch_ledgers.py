@@ -16,11 +16,11 @@ from ledger.log import Seal, seal_id
 from ledger.verify import Finding
 from ports import Ports
 from ports.documents import Create, Document, Update, Where
-from tasks import sealed_log, troubles
+from tasks import sealed_log
 from tasks.audit import Chunk, Report, audit_ledger, clock_words, here
 from tasks.audit_states import missing_receipts
 from tasks.celery import LEDGER, app
-from tasks.emit import land
+from tasks.emit import alert, land, tell
 from tasks.runbook import ENDED_BADLY
 from tasks.seal import seal_or_report
 from tasks.sealed_log import BrokenLogError
@@ -32,6 +32,8 @@ _SEALS_AT_ONCE = 8
 """Seals of one slice: at most 8,000 receipts, seconds of one core."""
 
 _LEAVES_AT_ONCE = 2_000
+_STATES_S = 20.0
+"""How long one ledger's actions are compared with their receipts: others are waiting."""
 
 
 @app.task(name="audit.watch", send_events=False)
@@ -82,13 +84,10 @@ def judge(ports: Ports, account_id: str, scope: str, number: int) -> int | None:
         examine_all=_only_places if scope == "new" and last and last.number <= known else here,
     )  # fmt: skip
     if last is None and scope == "everything":
-        judged.add(missing_receipts(ports, account_id))
+        judged.add(missing_receipts(ports, account_id, within_s=_STATES_S))
     if judged.clock_off:
         words = clock_words(judged.clock_off, judged.clock_off_s).removeprefix(", ")
-        troubles.tell(
-            ports, f"receipts-clock-off/{account_id}", f"a ledger is valid, {words}: a machine's "
-            "clock was set, or a receipt dated back. See: ggen verify-ledger --strict",
-        )  # fmt: skip
+        _tell_of_clocks(ports, account_id, words)
     if judged.findings:
         first = judged.findings[0]
         more = len(judged.findings) + judged.more_findings - 1
@@ -101,6 +100,16 @@ def judge(ports: Ports, account_id: str, scope: str, number: int) -> int | None:
     if not judged.findings:
         _remember(ports, account_id, mark, judged)
     return None
+
+
+def _tell_of_clocks(ports: Ports, account_id: str, words: str) -> None:
+    """Alert once for ever of a ledger some of whose receipts were made by a clock that was off."""
+    writes, told = alert(
+        ports, "warning", "receipts-clock-off", SYSTEM_ACCOUNT, account_id,
+        f"the ledger of {account_id} is valid, {words}: a machine's clock was set, or a receipt "
+        f"was dated back. See: ggen verify-ledger --account-id {account_id} --strict",
+    )  # fmt: skip
+    tell(ports, told, *writes)
 
 
 def ledger_at(ports: Ports, path: str) -> str:

@@ -77,7 +77,12 @@ def plain(text: str) -> Any:
     def never(name: str) -> None:
         raise Broken(f"{name} is not JSON")
 
-    return json.loads(text, object_pairs_hook=unique, parse_constant=never)
+    def finite(text: str) -> float:
+        value = float(text)
+        expect(abs(value) != float("inf"), f"{text} is no number a reader of doubles knows")
+        return value
+
+    return json.loads(text, object_pairs_hook=unique, parse_constant=never, parse_float=finite)
 
 
 def number(value: float) -> str:
@@ -227,7 +232,7 @@ def trusted_keys(folder: Path, fingerprints: Set[str]) -> Keys:
     text = read(folder / "keys.json")
     try:
         return named_keys(plain(text.decode("utf-8")), fingerprints)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise Broken(f"keys.json is malformed: {type(error).__name__}: {error}") from None
 
 
@@ -350,7 +355,11 @@ def check_log(
     expect(
         (found or hashlib.sha256().digest()) == root, "the leaves do not lead to the signed root"
     )
-    expect(len(set(ids)) == len(ids), f"sealed twice: {[i for i in ids if ids.count(i) > 1][:1]}")
+    seen: Set[str] = set()
+    for receipt_id in ids:
+        if receipt_id in seen:
+            raise Broken(f"receipt {receipt_id} is in the log twice")
+        seen.add(receipt_id)
     check_tiles(folder, hashes)
     return recorded_at, off, ids
 
@@ -496,8 +505,8 @@ def breach_of_object(value: Fields, schema: Fields, root: Fields, at: str) -> st
 def check_time(key: Fields, recorded_at: str, where: str) -> None:
     """What a key signed was recorded while it was in use."""
     at, until = instant(recorded_at), key.get("valid_until")
-    expect(at >= instant(key["valid_from"]) - GRACE, f"{where}: recorded before its key was in use")
-    expect(until is None or at <= instant(until) + GRACE, f"{where}: its key was retired by then")
+    expect(at + GRACE >= instant(key["valid_from"]), f"{where}: recorded before its key was in use")
+    expect(until is None or at - GRACE <= instant(until), f"{where}: its key was retired by then")
     leaked_at = key.get("leaked_at")
     expect(leaked_at is None or at < instant(leaked_at), f"{where}: its key had leaked by then")
 
@@ -587,7 +596,8 @@ def main(words: Optional[List[str]] = None) -> int:
                 return verify(given, Path(scratch))
             except Broken as fault:
                 tell(f"BROKEN  {fault}")
-            except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
+                    re.error) as error:  # fmt: skip
                 tell(f"BROKEN  a file is malformed: {type(error).__name__}: {error}")
             except RecursionError:
                 tell("BROKEN  a file is malformed: nested too deeply")

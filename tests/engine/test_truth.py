@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from governor.errors import ActionError, InputError
 from governor.fsm import ActionState
+from governor.records import action_path
 from ledger import contracts
 from ports import Ports
 from ports.documents import Create, Update
@@ -282,3 +283,60 @@ def test_failing_rollbacks_and_a_missing_address_wait_for_the_operator(
     troubles.look_for_all(ports)
 
     assert {t.name for t in ports.memory.troubles()} == {"rollbacks-failing"}
+
+
+def test_actions_that_wait_for_a_worker_are_shown(ports: Ports) -> None:
+    submit(ports, signal_of("waits"))
+    troubles.look_for_all(ports)
+    assert "actions-waiting" not in {t.name for t in ports.memory.troubles()}
+
+    troubles.look_for_all(later(ports, 7))
+
+    found = {t.name: t for t in ports.memory.troubles()}
+    assert "1 accepted actions wait for a worker, up to 7 s" in found["actions-waiting"].detail
+
+
+class _InactiveError(Exception):
+    """As a gRPC stub names its own."""
+
+
+@action("test.private_error", payload=Nothing)
+def private_error(_context: ActionContext, _payload: Nothing) -> None:
+    """Fails with an error whose name, and whose text, no contract takes as they are."""
+    raise _InactiveError("\udcff")
+
+
+@private_error.rollback
+def _private_undo(_context: ActionContext, _payload: Nothing) -> None:
+    raise _InactiveError("\udcff")
+
+
+def test_what_a_handler_raises_can_be_receipted_whatever_it_is(ports: Ports) -> None:
+    action_id = act(ports, "test.private_error")
+
+    assert operations(ports, action_id) == ["action_failed", "rollback_failed"]
+    assert [r["error_code"] for r in receipts(ports, action_id)] == ["InactiveError"] * 2
+    assert text_of(ports, receipts(ports, action_id)[0]) == "\\udcff"
+
+
+def test_an_action_of_release_0_1_0_without_an_undo_ends_failed(ports: Ports) -> None:
+    offer(ports, "test.nothing_to_undo")
+    action_id = submit(ports, signal_of("s", "test.nothing_to_undo", sleep_s=3))
+    found = ports.documents.get(action_path("acme", action_id))
+    assert found
+    old = {k: v for k, v in found.data.items() if k not in ("has_rollback", "is_alerted")}
+    ports.documents.commit([Update(found.path, old, found.revision)])
+
+    carry_out(ports, "acme", action_id)
+
+    assert action_of(ports, action_id).state is ActionState.FAILED
+    assert receipts(ports, action_id)[0]["rollback"] == "none"
+
+
+def test_what_was_learned_is_a_copy(ports: Ports) -> None:
+    context = ActionContext("acme", "crm", "a", "s", 0.0)
+    seats: list[Any] = [1]
+    context.learn(seats=seats)
+    seats.append(object())
+
+    assert context.learned == {"seats": [1]}

@@ -249,6 +249,18 @@ def of_the_members() -> Iterator[Case]:
         packed({**HONEST, "schema/action_complete.v1.json": b'{"required":["nonsense"]}'}),
         blind=True,
     )
+    stricter = json.loads(HONEST["schema/action_complete.v1.json"])
+    stricter["properties"]["timestamp"] = {"const": "never"}
+    stricter = json.dumps(stricter).encode()
+    yield case(
+        "a schema that is never fulfilled",
+        packed({**HONEST, "schema/action_complete.v1.json": stricter}), blind=True,
+    )  # fmt: skip
+    broken = HONEST["schema/action_complete.v1.json"].replace(b'"pattern": "^', b'"pattern": "(', 1)
+    yield case(
+        "a schema with a malformed pattern",
+        packed({**HONEST, "schema/action_complete.v1.json": broken}), blind=True,
+    )  # fmt: skip
     yield case("a tile too many", packed({**HONEST, "tile/1/000.p/1": b"x" * 32}), blind=True)
     yield case(
         "a bundle too many", packed({**HONEST, "tile/entries/001.p/1": b"\0\1x"}), blind=True
@@ -414,6 +426,10 @@ def of_an_insider() -> Iterator[Case]:
         "another hash": {"envelope_sha256": "0" * 64},
     }.items():  # fmt: skip
         yield rewritten(f"leaf: {name}", 1, leaf=lambda leaf, change=change: {**leaf, **change})
+    yield rewritten(
+        "leaf: an index beyond doubles", 1,
+        leaf_text=lambda t: t.replace(b'"index":1,', b'"index":1e999,'),
+    )  # fmt: skip
     yield rewritten("leaf: a field more", 1, leaf=lambda leaf: {**leaf, "more": 1}, blind=True)
     yield rewritten("leaf: blanks", 1, blind=True, leaf_text=lambda t: t.replace(b",", b", ", 1))
     yield rewritten(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cli import manuals
+from cli import manuals, references
 from governor.errors import ConflictError
 from ledger.contracts import MODELS
 
@@ -15,14 +15,24 @@ def test_the_rendered_manuals_are_current() -> None:
     assert {p.name: p.read_text() for p in DOCS.glob("*.md")} == manuals.pages()
 
 
+def test_the_references_are_those_of_the_models() -> None:
+    assert {p.name: p.read_text() for p in DOCS.parent.glob("reference/*.md")} == references.pages()
+
+
+def test_every_setting_and_member_of_a_policy_says_what_it_is() -> None:
+    for page in references.pages().values():
+        assert not [line for line in page.splitlines() if line.endswith("|  |")]
+
+
 def test_a_stale_page_is_named_and_written(tmp_path: Path) -> None:
-    assert manuals.render(tmp_path, check=False) == sorted(manuals.pages())
-    assert manuals.render(tmp_path, check=True) == []
-    (tmp_path / "deploy-sku.md").write_text("old")
+    folder = tmp_path / "runbooks"
+    assert manuals.render(folder, check=False) == [*sorted(manuals.pages()), *references.pages()]
+    assert manuals.render(folder, check=True) == []
+    (folder / "deploy-sku.md").write_text("old")
 
     with pytest.raises(ConflictError, match=r"deploy-sku\.md.*ggen docs"):
-        manuals.render(tmp_path, check=True)
-    assert manuals.render(tmp_path, check=False) == ["deploy-sku.md"]
+        manuals.render(folder, check=True)
+    assert manuals.render(folder, check=False) == ["deploy-sku.md"]
 
 
 @pytest.mark.parametrize("page", sorted(manuals.pages()))

@@ -113,3 +113,21 @@ def test_what_a_run_makes_names_its_attempt() -> None:
 
     assert run.maker == "run-1/1"
     assert run.evolve(attempt=2).maker == "run-1/2"
+
+
+def _delivered(**changes: object) -> records.MarketplaceEvent:
+    return records.MarketplaceEvent.model_validate({
+        "event_type": "entitlement.created", "event_id": "e-1", "account_id": "acme",
+        "sku_id": "crm", "plan_type": "starter", "region": "us-central1",
+        "event_time": "2026-11-23T12:00:00.000000Z", **changes,
+    })  # fmt: skip
+
+
+def test_two_deliveries_of_an_event_without_a_time_say_the_same_whenever_they_arrive() -> None:
+    later = "2026-11-23T13:00:00.000000Z"
+    first = _delivered(is_timed_by_arrival=True)
+
+    assert first.says_the_same(_delivered(is_timed_by_arrival=True, event_time=later))
+    assert not first.says_the_same(_delivered(is_timed_by_arrival=True, plan_type="enterprise"))
+    assert _delivered().says_the_same(_delivered())
+    assert not _delivered().says_the_same(_delivered(event_time=later))

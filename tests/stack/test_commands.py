@@ -88,7 +88,39 @@ def test_an_error_is_a_json_value_too(stack: Stack) -> None:
 def test_the_schemas_are_published(stack: Stack) -> None:
     schemas = json.loads(stack.ggen("schema", "--json").stdout)
 
-    assert schemas["action_complete"]["properties"]["operation"]["const"] == "action_complete"
+    assert schemas["action_complete"]["1"]["properties"]["operation"]["const"] == "action_complete"
+    newest = json.loads(stack.ggen("schema", "action_failed", "--json").stdout)
+    first = json.loads(stack.ggen("schema", "action_failed", "--version", "1", "--json").stdout)
+    assert newest == schemas["action_failed"]["2"]
+    assert first == schemas["action_failed"]["1"]
+    assert stack.ggen("schema", "action_failed", "--version", "9").returncode == 2
+
+
+def test_what_is_not_there_is_an_error_and_says_what_there_is(stack: Stack, tmp_path: Path) -> None:
+    nobody = stack.ggen("receipts", "--account-id", "nobody-here")
+    assert (nobody.returncode, "no account nobody-here" in nobody.stderr) == (2, True)
+    assert stack.ggen("receipts", "--account-id", "x", "--operation", "imagined").returncode == 2
+    stack.subscribe("listed")
+    assert "listed  stable  demo-sku/professional 1.0.0" in stack.ggen("tenant", "list").stdout
+    assert "demo-sku/starter 1.0.0" in stack.ggen("policy", "list").stdout
+    assert "valkey" in stack.ggen("logs", "--lines", "10000").stdout
+    elsewhere = new_stack(tmp_path)
+    for command in (["runs", "list"], ["tenant", "list"], ["policy", "list"], ["actions", "list"],
+                    ["logs"], ["verify-ledger", "--account-id", "x"], ["status"],
+                    ["receipts", "--account-id", "x"], ["alerts", "list"]):  # fmt: skip
+        done = elsewhere.ggen(*command)
+        assert done.returncode == 5, command
+        assert "ggen up" in done.stderr + done.stdout, command
+
+
+def test_rows_of_receipts_fit_eighty_columns(stack: Stack) -> None:
+    stack.subscribe("narrow")
+    stack.ggen("send-signal", "--account-id", "narrow", "--type", "demo.sleep", "--payload",
+               '{"seconds": 2}', "--wait")  # fmt: skip
+
+    lines = stack.ggen("receipts", "--account-id", "narrow").stdout.splitlines()
+
+    assert max(map(len, lines)) <= 80
 
 
 def test_status_says_what_runs(stack: Stack) -> None:

@@ -1,10 +1,14 @@
 """What the documents show is executed."""
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from tests.stack.conftest import Stack, new_stack
 
@@ -98,3 +102,42 @@ def test_links_between_documents_lead_somewhere() -> None:
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
+def test_the_webhook_by_curl_is_answered_as_it_is_printed(stack: Stack) -> None:
+    page = (ROOT / "docs" / "interface.md").read_text()
+    (script,) = re.findall(r"```sh\n(BODY=.*?)```", page, re.DOTALL)
+    script = script.replace(".ggen/", f"{stack.state}/").replace(":8080", f":{stack.http_port}")
+
+    told = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+
+    assert '"operation":"entitlement_active"' in told.stdout, told.stderr
+
+
+@pytest.mark.parametrize(
+    ("event", "code"),
+    [
+        ({"eventType": "ENTITLEMENT_ACTIVE", "eventId": "CREATE-1", "entitlement": {
+            "id": "relay-google", "product": "demo-sku", "plan": "pro-monthly"}}, 0),
+        ({"action": "Subscribe", "id": "op-1", "subscriptionId": "relay-azure",
+          "offerId": "demo-sku", "planId": "starter"}, 0),
+        ({"eventType": "ACCOUNT_ACTIVE", "account": {"id": "x"}}, 1),
+    ],
+)  # fmt: skip
+def test_the_example_relay_translates_signs_and_delivers(
+    stack: Stack, event: dict[str, object], code: int
+) -> None:
+    relay = ROOT / "examples" / "marketplace_relay.py"
+    environment = {
+        "GGEN_URL": f"http://127.0.0.1:{stack.http_port}",
+        "WEBHOOK_KEY": stack.secrets.webhook_secrets()[0],
+    }
+
+    done = subprocess.run(
+        [sys.executable, "-I", relay], input=json.dumps(event), text=True, env=environment,
+        capture_output=True, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == code, done.stderr
+    assert len(relay.read_text().splitlines()) <= 60

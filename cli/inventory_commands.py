@@ -1,0 +1,94 @@
+"""What there is: ``ggen tenant list``, ``ggen policy list``, ``ggen logs``."""
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from cli.output import CUSTOMERS, STACK, Json, put, show
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``ggen``."""
+    tenants = typer.Typer(help="Tenants: accounts with a governor.", no_args_is_help=True)
+    tenants.command("list")(list_tenants)
+    app.add_typer(tenants, name="tenant", rich_help_panel=CUSTOMERS)
+    policies = typer.Typer(help="Policies: what a plan may do.", no_args_is_help=True)
+    policies.command("list")(list_policies)
+    app.add_typer(policies, name="policy", rich_help_panel=CUSTOMERS)
+    app.command(rich_help_panel=STACK)(logs)
+
+
+def list_tenants(as_json: Json = False) -> None:
+    """List every account with a governor, and what it has bought."""
+    from governor.records import Entitlement, Tenant
+    from ports.documents import every
+
+    ports, rows = _ports(), []
+    for document in every(ports.documents, "tenants"):
+        tenant = Tenant.stored(document.data)
+        bought = [
+            Entitlement.stored(each.data)
+            for each in every(ports.documents, f"{document.path}/entitlements")
+        ]
+        rows.append({
+            "account_id": tenant.account_id, "state": tenant.state,
+            "entitlements": [f"{e.sku_id}/{e.plan_type} {e.policy_version}" for e in bought],
+        })  # fmt: skip
+    lines = [f"{r['account_id']}  {r['state']}  {', '.join(r['entitlements'])}" for r in rows]
+    show(rows, as_json, "\n".join(lines) or "no tenants yet: ggen send-webhook --account-id acme")
+
+
+def list_policies(as_json: Json = False) -> None:
+    """List the policy in force for each SKU and plan, and whether it can be used here."""
+    from ports.documents import every
+    from tasks import policies
+
+    ports, rows = _ports(), []
+    versions = {d.path: d.data.get("policy_version") for d in every(ports.documents, "policies")}
+    for sku_id, plan_type, error in policies.unusable(ports):
+        version = versions.get(f"policies/{sku_id}~{plan_type}")
+        rows.append({
+            "sku_id": sku_id, "plan_type": plan_type, "policy_version": version,
+            "fault": error.detail if error else None,
+        })  # fmt: skip
+    lines = [_policy_line(row) for row in rows]
+    show(rows, as_json, "\n".join(lines) or "no policies yet: ggen publish-policy FILE")
+
+
+def _policy_line(row: dict[str, Any]) -> str:
+    fault = f"  UNUSABLE: {row['fault']}" if row["fault"] else ""
+    return f"{row['sku_id']}/{row['plan_type']} {row['policy_version']}{fault}"
+
+
+def logs(
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many.")] = 50,
+    program: Annotated[
+        str | None, typer.Option(help="Only of this one: ingress, actions, beat, …")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Stay, and show more.")] = False,
+) -> None:
+    """Show the end of the stack's log."""
+    from config.settings import load
+    from governor.errors import OutageError
+
+    log = load().log_file
+    if not log.exists():
+        raise OutageError("no-log", f"there is no {log}: no stack was started here. See: ggen up")
+
+    def of_program(line: str) -> bool:
+        return program is None or f" {program} " in line[:60]
+
+    with log.open(encoding="utf-8", errors="replace") as file:
+        put("\n".join(list(filter(of_program, file.read().splitlines()))[-lines:]))
+        while follow:
+            new = [line for line in file.read().splitlines() if of_program(line)]
+            if new:
+                put("\n".join(new))
+            time.sleep(0.3)
+
+
+def _ports() -> Any:
+    from cli.stores import opened
+
+    return opened()
