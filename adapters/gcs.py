@@ -27,8 +27,9 @@ _READ = {"timeout": (3, 5), "retry": DEFAULT_RETRY.with_timeout(5)}
 _WRITE = {"timeout": (3, 20), "retry": DEFAULT_RETRY.with_timeout(10)}
 """At most 33 s in all, up to 8 MiB; more than that is sent in parts, each bounded like this."""
 
-_WRITE_SMALL = {"timeout": (0.5, 0.7), "retry": DEFAULT_RETRY.with_timeout(0.7)}
-"""At most 1.9 s in all, up to ``_SMALL`` bytes: the spool stands on the path of an action (D9)."""
+_WRITE_SMALL = {"timeout": (0.4, 0.5), "retry": DEFAULT_RETRY.with_timeout(1.0)}
+"""Repeated at least once, since a try ends before the repetitions do. At most 1.9 s in all, up to
+``_SMALL`` bytes: the spool stands on the path of an action (D9)."""
 
 _SMALL = 64 * 1024
 

@@ -117,7 +117,7 @@ def _rollback_failed(ports: Ports, account_id: str, action_id: str) -> Held:
     if held.action.state is not ActionState.ROLLBACK_FAILED:
         raise ConflictError(
             "no-failed-rollback",
-            f"action {action_id} is {held.action.state}; this is for rollbacks that failed, and "
-            "nothing was changed",
+            f"action {action_id} is {held.action.state}; only a rollback that failed can be tried "
+            "again or resolved, and nothing was changed",
         )
     return held

@@ -54,7 +54,10 @@ def test_a_failed_rollback_is_tried_again_at_once_on_request(stack: Stack) -> No
     until(lambda: retry() == "rolled_back", 20)  # by itself it would take another 12 s and more
     refused = stack.ggen("actions", "retry-rollback", action_id, "--account-id", "act-retry")
     assert refused.returncode == 4
-    assert "is rolled_back; only a rollback that failed can be tried again" in refused.stderr
+    assert (
+        "is rolled_back; only a rollback that failed can be tried again or resolved"
+        in refused.stderr
+    )
 
 
 def test_what_is_not_there_is_told(stack: Stack) -> None:

@@ -30,8 +30,7 @@ def _component(stack: Stack, name: str) -> psutil.Process | None:
     for process in _members(stack):
         try:
             if process.environ().get("SUPERVISOR_PROCESS_NAME") == name and (
-                process.parent() is not None
-                and "supervisor.supervisord" in process.parent().cmdline()
+                process.parent() is not None and "cli.supervise" in process.parent().cmdline()
             ):
                 return process
         except psutil.Error:

@@ -224,10 +224,10 @@ def test_failures_of_one_address_are_refused_and_what_is_signed_is_not(odd: Stac
 
 @pytest.mark.parametrize("text", ["[1,2]", "null", "no json", '{"body": 7}', '"x"', "{}"])
 def test_what_is_no_message_is_set_aside_and_told(odd: Stack, text: str) -> None:
-    from adapters.wiring import broker_url
+    from adapters.wiring import embedded_valkey_url
 
     workers = {name: p.pid for name, p in processes(odd.settings).items()}
-    with redis.Redis.from_url(broker_url(odd.settings)) as broker:
+    with redis.Redis.from_url(embedded_valkey_url(odd.settings, 0)) as broker:
         for queue in ("actions", "runbooks", "health"):
             broker.lpush(queue, text)
         until(lambda: broker.llen("ggen:aside") >= 3)
