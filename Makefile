@@ -62,17 +62,17 @@ clean: ## remove .venv and caches; never .ggen, which is data
 	@$(PYTHON) -m venv .venv
 
 .venv/.runtime: requirements.lock pyproject.toml | .venv/bin/python
-	@echo "installing locked dependencies into .venv (about a minute the first time)…"
+	@echo "installing locked dependencies into .venv (about a minute the first time)…" >&2
 	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
 .venv/.gcp: requirements-gcp.lock .venv/.runtime
-	@echo "installing Google's clients…"
+	@echo "installing Google's clients…" >&2
 	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements-gcp.lock
 	@touch $@
 
 .venv/.dev: requirements-dev.lock .venv/.runtime
-	@echo "installing the test tools…"
+	@echo "installing the test tools…" >&2
 	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.lock
 	@touch $@

@@ -85,7 +85,7 @@ def commands(settings: Settings) -> dict[str, list[str]]:
         "runbooks": [*worker, "-Q", "runbooks,ledger", "-c", str(settings.runbooks_concurrency),
                      "-n", "runbooks@%h"],
         "beat": [*celery, "beat", "-l", "INFO", "--pidfile="],
-        "flower": [*celery, "flower", "--conf=run/flowerconfig.py"],
+        "flower": [*celery, "flower", "--conf=run/flowerconfig.py", "--logging=none"],
     }  # fmt: skip
     if settings.delivers_signals_itself:
         programs["pump"] = [*python, "adapters.pump"]

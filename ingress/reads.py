@@ -12,13 +12,16 @@ from governor.errors import InputError, OutageError
 from governor.fsm import GovernorState, derived_governor_state
 from governor.quota import Verdict
 from governor.records import AccountId, Entitlement, Run, Tenant
+from ingress.problems import documented
 from ingress.state import Here, require_token
 from ledger.contracts import MODELS
 from ledger.receipt import SignedReceipt
 from ports import Ports
 from ports.documents import Document, Where
 
-router = APIRouter(prefix="/v1", dependencies=[Depends(require_token)])
+router = APIRouter(
+    prefix="/v1", dependencies=[Depends(require_token)], responses=documented(401, 404, 422, 429)
+)
 _MAX_PAGE_BYTES = 1 << 20
 LedgerId = Annotated[str, Path(pattern=r"^(_system|[A-Za-z0-9][A-Za-z0-9_-]{0,127})$")]
 Id = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,127}$")]

@@ -16,7 +16,7 @@ from ingress.bodies import (
     raw_body,
     read_bounded,
 )
-from ingress.problems import status_of
+from ingress.problems import documented, signed_with, status_of
 from ingress.state import Here, State
 from ports import Ports
 from tasks.emit import explained, land
@@ -34,14 +34,20 @@ _COUNTED = (Verdict.DEGRADED, Verdict.NO_LEASE, Verdict.DRAINING)
 """Outages' refusals that admission counted itself, and one that is none of theirs."""
 
 
-def _schema(model: type[SignalBody | PushEnvelope]) -> dict[str, object]:
+def _schema(model: type[SignalBody | PushEnvelope], *headers: str) -> dict[str, object]:
     content = {
         "application/json": {"schema": model.model_json_schema(ref_template="#/$defs/{model}")}
     }
-    return {"requestBody": {"required": True, "content": content}}
+    return {
+        "parameters": signed_with(*headers), "requestBody": {"required": True, "content": content},
+    }  # fmt: skip
 
 
-@router.post("/v1/tenants/{account_id}/signals", status_code=202, openapi_extra=_schema(SignalBody))
+@router.post(
+    "/v1/tenants/{account_id}/signals", status_code=202,
+    openapi_extra=_schema(SignalBody, "X-Signature"),
+    responses=documented(400, 403, 404, 409, 413, 422, 429, 503),
+)  # fmt: skip
 async def from_tenant(account_id: AccountId, request: Request, here: Here) -> Response:
     """Accept a signal signed with the tenant's own key; 202 only once it is stored."""
     try:
@@ -63,7 +69,11 @@ async def from_tenant(account_id: AccountId, request: Request, here: Here) -> Re
     return JSONResponse({"action_id": action_id, "state": "pending"}, 202, location)
 
 
-@router.post("/v1/pubsub/signals", status_code=204)
+@router.post(
+    "/v1/pubsub/signals", status_code=204,
+    responses={200: {"description": "Never to succeed: acknowledged, and receipted"},
+               **documented(400, 401, 403, 409, 413, 422, 429, 503)},
+)  # fmt: skip
 async def from_topic(request: Request, here: Here) -> Response:
     """Accept a pushed message: 2xx acknowledges it, anything else has it delivered again."""
     try:

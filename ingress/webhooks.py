@@ -13,7 +13,7 @@ from governor.quota import Verdict
 from governor.records import MarketplaceEvent, Run
 from ingress import metrics, signature
 from ingress.bodies import MarketplaceWebhook, parse, raw_body
-from ingress.problems import problem, status_of
+from ingress.problems import documented, problem, signed_with, status_of
 from ingress.state import Here, State
 from ledger.receipt import SignedReceipt
 from ports import Ports
@@ -29,15 +29,22 @@ _LOOK_EVERY_S = 0.5
 _NOTHING_BEGAN = (Verdict.DEGRADED, Verdict.NO_LEASE, "memory-unavailable")
 """Refusals of what would be served in better times; counted like the others."""
 
-_SCHEMA = {
+_SCHEMA: dict[str, object] = {
+    "parameters": signed_with(
+        "X-Entitlement-Signature", "webhook-id", "webhook-timestamp", "webhook-signature"
+    ),
     "requestBody": {
         "required": True,
         "content": {"application/json": {"schema": MarketplaceWebhook.model_json_schema()}},
-    }
+    },
 }
 
 
-@router.post("/v1/webhooks/marketplace", openapi_extra=_SCHEMA)
+@router.post(
+    "/v1/webhooks/marketplace", openapi_extra=_SCHEMA,
+    responses={202: {"description": "Under way; see Location"},
+               **documented(400, 409, 413, 422, 429, 503)},
+)  # fmt: skip
 async def marketplace(request: Request, here: Here) -> Response:
     """Verify, start or find the run of the event, and answer with its receipt (D4-D6)."""
     try:

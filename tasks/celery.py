@@ -5,9 +5,11 @@ setting stands beside it; the measurements are in ``docs/decisions/0002-celery-c
 """
 
 import gc
+import warnings
 from typing import Any
 
 from celery import Celery
+from celery.exceptions import SecurityWarning
 from celery.signals import setup_logging, worker_init, worker_ready
 from kombu import Exchange, Queue
 
@@ -111,6 +113,8 @@ app.steps["consumer"].add(TellInBatches)
 
 @setup_logging.connect
 def _configure_logging(**_: object) -> None:
+    # Celery warns root of pickle, which nothing here accepts.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     configure()
 
 

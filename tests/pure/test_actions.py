@@ -66,6 +66,18 @@ def test_the_words_of_an_error_are_no_code() -> None:
     assert actions.error_code(RecoverableError("Jane Doe, 42 Main Street")) == "RecoverableError"
 
 
+def test_an_error_without_a_word_or_a_text_of_its_own_has_one_all_the_same() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise KeyError("no words")
+
+    nameless = type("___", (Exception,), {})
+
+    assert actions.error_code(nameless()) == "UNCLASSIFIED"
+    assert actions.text_of(Mute()) == "(no text: KeyError)"
+    assert actions.text_of(OSError("\udcff")) == "\\udcff"
+
+
 def test_failed_rollbacks_rest_longer_each_time_up_to_five_minutes() -> None:
     assert [actions.retry_after_s(n) for n in (1, 2, 3, 9, 10, 1000)] == [1, 2, 4, 256, 300, 300]
 

@@ -131,3 +131,7 @@ def test_two_deliveries_of_an_event_without_a_time_say_the_same_whenever_they_ar
     assert not first.says_the_same(_delivered(is_timed_by_arrival=True, plan_type="enterprise"))
     assert _delivered().says_the_same(_delivered())
     assert not _delivered().says_the_same(_delivered(event_time=later))
+
+
+def test_a_text_lies_beside_the_ledger_under_its_receipts_id() -> None:
+    assert records.text_path("acme", "r") == "tenants/acme/texts/r"
