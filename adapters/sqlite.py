@@ -264,7 +264,7 @@ def _apply(connection: sqlite3.Connection, write: Write, text: str, now_us: int)
 
 
 def _parsed(path: str, text: str) -> dict[str, Any]:
-    """A row's document; of a row that somebody spoilt, its text under no name.
+    """A row's document; of a corrupted row, its text under an empty name.
 
     What is proved must be, byte for byte, what was written: a name that stands twice in a row is
     read as one value here, and as the other by a query.

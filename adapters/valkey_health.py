@@ -131,7 +131,7 @@ class ValkeyHealth(ValkeySlots):
         return bool(self._script(_CREATE, keys, values))
 
     def _stamp(self, seconds: float) -> str:
-        """What tells one lease from the next, and when it was given, by a clock nobody sets."""
+        """A lease's identity: the machine's boot, the milliseconds since then, and its duration."""
         return f":{self._boot}:{since_boot_ms()}:{_ms(seconds)}"
 
     def lease_left_s(self) -> float:

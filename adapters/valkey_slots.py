@@ -27,7 +27,7 @@ _BEGUN_KEY, _ORPHANS = "ggen:begun", "ggen:orphans"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 STANDING = """
 -- The last three values say who asks: boot of its machine, milliseconds since then, and a lease it
--- has known for longer than that lasts. The expiry alone will not do: somebody may set its clock.
+-- has known for longer than its duration. The expiry alone follows a clock that can be set.
 local function holds(lease)
   local boot, at, lasts = string.match(lease, '^[^:]*:([^:]*):(%d+):(%d+)$')
   if not boot then return true end  -- written by release 0.1.0
@@ -119,7 +119,7 @@ class ValkeySlots(Connected):
         return Admission(Verdict(verdict), *terms)
 
     def asker(self) -> list[str | int]:
-        """Who asks for a standing, and when, by a clock that nobody sets."""
+        """The caller's boot, its time since boot, and the lease it must no longer trust."""
         lease, seen_ms = self._lease
         lasts = lease.rpartition(":")[2]
         is_stale = lasts.isdecimal() and since_boot_ms() - seen_ms > int(lasts)

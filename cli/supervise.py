@@ -35,7 +35,7 @@ class LogFile(loggers.FileHandler):  # type: ignore[misc]
         os.truncate(self.baseFilename, 0)
 
     def handleError(self) -> None:  # supervisor's name
-        """Tell nobody: standard error may be on the same disk."""
+        """Print nothing: standard error may be on the same disk."""
 
 
 def main() -> None:

@@ -41,7 +41,7 @@ def translate(event: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def deliver(event: dict[str, Any]) -> int:
-    """Deliver until it is taken or refused for good; the last status."""
+    """Deliver until it is accepted or refused permanently; the last status."""
     body = json.dumps({k: v for k, v in event.items() if v}).encode()
     digest = hmac.new(os.environ["WEBHOOK_KEY"].encode(), body, hashlib.sha256).hexdigest()
     request = urllib.request.Request(URL, body, {"X-Entitlement-Signature": f"sha256={digest}"})

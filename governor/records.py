@@ -32,7 +32,7 @@ Region = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 SignalType = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 EventId = Annotated[str, StringConstraints(pattern=r"^[\x20-\x7e]{1,256}$")]
 NO_TIME = datetime(9999, 1, 1, tzinfo=UTC)
-"""When a document was created whose row says no time: somebody spoilt it."""
+"""The creation time of a document whose row holds none: the row was corrupted."""
 
 _NUMBER = "(0|[1-9][0-9]{0,5})"
 SemVer = Annotated[str, StringConstraints(pattern=rf"^{_NUMBER}\.{_NUMBER}\.{_NUMBER}$")]

@@ -1,8 +1,8 @@
 """Connections in: each has a time for its header and its body, and there is room for so many.
 
 uvicorn bounds neither the time nor the size of a header, nor the number of connections. When there
-is no room, the connection that has waited longest without a request gives way: whoever holds
-connections open in silence keeps nobody out.
+is no room, the connection that has waited longest without a request is closed. Silent connections
+therefore keep no request out.
 """
 
 import asyncio
@@ -59,7 +59,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._timer = self.loop.call_later(HEADER_S, self._refuse, http.HTTPStatus.REQUEST_TIMEOUT)
 
     def give_way(self) -> None:
-        """Close at once: somebody else needs the room."""
+        """Close at once: another connection needs the room."""
         self.waiting.pop(self, None)
         self.transport.abort()
 

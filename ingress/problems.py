@@ -59,7 +59,7 @@ _PROBLEM = {
 _SAID = {
     400: "Not signed, not strict JSON, or not whole", 401: "The token is missing or wrong",
     403: "A rule said no", 404: "There is no such thing", 409: "The id came with another content",
-    413: "The body is too large", 422: "Fields out of bounds, or refused for good",
+    413: "The body is too large", 422: "Fields out of bounds, or refused permanently",
     429: "A quota, or too many failures; see Retry-After", 503: "Deliver again after Retry-After",
 }  # fmt: skip
 

@@ -121,7 +121,7 @@ def _receipts(
     size_bytes = 0
     for document in page:
         stored = SignedReceipt.stored(document.data)
-        stored.fields()  # what somebody spoilt is refused, and is no part of an answer
+        stored.fields()  # a corrupted text raises, and is no part of an answer
         size_bytes += len(stored.payload)
         if texts and size_bytes > _MAX_PAGE_BYTES:
             break

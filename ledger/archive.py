@@ -104,7 +104,7 @@ def read(source: BinaryIO, packed_bytes: int) -> Iterator[tuple[str, Iterator[by
     Raises:
         InputError: it is no archive of a ledger: a link, a path that leads out of it, a file or
             a whole larger than such an archive has. What was given before is not to be trusted.
-        OSError: its file cannot be read; nothing can be told of it.
+        OSError: its file cannot be read; there is no verdict.
     """
     left = max(_SAFE_BYTES, packed_bytes * _SAFE_RATIO)
     seen: set[str] = set()

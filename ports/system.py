@@ -14,7 +14,7 @@ class Clock(Protocol):
         ...
 
     def steady(self) -> datetime:
-        """Aware, UTC; as if nobody had set the clock since this process first asked.
+        """Aware, UTC; unaffected by changes of the wall clock since this process started.
 
         Order and proof go by it, so that a clock that is set moves neither.
         """

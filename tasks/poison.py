@@ -1,6 +1,6 @@
-"""What lies on the broker and is no message: set aside where nobody consumes it, and told.
+"""Poison messages: what lies on the broker and is no message is set aside and alerted.
 
-kombu would die of it in the worker's main process, and the message would come back, for ever.
+kombu raises in the worker's main process, the worker dies, and the message comes back for ever.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ def _is_message(raw: Any) -> bool:
 
 
 class Transport(redis_transport.Transport):
-    """Redis as a broker, which survives what somebody puts on a queue."""
+    """kombu's Redis transport, which survives poison messages."""
 
     def _deliver(self, message: Any, queue: Any) -> None:
         try:

@@ -1,7 +1,6 @@
 """What waits for the operator: logged with its cause, alerted once, shown until it is gone (D29).
 
-``tell`` notes one trouble. ``look`` asks, each half minute, for those that nobody comes upon by
-working: policies in force that cannot be used, rollbacks that keep failing, parked runs, no address
+``tell`` notes one trouble. ``look`` runs each half minute and finds those that no work comes upon: policies in force that cannot be used, rollbacks that keep failing, parked runs, no address
 for alerts.
 """
 
@@ -71,7 +70,7 @@ def policy_unusable(ports: Ports, error: GovernorError, sku_id: str, plan_type: 
 
 @app.task(name="troubles.look", send_events=False)
 def look() -> None:
-    """Look for troubles nobody comes upon by working."""
+    """Find the troubles that no work comes upon."""
     ports = wiring.ports()
     if ports.memory.claim_tick("troubles", 0.9 * LOOK_EVERY_S):
         look_for_all(ports)
