@@ -1,7 +1,8 @@
 """What waits for the operator: logged with its cause, alerted once, shown until it is gone (D29).
 
-``tell`` notes one trouble. ``look`` runs each half minute and finds those that no work comes upon: policies in force that cannot be used, rollbacks that keep failing, parked runs, no address
-for alerts.
+``tell`` notes one trouble. ``look`` runs each half minute and finds those that no work comes upon:
+policies in force that cannot be used, rollbacks that keep failing, parked runs, actions that wait
+for a worker, clocks that differ, no address for alerts.
 """
 
 import logging
