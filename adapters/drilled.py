@@ -57,7 +57,12 @@ class DrilledDocuments:
         if fault in (Fault.HANG, Fault.GARBAGE) and random.random() < 0.5:  # noqa: S311  # no secret
             self._inner.commit(writes)  # it lands, and nobody is told
         if fault is Fault.DEAF:
-            return self._inner.commit(writes)
+            revisions = self._inner.commit(writes)
+            if self._is_random():  # else a check of mixed faults could pass
+                raise _failure(fault, "UNAVAILABLE")
+            return revisions
+        if fault is Fault.SLOW and self._is_random():
+            raise _failure(fault, "DEADLINE_EXCEEDED")
         self._suffer(fault)
         return self._inner.commit(writes)
 
@@ -108,6 +113,10 @@ class DrilledDocuments:
         if drill.accounts and (segments[0] != "tenants" or segments[1] not in drill.accounts):
             return None
         return random.choice(_ALONE) if drill.fault is Fault.RANDOM else drill.fault  # noqa: S311
+
+    def _is_random(self) -> bool:
+        drill = self._switch.drill()
+        return drill is not None and drill.fault is Fault.RANDOM
 
     def _suffer(self, fault: Fault | None) -> None:
         match fault:

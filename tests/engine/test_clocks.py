@@ -32,14 +32,13 @@ from tests.engine.ledgers import ACCOUNT, audit, emit, faults, run_sql
 from tests.leases import lease
 from tests.waiting import until
 
-START = datetime.now(UTC) + timedelta(minutes=1)
-
 
 class SetClock:
     """A clock that runs as it is told, and whose hands somebody sets."""
 
     def __init__(self) -> None:
-        self.real, self.set_by = START, timedelta()
+        self.real = datetime.now(UTC) + timedelta(minutes=1)
+        self.set_by = timedelta()
 
     def now(self) -> datetime:
         return self.real + self.set_by
