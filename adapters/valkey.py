@@ -8,6 +8,7 @@ from adapters.valkey_connection import bounded
 from adapters.valkey_health import ValkeyHealth
 from adapters.valkey_outbox import ValkeyOutbox
 from adapters.valkey_slots import (
+    ERA,
     UNSEALED,
     USED_FOR_S,
     governor_key,
@@ -21,14 +22,18 @@ from ports.memory import Terms
 _TALLY, _WINDOWS, _ENDED = "ggen:tally", "ggen:tally:windows", "ggen:ended-runs"
 _SEALING = "ggen:sealing"
 _COUNT = """
-if not redis.call('SET', KEYS[2], 1, 'NX', 'EX', 120) then return end
+local era = redis.call('GET', KEYS[3]) or ''
+if ARGV[3] == 'again' and era ~= ARGV[4] then return era end  -- all was lost, and may be receipted
+if not redis.call('SET', KEYS[2], 1, 'NX', 'EX', 120) then return era end
 redis.call('HINCRBY', KEYS[1], ARGV[1], 1)
-if ARGV[2] == '' then return end
+if ARGV[2] == '' then return era end
 local is_drilled = redis.call('SISMEMBER', 'ggen:drilled', ARGV[2]) == 1
   and redis.call('EXISTS', 'ggen:drill') + redis.call('HEXISTS', 'ggen:health:some', 'outage') > 0
 local scope = is_drilled and 'some' or 'all'
-redis.call('HINCRBY', 'ggen:refused:' .. scope, ARGV[2], 1)"""
+redis.call('HINCRBY', 'ggen:refused:' .. scope, ARGV[2], 1)
+return era"""
 _FREEZE = """
+redis.call('SET', KEYS[4], ARGV[1])  -- WAITAOF waits for what its own connection has written
 if redis.call('EXISTS', KEYS[1]) == 1 and redis.call('RENAMENX', KEYS[1], KEYS[2]) == 1 then
   redis.call('SADD', KEYS[3], ARGV[1])
 end
@@ -101,12 +106,16 @@ class ValkeyMemory(ValkeyHealth, ValkeyOutbox, ValkeyTroubles):
 
     # -- Tallies
 
-    def count(self, ledger: str, reason: str, batch: str, refused_for: str = "") -> None:
-        keys = [_TALLY, f"ggen:batch:{batch}"]
-        self._script(_COUNT, keys, [f"{ledger} {reason}", refused_for])
+    def count(
+        self, ledger: str, reason: str, batch: str, refused_for: str = "", *, era: str | None = None
+    ) -> str:
+        keys = [_TALLY, f"ggen:batch:{batch}", ERA]
+        told = ["first", ""] if era is None else ["again", era]
+        return str(self._script(_COUNT, keys, [f"{ledger} {reason}", refused_for, *told]))
 
     def take_counts(self, window: str) -> dict[str, dict[str, dict[str, int]]]:
-        windows = self._script(_FREEZE, [_TALLY, f"{_TALLY}:{window}", _WINDOWS], [window])
+        keys = [_TALLY, f"{_TALLY}:{window}", _WINDOWS, f"{_TALLY}:taken"]
+        windows = self._written_down(_FREEZE, keys, [window])
         return {w: self._frozen(w) for w in sorted(windows)}
 
     def drop_counts(self, window: str) -> None:

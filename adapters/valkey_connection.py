@@ -5,6 +5,7 @@ restarted server); a call is bounded to ``TIMEOUT_S``. A refusal may then be cou
 """
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -15,6 +16,9 @@ from redis.retry import Retry
 from governor.errors import OutageError
 
 TIMEOUT_S = 1.0
+_ON_DISK_WITHIN_S, _ASK_FOR_MS = 5.0, 500
+"""How long a server may take to write down what it was told; it does so once a second."""
+
 T = TypeVar("T")
 NOW = """
 local t = redis.call('TIME')
@@ -69,3 +73,24 @@ class Connected:
         if text not in self._scripts:
             self._scripts[text] = connection.register_script(text)
         return bounded(lambda: self._scripts[text](keys=keys, args=values))
+
+    def _written_down(self, text: str, keys: Sequence[str], values: Sequence[Any]) -> Any:
+        """What a script that writes gives, once this and all before it is on the server's disk.
+
+        A server without an append-only file, or older than Redis 7.2, has no such moment: there it
+        is as durable as that server is.
+
+        Raises:
+            OutageError: it was not written down within seconds; the script's work is done.
+        """
+        give_up_at = time.monotonic() + _ON_DISK_WITHIN_S
+        while True:
+            with self._redis.pipeline(transaction=False) as pipe:
+                pipe.eval(text, len(keys), *keys, *values).waitaof(1, 0, _ASK_FOR_MS)
+                told, on_disk = bounded(lambda: pipe.execute(raise_on_error=False))
+            if isinstance(told, redis.RedisError):
+                raise OutageError("memory-unavailable", f"Valkey refused: {told}", 2) from told
+            if isinstance(on_disk, redis.ResponseError) or on_disk[0]:
+                return told
+            if time.monotonic() > give_up_at:
+                raise OutageError("memory-unavailable", "Valkey does not write to its disk", 5)

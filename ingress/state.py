@@ -74,14 +74,15 @@ class Refusals:
     """Refusals, counted in Memory before they are answered; kept here while it is away (D7).
 
     Memory writes down what it holds once a second. So each is told twice, the second time when the
-    first was written down, or had been lost: under the same name, so that it counts once.
+    first was written down, or had been lost: under the same name, so that it counts once. It does
+    not count again in a Memory that was lost as a whole.
     """
 
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
         self._kept: deque[tuple[str, str, str, str]] = deque()
         self._told: deque[tuple[float, tuple[str, str, str, str]]] = deque()
-        self._again: set[str] = set()
+        self._eras: dict[str, str] = {}
 
     async def add(self, ledger: str, reason: str, refused_for: str = "") -> None:
         """Count one refusal; ``refused_for`` as ``Memory.count`` has it."""
@@ -99,21 +100,23 @@ class Refusals:
         """Have what was told for the first time before this moment told a second time."""
         while self._told and self._told[0][0] <= until_s:
             self._kept.append(self._told.popleft()[1])
-            self._again.add(self._kept[-1][2])
 
     async def flush(self) -> None:
         """Tell Memory of what was kept, until it takes no more."""
         while self._kept:
             refusal = self._kept.popleft()
+            name = refusal[2]
+            before = self._eras.get(name)
             try:
-                await run_in_threadpool(self._ports.memory.count, *refusal)
+                era = await run_in_threadpool(self._ports.memory.count, *refusal, era=before)
             except OutageError:
                 self._kept.append(refusal)  # told again under the same name: never twice
                 return
-            if refusal[2] in self._again:
-                self._again.discard(refusal[2])
-            else:
+            if before is None:
+                self._eras[name] = era
                 self._told.append((time.monotonic(), refusal))
+            else:
+                del self._eras[name]
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,16 +189,23 @@ class Governors(Protocol):
 class Tallies(Protocol):
     """Refusals, counted exactly (D7)."""
 
-    def count(self, ledger: str, reason: str, batch: str, refused_for: str = "") -> None:
+    def count(
+        self, ledger: str, reason: str, batch: str, refused_for: str = "", *, era: str | None = None
+    ) -> str:
         """Add one refusal to a ledger (``operation:account``); once, however often it is told.
 
         ``batch`` names this very refusal. ``refused_for`` is the account of a signal that was
-        refused because a store did not answer: ``Modes.health`` counts it too.
+        refused because a store did not answer: ``Modes.health`` counts it too. The answer is
+        Memory's era. ``era`` is that answer, when the refusal is told again: a Memory that was
+        lost as a whole meanwhile does not count it, because it may be receipted already.
         """
         ...
 
     def take_counts(self, window: str) -> dict[str, dict[str, dict[str, int]]]:
-        """Freeze what was counted as ``window``; every window not dropped yet, ledger by reason."""
+        """Freeze what was counted as ``window``; every window not dropped yet, ledger by reason.
+
+        It is on the disk before it is given: a server that dies afterwards still knows it as taken.
+        """
         ...
 
     def drop_counts(self, window: str) -> None:

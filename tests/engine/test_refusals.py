@@ -56,14 +56,48 @@ def test_what_memory_lost_of_the_last_second_is_told_again(
     assert counted(memory) == 6
 
 
+def test_what_was_receipted_before_memory_was_lost_as_a_whole_is_not_counted_again(
+    memory: ValkeyMemory, valkey: Valkey
+) -> None:
+    refusals = Refusals(FewPorts(memory))  # type: ignore[arg-type]
+
+    async def play() -> None:
+        era = memory.begin_rebuild(5)
+        assert era and memory.create_lease(5, era)
+        await refusals.add("signals_refused:acme", "quota-exceeded")
+        assert counted(memory) == 1
+        redis.Redis.from_url(valkey.url).flushdb()
+        await _tell_twice(refusals)
+
+    asyncio.run(play())
+
+    assert counted(memory) == 0
+
+
+def test_what_was_taken_to_be_receipted_is_known_to_a_server_that_dies_then(
+    memory: ValkeyMemory, valkey: Valkey
+) -> None:
+    refusals = Refusals(FewPorts(memory))  # type: ignore[arg-type]
+
+    async def play() -> None:
+        await refusals.add("signals_refused:acme", "quota-exceeded")
+        taken = memory.take_counts("w")
+        valkey.kill()
+        valkey.start()
+        await _tell_twice(refusals)
+        assert memory.take_counts("later") == taken
+
+    asyncio.run(play())
+
+
 def test_what_was_kept_while_memory_was_away_is_counted_once(memory: ValkeyMemory) -> None:
     class Flaky:
         away = True
 
-        def count(self, *refusal: str) -> None:
+        def count(self, *refusal: str, era: str | None) -> str:
             if self.away:
                 raise OutageError("memory-unavailable", "Valkey does not answer")
-            memory.count(*refusal)
+            return memory.count(*refusal, era=era)
 
     flaky = Flaky()
     refusals = Refusals(FewPorts(flaky))  # type: ignore[arg-type]
