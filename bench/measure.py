@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import psutil
 
 from adapters.wiring import open_ports
-from bench import actions, kills, ledger, runs
+from bench import actions, doors, kills, ledger, runs
 from bench.figures import Figures, p99, spread
 from bench.stack import Driver, family, stack
 from governor.errors import InputError
@@ -74,6 +74,7 @@ MEASUREMENTS: dict[str, Callable[[Driver], Figures]] = {
     "deadlines": actions.deadlines,
     "overhead": actions.overhead,
     "idle": idle,
+    **doors.MEASUREMENTS,
     **runs.MEASUREMENTS,
     **ledger.MEASUREMENTS,
     **kills.MEASUREMENTS,

@@ -1,7 +1,8 @@
-"""Who fails too often: an address whose requests keep failing to authenticate.
+"""Who fails too often: an address that does not authenticate, a tenant that sends what is refused.
 
-Only failures count, and only failures are refused: a signed request is served whatever else comes
-from its address, since a proxy, or a marketplace, shares one among many.
+Only failures count. An address's failures alone are refused: a signed request is served whatever
+else comes from there, since a proxy, or a marketplace, shares one address among many. A tenant has
+signed what it is refused for, so its signals wait until it has failed less.
 """
 
 from fastapi import Request
@@ -9,14 +10,17 @@ from limits import RateLimitItemPerSecond
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
-from governor.errors import DeniedError, GovernorError
+from governor.errors import DeniedError, GovernorError, OutageError
 
 _MOST = RateLimitItemPerSecond(50, 10)
 """Failures of one address in ten seconds before they are refused without a reason."""
 
+_MOST_OF_TENANT = RateLimitItemPerSecond(200, 10)
+"""Signed signals of one tenant that are refused in ten seconds before none is looked at."""
+
 
 class Failures:
-    """The failures of each address, in this process."""
+    """The failures of each address and tenant, in this process."""
 
     def __init__(self, trusted_proxies: int) -> None:
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
@@ -40,3 +44,17 @@ class Failures:
             "too-many-failures", "too many requests from this address failed to authenticate; "
             "correct the key, and wait", _MOST.get_expiry()
         )  # fmt: skip
+
+    def check_tenant(self, account_id: str) -> None:
+        """Raise DeniedError ``tenant-fails-too-often`` (429) where a tenant's signals must wait."""
+        if not self._limiter.test(_MOST_OF_TENANT, "tenant", account_id):
+            raise DeniedError(
+                "tenant-fails-too-often", "too many signals of this tenant were refused for what "
+                "they say; none is looked at for now. Correct their sender, then send them again",
+                _MOST_OF_TENANT.get_expiry(),
+            )  # fmt: skip
+
+    def note_tenant(self, account_id: str, error: GovernorError) -> None:
+        """Count a signed signal that was refused for what it says, not for when it came."""
+        if not isinstance(error, OutageError) and not error.retry_after_s:
+            self._limiter.hit(_MOST_OF_TENANT, "tenant", account_id)

@@ -37,6 +37,7 @@ STATUS: Mapping[str, int] = {
     "concurrency-exceeded": 429,
     "quota-exceeded": 429,
     "too-many-failures": 429,
+    "tenant-fails-too-often": 429,
     "body-abandoned": 400,
 }
 """Codes whose status is not their family's."""

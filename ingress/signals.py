@@ -58,8 +58,7 @@ async def from_tenant(account_id: AccountId, request: Request, here: Here) -> Re
             signature.check_signal(request.headers, body, key)
         except InputError as error:
             raise here.failures.told(request, error) from None
-        asked = _signal(account_id, parse(SignalBody, body))
-        action_id = await run_in_threadpool(submit, here.ports, asked)
+        action_id = await _submit(here, account_id, body)
     except GovernorError as error:
         await _count(here, account_id, error)
         raise
@@ -93,6 +92,17 @@ async def from_topic(request: Request, here: Here) -> Response:
         return Response(status_code=200)
     metrics.SIGNALS.labels("accepted").inc()
     return Response(status_code=204)
+
+
+async def _submit(here: State, account_id: str, body: bytes) -> str:
+    """The action of a signal that its tenant has signed."""
+    here.failures.check_tenant(account_id)
+    try:
+        asked = _signal(account_id, parse(SignalBody, body))
+        return await run_in_threadpool(submit, here.ports, asked)
+    except GovernorError as error:
+        here.failures.note_tenant(account_id, error)
+        raise
 
 
 async def _envelope(request: Request, here: State) -> PushEnvelope:

@@ -49,8 +49,8 @@ class Report:
     """What became of an audit.
 
     ``sealed`` leaves are signed, ``last`` is the seal that was read last, ``left_over`` are ids of
-    receipts no leaf was found for, ``checkpoint`` is the newest note. ``clock_off`` receipts were
-    made by a clock that was off, by up to ``clock_off_s`` seconds; that breaks nothing (D13).
+    receipts no leaf was found for, ``checkpoint`` is the newest note. ``clocks`` are the receipts
+    made by a clock that was off, and by how many seconds; that breaks nothing (D13).
     """
 
     account_id: str
@@ -63,8 +63,7 @@ class Report:
     extends: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     more_findings: int = 0
-    clock_off: int = 0
-    clock_off_s: float = 0.0
+    clocks: dict[str, float] = field(default_factory=dict)
     checkpoint: str | None = None
     tree: Checkpoint | None = None
 
@@ -72,6 +71,16 @@ class Report:
     def is_valid(self) -> bool:
         """Whether everything that was looked at holds."""
         return not self.findings
+
+    @property
+    def clock_off(self) -> int:
+        """How many receipts a clock that was off has made."""
+        return len(self.clocks)
+
+    @property
+    def clock_off_s(self) -> float:
+        """By how much the worst was off."""
+        return max(self.clocks.values(), default=0.0)
 
     def words(self) -> str:
         """The verdict in a line."""
@@ -83,8 +92,8 @@ class Report:
         """Keep findings, as far as there is room."""
         for finding in found:
             if finding.check is Check.CLOCK:
-                self.clock_off += 1
-                self.clock_off_s = max(self.clock_off_s, finding.off_s)
+                known = self.clocks.get(finding.subject, 0.0)
+                self.clocks[finding.subject] = max(known, finding.off_s)
             elif len(self.findings) < MAX_FINDINGS:
                 self.findings.append(finding)
             else:

@@ -4,9 +4,7 @@ The audit of a ledger goes from log to receipt. A receipt that was deleted befor
 log, but its action still names it.
 """
 
-import math
-from collections.abc import Iterator
-from itertools import chain
+from collections.abc import Iterator, Sequence
 
 from governor.errors import UnreadableError
 from governor.fsm import ActionState
@@ -14,7 +12,7 @@ from governor.records import Action, Run, receipt_path
 from ledger.receipt import receipt_id
 from ledger.verify import Check, Finding
 from ports import Ports
-from ports.documents import Document, Where, every
+from ports.documents import Document, Where
 from tasks.runbook import OPEN
 
 _ENDED = (
@@ -22,25 +20,37 @@ _ENDED = (
 )  # fmt: skip
 
 
-def missing_receipts(
-    ports: Ports, account_id: str, *, within_s: float = math.inf
-) -> Iterator[Finding]:
+def missing_receipts(ports: Ports, account_id: str) -> Iterator[Finding]:
     """A finding for each action and run of an account that lacks a receipt it must have.
-
-    ``within_s`` bounds the work: what was not looked at by then is left to ``ggen verify-ledger``.
 
     Raises:
         OutageError: the store is away, so nothing can be told.
     """
-    stop_at_s = ports.clock.monotonic_s() + within_s
-    ended = Where("state", "in", _ENDED)
-    of_account = Where("account_id", "==", account_id)
-    for document in chain(
-        every(ports.documents, f"tenants/{account_id}/actions", ended),
-        every(ports.documents, "runs", of_account),
-    ):
-        if ports.clock.monotonic_s() > stop_at_s:
-            return
+    after = ""
+    while page := page_after(ports, account_id, after):
+        yield from missing_of(ports, account_id, page)
+        after = page[-1].path
+
+
+def page_after(ports: Ports, account_id: str, after: str, limit: int = 500) -> list[Document]:
+    """Some actions and runs that have ended, past the one at ``after``: "" to begin.
+
+    Actions come first, then runs; none are left where there are none.
+    """
+    actions, runs = f"tenants/{account_id}/actions", "runs"
+    start = ("", after) if after else None
+    if not after.startswith("runs/"):
+        where = [Where("state", "in", _ENDED)]
+        if page := ports.documents.scan(actions, where=where, after=start, limit=limit):
+            return page
+        start = None
+    of_account = [Where("account_id", "==", account_id)]
+    return ports.documents.scan(runs, where=of_account, after=start, limit=limit)
+
+
+def missing_of(ports: Ports, account_id: str, page: Sequence[Document]) -> Iterator[Finding]:
+    """A finding for each of these actions and runs that lacks a receipt it must have."""
+    for document in page:
         try:
             subject, state, identities = _ended(document)
         except UnreadableError as error:

@@ -10,7 +10,7 @@ import logging
 from adapters import wiring
 from governor.errors import GovernorError, OutageError
 from governor.fsm import ActionState, RunState
-from governor.records import SYSTEM_ACCOUNT, Action, elapsed_ms
+from governor.records import SYSTEM_ACCOUNT, elapsed_ms
 from ledger.verify import MAX_AHEAD
 from ports import Ports
 from ports.documents import Where
@@ -129,7 +129,8 @@ def _look_for_waiting(ports: Ports) -> None:
     where = Where("state", "==", ActionState.PENDING)
     found = ports.documents.scan("actions", group=True, where=[where], limit=_AT_MOST)
     now = ports.clock.now()
-    ages_ms = [elapsed_ms(Action.stored(each.data).accepted_at, now) for each in found]
+    waiting = [each.data.get("accepted_at") for each in found]  # one may be spoilt
+    ages_ms = [elapsed_ms(at, now) for at in waiting if isinstance(at, str)]
     late_ms = [age_ms for age_ms in ages_ms if age_ms > _WAITING_MS]
     if not late_ms:
         ports.memory.end_trouble("actions-waiting")

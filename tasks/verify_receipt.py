@@ -98,16 +98,15 @@ def _checks(ports: Ports, account_id: str, found: Document, place: Place | None)
         previous_recorded_at=instant(before) if before else None,
     )  # fmt: skip
     by_the_log = {
-        fault.check: fault.fault
-        for fault in (
+        each.check: replace(each, subject=receipt_id)
+        for each in (
             *examine([Entry(place.leaf.text(), found.data)], account_id, ring),
             *check_created(place.leaf, found.created_at, before),
         )
     }
-    return [
-        replace(each, subject=receipt_id, fault=each.fault or by_the_log.get(each.check, ""))
-        for each in judged
-    ]
+    told = [each if each.fault else by_the_log.get(each.check, each) for each in judged]
+    is_told = any(each.check is Check.CLOCK for each in judged)
+    return told if is_told else [*told, *filter(None, [by_the_log.get(Check.CLOCK)])]
 
 
 def _recorded_before(place: Place) -> str:

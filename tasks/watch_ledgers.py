@@ -4,7 +4,7 @@ Each pass is also the reconcile: it reads all receipts and all leaves, without a
 sealed what it finds left over. One slice of one ledger at a time, so that it is never in the way.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from adapters import wiring
 from governor.errors import ConflictError, InputError, OutageError
@@ -18,7 +18,7 @@ from ports import Ports
 from ports.documents import Create, Document, Update, Where
 from tasks import sealed_log
 from tasks.audit import Chunk, Report, audit_ledger, clock_words, here
-from tasks.audit_states import missing_receipts
+from tasks.audit_states import missing_of, page_after
 from tasks.celery import LEDGER, app
 from tasks.emit import alert, land, tell
 from tasks.runbook import ENDED_BADLY
@@ -32,8 +32,8 @@ _SEALS_AT_ONCE = 8
 """Seals of one slice: at most 8,000 receipts, seconds of one core."""
 
 _LEAVES_AT_ONCE = 2_000
-_STATES_S = 20.0
-"""How long one ledger's actions are compared with their receipts: others are waiting."""
+_STATES_AT_ONCE = 1_000
+"""Actions of one slice that are compared with their receipts."""
 
 
 @app.task(name="audit.watch", send_events=False)
@@ -47,19 +47,28 @@ def watch() -> None:
 
 
 @app.task(name="audit.slice", send_events=False)
-def audit_slice(scope: str, path: str, number: int) -> None:
-    """Judge some seals of the ledger at ``path``, from past seal ``number``; then go on."""
+def audit_slice(scope: str, path: str, number: int, after: str | None = None) -> None:
+    """Judge a slice of the ledger at ``path``; then go on.
+
+    It is some seals from past seal ``number``, or, with ``after``, some actions and runs from past
+    the one there. Only a pass over everything looks at these.
+    """
     ports = wiring.ports()
     account_id = ledger_at(ports, path)
-    reached: int | None = None
+    reached, looked = None, None
     try:
-        reached = judge(ports, account_id, scope, number)
+        if after is None:
+            reached = judge(ports, account_id, scope, number)
+        else:
+            looked = judge_states(ports, account_id, after)
     except OutageError:
         raise
     except Exception as error:  # whatever is wrong with one ledger, the others are judged
         report(ports, account_id, error)
     if reached is not None:
         _go_on(scope, path, reached)
+    elif looked or (after is None and scope == "everything"):
+        _go_on(scope, path, 0, looked or "")
     elif upcoming := next_ledger(ports, path):
         _go_on(scope, upcoming, 0)
     elif scope == "everything":
@@ -83,16 +92,10 @@ def judge(ports: Ports, account_id: str, scope: str, number: int) -> int | None:
         pins=pins,
         examine_all=_only_places if scope == "new" and last and last.number <= known else here,
     )  # fmt: skip
-    if last is None and scope == "everything":
-        judged.add(missing_receipts(ports, account_id, within_s=_STATES_S))
     if judged.clock_off:
         words = clock_words(judged.clock_off, judged.clock_off_s).removeprefix(", ")
         _tell_of_clocks(ports, account_id, words)
-    if judged.findings:
-        first = judged.findings[0]
-        more = len(judged.findings) + judged.more_findings - 1
-        fault = f"{first.subject}: {first.check}: {first.fault}; and {more} more findings"
-        report(ports, account_id, BrokenLogError(account_id, fault))
+    _report_all(ports, account_id, judged.findings, judged.more_findings)
     if judged.left_over:
         seal_or_report(ports, account_id, tuple(judged.left_over))
     if last is not None:
@@ -100,6 +103,23 @@ def judge(ports: Ports, account_id: str, scope: str, number: int) -> int | None:
     if not judged.findings:
         _remember(ports, account_id, mark, judged)
     return None
+
+
+def judge_states(ports: Ports, account_id: str, after: str) -> str:
+    """Compare some actions and runs with their receipts, and tell which lack theirs.
+
+    The path to go on from, or "" when all were looked at.
+    """
+    page = page_after(ports, account_id, after, _STATES_AT_ONCE)
+    _report_all(ports, account_id, [*missing_of(ports, account_id, page)])
+    return page[-1].path if page else ""
+
+
+def _report_all(ports: Ports, account_id: str, found: Sequence[Finding], more: int = 0) -> None:
+    if found:
+        first, more = found[0], len(found) + more - 1
+        fault = f"{first.subject}: {first.check}: {first.fault}; and {more} more findings"
+        report(ports, account_id, BrokenLogError(account_id, fault))
 
 
 def _tell_of_clocks(ports: Ports, account_id: str, words: str) -> None:
@@ -204,8 +224,8 @@ def _only_places(
         yield []
 
 
-def _go_on(scope: str, path: str, number: int) -> None:
-    app.send_task("audit.slice", (scope, path, number), queue=LEDGER)
+def _go_on(scope: str, path: str, number: int, after: str | None = None) -> None:
+    app.send_task("audit.slice", (scope, path, number, after), queue=LEDGER)
 
 
 def _mark_path(account_id: str) -> str:

@@ -24,10 +24,11 @@ from governor.errors import ConflictError
 from governor.quota import Verdict
 from governor.records import instant
 from ports import Ports
-from ports.documents import Document
-from tasks import sealed_log, troubles
+from ports.documents import Document, every
+from tasks import sealed_log, troubles, watch_ledgers
 from tasks.archive import write_archive
 from tasks.seal import seal_ledger
+from tasks.verify_receipt import verify_receipt
 from tests.engine.ledgers import ACCOUNT, audit, emit, faults, run_sql
 from tests.leases import lease
 from tests.waiting import until
@@ -103,6 +104,18 @@ def test_a_week_of_receipts_with_ten_clock_steps_verifies(stepped: Ports, tmp_pa
     assert not report.findings, report.findings[:3]
     assert (report.sealed, report.unsealed) == (made, 0)
     assert 0 < report.clock_off < made
+    ids = [
+        d.path.rpartition("/")[2] for d in every(stepped.documents, f"tenants/{ACCOUNT}/receipts")
+    ]
+    one_by_one = [verify_receipt(stepped, ACCOUNT, each) for each in ids]
+    assert all(each.is_valid and each.leaf for each in one_by_one)
+    assert sum(any(f.off_s for f in each.findings) for each in one_by_one) == report.clock_off
+    for _ in range(2):
+        reached: int | None = 0
+        while reached is not None:
+            reached = watch_ledgers.judge(stepped, ACCOUNT, "everything", reached)
+    told = [d.data["operation"] for d in every(stepped.documents, "tenants/_system/receipts")]
+    assert told.count("alert_raised") == 1
     path, trust = tmp_path / "a.tar.gz", tmp_path / "keys.json"
     with path.open("wb") as target:
         write_archive(stepped, ACCOUNT, target)

@@ -2,23 +2,31 @@
 
 import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+import redis
 from pydantic import BaseModel
 
+from bench.stack import free_ports
 from governor.errors import ActionError, InputError
 from governor.fsm import ActionState
-from governor.records import action_path
+from governor.records import ProcessClaim, action_path
 from ledger import contracts
+from ledger.receipt import receipt_id
 from ports import Ports
 from ports.documents import Create, Update
+from ports.memory import Slot
 from tasks import find_action, handlers, policies, troubles
 from tasks.execute_action import carry_out
 from tasks.handlers import ActionContext, action, registered
 from tasks.recover_action import take_over
 from tasks.submit_signal import submit
+from tests.conftest import Valkey
 from tests.engine.actions import (
     action_of,
     given_to_undo,
@@ -32,6 +40,7 @@ from tests.engine.actions import (
 from tests.engine.conftest import event
 from tests.engine.runs import receipts as all_receipts
 from tests.engine.runs import subscribe, text_of
+from tests.waiting import until
 
 WORDS = "42 Main Street"
 
@@ -340,3 +349,114 @@ def test_what_was_learned_is_a_copy(ports: Ports) -> None:
     seats.append(object())
 
     assert context.learned == {"seats": [1]}
+
+
+def test_a_rollback_whose_first_attempt_was_lost_alerts_at_the_first_failure_seen(
+    ports: Ports,
+) -> None:
+    offer(ports, "test.private_error")
+    action_id = submit(ports, signal_of("s", "test.private_error"))
+    found = ports.documents.get(action_path("acme", action_id))
+    assert found
+    ports.memory.begin(
+        Slot("acme", "test-sku", action_id), claim := _dead(ports), 60_000,
+        accepted_at=ports.clock.now(),
+    )  # fmt: skip
+    lost = action_of(ports, action_id).evolve(
+        state=ActionState.ROLLING_BACK, claim=claim.model_dump(), rollback_attempts=1,
+        has_rollback=True, failure_receipt_id=receipt_id("acme", "action_failed", action_id),
+    )  # fmt: skip
+    ports.documents.commit([Update(found.path, lost.document(), found.revision)])
+
+    for attempt in (2, 3):
+        take_over(later(ports, 600 * attempt), "acme", action_id)
+        assert action_of(ports, action_id).rollback_attempts == attempt + 1
+
+    alerts = [r for r in all_receipts(ports) if r["operation"] == "alert_raised"]
+    assert len(alerts) == 1
+
+
+def _dead(ports: Ports) -> ProcessClaim:
+    """The claim of a process that is no more."""
+    own = ports.processes.claim(ports.clock.now())
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    return own.evolve(pid=gone.pid)
+
+
+class Strict(BaseModel):
+    """A later release of a handler's model asks for more."""
+
+    seats: int
+
+
+def test_a_signal_accepted_under_an_earlier_model_is_a_duplicate_for_ever(
+    ports: Ports, valkey: Valkey
+) -> None:
+    offer(ports, "test.private_error")
+    action_id = submit(ports, signal_of("s", "test.private_error"))
+    with redis.Redis.from_url(valkey.url) as client:
+        client.delete(f"ggen:seen:{action_id}", "ggen:inflight:acme/test-sku")
+    kept = registered()["test.private_error"]
+    object.__setattr__(kept, "payload", Strict)
+    try:
+        assert submit(ports, signal_of("s", "test.private_error")) == action_id
+        with pytest.raises(InputError, match="seats"):
+            submit(ports, signal_of("t", "test.private_error"))
+    finally:
+        object.__setattr__(kept, "payload", Nothing)
+    assert in_flight(ports) == 0
+
+
+def test_a_name_stays_with_its_first_handler_and_a_module_may_be_imported_again(
+    forget: None,
+) -> None:
+    action("test.twice", payload=Nothing, undo=None)(_plain)
+    action("test.twice", payload=Nothing, undo=None)(_plain)
+
+    with pytest.raises(InputError, match="two handlers"):
+        action("test.twice", payload=Nothing, undo=None)(_coroutine)
+
+
+class Seats(BaseModel):
+    """Seats at a receiver that is slower than the deadline."""
+
+    url: str
+    number: int
+    slow_s: float
+
+
+def test_what_a_slow_receiver_is_told_too_late_stays_undone(
+    ports: Ports, tmp_path: Path, forget: None
+) -> None:
+    (port,) = free_ports(1)
+    receiver = Path(__file__).parents[2] / "examples" / "seats_receiver.py"
+    command = [sys.executable, "-I", str(receiver), str(tmp_path / "seats.db"), str(port)]
+    url = f"http://127.0.0.1:{port}/seats"
+
+    @action("test.seats", payload=Seats)
+    def add(context: ActionContext, asked: Seats) -> None:
+        told = {"number": asked.number, "slow_s": asked.slow_s}
+        httpx.put(f"{asked.url}/{context.action_id}", json=told, timeout=30)
+
+    @add.rollback
+    def remove(context: ActionContext, asked: Seats) -> None:
+        httpx.delete(f"{asked.url}/{context.action_id}").raise_for_status()
+
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
+        try:
+            until(lambda: _seats(url) == 0)
+            action_id = act(ports, "test.seats", url=url, number=3, slow_s=1.0)
+            assert operations(ports, action_id) == ["action_timeout", "action_rolled_back"]
+            log = iter(running.stderr or ())
+            assert next(line for line in log if "PUT" in line).split('"')[2].strip() == "410 -"
+            assert _seats(url) == 0
+        finally:
+            running.terminate()
+
+
+def _seats(url: str) -> int:
+    try:
+        return int(httpx.get(url, timeout=2).json()["seats"])
+    except httpx.TransportError:
+        return -1

@@ -6,15 +6,20 @@ import pytest
 
 from governor.records import receipt_path
 from ledger.log import seal_id
+from ledger.receipt import receipt_id
 from ports import Ports
 from ports.documents import Create
 from tasks import sealed_log, watch_ledgers
+from tasks.execute_action import carry_out
 from tasks.seal import seal_ledger
 from tasks.sealed_log import BrokenLogError
 from tasks.settle import report
-from tasks.watch_ledgers import judge, ledger_at, next_ledger
+from tasks.submit_signal import submit
+from tasks.watch_ledgers import judge, judge_states, ledger_at, next_ledger
+from tests.engine.actions import signal_of
+from tests.engine.conftest import event
 from tests.engine.ledgers import ACCOUNT, build, emit, faults, run_sql, sealed_ids, spoil, told
-from tests.engine.runs import receipts, text_of
+from tests.engine.runs import receipts, subscribe, text_of
 
 
 def _alarms(ports: Ports) -> list[str]:
@@ -69,6 +74,29 @@ def test_what_the_window_overlooked_is_sealed_once(ports: Ports, tmp_path: Path)
 
     assert sealed_ids(ports) == [*ids, early.data["receipt_id"]]
     assert faults(ports) == ""
+
+
+def test_every_action_is_compared_with_its_receipts_a_slice_at_a_time(
+    ports: Ports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_ledgers, "_STATES_AT_ONCE", 2)
+    subscribe(ports, event())
+    ids = [submit(ports, signal_of(f"s-{n}")) for n in range(5)]
+    for action_id in ids:
+        carry_out(ports, ACCOUNT, action_id)
+    gone = receipt_id(ACCOUNT, "action_complete", max(ids))
+    run_sql(
+        tmp_path / "documents.db", "DELETE FROM documents WHERE path = ?",
+        receipt_path(ACCOUNT, gone),
+    )  # fmt: skip
+
+    after, slices = judge_states(ports, ACCOUNT, ""), 1
+    assert not _alarms(ports)
+    while after:
+        after, slices = judge_states(ports, ACCOUNT, after), slices + 1
+
+    assert slices == 5  # two of two actions, one of one, one of the run; then there is no more
+    assert f"action {max(ids)}" in _alarms(ports)[0]
 
 
 def test_only_everything_looks_again_at_what_was_judged_before(

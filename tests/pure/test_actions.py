@@ -53,6 +53,9 @@ def test_a_handlers_words_are_bounded() -> None:
 
 def test_the_hard_limit_lies_past_both_deadlines() -> None:
     assert actions.hard_limit_ms(_action()) == 500 + 100 + 3000
+    # A rollback that was taken over begins its attempt after the claim: twice as long at the least.
+    taken_over = _action().evolve(state=ActionState.ROLLING_BACK, rollback_attempts=2)
+    assert actions.hard_limit_ms(taken_over) == 500 + 800 + 3000
 
 
 def test_a_rollback_that_fails_is_given_twice_the_time_up_to_thirty_seconds() -> None:

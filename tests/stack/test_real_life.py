@@ -21,6 +21,7 @@ from adapters.system import SystemProcesses
 from cli.stack import processes
 from cli.supervise import MAX_LOG_BYTES
 from governor.records import ProcessClaim
+from ingress.signature import sign
 from tests.stack.conftest import GGEN, Stack, created, new_stack
 from tests.waiting import until
 
@@ -220,6 +221,30 @@ def test_failures_of_one_address_are_refused_and_what_is_signed_is_not(odd: Stac
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "10")
 
     assert _signal(odd, "s-after-failures") == 0
+
+
+def test_a_tenant_whose_signals_keep_being_wrong_waits_and_no_other_does(odd: Stack) -> None:
+    key = (odd.state / "secrets" / "tenants" / "odd.key").read_text().strip()
+    answers = []
+    with _http(odd) as http:
+        for n in range(260):
+            body = json.dumps({"signal_id": f"w-{n}", "type": "no.such", "payload": {}}).encode()
+            answers.append(
+                http.post(
+                    "/v1/tenants/odd/signals", content=body,
+                    headers={"X-Signature": sign(body, key)},
+                )
+            )  # fmt: skip
+            if answers[-1].status_code == 429:
+                break
+    assert {a.status_code for a in answers[:-1]} == {403}
+    assert answers[-1].json()["type"] == "urn:ggen:problem:tenant-fails-too-often"
+    assert answers[-1].headers["retry-after"] == "10"
+    assert len(answers) == 201
+    sent = odd.ggen("send-webhook", "--account-id", "even", "--plan-type", "professional")
+    assert sent.returncode == 0, sent.stderr
+    assert odd.ggen("send-signal", "--account-id", "even", "--wait").returncode == 0
+    until(lambda: _signal(odd, f"s-later-{time.monotonic_ns()}") == 0)
 
 
 @pytest.mark.parametrize("text", ["[1,2]", "null", "no json", '{"body": 7}', '"x"', "{}"])

@@ -1,0 +1,131 @@
+"""What one caller at the doors costs the others: silent connections, failures, reads in a loop.
+
+Each measurement takes signals of an honest tenant, each on a connection of its own, beside it.
+"""
+
+import contextlib
+import json
+import resource
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import httpx
+
+from adapters.secret_files import SecretFiles
+from bench.figures import Figures, p99, spread
+from bench.stack import Driver
+from config.settings import Settings
+from ingress.signature import sign
+
+_SIGNALS = 150
+_SILENT = 1_200
+
+
+def silent(driver: Driver) -> Figures:
+    """Signals while 1,200 connections are held that never say a word, and what the log grew by."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4 * _SILENT, most), most))
+    log = driver.settings.log_file
+    before, began = log.stat().st_size, time.monotonic()
+    with contextlib.ExitStack() as held:
+        for _ in range(_SILENT):
+            address = driver.settings.http_host, driver.settings.http_port
+            held.enter_context(socket.create_connection(address))
+        took_ms = _signals(driver)
+        grown = (log.stat().st_size - before) / (time.monotonic() - began) * 60
+    return spread(took_ms) | {
+        "log_kib_a_minute": round(grown / 1024, 1), "bar": "p99 < 100 ms, log < 1 MB a minute",
+        "met": p99(took_ms) < 100 and grown < 1e6,
+    }  # fmt: skip
+
+
+def failing(driver: Driver) -> Figures:
+    """Signals beside 64 connections that send wrong signatures as fast as they are answered."""
+    return _beside(driver, 64, _fail)
+
+
+def reading(driver: Driver) -> Figures:
+    """Signals beside one reader of a whole page of receipts, again and again."""
+    for _ in range(7):  # a page of a thousand receipts
+        _signals(driver)
+    return _beside(driver, 1, _read)
+
+
+def _beside(
+    driver: Driver, connections: int, ask: Callable[[httpx.Client, Settings], None]
+) -> Figures:
+    """By turns alone and beside ``ask``: the median of the second, as a multiple of the first."""
+    alone, beside = [], []
+    for _ in range(3):
+        alone += _signals(driver)
+        with _busy(driver.settings, connections, ask):
+            beside += _signals(driver)
+    return spread(beside) | {
+        "alone_p50_ms": spread(alone)["p50_ms"], "alone_p99_ms": round(p99(alone), 2),
+        "bar": "p99 < 100 ms", "met": p99(beside) < 100,
+    }  # fmt: skip
+
+
+@contextlib.contextmanager
+def _busy(
+    settings: Settings, connections: int, ask: Callable[[httpx.Client, Settings], None]
+) -> Iterator[None]:
+    over = threading.Event()
+
+    def go_on() -> None:
+        with _client(settings) as http:
+            while not over.is_set():
+                ask(http, settings)
+
+    threads = [threading.Thread(target=go_on) for _ in range(connections)]
+    for each in threads:
+        each.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for each in threads:
+            each.join()
+
+
+def _fail(http: httpx.Client, _settings: Settings) -> None:
+    http.post("/v1/tenants/bench-doors/signals", content=b"{}", headers={"X-Signature": "wrong"})
+
+
+def _read(http: httpx.Client, settings: Settings) -> None:
+    token = SecretFiles(settings.secrets_dir).api_token()
+    http.get(
+        "/v1/tenants/bench-doors/receipts?limit=1000", headers={"Authorization": f"Bearer {token}"}
+    )
+
+
+def _signals(driver: Driver) -> list[float]:
+    """How long each of some signals took to be accepted, in milliseconds."""
+    driver.subscribe("bench-doors")
+    key = SecretFiles(driver.settings.secrets_dir).tenant_key("bench-doors")
+    took_ms = []
+    for _ in range(_SIGNALS):
+        asked = {"signal_id": secrets.token_hex(8), "type": "demo.succeed", "payload": {}}
+        body = json.dumps(asked).encode()
+        with _client(driver.settings) as http:
+            started = time.perf_counter()
+            answer = http.post(
+                "/v1/tenants/bench-doors/signals", content=body,
+                headers={"X-Signature": sign(body, key)},
+            )  # fmt: skip
+            took_ms.append((time.perf_counter() - started) * 1000)
+        answer.raise_for_status()
+    return took_ms
+
+
+def _client(settings: Settings) -> httpx.Client:
+    base_url = f"http://{settings.http_host}:{settings.http_port}"
+    return httpx.Client(base_url=base_url, timeout=30, trust_env=False)
+
+
+MEASUREMENTS: dict[str, Callable[[Driver], Figures]] = {
+    "silent": silent, "failing": failing, "reading": reading,
+}  # fmt: skip
