@@ -22,6 +22,7 @@ from adapters.streams import GROUP, TOPICS, stream_key
 from config.logs import configure
 from config.settings import Settings, load
 from governor.errors import OutageError
+from governor.health import ALIVE_FOR_S
 from governor.records import topic_name
 
 _LOG = logging.getLogger("ggen.pump")
@@ -30,7 +31,7 @@ _AT_ONCE = 64
 _BLOCK_MS = 500
 _FIRST_RETRY_S, _LAST_RETRY_S = 1.0, 60.0
 _FULL_LOOK_EVERY_S = 30.0
-_ALIVE_FOR_S, _ALIVE_EVERY_S = 35, 10.0
+_ALIVE_EVERY_S = 10.0
 
 
 class Pump:
@@ -88,7 +89,7 @@ class Pump:
         while True:
             if time.monotonic() - self._polled_at < _ALIVE_EVERY_S:
                 with contextlib.suppress(OutageError):
-                    await asyncio.to_thread(memory.beat_alive, "pump", _ALIVE_FOR_S)
+                    await asyncio.to_thread(memory.beat_alive, "pump", ALIVE_FOR_S)
                 await asyncio.sleep(_ALIVE_EVERY_S)
             else:
                 await asyncio.sleep(_BLOCK_MS / 1000)

@@ -10,7 +10,8 @@ from cli import references
 from governor.errors import ConflictError, InputError
 from ledger import contracts
 from tasks import degrade_to_safe_mode, deploy_sku, entitlement_lifecycle
-from tasks.journal import RUN_TIME_LIMIT_S, STEP_MAX_AGE_S
+from tasks.journal import STEP_MAX_AGE_S
+from tasks.publish import RUN_TIME_LIMIT_S
 from tasks.runbook import Manual, Step
 
 FOLDER = Path("docs/runbooks")

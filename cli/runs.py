@@ -7,12 +7,12 @@ from typing import Any
 from cli.stores import opened
 from config.settings import load
 from governor.errors import InputError
+from governor.fsm import RUN_UNDOING
 from governor.records import JournalEntry, Run
 from ingress.bodies import MarketplaceWebhook, parse
 from tasks import entitlement_lifecycle, runs
 from tasks import plan as planning
 from tasks.plan import Plan
-from tasks.runbook import UNDOING
 
 _PLANNED = (entitlement_lifecycle.NAME, "deploy_sku")
 
@@ -62,7 +62,7 @@ def journal(run: Run) -> str:
     for name, entry in run.journal.items():
         lines.append(f"    {entry.state:<7} {name:<30} {_effects(entry)}".rstrip())
         if entry.error:
-            times = run.undo_attempts if run.state in UNDOING else entry.attempts
+            times = run.undo_attempts if run.state in RUN_UNDOING else entry.attempts
             lines.append(f"            put off {times} times, last: {entry.error}")
     if run.receipt_id:
         lines.append(f"    receipt {run.receipt_id}")

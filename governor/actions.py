@@ -42,6 +42,14 @@ MAX_RESULT_BYTES = 4096
 """Bound of what a handler returns, and of what a failed one learned."""
 
 _CODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+UNDER_WAY = (
+    ActionState.PENDING,
+    ActionState.RUNNING,
+    ActionState.ROLLING_BACK,
+    ActionState.ROLLBACK_FAILED,
+)
+"""The states an action does not stay in; all but the last hold a slot."""
+
 _RETRY_BASE_S, _RETRY_MAX_S = 1.0, 300.0
 
 

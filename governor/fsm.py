@@ -130,3 +130,16 @@ def diagram(name: str) -> str:
     """A Mermaid state diagram of one table, as it stands in ``docs/state-machines.md``."""
     lines = [f"    {s} --> {t}: {event}" for (s, event), t in TABLES[name].items()]
     return "\n".join(["stateDiagram-v2", *lines])
+
+
+RUN_ACTING = (RunState.PENDING, RunState.RUNNING)
+"""The states in which a run acts."""
+
+RUN_UNDOING = (RunState.COMPENSATING, RunState.PARKED)
+"""The states in which a run is being undone."""
+
+RUN_OPEN = (*RUN_ACTING, *RUN_UNDOING)
+"""The states a run does not end in."""
+
+RUN_ENDED_BADLY = (RunState.FAILED, RunState.REFUSED, RunState.CANCELLED)
+"""The states a run ends in with nothing of it left."""

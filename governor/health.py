@@ -10,6 +10,9 @@ from pydantic import Field
 
 from governor.records import AccountId, Record, Timestamp, digest_id
 
+ALIVE_FOR_S = 35
+"""How long one sign of life is believed: three beats of 10 s and a margin."""
+
 CHECKS_TO_DEGRADE = 3
 """Checks that fail in a row before everything new is refused (spec, Runbook 4)."""
 

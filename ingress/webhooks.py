@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from governor import records
 from governor.errors import GovernorError, InputError, OutageError
-from governor.fsm import RunState
+from governor.fsm import RUN_OPEN, RunState
 from governor.quota import Verdict
 from governor.records import MarketplaceEvent, Run
 from ingress import metrics, signature
@@ -18,7 +18,6 @@ from ingress.state import Here, State
 from ledger.receipt import SignedReceipt
 from ports import Ports
 from tasks import entitlement_lifecycle
-from tasks.runbook import OPEN
 from tasks.submit_signal import refusal
 from tasks.tally import ledger_of
 
@@ -59,10 +58,10 @@ async def marketplace(request: Request, here: Here) -> Response:
         async with here.waiters.expect(run_id) as ended:
             run = await here.webhook_work(_begin, here.ports, event, body)
             give_up_at = time.monotonic() + here.settings.webhook_wait_s
-            while run.state in OPEN and time.monotonic() < give_up_at:
+            while run.state in RUN_OPEN and time.monotonic() < give_up_at:
                 await _wait(ended, min(_LOOK_EVERY_S, give_up_at - time.monotonic()))
                 run = await here.waiters.share(run_id, lambda: _load(here.ports, run_id))
-        if run.state in OPEN or run.receipt_id is None:
+        if run.state in RUN_OPEN or run.receipt_id is None:
             return _accepted(run)
         stored = await here.waiters.share(run.receipt_id, lambda: _receipt_of(here.ports, run))
         return _ended(run, stored)

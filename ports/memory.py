@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Protocol
 
 from governor.quota import Verdict
-from governor.records import ProcessClaim
+from governor.records import Action, ProcessClaim
 from ports.alerts import Outbox
 from ports.health import Lease, Modes, Troubles, Watches
 
@@ -61,6 +61,11 @@ class Slot:
     account_id: str
     sku_id: str
     action_id: str
+
+    @classmethod
+    def of(cls, action: Action) -> "Slot":
+        """The slot an action holds."""
+        return cls(action.account_id, action.sku_id, action.action_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,30 +6,21 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from celery.exceptions import OperationalError as CeleryUnreachable
-from kombu.exceptions import OperationalError as BrokerUnreachable
-
 from config.settings import load as load_settings
 from governor import actions as rules
 from governor import records
 from governor.errors import ActionError, ConflictError, OutageError
-from governor.fsm import ActionState
 from governor.quota import Verdict
 from governor.records import Action, ProcessClaim, elapsed_ms, instant
 from ports import Ports
 from ports.documents import Create, Update, Write
 from ports.memory import Slot
 from tasks import spool
-from tasks.celery import PUBLISH_ONCE
 from tasks.emit import land, refuse_if_stale
 from tasks.fence import or_die
 from tasks.handlers import ActionContext, registered
 
 _LOG = logging.getLogger("ggen.actions")
-UNDER_WAY = (
-    ActionState.PENDING, ActionState.RUNNING, ActionState.ROLLING_BACK, ActionState.ROLLBACK_FAILED,
-)  # fmt: skip
-"""The states an action does not stay in; all but the last hold a slot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,26 +49,9 @@ def known(action: Action) -> Action:
     return action.evolve(has_rollback=handler is None or handler.undo is not None)
 
 
-def publish(task: Any, action: Action) -> None:
-    """Hand an action's ids to the actions worker. A lost message is repeated by the reaper."""
-    try:
-        task.apply_async(
-            kwargs={"account_id": action.account_id, "action_id": action.action_id},
-            time_limit=rules.hard_limit_ms(action) / 1000,
-            retry_policy=PUBLISH_ONCE,
-        )
-    except (CeleryUnreachable, BrokerUnreachable, OSError) as error:
-        _LOG.warning("action %s waits for the reaper: no broker (%s)", action.action_id, error)
-
-
 def path_of(action: Action) -> str:
     """Where an action's document lies."""
     return records.action_path(action.account_id, action.action_id)
-
-
-def slot_of(action: Action) -> Slot:
-    """The slot an action holds."""
-    return Slot(action.account_id, action.sku_id, action.action_id)
 
 
 def note_begun(ports: Ports, action: Action, claim: ProcessClaim) -> bool:
@@ -88,7 +62,7 @@ def note_begun(ports: Ports, action: Action, claim: ProcessClaim) -> bool:
     """
     accepted_at, look_in_ms = instant(action.accepted_at), rules.look_in_ms(action)
     try:
-        verdict = ports.memory.begin(slot_of(action), claim, look_in_ms, accepted_at=accepted_at)
+        verdict = ports.memory.begin(Slot.of(action), claim, look_in_ms, accepted_at=accepted_at)
     except OutageError as error:
         _LOG.warning("action %s is not begun: %s", action.action_id, error)
         return False
@@ -100,7 +74,7 @@ def note_begun(ports: Ports, action: Action, claim: ProcessClaim) -> bool:
 def note_undo(ports: Ports, action: Action, claim: ProcessClaim) -> None:
     """Tell the reaper who is about to undo an action."""
     with contextlib.suppress(OutageError):
-        ports.memory.begin_undo(slot_of(action), claim, rules.look_in_ms(action))
+        ports.memory.begin_undo(Slot.of(action), claim, rules.look_in_ms(action))
 
 
 def is_abandoned(ports: Ports, action: Action, claim: ProcessClaim) -> bool:
@@ -117,7 +91,7 @@ def is_abandoned(ports: Ports, action: Action, claim: ProcessClaim) -> bool:
 def free_slot(ports: Ports, action: Action, *, look_in_ms: int | None = None) -> None:
     """Give the slot of an ended action back; where Memory is away the reaper does it later."""
     try:
-        ports.memory.release(slot_of(action), look_in_ms=look_in_ms)
+        ports.memory.release(Slot.of(action), look_in_ms=look_in_ms)
     except OutageError as error:
         _LOG.warning("the slot of %s waits for the reaper: %s", action.action_id, error)
 

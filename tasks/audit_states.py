@@ -7,13 +7,12 @@ log, but its action still names it.
 from collections.abc import Iterator, Sequence
 
 from governor.errors import UnreadableError
-from governor.fsm import ActionState
+from governor.fsm import RUN_OPEN, ActionState
 from governor.records import Action, Run, receipt_path
 from ledger.receipt import receipt_id
 from ledger.verify import Check, Finding
 from ports import Ports
 from ports.documents import Document, Where
-from tasks.runbook import OPEN
 
 _ENDED = (
     ActionState.COMPLETE, ActionState.FAILED, ActionState.ROLLED_BACK, ActionState.ROLLBACK_FAILED,
@@ -68,7 +67,7 @@ def _ended(document: Document) -> tuple[str, str, list[str]]:
         action = Action.stored(document.data)
         return f"action {action.action_id}", action.state, _receipts_of(action)
     run = Run.stored(document.data)
-    told = [run.receipt_id] if run.state not in OPEN and run.receipt_id else []
+    told = [run.receipt_id] if run.state not in RUN_OPEN and run.receipt_id else []
     return f"run {run.run_id}", run.state, told
 
 

@@ -91,20 +91,10 @@ poison.install()
 app = Celery(
     "ggen",
     include=(
-        "tasks.canary",
-        "tasks.deliver_alerts",
-        "tasks.deploy_sku",
-        "tasks.entitlement_lifecycle",
-        "tasks.execute_action",
-        "tasks.recover_action",
         "tasks.degrade_to_safe_mode",
-        "tasks.reap",
-        "tasks.repair",
-        "tasks.revive",
-        "tasks.seal",
-        "tasks.tally",
-        "tasks.troubles",
-        "tasks.watch_ledgers",
+        "tasks.entitlement_lifecycle",
+        "tasks.recover_tasks",
+        "tasks.ticks",
     ),
 )
 app.add_defaults(configuration)  # a callable: deferred to first use

@@ -9,7 +9,7 @@ import logging
 from config.settings import load as load_settings
 from governor.actions import error_code
 from governor.errors import ConflictError, public_detail
-from governor.fsm import RUN, RunState, advance
+from governor.fsm import RUN, RUN_UNDOING, RunState, advance
 from governor.records import Run, elapsed_ms
 from ports import Ports
 from ports.alerts import Alert
@@ -18,7 +18,7 @@ from tasks.emit import alert, explained, land, receipt
 from tasks.failure import FAULT_OF_OURS, patiently
 from tasks.fence import or_die
 from tasks.journal import end, is_due, is_same_process, later, load, may_take, take_over
-from tasks.runbook import UNDOING, ElsewhereError, Runbook
+from tasks.runbook import ElsewhereError, Runbook
 
 _LOG = logging.getLogger("ggen.runs")
 PARK_AFTER = 5
@@ -36,7 +36,7 @@ def compensate(ports: Ports, runbook: Runbook, run_id: str) -> None:
         OutageError: the store does not answer; the reaper has it undone later.
     """
     found, run = load(ports, run_id)
-    if run.state not in UNDOING or not is_due(ports, run):
+    if run.state not in RUN_UNDOING or not is_due(ports, run):
         return
     try:
         if run.state is RunState.PARKED:

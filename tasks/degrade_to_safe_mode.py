@@ -14,13 +14,12 @@ from pydantic import BaseModel, Field
 from adapters import wiring
 from config.settings import Settings, load
 from governor.errors import ConflictError, GovernorError, OutageError, public_detail
-from governor.health import CHECKS_TO_DEGRADE, Drill, Outage, Scope
+from governor.health import ALIVE_FOR_S, CHECKS_TO_DEGRADE, Drill, Outage, Scope
 from governor.records import AccountId, elapsed_ms, instant, timestamp
 from ports import Ports
 from ports.documents import Create, Update
 from ports.health import Health
 from tasks import outages, spool
-from tasks.canary import ALIVE_FOR_S
 from tasks.celery import app
 from tasks.rebuild import rebuild
 from tasks.runbook import Manual

@@ -6,36 +6,31 @@ Alerts of one cause that wait together become one message, so that a storm is no
 import logging
 from collections import defaultdict
 
-from adapters import wiring
 from ports import Ports
 from ports.alerts import Letter
-from tasks.celery import app
+from tasks.sweep import alone, for_a_while
 
 _LOG = logging.getLogger("ggen.alerts")
 _AT_ONCE, _HOLD_S, _PATIENCE_S = 200, 90.0, 20.0
 _FIRST_RETRY_S, _LAST_RETRY_S = 5.0, 600.0
 
 
-@app.task(name="deliver_alerts.deliver", send_events=False)
-def deliver() -> None:
+def deliver(ports: Ports) -> None:
     """Deliver what is due, one deliverer at a time."""
-    ports = wiring.ports()
-    if ports.memory.claim_tick("deliver", _HOLD_S):
-        try:
+    with alone(ports, "deliver", _HOLD_S) as is_alone:
+        if is_alone:
             carry_out(ports)
-        finally:
-            ports.memory.drop_tick("deliver")
 
 
 def carry_out(ports: Ports) -> None:
-    """Deliver what is due, one message for each address, severity and cause, for a while."""
-    stop_at_s = ports.clock.monotonic_s() + _PATIENCE_S
+    """Deliver what is due, one message for each address, severity and cause, for a while.
+
+    What there was no time for is due again when its holding is over.
+    """
     together: dict[tuple[str, str, str], list[Letter]] = defaultdict(list)
     for letter in ports.memory.take_letters(_AT_ONCE, _HOLD_S):
         together[letter.address, letter.alert.severity, letter.alert.cause].append(letter)
-    for letters in together.values():
-        if ports.clock.monotonic_s() > stop_at_s:
-            return  # the rest is due again when its holding is over
+    for letters in for_a_while(ports, together.values(), _PATIENCE_S):
         fault = ports.alerts.deliver(letters)
         for letter in letters:
             if fault:

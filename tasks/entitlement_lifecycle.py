@@ -17,11 +17,10 @@ from governor.fsm import GovernorState, RunState
 from governor.records import Entitlement, MarketplaceEvent, Run, Tenant, elapsed_ms, timestamp
 from ports import Ports
 from ports.documents import Create, Document, Update, Write
-from tasks import deploy_sku, policies
+from tasks import deploy_sku, policies, publish
 from tasks.boot import boot_governor
 from tasks.celery import app
 from tasks.emit import explained, land, receipt
-from tasks.journal import start
 from tasks.runbook import RUNBOOKS_BY_NAME, Manual, Result, Runbook, Step
 from tasks.runs import attempt_again
 from tasks.step import carry_on
@@ -52,7 +51,7 @@ def begin(ports: Ports, event: MarketplaceEvent, body: bytes) -> Run:
         if found is None:
             raise
         return _again(ports, found, run)
-    start(run, RUNBOOK)
+    publish.run(run)
     return run
 
 

@@ -8,7 +8,6 @@ import logging
 import time
 from dataclasses import replace
 
-from adapters import wiring
 from governor import actions as rules
 from governor.errors import ConflictError, InputError, UnrecoverableError
 from governor.fsm import ACTION, ActionState, advance
@@ -17,19 +16,12 @@ from ledger import canonical
 from ports import Ports
 from tasks import actions, recover_action
 from tasks.actions import Held
-from tasks.celery import app
 from tasks.deadline import Ended, Ending, run_within
 from tasks.emit import receipt
 from tasks.fence import or_die
 from tasks.handlers import ActionContext, registered
 
 _LOG = logging.getLogger("ggen.actions")
-
-
-@app.task(name="execute_action.run")
-def execute(account_id: str, action_id: str) -> None:
-    """Carry out one action, at most once (D18)."""
-    carry_out(wiring.ports(), account_id, action_id)
 
 
 def carry_out(ports: Ports, account_id: str, action_id: str) -> None:

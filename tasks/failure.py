@@ -30,14 +30,14 @@ from governor.errors import (
     is_ours_to_mend,
     public_detail,
 )
-from governor.fsm import RUN, RunState, advance
+from governor.fsm import RUN, RUN_ACTING, RunState, advance
 from governor.records import Run, instant
 from ports import Ports
 from ports.documents import Document, Update
 from tasks import troubles
 from tasks.emit import land
 from tasks.journal import is_done, is_own, later, load, with_entry
-from tasks.runbook import UNDER_WAY, ElsewhereError, Runbook, Step
+from tasks.runbook import ElsewhereError, Runbook, Step
 
 _LOG = logging.getLogger("ggen.runs")
 _T = TypeVar("_T")
@@ -112,7 +112,7 @@ def give_up_or_put_off(
     is_ours = entry == known.journal.get(step.name) or (entry and is_own(ports, entry))
     if run.state is RunState.COMPENSATING and run.attempt == known.attempt:
         return True
-    if run.state not in UNDER_WAY or run.attempt != known.attempt or not is_ours:
+    if run.state not in RUN_ACTING or run.attempt != known.attempt or not is_ours:
         return False
     stop = reason_to_stop(ports, runbook, run)
     if stop is None and is_done(run, step.name):

@@ -9,10 +9,10 @@ from governor.records import Action, Resolution, timestamp
 from ledger.receipt import SignedReceipt, receipt_id
 from ports import Ports
 from ports.documents import Where
-from tasks import actions
+from ports.memory import Slot
+from tasks import actions, publish
 from tasks.actions import Held
 from tasks.emit import receipt
-from tasks.recover_action import roll_back
 
 _PATIENCE = 5
 _ENDS = (
@@ -74,8 +74,8 @@ def retry_rollback(ports: Ports, account_id: str, action_id: str) -> Action:
         except ConflictError:
             continue  # it is being tried just now, or has been
         with contextlib.suppress(OutageError):  # the look only matters should there be no broker
-            ports.memory.look_again(actions.slot_of(due), 0)
-        actions.publish(roll_back, due)
+            ports.memory.look_again(Slot.of(due), 0)
+        publish.roll_back(due)
         return due
     raise ConflictError("action-busy", f"action {action_id} is moving just now; try again")
 

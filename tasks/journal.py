@@ -18,9 +18,6 @@ from collections.abc import Sequence
 from datetime import timedelta
 from secrets import SystemRandom
 
-from celery.exceptions import OperationalError as CeleryUnreachable
-from kombu.exceptions import OperationalError as BrokerUnreachable
-
 from governor import records
 from governor.errors import ConflictError, OutageError
 from governor.fsm import RunState
@@ -28,7 +25,7 @@ from governor.records import JournalEntry, ProcessClaim, Run, elapsed_ms, instan
 from ports import Ports
 from ports.alerts import Alert
 from ports.documents import Delete, Document, Where, Write
-from tasks.celery import PUBLISH_ONCE, RUNBOOKS, app
+from tasks import publish
 from tasks.emit import land
 from tasks.runbook import RUNBOOKS_BY_NAME, Runbook
 
@@ -38,24 +35,8 @@ _JITTER = SystemRandom()
 HAND_OVER_S = 3
 """A message this old begins no further step: another one goes on, behind who waited meanwhile."""
 
-RUN_TIME_LIMIT_S = 30
-"""A process that hangs in a step is killed before anybody may take the step over. A step may look
-and then act for 10 s each where Pub/Sub does not answer."""
-
 STEP_MAX_AGE_S = 33
 """After this long another process may take a step over, whatever became of the one that had it."""
-
-
-def start(run: Run, runbook: Runbook) -> None:
-    """Hand a run to the workers. A lost message is repeated by the reaper."""
-    try:
-        app.signature(
-            f"{runbook.name}.run",
-            kwargs={"run_id": run.run_id, "account_id": run.account_id},
-            immutable=True, queue=RUNBOOKS, time_limit=RUN_TIME_LIMIT_S,
-        ).apply_async(retry_policy=PUBLISH_ONCE)  # fmt: skip
-    except (CeleryUnreachable, BrokerUnreachable, OSError) as error:
-        _LOG.warning("run %s waits for the reaper: no broker (%s)", run.run_id, error)
 
 
 def end(
@@ -81,7 +62,7 @@ def _start_next(ports: Ports, account_id: str) -> None:
     for found in ports.documents.scan("runs", where=waiting, order_by="started_at", limit=1):
         upcoming = Run.stored(found.data)
         if upcoming.runbook in RUNBOOKS_BY_NAME:
-            start(upcoming, RUNBOOKS_BY_NAME[upcoming.runbook])
+            publish.run(upcoming)
 
 
 def later(ports: Ports, failures: int, *, first_s: float = 0.5, longest_s: float = 15) -> str:

@@ -8,6 +8,7 @@ import logging
 from typing import Any
 
 import kombu.transport
+from celery import current_app
 from kombu.transport import redis as redis_transport
 from kombu.utils.json import dumps, loads
 
@@ -54,10 +55,8 @@ class Transport(redis_transport.Transport):
         with channel.conn_or_acquire() as client:
             client.lpush(ASIDE, text)
             client.ltrim(ASIDE, 0, _MOST_KEPT - 1)
-        from tasks.celery import LEDGER, app
-
         # Not here: a worker's main process touches no store.
-        app.send_task("troubles.poison", (queue, digest), queue=LEDGER)
+        current_app.send_task("troubles.poison", (queue, digest), queue="ledger")
 
 
 def install() -> None:

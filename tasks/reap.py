@@ -6,18 +6,17 @@ message is only a hint to look.
 
 import logging
 
-from adapters import wiring
 from governor import records
-from governor.fsm import RunState
+from governor.fsm import RUN_OPEN, RunState
 from governor.health import Scope
 from governor.quota import Verdict
 from governor.records import Run, elapsed_ms, instant
 from ports import Ports
 from ports.documents import Where, every
-from tasks import reap_actions
-from tasks.celery import app
-from tasks.journal import claims_of, is_due, is_free, start
-from tasks.runbook import OPEN, RUNBOOKS_BY_NAME
+from tasks import publish, reap_actions
+from tasks.journal import claims_of, is_due, is_free
+from tasks.runbook import RUNBOOKS_BY_NAME
+from tasks.sweep import alone, isolating_errors
 
 _LOG = logging.getLogger("ggen.reaper")
 _RUN_STALE_S, _RUN_RESTART_EVERY_S = 2.0, 3.0
@@ -27,25 +26,19 @@ _ALONE_S = 6.0
 """How long a sweep is alone: longer than it begins new looks, and than a call that hangs."""
 
 
-@app.task(name="reap.sweep", send_events=False)
-def sweep() -> None:
+def sweep(ports: Ports) -> None:
     """One look at everything that is due, by one reaper at a time; each minute at everything.
 
     One that hangs keeps the next away for a while, and so one process free for health checks.
     """
-    ports = wiring.ports()
     if not ports.memory.claim_tick("reap", 0.8) or rests(ports):
         return
-    if not ports.memory.claim_tick("reaping", _ALONE_S):
-        return
-    began_s = ports.clock.monotonic_s()
-    try:
+    with alone(ports, "reaping", _ALONE_S) as is_alone:
+        if not is_alone:
+            return
         look(ports)
         if ports.memory.claim_tick("reap-all", _SCAN_EVERY_S):
             ports.memory.note_orphans(reap_actions.look_at_all(ports))
-    finally:
-        if ports.clock.monotonic_s() - began_s < _ALONE_S:  # else it is somebody else's by now
-            ports.memory.drop_tick("reaping")
 
 
 def rests(ports: Ports) -> bool:
@@ -58,8 +51,8 @@ def rests(ports: Ports) -> bool:
 def look(ports: Ports) -> None:
     """End what is past its time, take up what was dropped."""
     reap_actions.look_at_due(ports)
-    for document in every(ports.documents, "runs", Where("state", "in", OPEN)):
-        with reap_actions.apart(document.path):
+    for document in every(ports.documents, "runs", Where("state", "in", RUN_OPEN)):
+        with isolating_errors(document.path):
             _look_at_run(ports, Run.stored(document.data))
 
 
@@ -81,7 +74,7 @@ def _look_at_run(ports: Ports, run: Run) -> None:
         return
     if ports.memory.claim_tick(f"restart:{run.run_id}", every_s):
         _LOG.warning("run %s (%s) is taken up again", run.run_id, run.state)
-        start(run, RUNBOOKS_BY_NAME[run.runbook])
+        publish.run(run)
 
 
 def _waits_its_turn(ports: Ports, run: Run) -> bool:

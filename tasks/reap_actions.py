@@ -4,18 +4,12 @@ Memory says where to look: slots whose time has come, and claims whose process i
 forgotten is found once a minute, in the store. Documents decide.
 """
 
-import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from governor import actions as rules
 from governor.actions import Failure
-from governor.errors import (
-    OutageError,
-    RecoverableError,
-    UnreadableError,
-    UnrecoverableError,
-)
+from governor.errors import OutageError, RecoverableError, UnrecoverableError
 from governor.fsm import ActionState
 from governor.health import Scope
 from governor.quota import Verdict, month_of
@@ -23,9 +17,10 @@ from governor.records import Action, ProcessClaim, elapsed_ms, instant
 from ports import Ports
 from ports.documents import Where, every
 from ports.memory import Slot
-from tasks import actions, recover_action, spool
+from tasks import actions, publish, recover_action, spool
 from tasks.actions import Held
-from tasks.execute_action import execute, expire
+from tasks.execute_action import expire
+from tasks.sweep import for_a_while, isolating_errors
 
 _LOG = logging.getLogger("ggen.reaper")
 _BATCH = 500
@@ -35,19 +30,22 @@ PATIENCE_S = 4.0
 
 def look_at_due(ports: Ports) -> None:
     """Look at what Memory says is due, and at whatever has lost the process that was at it."""
-    stop_at_s = ports.clock.monotonic_s() + PATIENCE_S
+    for slot, age_ms in for_a_while(ports, _due(ports), PATIENCE_S):
+        _look_apart(ports, slot, age_ms)
+
+
+def _due(ports: Ports) -> Iterator[tuple[Slot, int | None]]:
+    """Where to look, and how long ago Memory admitted what is there, if it knows."""
     for due in ports.memory.due(_BATCH):
-        _look_apart(ports, due.slot, due.age_ms, stop_at_s)
+        yield due.slot, due.age_ms
     for slot, claim in ports.memory.claims():
         if ports.processes.is_gone(claim):
-            _look_apart(ports, slot, None, stop_at_s)
+            yield slot, None
 
 
-def _look_apart(ports: Ports, slot: Slot, age_ms: int | None, stop_at_s: float) -> None:
-    """Look at one, while there is time; where its store fails, at others first the next time."""
-    if ports.clock.monotonic_s() > stop_at_s:
-        return
-    with apart(slot.action_id):
+def _look_apart(ports: Ports, slot: Slot, age_ms: int | None) -> None:
+    """Look at one; where its store fails, at others first the next time."""
+    with isolating_errors(slot.action_id):
         try:
             _look_at_slot(ports, slot, age_ms)
         except OutageError as error:
@@ -68,29 +66,16 @@ def _is_drilled(ports: Ports) -> bool:
 def look_at_all(ports: Ports) -> int:
     """Look at every action under way, whatever Memory knows; how many had been lost sight of."""
     orphans = 0
-    under_way = Where("state", "in", actions.UNDER_WAY)
+    under_way = Where("state", "in", rules.UNDER_WAY)
     for document in every(ports.documents, "actions", under_way, group=True):
-        with apart(document.path):
+        with isolating_errors(document.path):
             held = Held(actions.known(Action.stored(document.data)), document.revision)
             overdue = rules.is_overdue(held.action, ports.clock.now())
-            if overdue and not ports.memory.is_watched(actions.slot_of(held.action)):
+            if overdue and not ports.memory.is_watched(Slot.of(held.action)):
                 orphans += 1
                 _LOG.error("action %s had been lost sight of", held.action.action_id)
             _look(ports, held)
     return orphans
-
-
-@contextlib.contextmanager
-def apart(what: str) -> Iterator[None]:
-    """Keep one poisoned record from shielding all the others; an outage ends the sweep."""
-    try:
-        yield
-    except UnreadableError as error:
-        _LOG.error("the reaper cannot deal with %s: %s", what, error)
-    except OutageError:
-        raise
-    except Exception:
-        _LOG.exception("the reaper could not deal with %s", what)
 
 
 def _look_at_slot(ports: Ports, slot: Slot, age_ms: int | None) -> None:
@@ -114,7 +99,7 @@ def _look(ports: Ports, held: Held, *, is_new_to_memory: bool = False) -> None:
         case ActionState.ROLLING_BACK | ActionState.ROLLBACK_FAILED:
             _look_at_undo(ports, action)
         case _:
-            ports.memory.release(actions.slot_of(action))
+            ports.memory.release(Slot.of(action))
 
 
 def _look_at_queued(ports: Ports, held: Held, is_new_to_memory: bool) -> None:
@@ -131,9 +116,9 @@ def _look_at_queued(ports: Ports, held: Held, is_new_to_memory: bool) -> None:
     if begun is None or rules.is_passed_over(
         instant(action.accepted_at), begun.accepted_at, begun.ago_s
     ):
-        _hand_out(ports, execute, action, rules.queued_look_in_ms(action, age_ms))
+        _hand_out(ports, publish.execute, action, rules.queued_look_in_ms(action, age_ms))
     else:
-        ports.memory.look_again(actions.slot_of(action), rules.queued_look_in_ms(action, age_ms))
+        ports.memory.look_again(Slot.of(action), rules.queued_look_in_ms(action, age_ms))
 
 
 def _look_at_running(ports: Ports, held: Held) -> None:
@@ -146,7 +131,7 @@ def _look_at_running(ports: Ports, held: Held) -> None:
     since = claim.claimed_at if claim else action.accepted_at
     run_ms = elapsed_ms(since, ports.clock.now())
     recover_action.recover(ports, held, _lost(action, run_ms), run_ms=run_ms, undo_here=False)
-    ports.memory.look_again(actions.slot_of(action), rules.FIRST_LOOK_MS)
+    ports.memory.look_again(Slot.of(action), rules.FIRST_LOOK_MS)
 
 
 def _look_at_undo(ports: Ports, action: Action) -> None:
@@ -157,7 +142,7 @@ def _look_at_undo(ports: Ports, action: Action) -> None:
         return
     rest_ms = rules.undo_rest_ms(action, ports.clock.now())
     if recover_action.may_take_over(ports, action):
-        _hand_out(ports, recover_action.roll_back, action, rest_ms)
+        _hand_out(ports, publish.roll_back, action, rest_ms)
 
 
 def _has_moved(ports: Ports, action: Action) -> bool:
@@ -170,15 +155,15 @@ def _is_spooled(ports: Ports, action: Action) -> bool:
     """Whether its end is known, and only waits for the store to be drained into."""
     if not spool.holds(ports, action.account_id, action.action_id):
         return False
-    ports.memory.look_again(actions.slot_of(action), rules.FIRST_LOOK_MS)
+    ports.memory.look_again(Slot.of(action), rules.FIRST_LOOK_MS)
     return True
 
 
-def _hand_out(ports: Ports, task: object, action: Action, rest_ms: int) -> None:
+def _hand_out(ports: Ports, send: Callable[[Action], None], action: Action, rest_ms: int) -> None:
     """Publish a message again, once within its rest."""
-    ports.memory.look_again(actions.slot_of(action), rest_ms)
+    ports.memory.look_again(Slot.of(action), rest_ms)
     if ports.memory.claim_tick(f"enqueue:{action.action_id}", rest_ms / 2000):
-        actions.publish(task, action)
+        send(action)
 
 
 def _has_ended(ports: Ports, action: Action, claim: ProcessClaim) -> bool:
@@ -194,7 +179,7 @@ def _has_ended(ports: Ports, action: Action, claim: ProcessClaim) -> bool:
             return False  # its process lives, and is at something else by now
         _LOG.warning("action %s is past its hard limit; its process is killed", action.action_id)
         ports.processes.kill(claim)
-    ports.memory.look_again(actions.slot_of(action), max(500, left_ms))
+    ports.memory.look_again(Slot.of(action), max(500, left_ms))
     return False
 
 

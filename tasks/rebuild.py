@@ -7,20 +7,16 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 
-from celery.exceptions import OperationalError as CeleryUnreachable
-from kombu.exceptions import OperationalError as BrokerUnreachable
-
 from governor import quota
-from governor.actions import STORED_MS
+from governor.actions import STORED_MS, UNDER_WAY
 from governor.errors import OutageError
 from governor.fsm import ActionState
 from governor.records import Action
 from ports import Ports
 from ports.documents import Document, Where, every
 from ports.memory import Slot
-from tasks.actions import UNDER_WAY, slot_of
+from tasks import publish
 from tasks.boot import boot_governor
-from tasks.celery import LEDGER, PUBLISH_ONCE, app
 
 _LOG = logging.getLogger("ggen.health")
 _STEP, _STEP_S = 100, 10
@@ -41,7 +37,7 @@ def rebuild(ports: Ports, lease_s: float) -> bool:
         restore_memory(ports, era)
         if not ports.memory.create_lease(lease_s, era):
             raise _lost_again()
-        _ask_for_topics()
+        publish.topics()  # they may have been lost with Memory; nobody waits for that
     except BaseException:
         ports.memory.continue_rebuild(era, 0)
         raise
@@ -59,7 +55,7 @@ def restore_memory(ports: Ports, era: str) -> None:
     for document in _each(ports, era, "actions", Where("state", "in", UNDER_WAY), group=True):
         action = Action.stored(document.data)
         rests = action.state is ActionState.ROLLBACK_FAILED
-        (looked_at if rests else held).append(slot_of(action))
+        (looked_at if rests else held).append(Slot.of(action))
     ports.memory.restore_slots(held, looked_at)
     month = quota.month_of(ports.clock.now())
     used: Counter[tuple[str, str, str]] = Counter()
@@ -83,14 +79,6 @@ def _each(
                 raise _lost_again()
             renewed_at = ports.clock.monotonic_s()
         yield document
-
-
-def _ask_for_topics() -> None:
-    """Have the topics looked at, which may have been lost with Memory; nobody waits for that."""
-    try:
-        app.send_task("repair.topics", queue=LEDGER, retry_policy=PUBLISH_ONCE)
-    except (CeleryUnreachable, BrokerUnreachable, OSError) as error:
-        _LOG.warning("topics are not looked at before tomorrow: no broker (%s)", error)
 
 
 def _lost_again() -> OutageError:

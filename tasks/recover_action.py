@@ -13,7 +13,6 @@ import logging
 from datetime import timedelta
 from typing import Any
 
-from adapters import wiring
 from governor import actions as rules
 from governor.actions import Failure
 from governor.errors import ConflictError
@@ -22,9 +21,8 @@ from governor.quota import Verdict
 from governor.records import Action, instant, timestamp
 from ports import Ports
 from ports.documents import Create
-from tasks import actions, spool
+from tasks import actions, publish, spool
 from tasks.actions import Held
-from tasks.celery import app
 from tasks.deadline import Ended, Ending, run_within
 from tasks.emit import alert, explained, receipt
 from tasks.fence import or_die
@@ -81,13 +79,7 @@ def recover(
             actions.note_undo(ports, ended, ended.claim)
         _undo(ports, now_held)
     else:
-        actions.publish(roll_back, ended)
-
-
-@app.task(name="recover_action.roll_back")
-def roll_back(account_id: str, action_id: str) -> None:
-    """Undo an action whose own child cannot any more, or whose rollback failed before."""
-    take_over(wiring.ports(), account_id, action_id)
+        publish.roll_back(ended)
 
 
 def take_over(ports: Ports, account_id: str, action_id: str) -> None:

@@ -6,23 +6,14 @@ and one of them that cannot be repaired must keep nobody from being admitted.
 
 import logging
 
-from adapters import wiring
 from governor.errors import GovernorError
 from governor.records import Tenant
 from ports import Ports
 from tasks.boot import LIVE
-from tasks.celery import LEDGER, app
 
 _LOG = logging.getLogger("ggen.signals")
 PATIENCE_S = 10.0
 """How long one message repairs; another goes on, behind whatever else waits."""
-
-
-@app.task(name="repair.topics", send_events=False)
-def topics(after: str = "") -> None:
-    """Have the topics of all live governors READY, from the tenant after this path on."""
-    if reached := repair(wiring.ports(), after):
-        app.send_task("repair.topics", kwargs={"after": reached}, queue=LEDGER)
 
 
 def repair(ports: Ports, after: str = "") -> str:

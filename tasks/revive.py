@@ -5,14 +5,14 @@ changes nothing, so a letter is buried after it was published, never before.
 """
 
 import logging
+from collections.abc import Iterator
 
-from adapters import wiring
 from governor.errors import ConflictError, InputError, OutageError
 from governor.records import SYSTEM_ACCOUNT
 from ports import Ports
 from ports.signals import DeadLetter
-from tasks.celery import app
 from tasks.emit import explained, land
+from tasks.sweep import for_a_while
 
 _LOG = logging.getLogger("ggen.signals")
 EVERY_S = 60
@@ -22,10 +22,8 @@ PATIENCE_S = 20.0
 _AT_ONCE = 50
 
 
-@app.task(name="revive.dead_letters", send_events=False)
-def dead_letters() -> None:
+def dead_letters(ports: Ports) -> None:
     """Publish some of them again, once a minute."""
-    ports = wiring.ports()
     if ports.memory.lease_left_s() > 0 and ports.memory.claim_tick("revive", 0.9 * EVERY_S):
         try:
             revive(ports)
@@ -39,13 +37,13 @@ def revive(ports: Ports) -> int:
     Raises:
         OutageError: they cannot be read.
     """
-    revived, give_up_at = 0, ports.clock.monotonic_s() + PATIENCE_S
+    # What was not buried in time is told again, in a minute.
+    return sum(_revive(ports, letter) for letter in for_a_while(ports, _all(ports), PATIENCE_S))
+
+
+def _all(ports: Ports) -> Iterator[DeadLetter]:
     while letters := ports.signals.dead_letters(_AT_ONCE):
-        for letter in letters:
-            if ports.clock.monotonic_s() > give_up_at:
-                return revived  # what was not buried is told again, in a minute
-            revived += _revive(ports, letter)
-    return revived
+        yield from letters
 
 
 def _revive(ports: Ports, letter: DeadLetter) -> bool:

@@ -11,22 +11,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from governor.errors import ConflictError
-from governor.fsm import RunState
 from governor.records import Effect, JournalEntry, Run
 from ports import Ports
 from ports.documents import Create, Write
-
-UNDER_WAY = (RunState.PENDING, RunState.RUNNING)
-"""The states in which a run acts."""
-
-UNDOING = (RunState.COMPENSATING, RunState.PARKED)
-"""The states in which a run is being undone."""
-
-OPEN = (*UNDER_WAY, *UNDOING)
-"""The states a run does not end in."""
-
-ENDED_BADLY = (RunState.FAILED, RunState.REFUSED, RunState.CANCELLED)
-"""The states a run ends in with nothing of it left."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,20 +4,21 @@ from datetime import timedelta
 
 from config.settings import load as load_settings
 from governor.errors import ConflictError, InputError
-from governor.fsm import RUN, RunState, advance
+from governor.fsm import RUN, RUN_ACTING, RUN_OPEN, RUN_UNDOING, RunState, advance
 from governor.records import Cancellation, MarketplaceEvent, Run, timestamp
 from ports import Ports
 from ports.documents import Document, Update, Where
+from tasks import publish
 from tasks.emit import land
-from tasks.journal import load, start
-from tasks.runbook import OPEN, RUNBOOKS_BY_NAME, UNDER_WAY, UNDOING, Runbook
+from tasks.journal import load
+from tasks.runbook import RUNBOOKS_BY_NAME, Runbook
 
 _PATIENCE = 5
 
 
 def listed(ports: Ports, account_id: str | None, *, only_open: bool, limit: int) -> list[Run]:
     """Runs, newest first."""
-    where = [Where("state", "in", OPEN)] if only_open else []
+    where = [Where("state", "in", RUN_OPEN)] if only_open else []
     if account_id:
         where.append(Where("account_id", "==", account_id))
     found = ports.documents.scan(
@@ -43,11 +44,11 @@ def resume(ports: Ports, run_id: str) -> Run:
         runbook = _runbook_of(run)
         if run.state is RunState.FAILED:
             return attempt_again(ports, runbook, found)
-        if run.state not in OPEN:
+        if run.state not in RUN_OPEN:
             raise ConflictError("run-ended", f"run {run_id} ended {run.state}; it was left alone")
         due = run.evolve(retry_at=None)
         if due == run or _moved(ports, found, due):
-            start(due, runbook)
+            publish.run(due)
             return due
     raise ConflictError("run-busy", f"run {run_id} is moving just now; nothing was changed")
 
@@ -62,14 +63,14 @@ def cancel(ports: Ports, run_id: str, operator: str, reason: str) -> Run:
     wish = Cancellation(operator=operator, reason=reason, requested_at=timestamp(ports.clock.now()))
     for _ in range(_PATIENCE):
         found, run = _known(ports, run_id)
-        if run.state in UNDOING:
+        if run.state in RUN_UNDOING:
             raise ConflictError("run-undone", f"run {run_id} is being undone already")
-        if run.state not in UNDER_WAY:
+        if run.state not in RUN_ACTING:
             raise ConflictError("run-ended", f"run {run_id} ended {run.state}; it was left alone")
-        runbook = _runbook_of(run)
+        _runbook_of(run)
         wished = run.evolve(cancellation=run.cancellation or wish, retry_at=None)
         if _moved(ports, found, wished):
-            start(wished, runbook)
+            publish.run(wished)
             return wished
     raise ConflictError("run-busy", f"run {run_id} is moving just now; nothing was changed")
 
@@ -101,7 +102,7 @@ def attempt_again(
     )  # fmt: skip
     if not _moved(ports, found, again):
         return load(ports, former.run_id)[1]
-    start(again, runbook)
+    publish.run(again)
     return again
 
 

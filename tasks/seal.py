@@ -13,7 +13,6 @@ the marks, and a reconcile finds what has none.
 
 import logging
 
-from adapters import wiring
 from governor import records
 from governor.errors import ConflictError, OutageError
 from ledger.checkpoint import open_checkpoint
@@ -22,7 +21,6 @@ from ports import Ports
 from ports.alerts import Alert
 from ports.documents import Create, Document
 from tasks import sealed_log
-from tasks.celery import LEDGER, app
 from tasks.emit import alert, land, receipt, tell
 from tasks.sealed_log import note_of
 from tasks.settle import refuse_an_older_copy, report, settle
@@ -42,10 +40,8 @@ _HOLD_S = 10
 """How long a sweep may take before another one goes after the same ledgers."""
 
 
-@app.task(name="seal.sweep", send_events=False)
-def sweep() -> None:
-    """Seal the ledgers that grew, those that wait longest first."""
-    ports = wiring.ports()
+def sweep(ports: Ports) -> bool:
+    """Seal the ledgers that grew, those that wait longest first; whether there may be more."""
     taken = ports.memory.take_unsealed(_AT_ONCE, _HOLD_S)
     for account_id, token in taken:
         try:
@@ -57,8 +53,7 @@ def sweep() -> None:
             ports.memory.sealed(account_id, token)
         else:
             ports.memory.mark_unsealed(account_id)
-    if len(taken) == _AT_ONCE:
-        app.send_task("seal.sweep", queue=LEDGER)
+    return len(taken) == _AT_ONCE
 
 
 def seal_or_report(ports: Ports, account_id: str, late: tuple[str, ...] = ()) -> bool:

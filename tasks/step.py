@@ -25,11 +25,12 @@ from datetime import timedelta
 from config.settings import load as load_settings
 from governor import records
 from governor.errors import ConflictError, OutageError
-from governor.fsm import RUN, RunState, advance
+from governor.fsm import RUN, RUN_ACTING, RUN_OPEN, RUN_UNDOING, RunState, advance
 from governor.quota import Verdict
 from governor.records import Effect, JournalEntry, Run, timestamp
 from ports import Ports
 from ports.documents import Create, Document, Update, Write
+from tasks import publish
 from tasks.compensate import compensate
 from tasks.emit import land
 from tasks.failure import give_up_or_put_off, patiently, reason_to_stop
@@ -41,11 +42,10 @@ from tasks.journal import (
     is_due,
     is_free,
     load,
-    start,
     take_over,
     with_entry,
 )
-from tasks.runbook import OPEN, UNDER_WAY, UNDOING, ElsewhereError, Result, Runbook, Step
+from tasks.runbook import ElsewhereError, Result, Runbook, Step
 
 _LOG = logging.getLogger("ggen.runs")
 
@@ -63,7 +63,7 @@ def carry_on(ports: Ports, runbook: Runbook, run_id: str) -> None:
         if found is None:
             return
         run = Run.stored(found.data)
-        if run.state not in OPEN:
+        if run.state not in RUN_OPEN:
             with contextlib.suppress(OutageError):
                 runbook.ended(ports, run)  # whoever ended it may have died before it came to this
             return
@@ -71,11 +71,11 @@ def carry_on(ports: Ports, runbook: Runbook, run_id: str) -> None:
         if standing is not Verdict.ADMITTED:
             _LOG.warning("run %s rests: %s; the reaper has it go on", run_id, standing)
             return
-        if run.state in UNDOING:
+        if run.state in RUN_UNDOING:
             compensate(ports, runbook, run_id)
             return
         if ports.clock.monotonic_s() - began_s > HAND_OVER_S:
-            start(run, runbook)
+            publish.run(run)
             return
         step = next((s for s in runbook.steps if not is_done(run, s.name)), runbook.steps[-1])
         if not run_step(ports, runbook, step.name, run_id) or step is runbook.steps[-1]:
@@ -91,7 +91,7 @@ def run_step(ports: Ports, runbook: Runbook, step_name: str, run_id: str) -> boo
     step = runbook.step(step_name)
     # (1) load
     found, run = load(ports, run_id)
-    if run.state not in UNDER_WAY:
+    if run.state not in RUN_ACTING:
         return is_done(run, step_name)
     if not is_due(ports, run) or not is_free(ports, run):
         return False

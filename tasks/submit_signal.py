@@ -16,11 +16,10 @@ from governor.records import Action, elapsed_ms, timestamp
 from ledger import canonical
 from ports import Ports
 from ports.documents import Create
-from ports.memory import Admission, Request
-from tasks import actions, policies
+from ports.memory import Admission, Request, Slot
+from tasks import actions, policies, publish
 from tasks.boot import boot_governor
 from tasks.emit import land
-from tasks.execute_action import execute
 from tasks.handlers import registered
 
 _LOG = logging.getLogger("ggen.signals")
@@ -84,7 +83,7 @@ def submit(ports: Ports, asked: Signal) -> str:
         _refuse_payload(action)
     except InputError:
         # It takes nothing: neither a slot, nor quota, nor its own signal_id.
-        ports.memory.release(actions.slot_of(action), refund_month=action.month)
+        ports.memory.release(Slot.of(action), refund_month=action.month)
         if _is_stored(ports, request):
             return request.action_id  # accepted before, under another model
         raise
@@ -95,12 +94,12 @@ def submit(ports: Ports, asked: Signal) -> str:
         # Stored long before, and Memory had forgotten: give back what was just taken for it. Stored
         # a moment ago, it was by another delivery of this signal, whose slot this is.
         if admission.verdict is Verdict.ADMITTED and _is_older(ports, request, now):
-            ports.memory.release(actions.slot_of(action), refund_month=action.month)
+            ports.memory.release(Slot.of(action), refund_month=action.month)
         _is_stored(ports, request)
         return request.action_id
     with contextlib.suppress(OutageError):  # a Memory that is away is rebuilt, and looks at all
         _tell_of_the_unusual(ports, action, admission.era, now)
-    actions.publish(execute, action)
+    publish.execute(action)
     return request.action_id
 
 
@@ -180,7 +179,7 @@ def _refuse_payload(action: Action) -> None:
 
 def _tell_of_the_unusual(ports: Ports, action: Action, era: str, asked_at: datetime) -> None:
     """Memory may have been rebuilt before a slow action was stored; one may be due very soon."""
-    slot = actions.slot_of(action)
+    slot = Slot.of(action)
     if elapsed_ms(timestamp(asked_at), ports.clock.now()) > rules.STORED_MS:
         ports.memory.hold(slot, action.month, era)
     if action.queue_timeout_ms < rules.FIRST_LOOK_MS:

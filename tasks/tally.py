@@ -1,10 +1,8 @@
 """Refusals, receipted in aggregate: nothing is silent, and rubbish cannot grow a ledger (D7)."""
 
-from adapters import wiring
 from governor.errors import ConflictError
 from governor.records import SYSTEM_ACCOUNT, timestamp
 from ports import Ports
-from tasks.celery import app
 from tasks.emit import land, receipt
 
 
@@ -13,10 +11,8 @@ def ledger_of(operation: str, account_id: str = SYSTEM_ACCOUNT) -> str:
     return f"{operation}:{account_id}"
 
 
-@app.task(name="tally.receipt", send_events=False)
-def tally() -> None:
+def tally(ports: Ports) -> None:
     """Freeze the counts of the last window and commit a receipt for each ledger they touch."""
-    ports = wiring.ports()
     window = timestamp(ports.clock.now())
     for frozen, ledgers in ports.memory.take_counts(window).items():
         for ledger, reasons in ledgers.items():

@@ -7,7 +7,6 @@ for a worker, clocks that differ, no address for alerts.
 
 import logging
 
-from adapters import wiring
 from governor.errors import GovernorError, OutageError
 from governor.fsm import ActionState, RunState
 from governor.records import SYSTEM_ACCOUNT, elapsed_ms
@@ -15,7 +14,6 @@ from ledger.verify import MAX_AHEAD
 from ports import Ports
 from ports.documents import Where
 from tasks import policies
-from tasks.celery import app
 from tasks.emit import alert
 from tasks.emit import tell as send
 from tasks.poison import ASIDE
@@ -69,19 +67,16 @@ def policy_unusable(ports: Ports, error: GovernorError, sku_id: str, plan_type: 
     tell(ports, f"policy-unusable/{sku_id}/{plan_type}", error.detail, blocks=True)
 
 
-@app.task(name="troubles.look", send_events=False)
-def look() -> None:
+def look(ports: Ports) -> None:
     """Find the troubles that no work comes upon."""
-    ports = wiring.ports()
     if ports.memory.claim_tick("troubles", 0.9 * LOOK_EVERY_S):
         look_for_all(ports)
 
 
-@app.task(name="troubles.poison", send_events=False)
-def poison(queue: str, digest: str) -> None:
+def poison(ports: Ports, queue: str, digest: str) -> None:
     """Something on a queue was no message: a worker has set it aside."""
     tell(
-        wiring.ports(), f"poison-message/{queue}", f"queue {queue} held what is no message "
+        ports, f"poison-message/{queue}", f"queue {queue} held what is no message "
         f"({digest}); it lies in the list {ASIDE} of the broker's database. Find its sender",
     )  # fmt: skip
 

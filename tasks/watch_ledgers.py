@@ -6,8 +6,8 @@ sealed what it finds left over. One slice of one ledger at a time, so that it is
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from adapters import wiring
-from governor.errors import ConflictError, InputError, OutageError
+from governor.errors import ConflictError, InputError
+from governor.fsm import RUN_ENDED_BADLY
 from governor.records import SYSTEM_ACCOUNT
 from ledger.audit import Pin
 from ledger.checkpoint import open_checkpoint
@@ -19,9 +19,7 @@ from ports.documents import Create, Document, Update, Where
 from tasks import sealed_log
 from tasks.audit import Chunk, Report, audit_ledger, clock_words, here
 from tasks.audit_states import missing_of, page_after
-from tasks.celery import LEDGER, app
 from tasks.emit import alert, land, tell
-from tasks.runbook import ENDED_BADLY
 from tasks.seal import seal_or_report
 from tasks.sealed_log import BrokenLogError
 from tasks.settle import report
@@ -36,43 +34,18 @@ _STATES_AT_ONCE = 1_000
 """Actions of one slice that are compared with their receipts."""
 
 
-@app.task(name="audit.watch", send_events=False)
-def watch() -> None:
-    """Begin a pass over all ledgers when its hour has come; whoever ticks first begins it."""
-    memory = wiring.ports().memory
-    if memory.claim_tick("audit", EVERY_HOUR_S):
-        # A pass over everything that did not come to its end is begun again.
-        was_judged = memory.alive([_EVERYTHING])[_EVERYTHING]
-        _go_on("new" if was_judged else "everything", f"tenants/{SYSTEM_ACCOUNT}", 0)
+def is_due(ports: Ports) -> str:
+    """The scope of the pass that is due now, for whoever asks first; empty when none is."""
+    if not ports.memory.claim_tick("audit", EVERY_HOUR_S):
+        return ""
+    # A pass over everything that did not come to its end is begun again.
+    was_judged = ports.memory.alive([_EVERYTHING])[_EVERYTHING]
+    return "new" if was_judged else "everything"
 
 
-@app.task(name="audit.slice", send_events=False)
-def audit_slice(scope: str, path: str, number: int, after: str | None = None) -> None:
-    """Judge a slice of the ledger at ``path``; then go on.
-
-    It is some seals from past seal ``number``, or, with ``after``, some actions and runs from past
-    the one there. Only a pass over everything looks at these.
-    """
-    ports = wiring.ports()
-    account_id = ledger_at(ports, path)
-    reached, looked = None, None
-    try:
-        if after is None:
-            reached = judge(ports, account_id, scope, number)
-        else:
-            looked = judge_states(ports, account_id, after)
-    except OutageError:
-        raise
-    except Exception as error:  # whatever is wrong with one ledger, the others are judged
-        report(ports, account_id, error)
-    if reached is not None:
-        _go_on(scope, path, reached)
-    elif looked or (after is None and scope == "everything"):
-        _go_on(scope, path, 0, looked or "")
-    elif upcoming := next_ledger(ports, path):
-        _go_on(scope, upcoming, 0)
-    elif scope == "everything":
-        ports.memory.beat_alive(_EVERYTHING, EVERY_DAY_S)
+def note_everything_judged(ports: Ports) -> None:
+    """Note that a pass over everything came to its end."""
+    ports.memory.beat_alive(_EVERYTHING, EVERY_DAY_S)
 
 
 def judge(ports: Ports, account_id: str, scope: str, number: int) -> int | None:
@@ -159,7 +132,7 @@ def next_ledger(ports: Ports, path: str) -> str | None:
         path = found[0].path if found else "runs/"
         if found and not _is_elsewhere(ports, ledger_at(ports, path), is_sealed=True):
             return path
-    ended = [Where("state", "in", ENDED_BADLY)]
+    ended = [Where("state", "in", RUN_ENDED_BADLY)]
     while runs := scan("runs", where=ended, after=("", path), limit=1):
         path = runs[0].path
         if not _is_elsewhere(ports, ledger_at(ports, path), is_sealed=False):
@@ -222,10 +195,6 @@ def _only_places(
     """Read everything, and judge no content: an earlier pass did."""
     for _ in chunks:
         yield []
-
-
-def _go_on(scope: str, path: str, number: int, after: str | None = None) -> None:
-    app.send_task("audit.slice", (scope, path, number, after), queue=LEDGER)
 
 
 def _mark_path(account_id: str) -> str:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from governor import records
+from governor.fsm import RUN_OPEN
 from governor.quota import Verdict
 from governor.records import JournalEntry, MarketplaceEvent, Run, instant
 from ledger.receipt import SignedReceipt
@@ -16,7 +17,7 @@ from ports.signals import Topic
 from ports.system import Clock
 from tasks import step
 from tasks.entitlement_lifecycle import RUNBOOK, begin
-from tasks.runbook import OPEN, Result, Runbook
+from tasks.runbook import Result, Runbook
 
 ACCOUNT = "acme"
 Act = Callable[[Ports, Run], Result]
@@ -68,7 +69,7 @@ def play_to_the_end(ports: Ports, run_id: str, runbook: Runbook = RUNBOOK) -> Ru
     assert isinstance(ports.clock, LaterClock)
     for _ in range(100):
         run = play(ports, run_id, runbook)
-        if run.state not in OPEN:
+        if run.state not in RUN_OPEN:
             return run
         if run.retry_at:
             ports.clock.sleep_until(instant(run.retry_at))

@@ -13,7 +13,7 @@ import redis
 
 from cli.verify_archive import verify_archive
 from governor import records
-from governor.fsm import RunState
+from governor.fsm import RUN_OPEN, RunState
 from governor.records import Run, instant
 from ledger.keys import fingerprint, parse_ring
 from ports import Ports
@@ -24,7 +24,6 @@ from tasks.entitlement_lifecycle import RUNBOOK
 from tasks.execute_action import carry_out
 from tasks.rebuild import rebuild
 from tasks.recover_action import take_over
-from tasks.runbook import OPEN
 from tasks.seal import seal_ledger
 from tasks.verify_receipt import verify_receipt
 from tests.conftest import Valkey
@@ -130,16 +129,16 @@ def _play_to_the_end(ports: Ports) -> None:
         due = [undoing.retry_at] if undoing.state != "rolled_back" else []
         for document in every(ports.documents, "runs"):
             run = Run.stored(document.data)
-            if run.state in OPEN:
+            if run.state in RUN_OPEN:
                 run = play(ports, run.run_id, RUNBOOK)
-            if run.state in OPEN:
+            if run.state in RUN_OPEN:
                 due.append(run.retry_at)
         if not due:
             return
         for at in filter(None, due):
             ports.clock.sleep_until(instant(at))
     raise AssertionError(
-        [d.data for d in every(ports.documents, "runs") if d.data["state"] in OPEN]
+        [d.data for d in every(ports.documents, "runs") if d.data["state"] in RUN_OPEN]
     )
 
 

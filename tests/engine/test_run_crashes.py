@@ -7,12 +7,12 @@ them and one ``entitlement_failed``; whether the run succeeds, or fails at its e
 import pytest
 
 from governor.errors import ConflictError
-from governor.fsm import RunState
+from governor.fsm import RUN_OPEN, RunState
 from governor.records import Run
 from ports import Ports
 from tasks import step
 from tasks.entitlement_lifecycle import RUNBOOK, begin
-from tasks.runbook import OPEN, Runbook
+from tasks.runbook import Runbook
 from tests.engine.conftest import event, on_both
 from tests.engine.runs import (
     everything_is_there,
@@ -43,7 +43,7 @@ def _count(ports: Ports, runbook: Runbook) -> int:
     run = begin(ports, event(), b"{}")
     writes = Writes(0, "lost", outage)
     step.carry_on(watched(ports, writes), runbook, run.run_id)
-    assert run_of(ports, run.run_id).state not in OPEN
+    assert run_of(ports, run.run_id).state not in RUN_OPEN
     return writes.count
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import multiprocessing
 import subprocess
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -246,7 +247,8 @@ def test_a_process_that_can_store_no_outcome_dies_so_that_its_claim_is_free(
 @pytest.fixture
 def restarted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     started: list[str] = []
-    monkeypatch.setattr(reap, "start", lambda run, _runbook: started.append(run.run_id))
+    told = SimpleNamespace(run=lambda run: started.append(run.run_id))
+    monkeypatch.setattr(reap, "publish", told)
     return started
 
 

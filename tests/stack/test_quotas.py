@@ -13,9 +13,9 @@ import pytest
 
 from adapters.sqlite import SqliteDocuments
 from bench.kills import wipe
+from governor.actions import UNDER_WAY
 from ingress.signature import sign
 from ports.documents import Where, every
-from tasks.actions import UNDER_WAY
 from tests.stack.conftest import Stack, created
 from tests.waiting import until
 

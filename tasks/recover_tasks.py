@@ -1,0 +1,18 @@
+"""Runbook 5's tasks: an action is carried out, and undone where it failed."""
+
+from adapters import wiring
+from tasks.celery import app
+from tasks.execute_action import carry_out
+from tasks.recover_action import take_over
+
+
+@app.task(name="execute_action.run")
+def execute(account_id: str, action_id: str) -> None:
+    """Carry out one action, at most once (D18)."""
+    carry_out(wiring.ports(), account_id, action_id)
+
+
+@app.task(name="recover_action.roll_back")
+def roll_back(account_id: str, action_id: str) -> None:
+    """Undo an action whose own child cannot any more, or whose rollback failed before."""
+    take_over(wiring.ports(), account_id, action_id)

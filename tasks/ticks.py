@@ -1,0 +1,113 @@
+"""What beat has done again and again: one task for each entry of ``beat_schedule.py``.
+
+A tick is claimed by whoever carries it out, so a second beat does no harm. The work itself is a
+function of ports, in its room.
+"""
+
+from adapters import wiring
+from config.settings import load
+from governor.errors import OutageError
+from governor.health import ALIVE_FOR_S
+from governor.records import SYSTEM_ACCOUNT
+from tasks import deliver_alerts, reap, repair, revive, seal, tally, troubles, watch_ledgers
+from tasks.celery import LEDGER, app
+from tasks.settle import report
+
+
+@app.task(name="canary.sing", send_events=False)
+def prove_consumption(component: str, by_beat: bool = False) -> None:
+    """Note that this queue's worker worked just now, and perhaps that beat had it do so."""
+    memory = wiring.ports().memory
+    memory.beat_alive(component, ALIVE_FOR_S)
+    if by_beat:
+        memory.beat_alive("beat", 2 * load().health_interval_s)
+
+
+@app.task(name="reap.sweep", send_events=False)
+def reap_what_is_due() -> None:
+    """One look at everything that is due."""
+    reap.sweep(wiring.ports())
+
+
+@app.task(name="seal.sweep", send_events=False)
+def seal_what_grew() -> None:
+    """Seal the ledgers that grew; where there are more, go on behind whatever else waits."""
+    if seal.sweep(wiring.ports()):
+        app.send_task("seal.sweep", queue=LEDGER)
+
+
+@app.task(name="tally.receipt", send_events=False)
+def receipt_refusals() -> None:
+    """Receipt what was refused since the last time."""
+    tally.tally(wiring.ports())
+
+
+@app.task(name="deliver_alerts.deliver", send_events=False)
+def deliver() -> None:
+    """Deliver the alerts that are due."""
+    deliver_alerts.deliver(wiring.ports())
+
+
+@app.task(name="revive.dead_letters", send_events=False)
+def republish_dead_letters() -> None:
+    """Publish some dead letters again, once a minute."""
+    revive.dead_letters(wiring.ports())
+
+
+@app.task(name="repair.topics", send_events=False)
+def repair_topics(after: str = "") -> None:
+    """Have the topics of all live governors READY, from the tenant after this path on."""
+    if reached := repair.repair(wiring.ports(), after):
+        app.send_task("repair.topics", kwargs={"after": reached}, queue=LEDGER)
+
+
+@app.task(name="troubles.look", send_events=False)
+def look_for_troubles() -> None:
+    """Find the troubles that no work comes upon."""
+    troubles.look(wiring.ports())
+
+
+@app.task(name="troubles.poison", send_events=False)
+def tell_of_poison(queue: str, digest: str) -> None:
+    """Something on a queue was no message: a worker has set it aside."""
+    troubles.poison(wiring.ports(), queue, digest)
+
+
+@app.task(name="audit.watch", send_events=False)
+def verify_ledgers() -> None:
+    """Begin a pass over all ledgers when its hour has come; whoever ticks first begins it."""
+    if scope := watch_ledgers.is_due(wiring.ports()):
+        _audit(scope, f"tenants/{SYSTEM_ACCOUNT}", 0)
+
+
+@app.task(name="audit.slice", send_events=False)
+def audit_slice(scope: str, path: str, number: int, after: str | None = None) -> None:
+    """Judge a slice of the ledger at ``path``; then go on.
+
+    It is some seals from past seal ``number``, or, with ``after``, some actions and runs from past
+    the one there. Only a pass over everything looks at these.
+    """
+    ports = wiring.ports()
+    account_id = watch_ledgers.ledger_at(ports, path)
+    reached, looked = None, None
+    try:
+        if after is None:
+            reached = watch_ledgers.judge(ports, account_id, scope, number)
+        else:
+            looked = watch_ledgers.judge_states(ports, account_id, after)
+    except OutageError:
+        raise
+    except Exception as error:  # whatever is wrong with one ledger, the others are judged
+        report(ports, account_id, error)
+    if reached is not None:
+        _audit(scope, path, reached)
+    elif looked or (after is None and scope == "everything"):
+        _audit(scope, path, 0, looked or "")
+    elif upcoming := watch_ledgers.next_ledger(ports, path):
+        _audit(scope, upcoming, 0)
+    elif scope == "everything":
+        watch_ledgers.note_everything_judged(ports)
+
+
+def _audit(scope: str, path: str, number: int, after: str | None = None) -> None:
+    app.send_task("audit.slice", (scope, path, number, after), queue=LEDGER)
