@@ -24,8 +24,8 @@ from governor.records import MarketplaceEvent, Run, timestamp
 from ports import Ports
 from ports.documents import Create
 from tasks.celery import PUBLISH_ONCE, app
-from tasks.emit import land, receipt
 from tasks.publish import RUN_TIME_LIMIT_S
+from tasks.receipts.commit import land, receipt
 from tasks.runbook import RUNBOOKS_BY_NAME, Manual, Result, Runbook, Step
 from tasks.step import carry_on
 

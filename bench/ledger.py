@@ -19,7 +19,7 @@ from config.settings import Settings, environment
 from ports import Ports
 from ports.documents import Create
 from tasks import sealed_log
-from tasks.emit import land, receipt
+from tasks.receipts.commit import land, receipt
 from tasks.seal import seal_ledger
 
 _BATCH = 400

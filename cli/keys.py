@@ -12,7 +12,7 @@ from ledger.keys import GRACE, fingerprint
 from ports import Ports
 from ports.documents import every
 from tasks import sealed_log
-from tasks.emit import land, receipt
+from tasks.receipts.commit import land, receipt
 
 
 def listed() -> list[dict[str, Any]]:

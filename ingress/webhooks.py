@@ -18,8 +18,8 @@ from ingress.state import Here, State
 from ledger.receipt import SignedReceipt
 from ports import Ports
 from tasks import entitlement_lifecycle
+from tasks.receipts.refusals import ledger_of
 from tasks.submit_signal import refusal
-from tasks.tally import ledger_of
 
 router = APIRouter()
 _LOOK_EVERY_S = 0.5

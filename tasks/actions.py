@@ -15,10 +15,10 @@ from governor.records import Action, ProcessClaim, elapsed_ms, instant
 from ports import Ports
 from ports.documents import Create, Update, Write
 from ports.memory import Slot
-from tasks import spool
-from tasks.emit import land, refuse_if_stale
-from tasks.fence import or_die
 from tasks.handlers import ActionContext, registered
+from tasks.receipts import spool
+from tasks.receipts.commit import land, refuse_if_stale
+from tasks.receipts.fence import or_die
 
 _LOG = logging.getLogger("ggen.actions")
 

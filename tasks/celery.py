@@ -19,7 +19,7 @@ from config.logs import configure
 from config.settings import load
 from governor.errors import OutageError
 from tasks import poison
-from tasks.live_events import TellInBatches
+from tasks.flower_events import TellInBatches
 
 PUBLISH_ONCE = {"max_retries": 1, "interval_start": 0.05, "interval_step": 0.0}
 """For messages the reaper repeats anyway: nobody is kept waiting for a broker that is away."""

@@ -19,9 +19,10 @@ from governor.records import AccountId, elapsed_ms, instant, timestamp
 from ports import Ports
 from ports.documents import Create, Update
 from ports.health import Health
-from tasks import outages, spool
+from tasks import outages
 from tasks.celery import app
 from tasks.rebuild import rebuild
+from tasks.receipts import spool
 from tasks.runbook import Manual
 
 _LOG = logging.getLogger("ggen.health")

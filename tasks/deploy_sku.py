@@ -24,7 +24,7 @@ from ports.documents import Create, Delete, Document, Update, Write
 from ports.signals import Topic
 from tasks import policies
 from tasks.boot import LIVE, boot_governor
-from tasks.emit import land
+from tasks.receipts.commit import land
 from tasks.runbook import Manual, Result, Step
 
 BOOT_FAILED = "governor_boot_failed"

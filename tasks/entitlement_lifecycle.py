@@ -20,7 +20,7 @@ from ports.documents import Create, Document, Update, Write
 from tasks import deploy_sku, policies, publish
 from tasks.boot import boot_governor
 from tasks.celery import app
-from tasks.emit import explained, land, receipt
+from tasks.receipts.commit import explained, land, receipt
 from tasks.runbook import RUNBOOKS_BY_NAME, Manual, Result, Runbook, Step
 from tasks.runs import attempt_again
 from tasks.step import carry_on

@@ -17,9 +17,9 @@ from ports import Ports
 from tasks import actions, recover_action
 from tasks.actions import Held
 from tasks.deadline import Ended, Ending, run_within
-from tasks.emit import receipt
-from tasks.fence import or_die
 from tasks.handlers import ActionContext, registered
+from tasks.receipts.commit import receipt
+from tasks.receipts.fence import or_die
 
 _LOG = logging.getLogger("ggen.actions")
 

@@ -35,8 +35,8 @@ from governor.records import Run, instant
 from ports import Ports
 from ports.documents import Document, Update
 from tasks import troubles
-from tasks.emit import land
 from tasks.journal import is_done, is_own, later, load, with_entry
+from tasks.receipts.commit import land
 from tasks.runbook import ElsewhereError, Runbook, Step
 
 _LOG = logging.getLogger("ggen.runs")

@@ -12,7 +12,7 @@ from ports.documents import Where
 from ports.memory import Slot
 from tasks import actions, publish
 from tasks.actions import Held
-from tasks.emit import receipt
+from tasks.receipts.commit import receipt
 
 _PATIENCE = 5
 _ENDS = (

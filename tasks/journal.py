@@ -26,7 +26,7 @@ from ports import Ports
 from ports.alerts import Alert
 from ports.documents import Delete, Document, Where, Write
 from tasks import publish
-from tasks.emit import land
+from tasks.receipts.commit import land
 from tasks.runbook import RUNBOOKS_BY_NAME, Runbook
 
 _LOG = logging.getLogger("ggen.runs")

@@ -17,8 +17,8 @@ from ports import Ports
 from ports.alerts import Alert
 from ports.documents import Create, Update, Where, Write
 from ports.health import Health, Seen
-from tasks import spool
-from tasks.emit import alert, land, receipt
+from tasks.receipts import spool
+from tasks.receipts.commit import alert, land, receipt
 
 _LOG = logging.getLogger("ggen.health")
 _TOLD_FOR_S, _TELLING_S = 7 * 24 * 3600, 30

@@ -17,9 +17,10 @@ from governor.records import Action, ProcessClaim, elapsed_ms, instant
 from ports import Ports
 from ports.documents import Where, every
 from ports.memory import Slot
-from tasks import actions, publish, recover_action, spool
+from tasks import actions, publish, recover_action
 from tasks.actions import Held
 from tasks.execute_action import expire
+from tasks.receipts import spool
 from tasks.sweep import for_a_while, isolating_errors
 
 _LOG = logging.getLogger("ggen.reaper")

@@ -21,12 +21,13 @@ from governor.quota import Verdict
 from governor.records import Action, instant, timestamp
 from ports import Ports
 from ports.documents import Create
-from tasks import actions, publish, spool
+from tasks import actions, publish
 from tasks.actions import Held
 from tasks.deadline import Ended, Ending, run_within
-from tasks.emit import alert, explained, receipt
-from tasks.fence import or_die
 from tasks.handlers import registered
+from tasks.receipts import spool
+from tasks.receipts.commit import alert, explained, receipt
+from tasks.receipts.fence import or_die
 
 _LOG = logging.getLogger("ggen.actions")
 

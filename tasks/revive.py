@@ -11,7 +11,7 @@ from governor.errors import ConflictError, InputError, OutageError
 from governor.records import SYSTEM_ACCOUNT
 from ports import Ports
 from ports.signals import DeadLetter
-from tasks.emit import explained, land
+from tasks.receipts.commit import explained, land
 from tasks.sweep import for_a_while
 
 _LOG = logging.getLogger("ggen.signals")

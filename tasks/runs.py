@@ -9,8 +9,8 @@ from governor.records import Cancellation, MarketplaceEvent, Run, timestamp
 from ports import Ports
 from ports.documents import Document, Update, Where
 from tasks import publish
-from tasks.emit import land
 from tasks.journal import load
+from tasks.receipts.commit import land
 from tasks.runbook import RUNBOOKS_BY_NAME, Runbook
 
 _PATIENCE = 5

@@ -21,7 +21,7 @@ from ports import Ports
 from ports.alerts import Alert
 from ports.documents import Create, Document
 from tasks import sealed_log
-from tasks.emit import alert, land, receipt, tell
+from tasks.receipts.commit import alert, land, receipt, tell
 from tasks.sealed_log import note_of
 from tasks.settle import refuse_an_older_copy, report, settle
 

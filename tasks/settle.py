@@ -15,7 +15,7 @@ from ledger.checkpoint import sign
 from ledger.log import Leaf, Seal, again, next_seal, parse_leaf
 from ports import Ports
 from ports.documents import Create, Document
-from tasks.emit import alert, land, tell
+from tasks.receipts.commit import alert, land, tell
 from tasks.sealed_log import (
     BrokenLogError,
     known_ids,

@@ -32,9 +32,7 @@ from ports import Ports
 from ports.documents import Create, Document, Update, Write
 from tasks import publish
 from tasks.compensate import compensate
-from tasks.emit import land
 from tasks.failure import give_up_or_put_off, patiently, reason_to_stop
-from tasks.fence import or_die
 from tasks.journal import (
     HAND_OVER_S,
     end,
@@ -45,6 +43,8 @@ from tasks.journal import (
     take_over,
     with_entry,
 )
+from tasks.receipts.commit import land
+from tasks.receipts.fence import or_die
 from tasks.runbook import ElsewhereError, Result, Runbook, Step
 
 _LOG = logging.getLogger("ggen.runs")

@@ -19,8 +19,8 @@ from ports.documents import Create
 from ports.memory import Admission, Request, Slot
 from tasks import actions, policies, publish
 from tasks.boot import boot_governor
-from tasks.emit import land
 from tasks.handlers import registered
+from tasks.receipts.commit import land
 
 _LOG = logging.getLogger("ggen.signals")
 _CLOCK_SKEW = timedelta(seconds=5)

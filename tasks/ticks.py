@@ -9,8 +9,9 @@ from config.settings import load
 from governor.errors import OutageError
 from governor.health import ALIVE_FOR_S
 from governor.records import SYSTEM_ACCOUNT
-from tasks import deliver_alerts, reap, repair, revive, seal, tally, troubles, watch_ledgers
+from tasks import deliver_alerts, reap, repair, revive, seal, troubles, watch_ledgers
 from tasks.celery import LEDGER, app
+from tasks.receipts import refusals
 from tasks.settle import report
 
 
@@ -39,7 +40,7 @@ def seal_what_grew() -> None:
 @app.task(name="tally.receipt", send_events=False)
 def receipt_refusals() -> None:
     """Receipt what was refused since the last time."""
-    tally.tally(wiring.ports())
+    refusals.tally(wiring.ports())
 
 
 @app.task(name="deliver_alerts.deliver", send_events=False)

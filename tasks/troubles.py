@@ -14,9 +14,9 @@ from ledger.verify import MAX_AHEAD
 from ports import Ports
 from ports.documents import Where
 from tasks import policies
-from tasks.emit import alert
-from tasks.emit import tell as send
 from tasks.poison import ASIDE
+from tasks.receipts.commit import alert
+from tasks.receipts.commit import tell as send
 
 _LOG = logging.getLogger("ggen.troubles")
 LOOK_EVERY_S = 30.0

@@ -19,7 +19,7 @@ from ports.documents import Create, Document, Update, Where
 from tasks import sealed_log
 from tasks.audit import Chunk, Report, audit_ledger, clock_words, here
 from tasks.audit_states import missing_of, page_after
-from tasks.emit import alert, land, tell
+from tasks.receipts.commit import alert, land, tell
 from tasks.seal import seal_or_report
 from tasks.sealed_log import BrokenLogError
 from tasks.settle import report

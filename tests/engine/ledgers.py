@@ -16,7 +16,7 @@ from ports import Ports
 from ports.documents import Create
 from tasks import sealed_log
 from tasks.audit import Report, audit_ledger
-from tasks.emit import land, receipt
+from tasks.receipts.commit import land, receipt
 from tasks.seal import seal_ledger
 from tests.faults import WatchedDocuments, WatchedObjects, Writes
 

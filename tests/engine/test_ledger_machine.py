@@ -22,7 +22,7 @@ from adapters.sqlite import SqliteDocuments
 from governor.errors import ConflictError, OutageError
 from ports import Ports
 from ports.documents import Create
-from tasks.emit import land
+from tasks.receipts.commit import land
 from tasks.seal import seal_ledger
 from tasks.sealed_log import BrokenLogError
 from tests.engine.ledgers import (

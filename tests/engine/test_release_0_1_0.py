@@ -18,11 +18,12 @@ from governor.records import Run, instant
 from ledger.keys import fingerprint, parse_ring
 from ports import Ports
 from ports.documents import every
-from tasks import reap, spool
+from tasks import reap
 from tasks.archive import write_archive
 from tasks.entitlement_lifecycle import RUNBOOK
 from tasks.execute_action import carry_out
 from tasks.rebuild import rebuild
+from tasks.receipts import spool
 from tasks.recover_action import take_over
 from tasks.seal import seal_ledger
 from tasks.verify_receipt import verify_receipt

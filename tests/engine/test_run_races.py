@@ -209,9 +209,9 @@ class _AwayAfter:
 def test_a_process_that_can_store_no_outcome_dies_so_that_its_claim_is_free(
     ports: Ports, monkeypatch: pytest.MonkeyPatch, doing: str
 ) -> None:
-    from tasks import emit
+    from tasks.receipts import commit
 
-    monkeypatch.setattr(emit, "LANDING_PATIENCE_S", 0.2)
+    monkeypatch.setattr(commit, "LANDING_PATIENCE_S", 0.2)
     documents = _AwayAfter(ports)
     away = dataclasses.replace(ports, documents=documents)  # type: ignore[arg-type]
 

@@ -19,10 +19,11 @@ from governor.records import Run, action_path, run_path
 from ledger.receipt import SignedReceipt
 from ports import Ports
 from ports.memory import Slot
-from tasks import degrade_to_safe_mode, reap, spool
+from tasks import degrade_to_safe_mode, reap
 from tasks.degrade_to_safe_mode import keep_lease, watch_drilled
 from tasks.entitlement_lifecycle import RUNBOOK, begin
 from tasks.execute_action import carry_out
+from tasks.receipts import spool
 from tasks.step import carry_on
 from tasks.submit_signal import Signal, submit
 from tests.conftest import Valkey

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from adapters import wiring
 from governor.errors import ConflictError, OutageError
 from governor.records import checkpoint_path, receipt_path, seal_path
 from ledger.log import MAX_LEAVES, Seal, Stored, again, next_seal, parse_leaf
@@ -18,7 +17,7 @@ from ports import Ports
 from ports.documents import Create, Document, Update
 from tasks import seal as sealing
 from tasks import sealed_log
-from tasks.emit import land
+from tasks.receipts.commit import land
 from tasks.seal import seal_ledger
 from tasks.sealed_log import BrokenLogError
 from tests.engine.ledgers import (
@@ -309,7 +308,6 @@ def test_a_receipt_signed_long_before_its_commit_is_told_anew(ports: Ports) -> N
 def test_one_spoilt_ledger_keeps_no_other_from_being_sealed(
     ports: Ports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wiring, "ports", lambda: ports)
     build(ports, account_id="spoilt")
     run_sql(
         tmp_path / "documents.db", "UPDATE documents SET data = '[1]' WHERE path = ?",
@@ -318,8 +316,8 @@ def test_one_spoilt_ledger_keeps_no_other_from_being_sealed(
     for account_id in ("spoilt", "a", "z"):
         emit(ports, "x", account_id=account_id)
 
-    sealing.sweep.run()
-    sealing.sweep.run()
+    sealing.sweep(ports)
+    sealing.sweep(ports)
 
     assert all(len(sealed_ids(ports, account_id)) == 1 for account_id in ("a", "z"))
     (alarm,) = receipts(ports, "_system")

@@ -13,8 +13,9 @@ from governor.fsm import ActionState
 from ledger.receipt import SignedReceipt
 from ports import Ports
 from ports.documents import Update, Write
-from tasks import actions, reap, spool
+from tasks import actions, reap
 from tasks.execute_action import carry_out
+from tasks.receipts import spool
 from tasks.recover_action import take_over
 from tasks.seal import seal_ledger
 from tasks.submit_signal import submit

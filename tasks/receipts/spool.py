@@ -18,7 +18,7 @@ from ledger import canonical, contracts
 from ledger.receipt import SignedReceipt
 from ports import Ports
 from ports.documents import Create, Update, Write
-from tasks.emit import alert, ask_for_a_seal, is_text, ledger_of, receipt, tell
+from tasks.receipts.commit import alert, ask_for_a_seal, is_text, ledger_of, receipt, tell
 
 _LOG = logging.getLogger("ggen.spool")
 _FOLDER, _ASIDE = "spool", "aside"

@@ -3,7 +3,7 @@
 from governor.errors import ConflictError
 from governor.records import SYSTEM_ACCOUNT, timestamp
 from ports import Ports
-from tasks.emit import land, receipt
+from tasks.receipts.commit import land, receipt
 
 
 def ledger_of(operation: str, account_id: str = SYSTEM_ACCOUNT) -> str:
