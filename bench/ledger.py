@@ -18,9 +18,9 @@ from bench.stack import Driver
 from config.settings import Settings, environment
 from ports import Ports
 from ports.documents import Create
-from tasks import sealed_log
+from tasks.ledgers import stored_log
+from tasks.ledgers.seal import seal_ledger
 from tasks.receipts.commit import land, receipt
-from tasks.seal import seal_ledger
 
 _BATCH = 400
 LARGE = 100_000
@@ -163,7 +163,7 @@ def _until_sealed(settings: Settings, account_id: str, size: int, within_s: floa
     """Seconds until that many receipts are sealed and signed."""
     ports, began = open_ports(settings), time.monotonic()
     while (passed := time.monotonic() - began) < within_s:
-        last = sealed_log.newest_signed(ports, account_id)
+        last = stored_log.newest_signed(ports, account_id)
         if last and last.tree_size >= size:
             break
         time.sleep(0.01)

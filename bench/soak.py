@@ -29,7 +29,7 @@ from governor.records import instant
 from ledger.receipt import SignedReceipt
 from ports import Ports
 from ports.documents import every
-from tasks.audit import audit_ledger
+from tasks.ledgers.audit import audit_ledger
 
 LOCKED = "locked"
 """The file's write lock is held by somebody else: a fault of the file itself."""

@@ -18,10 +18,10 @@ from ledger.receipt import SignedReceipt
 from ledger.verify import MAX_AHEAD
 from ports import Ports
 from ports.documents import Document
-from tasks import sealed_log
-from tasks.archive import Archived, write_archive
-from tasks.audit import Report, Walk
-from tasks.sealed_log import BrokenLogError
+from tasks.ledgers import stored_log
+from tasks.ledgers.archive import Archived, write_archive
+from tasks.ledgers.audit import Report, Walk
+from tasks.ledgers.stored_log import BrokenLogError
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def receipts(ports: Ports, account_id: str, wanted: Wanted) -> Iterator[dict[str
     """
     report = Report(account_id)
     first = _first_seal(ports, account_id, wanted.since)
-    last = sealed_log.newest(ports, account_id)  # before the listing begins
+    last = stored_log.newest(ports, account_id)  # before the listing begins
     walk = Walk(ports, ports.keys.ring(), report, first, asks_for_time=False)
     left = wanted.limit
     for item in _all(walk, last):
@@ -75,7 +75,7 @@ def archive(ports: Ports, account_id: str, output: Path | None) -> Archived:
         InputError: standard output is a terminal, or nothing is sealed.
         ConflictError: the file is there already; it was left as it is.
     """
-    last = sealed_log.newest_signed(ports, account_id)
+    last = stored_log.newest_signed(ports, account_id)
     progress = Progress(f"archiving {account_id}", last.tree_size if last else 0)
     with progress, _target(output) as target:
         return write_archive(ports, account_id, target, progress.advance_to)
@@ -83,10 +83,10 @@ def archive(ports: Ports, account_id: str, output: Path | None) -> Archived:
 
 def unsealed(ports: Ports, account_id: str) -> int:
     """How many receipts are not in the signed log; of what has no seal, of the next thousand."""
-    newest = sealed_log.newest(ports, account_id)
-    signed = sealed_log.newest_signed(ports, account_id)
+    newest = stored_log.newest(ports, account_id)
+    signed = stored_log.newest_signed(ports, account_id)
     unsigned = len(newest.leaves) if newest and newest != signed else 0
-    return unsigned + len(sealed_log.unsealed(ports, account_id, newest, sealed_log.PAGE))
+    return unsigned + len(stored_log.unsealed(ports, account_id, newest, stored_log.PAGE))
 
 
 def since(text: str) -> str:
@@ -108,9 +108,9 @@ def _first_seal(ports: Ports, account_id: str, since: str) -> Seal | None:
     """The last seal of which nothing can be wanted: a timestamp lies at most 5 s ahead."""
     if not since:
         return None
-    for seal in sealed_log.since(ports, account_id, instant(since) - MAX_AHEAD):
-        return sealed_log.seal_at(ports, account_id, seal.number - 1)
-    return sealed_log.newest_signed(ports, account_id)
+    for seal in stored_log.since(ports, account_id, instant(since) - MAX_AHEAD):
+        return stored_log.seal_at(ports, account_id, seal.number - 1)
+    return stored_log.newest_signed(ports, account_id)
 
 
 def _all(walk: Walk, last: Seal | None) -> Iterator[dict[str, Any]]:
@@ -132,7 +132,7 @@ def _item(
         stored = SignedReceipt.model_validate(data)
         fields = stored.fields()
     except (ValueError, InputError, TypeError) as error:
-        name = leaf.receipt_id if leaf else sealed_log.id_of(document) if document else ""
+        name = leaf.receipt_id if leaf else stored_log.id_of(document) if document else ""
         return {"receipt_id": name, "rejected": str(error).splitlines()[0], "proof": proof}
     signed = {name: getattr(stored, name) for name in ("payload", "signature", "key_id", "sha256")}
     return {**fields, "proof": {**signed, **proof}}

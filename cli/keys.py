@@ -11,7 +11,7 @@ from governor.records import SYSTEM_ACCOUNT, instant, timestamp
 from ledger.keys import GRACE, fingerprint
 from ports import Ports
 from ports.documents import every
-from tasks import sealed_log
+from tasks.ledgers import stored_log
 from tasks.receipts.commit import land, receipt
 
 
@@ -88,7 +88,7 @@ def _refuse_if_recorded_ahead(ports: Ports, now: datetime) -> None:
         SYSTEM_ACCOUNT,
         *(d.path.split("/")[1] for d in every(ports.documents, "tenants")),
     ):
-        last = sealed_log.newest(ports, account_id)
+        last = stored_log.newest(ports, account_id)
         if last and instant(last.recorded_until) > now + GRACE:
             raise ConflictError(
                 "clock-behind", f"a ledger was recorded until {last.recorded_until}, which lies "

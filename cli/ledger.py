@@ -17,11 +17,11 @@ from governor.errors import InputError, OutageError
 from ledger.audit import Pin
 from ledger.checkpoint import Checkpoint, open_checkpoint
 from ports import Ports
-from tasks import sealed_log
-from tasks.audit import Report, audit_ledger, here
-from tasks.audit_states import missing_receipts
-from tasks.sealed_log import BrokenLogError
-from tasks.verify_receipt import CHECKS, Verdict, verify_receipt
+from tasks.ledgers import stored_log
+from tasks.ledgers.audit import Report, audit_ledger, here
+from tasks.ledgers.states import missing_receipts
+from tasks.ledgers.stored_log import BrokenLogError
+from tasks.ledgers.verify_receipt import CHECKS, Verdict, verify_receipt
 
 VALID, BROKEN, NOT_SEALED, CLOCK_OFF = 0, 1, 6, 7
 """Exit codes of a verification (D22)."""
@@ -100,7 +100,7 @@ def verify_all(
     """
     try:
         until = ask_for_a_seal(ports, account_id)
-        last = sealed_log.newest_signed(ports, account_id)
+        last = stored_log.newest_signed(ports, account_id)
     except BrokenLogError:
         until = last = None  # the audit says what is broken, and all else
     ring, path = ports.keys.ring(), settings.pins_dir / f"{account_id}.checkpoint"
@@ -129,8 +129,8 @@ def ask_for_a_seal(ports: Ports, account_id: str) -> datetime | None:
 
     None when nothing is unsealed, or so much that all of it must be looked at.
     """
-    last = sealed_log.newest_signed(ports, account_id)
-    waiting = sealed_log.unsealed(ports, account_id, last, sealed_log.PAGE)
+    last = stored_log.newest_signed(ports, account_id)
+    waiting = stored_log.unsealed(ports, account_id, last, stored_log.PAGE)
     if not waiting:
         return datetime.fromisoformat(last.recorded_until) if last else None
     newest = waiting[-1].created_at
@@ -140,11 +140,11 @@ def ask_for_a_seal(ports: Ports, account_id: str) -> datetime | None:
         return newest  # no stack runs: what is not sealed stays so
     give_up_at = time.monotonic() + SEAL_WITHIN_S
     while time.monotonic() < give_up_at:
-        last = sealed_log.newest_signed(ports, account_id)
+        last = stored_log.newest_signed(ports, account_id)
         if last and datetime.fromisoformat(last.recorded_until) >= newest:
             break
         time.sleep(0.05)
-    return newest if len(waiting) < sealed_log.PAGE else None
+    return newest if len(waiting) < stored_log.PAGE else None
 
 
 def summary_of(verified: Verified) -> dict[str, Any]:
@@ -201,5 +201,5 @@ def _remember(path: Path, note: str) -> None:
 def _is_known(ports: Ports, account_id: str) -> bool:
     return (
         ports.documents.get(f"tenants/{account_id}") is not None
-        or sealed_log.mirrored(ports, account_id, 1) is not None
+        or stored_log.mirrored(ports, account_id, 1) is not None
     )

@@ -12,7 +12,7 @@ from governor.errors import OutageError
 from ledger.audit import Entry, examine
 from ledger.keys import KeyRing
 from ledger.verify import Finding
-from tasks.audit import Examine
+from tasks.ledgers.audit import Examine
 
 _AHEAD = 4
 """Chunks that wait for each process; bounded, so that memory does not grow with the ledger."""

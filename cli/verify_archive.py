@@ -21,7 +21,7 @@ from ledger.keys import KeyRing, TrustedKey, parse_ring
 from ledger.log import Log
 from ledger.merkle import Frontier
 from ledger.verify import Check, Finding
-from tasks.audit import Report, chunks, here
+from tasks.ledgers.audit import Report, chunks, here
 
 _MANY = 2000
 _OPERATION = re.compile(rb'"operation":"([a-z_]{1,64})"')

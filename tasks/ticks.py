@@ -9,10 +9,11 @@ from config.settings import load
 from governor.errors import OutageError
 from governor.health import ALIVE_FOR_S
 from governor.records import SYSTEM_ACCOUNT
-from tasks import deliver_alerts, reap, repair, revive, seal, troubles, watch_ledgers
+from tasks import deliver_alerts, reap, repair, revive, troubles
 from tasks.celery import LEDGER, app
+from tasks.ledgers import patrol, seal
+from tasks.ledgers.sign import report
 from tasks.receipts import refusals
-from tasks.settle import report
 
 
 @app.task(name="canary.sing", send_events=False)
@@ -77,7 +78,7 @@ def tell_of_poison(queue: str, digest: str) -> None:
 @app.task(name="audit.watch", send_events=False)
 def verify_ledgers() -> None:
     """Begin a pass over all ledgers when its hour has come; whoever ticks first begins it."""
-    if scope := watch_ledgers.is_due(wiring.ports()):
+    if scope := patrol.is_due(wiring.ports()):
         _audit(scope, f"tenants/{SYSTEM_ACCOUNT}", 0)
 
 
@@ -89,13 +90,13 @@ def audit_slice(scope: str, path: str, number: int, after: str | None = None) ->
     the one there. Only a pass over everything looks at these.
     """
     ports = wiring.ports()
-    account_id = watch_ledgers.ledger_at(ports, path)
+    account_id = patrol.ledger_at(ports, path)
     reached, looked = None, None
     try:
         if after is None:
-            reached = watch_ledgers.judge(ports, account_id, scope, number)
+            reached = patrol.judge(ports, account_id, scope, number)
         else:
-            looked = watch_ledgers.judge_states(ports, account_id, after)
+            looked = patrol.judge_states(ports, account_id, after)
     except OutageError:
         raise
     except Exception as error:  # whatever is wrong with one ledger, the others are judged
@@ -104,10 +105,10 @@ def audit_slice(scope: str, path: str, number: int, after: str | None = None) ->
         _audit(scope, path, reached)
     elif looked or (after is None and scope == "everything"):
         _audit(scope, path, 0, looked or "")
-    elif upcoming := watch_ledgers.next_ledger(ports, path):
+    elif upcoming := patrol.next_ledger(ports, path):
         _audit(scope, upcoming, 0)
     elif scope == "everything":
-        watch_ledgers.note_everything_judged(ports)
+        patrol.note_everything_judged(ports)
 
 
 def _audit(scope: str, path: str, number: int, after: str | None = None) -> None:

@@ -14,10 +14,10 @@ from ledger.log import parse_leaf
 from ledger.merkle import Frontier, leaf_hash
 from ports import Ports
 from ports.documents import Create
-from tasks import sealed_log
-from tasks.audit import Report, audit_ledger
+from tasks.ledgers import stored_log
+from tasks.ledgers.audit import Report, audit_ledger
+from tasks.ledgers.seal import seal_ledger
 from tasks.receipts.commit import land, receipt
-from tasks.seal import seal_ledger
 from tests.faults import WatchedDocuments, WatchedObjects, Writes
 
 ACCOUNT = "acme"
@@ -70,10 +70,10 @@ def faults(ports: Ports, account_id: str = ACCOUNT, **more: Any) -> str:
 
 def sealed_ids(ports: Ports, account_id: str = ACCOUNT) -> list[str]:
     """The receipts of the log, in its order."""
-    last = sealed_log.newest(ports, account_id)
+    last = stored_log.newest(ports, account_id)
     found = []
     for number in range(1, (last.number if last else 0) + 1):
-        seal = sealed_log.seal_at(ports, account_id, number)
+        seal = stored_log.seal_at(ports, account_id, number)
         assert seal
         found += [parse_leaf(text).receipt_id for text in seal.leaves]
     return found
@@ -92,10 +92,10 @@ def signed(ports: Ports, account_id: str = ACCOUNT) -> list[Checkpoint]:
 
 def contradicted(ports: Ports, account_id: str = ACCOUNT) -> list[Checkpoint]:
     """The signed checkpoints that the log as it is now does not extend."""
-    last = sealed_log.newest(ports, account_id)
+    last = stored_log.newest(ports, account_id)
     trees, tree = {}, Frontier()
     for number in range(1, (last.number if last else 0) + 1):
-        seal = sealed_log.seal_at(ports, account_id, number)
+        seal = stored_log.seal_at(ports, account_id, number)
         assert seal
         for text in seal.leaves:
             tree = tree.append(leaf_hash(text.encode()))

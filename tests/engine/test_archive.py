@@ -22,9 +22,9 @@ from governor.records import receipt_path
 from ledger import archive
 from ledger.keys import fingerprint
 from ports import Ports
-from tasks.archive import write_archive
-from tasks.seal import seal_ledger
-from tasks.sealed_log import BrokenLogError
+from tasks.ledgers.archive import write_archive
+from tasks.ledgers.seal import seal_ledger
+from tasks.ledgers.stored_log import BrokenLogError
 from tests.engine.ledgers import ACCOUNT, build, emit, run_sql, spoil
 
 Files = dict[str, bytes]

@@ -25,10 +25,11 @@ from governor.quota import Verdict
 from governor.records import instant
 from ports import Ports
 from ports.documents import Document, every
-from tasks import sealed_log, troubles, watch_ledgers
-from tasks.archive import write_archive
-from tasks.seal import seal_ledger
-from tasks.verify_receipt import verify_receipt
+from tasks import troubles
+from tasks.ledgers import patrol, stored_log
+from tasks.ledgers.archive import write_archive
+from tasks.ledgers.seal import seal_ledger
+from tasks.ledgers.verify_receipt import verify_receipt
 from tests.engine.ledgers import ACCOUNT, audit, emit, faults, run_sql
 from tests.leases import lease
 from tests.waiting import until
@@ -113,7 +114,7 @@ def test_a_week_of_receipts_with_ten_clock_steps_verifies(stepped: Ports, tmp_pa
     for _ in range(2):
         reached: int | None = 0
         while reached is not None:
-            reached = watch_ledgers.judge(stepped, ACCOUNT, "everything", reached)
+            reached = patrol.judge(stepped, ACCOUNT, "everything", reached)
     told = [d.data["operation"] for d in every(stepped.documents, "tenants/_system/receipts")]
     assert told.count("alert_raised") == 1
     path, trust = tmp_path / "a.tar.gz", tmp_path / "keys.json"
@@ -140,8 +141,8 @@ def test_one_document_of_tomorrow_moves_no_other(stepped: Ports, tmp_path: Path)
         assert seal_ledger(stepped, account_id)
         assert not faults(stepped, account_id)
 
-    other = sealed_log.newest(stepped, "other")
-    acme = sealed_log.newest(stepped, ACCOUNT)
+    other = stored_log.newest(stepped, "other")
+    acme = stored_log.newest(stepped, ACCOUNT)
     assert other
     assert acme
     assert instant(acme.recorded_until) <= clock.now()

@@ -7,13 +7,14 @@ from governor.quota import month_of
 from governor.records import SYSTEM_ACCOUNT
 from ports import Ports
 from ports.documents import Where
-from tasks import find_action, reap, reap_actions, rebuild, runs, sealed_log
-from tasks.audit import audit_ledger
+from tasks import find_action, reap, reap_actions, rebuild, runs
 from tasks.execute_action import carry_out
 from tasks.journal import _start_next
-from tasks.seal import seal_ledger
+from tasks.ledgers import stored_log
+from tasks.ledgers.audit import audit_ledger
+from tasks.ledgers.patrol import next_ledger
+from tasks.ledgers.seal import seal_ledger
 from tasks.submit_signal import submit
-from tasks.watch_ledgers import next_ledger
 from tests.engine.actions import signal_of
 from tests.engine.conftest import event
 from tests.engine.runs import subscribe
@@ -60,10 +61,10 @@ def test_what_the_ledger_asks_for(ports: Ports) -> None:
     report = audit_ledger(ports, "acme")
     assert not report.findings
     assert report.unsealed == 0
-    last = sealed_log.newest(ports, "acme")
+    last = stored_log.newest(ports, "acme")
     assert last
-    assert list(sealed_log.since(ports, "acme", ports.clock.now())) == []
-    assert sealed_log.seals_beyond(ports, "acme", last.number) == []
+    assert list(stored_log.since(ports, "acme", ports.clock.now())) == []
+    assert stored_log.seals_beyond(ports, "acme", last.number) == []
     path: str | None = f"tenants/{SYSTEM_ACCOUNT}"
     seen = []
     while path := next_ledger(ports, path):

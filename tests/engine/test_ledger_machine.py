@@ -22,9 +22,9 @@ from adapters.sqlite import SqliteDocuments
 from governor.errors import ConflictError, OutageError
 from ports import Ports
 from ports.documents import Create
+from tasks.ledgers.seal import seal_ledger
+from tasks.ledgers.stored_log import BrokenLogError
 from tasks.receipts.commit import land
-from tasks.seal import seal_ledger
-from tasks.sealed_log import BrokenLogError
 from tests.engine.ledgers import (
     ACCOUNT,
     audit,

@@ -15,11 +15,11 @@ from ledger.log import MAX_LEAVES, Seal, Stored, again, next_seal, parse_leaf
 from ledger.receipt import SignedReceipt
 from ports import Ports
 from ports.documents import Create, Document, Update
-from tasks import seal as sealing
-from tasks import sealed_log
+from tasks.ledgers import seal as sealing
+from tasks.ledgers import stored_log
+from tasks.ledgers.seal import seal_ledger
+from tasks.ledgers.stored_log import BrokenLogError
 from tasks.receipts.commit import land
-from tasks.seal import seal_ledger
-from tasks.sealed_log import BrokenLogError
 from tests.engine.ledgers import (
     ACCOUNT,
     audit,
@@ -72,7 +72,7 @@ def test_receipts_of_one_commit_are_all_sealed_even_across_two_seals(ports: Port
 
     assert seal_ledger(ports, ACCOUNT)
 
-    last = sealed_log.newest(ports, ACCOUNT)
+    last = stored_log.newest(ports, ACCOUNT)
     assert last
     assert (last.number, last.tree_size) == (2, MAX_LEAVES + 300)
     assert _holds(ports, [str(one.data["receipt_id"]) for one in many])
@@ -190,7 +190,7 @@ def test_ten_thousand_honest_receipts_raise_no_alarm(ports: Ports) -> None:
     children = [_process(ports, lambda n=n: work(n)) for n in range(4)]  # type: ignore[misc]
     while any(child.is_alive() for child in children):
         seal_ledger(ports, ACCOUNT)
-        assert faults(ports, last=sealed_log.newest_signed(ports, ACCOUNT)) == ""
+        assert faults(ports, last=stored_log.newest_signed(ports, ACCOUNT)) == ""
     while not seal_ledger(ports, ACCOUNT):
         pass
 
@@ -211,7 +211,7 @@ def test_a_poison_receipt_is_sealed_as_rejected_alarmed_and_holds_up_nobody(
     assert seal_ledger(ports, ACCOUNT)
     assert seal_ledger(ports, ACCOUNT)  # the alert's own receipt
 
-    seal = sealed_log.seal_at(ports, ACCOUNT, 1)
+    seal = stored_log.seal_at(ports, ACCOUNT, 1)
     assert seal
     leaves = {leaf.receipt_id: leaf for leaf in map(parse_leaf, seal.leaves)}
     assert leaves[first].rejected is None
@@ -246,8 +246,8 @@ def test_a_forged_seal_is_never_signed(ports: Ports, tmp_path: Path, forge: str)
 
     with pytest.raises(KeyboardInterrupt):
         seal_ledger(watched(ports, Writes(1, "landed", stop)), ACCOUNT)
-    seal = sealed_log.seal_at(ports, ACCOUNT, 3)
-    before = sealed_log.seal_at(ports, ACCOUNT, 2)
+    seal = stored_log.seal_at(ports, ACCOUNT, 3)
+    before = stored_log.seal_at(ports, ACCOUNT, 2)
     assert seal
     assert before
     leaf, ring = parse_leaf(seal.leaves[0]), ports.keys.ring()
@@ -283,7 +283,7 @@ def _stored(ports: Ports, seal: Seal, *order: int) -> list[Stored]:
             receipt_path(ACCOUNT, parse_leaf(seal.leaves[at]).receipt_id)
         )
         assert document
-        found.append(sealed_log.stored(document))
+        found.append(stored_log.stored(document))
     return found
 
 

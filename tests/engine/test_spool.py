@@ -15,9 +15,9 @@ from ports import Ports
 from ports.documents import Update, Write
 from tasks import actions, reap
 from tasks.execute_action import carry_out
+from tasks.ledgers.seal import seal_ledger
 from tasks.receipts import spool
 from tasks.recover_action import take_over
-from tasks.seal import seal_ledger
 from tasks.submit_signal import submit
 from tests.engine.actions import (
     action_of,

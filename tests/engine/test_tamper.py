@@ -14,13 +14,13 @@ from ledger.log import Seal, seal_id
 from ledger.receipt import SignedReceipt
 from ledger.receipt import receipt_id as receipt_id_of
 from ports import Ports
-from tasks import sealed_log
-from tasks.audit_states import missing_receipts
 from tasks.execute_action import carry_out
-from tasks.seal import seal_ledger
-from tasks.sealed_log import BrokenLogError
+from tasks.ledgers import stored_log
+from tasks.ledgers.seal import seal_ledger
+from tasks.ledgers.states import missing_receipts
+from tasks.ledgers.stored_log import BrokenLogError
+from tasks.ledgers.verify_receipt import verify_receipt
 from tasks.submit_signal import submit
-from tasks.verify_receipt import verify_receipt
 from tests.engine.actions import signal_of
 from tests.engine.conftest import event
 from tests.engine.ledgers import (
@@ -401,7 +401,7 @@ def test_a_receipt_of_another_account_in_its_place(ports: Ports, database: Path)
 def test_leaves_of_a_seal_rearranged(ports: Ports, database: Path, change: str) -> None:
     build(ports)
     build(ports, account_id="other")
-    other = sealed_log.seal_at(ports, "other", 2)
+    other = stored_log.seal_at(ports, "other", 2)
     assert other
 
     def rearrange(data: dict[str, Any]) -> None:
@@ -634,7 +634,7 @@ def test_strays_are_named_and_crash_nothing(ports: Ports, database: Path, tmp_pa
 def test_after_a_leak_an_archive_can_still_be_made(ports: Ports) -> None:
     import io
 
-    from tasks.archive import write_archive
+    from tasks.ledgers.archive import write_archive
 
     started = ports.clock.now()
     build(ports, batches=1)

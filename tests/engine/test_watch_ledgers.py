@@ -9,13 +9,13 @@ from ledger.log import seal_id
 from ledger.receipt import receipt_id
 from ports import Ports
 from ports.documents import Create
-from tasks import sealed_log, watch_ledgers
 from tasks.execute_action import carry_out
-from tasks.seal import seal_ledger
-from tasks.sealed_log import BrokenLogError
-from tasks.settle import report
+from tasks.ledgers import patrol, stored_log
+from tasks.ledgers.patrol import judge, judge_states, ledger_at, next_ledger
+from tasks.ledgers.seal import seal_ledger
+from tasks.ledgers.sign import report
+from tasks.ledgers.stored_log import BrokenLogError
 from tasks.submit_signal import submit
-from tasks.watch_ledgers import judge, judge_states, ledger_at, next_ledger
 from tests.engine.actions import signal_of
 from tests.engine.conftest import event
 from tests.engine.ledgers import ACCOUNT, build, emit, faults, run_sql, sealed_ids, spoil, told
@@ -39,7 +39,7 @@ def _pass(ports: Ports, scope: str) -> int:
 def test_an_honest_ledger_raises_nothing_however_it_is_sliced(
     ports: Ports, monkeypatch: pytest.MonkeyPatch, scope: str
 ) -> None:
-    monkeypatch.setattr(watch_ledgers, "_SEALS_AT_ONCE", 2)
+    monkeypatch.setattr(patrol, "_SEALS_AT_ONCE", 2)
     build(ports, batches=7, each=2)
 
     assert _pass(ports, scope) == 4
@@ -79,7 +79,7 @@ def test_what_the_window_overlooked_is_sealed_once(ports: Ports, tmp_path: Path)
 def test_every_action_is_compared_with_its_receipts_a_slice_at_a_time(
     ports: Ports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch_ledgers, "_STATES_AT_ONCE", 2)
+    monkeypatch.setattr(patrol, "_STATES_AT_ONCE", 2)
     subscribe(ports, event())
     ids = [submit(ports, signal_of(f"s-{n}")) for n in range(5)]
     for action_id in ids:
@@ -154,4 +154,4 @@ def test_every_ledger_has_its_turn_also_those_without_a_tenant(ports: Ports) -> 
         seen.append(ledger_at(ports, path))
 
     assert seen == ["a", "a-b", "c", "a-orphan", "orphan", "turned-away"]
-    assert sealed_log.newest(ports, "orphan").seal_id == seal_id(1)  # type: ignore[union-attr]
+    assert stored_log.newest(ports, "orphan").seal_id == seal_id(1)  # type: ignore[union-attr]

@@ -9,7 +9,7 @@ import pytest
 
 from adapters.wiring import open_ports
 from config.settings import Settings
-from tasks.sealed_log import newest_signed
+from tasks.ledgers.stored_log import newest_signed
 from tests.engine.ledgers import emit
 from tests.stack.conftest import Stack, new_stack
 from tests.waiting import until

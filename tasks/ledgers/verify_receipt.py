@@ -14,8 +14,8 @@ from ledger.receipt import SignedReceipt
 from ledger.verify import Check, Finding, Recorded, verify
 from ports import Ports
 from ports.documents import Document
-from tasks import sealed_log
-from tasks.sealed_log import BrokenLogError, Place
+from tasks.ledgers import stored_log
+from tasks.ledgers.stored_log import BrokenLogError, Place
 
 CHECKS = (
     Check.IMMUTABILITY, Check.ORDERING, Check.INTEGRITY, Check.COMPLETENESS, Check.INCLUSION,
@@ -67,14 +67,14 @@ def _sealed_once(ports: Ports, account_id: str, receipt_id: str) -> Leaf | None:
     """The leaf of a receipt that is gone, if it ever had one."""
     if not receipt_id:
         return None
-    for _, leaf in sealed_log.find_leaf(ports, account_id, receipt_id, instant(ALWAYS)):
+    for _, leaf in stored_log.find_leaf(ports, account_id, receipt_id, instant(ALWAYS)):
         return leaf
     return None
 
 
 def _signed_place(ports: Ports, account_id: str, found: Document) -> Place | None:
-    place = sealed_log.place_of(ports, account_id, found)
-    signed = sealed_log.newest_signed(ports, account_id)
+    place = stored_log.place_of(ports, account_id, found)
+    signed = stored_log.newest_signed(ports, account_id)
     if place and (signed is None or place.seal.number > signed.number):
         return None  # its seal is in the making
     return place
@@ -82,7 +82,7 @@ def _signed_place(ports: Ports, account_id: str, found: Document) -> Place | Non
 
 def _checks(ports: Ports, account_id: str, found: Document, place: Place | None) -> list[Finding]:
     """The spec's four checks; by what the log says of the receipt once it is sealed."""
-    ring, receipt_id = ports.keys.ring(), sealed_log.id_of(found)
+    ring, receipt_id = ports.keys.ring(), stored_log.id_of(found)
     try:
         stored = SignedReceipt.model_validate(found.data)
     except ValidationError:
@@ -112,15 +112,15 @@ def _checks(ports: Ports, account_id: str, found: Document, place: Place | None)
 def _recorded_before(place: Place) -> str:
     at = place.leaf.index - place.seal.first_index
     if at > 0:
-        return sealed_log.leaf_of(place.seal, place.seal.leaves[at - 1]).recorded_at
+        return stored_log.leaf_of(place.seal, place.seal.leaves[at - 1]).recorded_at
     return place.before.recorded_until if place.before else ""
 
 
 def _inclusion_fault(ports: Ports, account_id: str, place: Place) -> str:
     """Why the leaf is not proved to be under the root that was signed; empty when it is."""
     ring, seal = ports.keys.ring(), place.seal
-    note = sealed_log.note_of(ports, account_id, seal)
-    tree = sealed_log.tree_of(seal, ring.log_origin(account_id))
+    note = stored_log.note_of(ports, account_id, seal)
+    tree = stored_log.tree_of(seal, ring.log_origin(account_id))
     where = f"checkpoint {seal.number}"
     if note is None:
         return f"{where} is missing"

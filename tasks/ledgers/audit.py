@@ -29,8 +29,8 @@ from ledger.merkle import Frontier
 from ledger.verify import Check, Finding
 from ports import Ports
 from ports.documents import Document
-from tasks import sealed_log
-from tasks.sealed_log import BrokenLogError
+from tasks.ledgers import stored_log
+from tasks.ledgers.stored_log import BrokenLogError
 
 CHUNK = 250
 """Entries examined at once."""
@@ -147,8 +147,8 @@ def audit_ledger(
             if until is None or document.created_at <= until:
                 report.unsealed += 1
                 if len(report.left_over) < MAX_FINDINGS:
-                    report.left_over.append(sealed_log.id_of(document))
-                report.add(check_unsealed(sealed_log.stored(document), account_id, ring))
+                    report.left_over.append(stored_log.id_of(document))
+                report.add(check_unsealed(stored_log.stored(document), account_id, ring))
         if last is None:
             report.add(report_ends(ports, account_id, report.last))
             report.add(fault for pin in pins for fault in pin.unmet(report.read))
@@ -183,10 +183,10 @@ class Walk:
         if after:
             late = timedelta(seconds=ports.documents.late_s)
             self._floor = timestamp(instant(after.recorded_until) - late)
-            floor, known = sealed_log.reached(ports, self._account_id, after)
+            floor, known = stored_log.reached(ports, self._account_id, after)
             start = floor, ""
         self._known, self._cursor = known, start
-        self._listing = sealed_log.listed(ports, self._account_id, start)
+        self._listing = stored_log.listed(ports, self._account_id, start)
         self._ahead: set[str] = set()
         """Leaves whose receipts the store says were created later: they are listed later too."""
         self._upcoming = self._next()
@@ -200,7 +200,7 @@ class Walk:
             if last and number > last.number:
                 break
             try:
-                seal = sealed_log.seal_or_none(self._ports, self._account_id, number)
+                seal = stored_log.seal_or_none(self._ports, self._account_id, number)
             except BrokenLogError as error:
                 self._stop(number, error.fault)
                 return
@@ -222,7 +222,7 @@ class Walk:
         """What no leaf named of all that was created by the end of the log, and after it."""
         yield from self._waiting.values()
         while to_the_end and self._upcoming and not self._is_stopped:
-            if sealed_log.id_of(self._upcoming) not in self._ahead:
+            if stored_log.id_of(self._upcoming) not in self._ahead:
                 yield self._upcoming
             self._upcoming = self._next()
 
@@ -239,16 +239,16 @@ class Walk:
 
     def _signed(self, seal: Seal) -> bool:
         """Judge the checkpoint of a seal and its copy; False while it has no checkpoint."""
-        tree = sealed_log.tree_of(seal, self._origin)
+        tree = stored_log.tree_of(seal, self._origin)
         copy_name = f"the copy of checkpoint {seal.number}"
         until = seal.recorded_until if self._asks_for_time else None
         try:
-            note = sealed_log.note_of(self._ports, self._account_id, seal)
+            note = stored_log.note_of(self._ports, self._account_id, seal)
         except BrokenLogError as error:
             self._fault(f"checkpoint {seal.number}", error.fault)
             return True
         # After the checkpoint, since it is made before it.
-        copy = sealed_log.mirrored(self._ports, self._account_id, seal.number)
+        copy = stored_log.mirrored(self._ports, self._account_id, seal.number)
         if copy is not None:
             self._report.add(check_checkpoint(copy, copy_name, until, tree, self._ring))
         if note is None:
@@ -277,8 +277,8 @@ class Walk:
 
     def _gap(self, number: int) -> None:
         """Whether there are seals beyond the one that is not there."""
-        later = sealed_log.seals_beyond(self._ports, self._account_id, number)
-        if later and not sealed_log.is_seal(self._ports, self._account_id, number):
+        later = stored_log.seals_beyond(self._ports, self._account_id, number)
+        if later and not stored_log.is_seal(self._ports, self._account_id, number):
             self._stop(number, f"is missing, though there is {later[0]}")
 
     def _receipt_of(self, leaf: Leaf) -> Document | None:
@@ -305,7 +305,7 @@ class Walk:
         at = instant(recorded_at)
         self._upcoming = self._upcoming or self._next()
         while self._upcoming and self._upcoming.created_at <= at:
-            if (identity := sealed_log.id_of(self._upcoming)) not in self._ahead:
+            if (identity := stored_log.id_of(self._upcoming)) not in self._ahead:
                 self._waiting[identity] = self._upcoming
             self._upcoming = self._next()
 
@@ -314,10 +314,10 @@ class Walk:
         for _ in range(2):
             for document in self._listing:
                 self._cursor = document.created_at, document.path
-                identity = sealed_log.id_of(document)
+                identity = stored_log.id_of(document)
                 if identity not in self._known and identity not in self._ahead:
                     return document
-            self._listing = sealed_log.listed(self._ports, self._account_id, self._cursor)
+            self._listing = stored_log.listed(self._ports, self._account_id, self._cursor)
         return None
 
     def _asks_for(self, text: str) -> bool:
@@ -343,17 +343,17 @@ def report_ends(ports: Ports, account_id: str, last: int) -> Iterator[Finding]:
     for name in strays[:1]:
         yield Finding(f"the object {name!r} among the copies", Check.CONSISTENCY, "is no copy")
     for name in [each for each in copies if _is_number(each) and each > seal_id(last)][:1]:
-        if not sealed_log.is_seal(ports, account_id, int(name)):  # else the log has grown since
+        if not stored_log.is_seal(ports, account_id, int(name)):  # else the log has grown since
             yield Finding(
                 f"the copy of checkpoint {int(name)}", Check.CONSISTENCY,
                 f"was signed, but the store's log ends with seal {last}: the store is an older "
                 "copy, or its end was removed",
             )  # fmt: skip
-    for path in sealed_log.strays(ports, account_id):
+    for path in stored_log.strays(ports, account_id):
         yield Finding(path, Check.CONSISTENCY, "is no seal or checkpoint of this log")
-    for path in sealed_log.checkpoints_beyond(ports, account_id, last)[:1]:
+    for path in stored_log.checkpoints_beyond(ports, account_id, last)[:1]:
         name = path.rpartition("/")[2]
-        if not _is_number(name) or not sealed_log.is_seal(ports, account_id, int(name)):
+        if not _is_number(name) or not stored_log.is_seal(ports, account_id, int(name)):
             yield Finding(path, Check.CONSISTENCY, "a checkpoint without its seal")
 
 

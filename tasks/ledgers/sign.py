@@ -15,8 +15,7 @@ from ledger.checkpoint import sign
 from ledger.log import Leaf, Seal, again, next_seal, parse_leaf
 from ports import Ports
 from ports.documents import Create, Document
-from tasks.receipts.commit import alert, land, tell
-from tasks.sealed_log import (
+from tasks.ledgers.stored_log import (
     BrokenLogError,
     known_ids,
     mirrored,
@@ -27,6 +26,7 @@ from tasks.sealed_log import (
     tree_of,
     unsealed,
 )
+from tasks.receipts.commit import alert, land, tell
 
 _LOG = logging.getLogger("ggen.ledger")
 

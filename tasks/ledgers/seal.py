@@ -20,10 +20,10 @@ from ledger.log import MAX_LEAVES, Leaf, Seal, next_seal, parse_leaf
 from ports import Ports
 from ports.alerts import Alert
 from ports.documents import Create, Document
-from tasks import sealed_log
+from tasks.ledgers import stored_log
+from tasks.ledgers.sign import refuse_an_older_copy, report, settle
+from tasks.ledgers.stored_log import note_of
 from tasks.receipts.commit import alert, land, receipt, tell
-from tasks.sealed_log import note_of
-from tasks.settle import refuse_an_older_copy, report, settle
 
 _LOG = logging.getLogger("ggen.ledger")
 _MAX_ROUNDS = 16
@@ -81,13 +81,13 @@ def seal_ledger(ports: Ports, account_id: str, late: tuple[str, ...] = ()) -> bo
         OutageError: a store is away; what was done stays, and the next sealer goes on.
     """
     for _ in range(_MAX_ROUNDS):
-        last = sealed_log.newest(ports, account_id)
+        last = stored_log.newest(ports, account_id)
         if last:
             settle(ports, account_id, last)
         refuse_an_older_copy(ports, account_id, last)
         batch = _overlooked(ports, account_id, last, late)
         taken = {document.path for document in batch}
-        due = sealed_log.unsealed(ports, account_id, last, MAX_LEAVES - len(batch))
+        due = stored_log.unsealed(ports, account_id, last, MAX_LEAVES - len(batch))
         batch += [document for document in due if document.path not in taken]
         if not batch:
             return True
@@ -103,7 +103,7 @@ def seal_ledger(ports: Ports, account_id: str, late: tuple[str, ...] = ()) -> bo
 
 def _create(ports: Ports, account_id: str, last: Seal | None, batch: list[Document]) -> Seal | None:
     """Create the next seal; None when somebody else was first."""
-    stored = list(map(sealed_log.stored, batch))
+    stored = list(map(stored_log.stored, batch))
     built = next_seal(account_id, last, stored, ports.keys.ring(), ports.clock.steady())
     write = Create(records.seal_path(account_id, built.seal_id), built.document())
     rejected = [leaf for text in built.leaves if (leaf := parse_leaf(text)).rejected is not None]
@@ -127,8 +127,8 @@ def _overlooked(
         for document in found
         if document and last and records.timestamp(document.created_at) < last.recorded_until
     ]
-    known = sealed_log.known_ids(ports, account_id, last, missed)
-    return [d for d in missed if sealed_log.id_of(d) not in known][: MAX_LEAVES // 2]
+    known = stored_log.known_ids(ports, account_id, last, missed)
+    return [d for d in missed if stored_log.id_of(d) not in known][: MAX_LEAVES // 2]
 
 
 def _tell_of_a_new_key(ports: Ports, account_id: str, last: Seal) -> bool:

@@ -16,13 +16,13 @@ from ledger.log import Seal, seal_id
 from ledger.verify import Finding
 from ports import Ports
 from ports.documents import Create, Document, Update, Where
-from tasks import sealed_log
-from tasks.audit import Chunk, Report, audit_ledger, clock_words, here
-from tasks.audit_states import missing_of, page_after
+from tasks.ledgers import stored_log
+from tasks.ledgers.audit import Chunk, Report, audit_ledger, clock_words, here
+from tasks.ledgers.seal import seal_or_report
+from tasks.ledgers.sign import report
+from tasks.ledgers.states import missing_of, page_after
+from tasks.ledgers.stored_log import BrokenLogError
 from tasks.receipts.commit import alert, land, tell
-from tasks.seal import seal_or_report
-from tasks.sealed_log import BrokenLogError
-from tasks.settle import report
 
 EVERY_HOUR_S, EVERY_DAY_S = 3_600, 86_400
 _EVERYTHING = "everything-judged"
@@ -61,7 +61,7 @@ def judge(ports: Ports, account_id: str, scope: str, number: int) -> int | None:
     known, pins = _known(ports, account_id, mark)
     last = _last_of_slice(ports, account_id, number)
     judged = audit_ledger(
-        ports, account_id, after=sealed_log.seal_at(ports, account_id, number), last=last,
+        ports, account_id, after=stored_log.seal_at(ports, account_id, number), last=last,
         pins=pins,
         examine_all=_only_places if scope == "new" and last and last.number <= known else here,
     )  # fmt: skip
@@ -145,22 +145,22 @@ def _is_elsewhere(ports: Ports, account_id: str, *, is_sealed: bool) -> bool:
     return (
         account_id == SYSTEM_ACCOUNT
         or ports.documents.get(f"tenants/{account_id}") is not None
-        or (not is_sealed and sealed_log.is_seal(ports, account_id, 1))
+        or (not is_sealed and stored_log.is_seal(ports, account_id, 1))
     )
 
 
 def _last_of_slice(ports: Ports, account_id: str, number: int) -> Seal | None:
     """Where to stop; None to go to the end."""
-    newest = sealed_log.newest_signed(ports, account_id)
+    newest = stored_log.newest_signed(ports, account_id)
     if newest is None or newest.number <= number + _SEALS_AT_ONCE:
         return None
     leaves = 0
     for upcoming in range(number + 1, number + _SEALS_AT_ONCE):
-        seal = sealed_log.seal_at(ports, account_id, upcoming)
+        seal = stored_log.seal_at(ports, account_id, upcoming)
         leaves += len(seal.leaves) if seal else 0
         if leaves >= _LEAVES_AT_ONCE:
             return seal
-    return sealed_log.seal_at(ports, account_id, number + _SEALS_AT_ONCE)
+    return stored_log.seal_at(ports, account_id, number + _SEALS_AT_ONCE)
 
 
 def _known(ports: Ports, account_id: str, mark: Document | None) -> tuple[int, list[Pin]]:

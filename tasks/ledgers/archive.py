@@ -16,9 +16,9 @@ from ledger import archive
 from ledger.audit import Entry, line_of
 from ledger.tiles import Tiles
 from ports import Ports
-from tasks import sealed_log
-from tasks.audit import Report, Walk, report_ends
-from tasks.sealed_log import BrokenLogError
+from tasks.ledgers import stored_log
+from tasks.ledgers.audit import Report, Walk, report_ends
+from tasks.ledgers.stored_log import BrokenLogError
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def write_archive(
         BrokenLogError: what is stored is not what was sealed; says where. Nothing was written.
         OutageError: a store is away. Nothing was written.
     """
-    last = sealed_log.newest_signed(ports, account_id)
+    last = stored_log.newest_signed(ports, account_id)
     if last is None:
         raise InputError(
             "nothing-sealed", f"nothing of the ledger of {account_id} is sealed yet; is the "

@@ -1,0 +1,1 @@
+"""The life of a receipt after its commit: sealed, signed, audited, archived."""
