@@ -14,7 +14,7 @@ from bench import chain
 from bench.figures import Figures, p99, spread, timed
 from bench.stack import Driver
 from config.settings import Settings
-from tasks import policies
+from tasks.governors import policies
 
 AT_ONCE = 50
 MANY = 1_000

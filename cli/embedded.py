@@ -14,7 +14,7 @@ from adapters.wiring import open_ports, unknown_alert_addresses
 from config.settings import Settings
 from governor.errors import GovernorError, InputError, OutageError
 from governor.policy import Policy
-from tasks import policies
+from tasks.governors import policies
 
 _VALKEY = """\
 # Written by ggen up at every start.

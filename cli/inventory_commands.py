@@ -42,7 +42,7 @@ def list_tenants(as_json: Json = False) -> None:
 def list_policies(as_json: Json = False) -> None:
     """List the policy in force for each SKU and plan, and whether it can be used here."""
     from ports.documents import every
-    from tasks import policies
+    from tasks.governors import policies
 
     ports, rows = _ports(), []
     versions = {d.path: d.data.get("policy_version") for d in every(ports.documents, "policies")}

@@ -191,7 +191,7 @@ def publish_policy(
     from adapters.wiring import open_ports
     from cli import embedded
     from config.settings import load
-    from tasks import policies
+    from tasks.governors import policies
 
     policy, in_force = policies.publish(open_ports(load()), file.read_bytes())
     value = {

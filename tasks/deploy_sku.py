@@ -22,8 +22,8 @@ from governor.records import (
 from ports import Ports
 from ports.documents import Create, Delete, Document, Update, Write
 from ports.signals import Topic
-from tasks import policies
-from tasks.boot import LIVE, boot_governor
+from tasks.governors import policies
+from tasks.governors.boot import LIVE, boot_governor
 from tasks.receipts.commit import land
 from tasks.runbook import Manual, Result, Step
 

@@ -17,9 +17,10 @@ from governor.fsm import GovernorState, RunState
 from governor.records import Entitlement, MarketplaceEvent, Run, Tenant, elapsed_ms, timestamp
 from ports import Ports
 from ports.documents import Create, Document, Update, Write
-from tasks import deploy_sku, policies, publish
-from tasks.boot import boot_governor
+from tasks import deploy_sku, publish
 from tasks.celery import app
+from tasks.governors import policies
+from tasks.governors.boot import boot_governor
 from tasks.receipts.commit import explained, land, receipt
 from tasks.runbook import RUNBOOKS_BY_NAME, Manual, Result, Runbook, Step
 from tasks.runs import attempt_again

@@ -16,7 +16,7 @@ from ports import Ports
 from ports.documents import Document, Where, every
 from ports.memory import Slot
 from tasks import publish
-from tasks.boot import boot_governor
+from tasks.governors.boot import boot_governor
 
 _LOG = logging.getLogger("ggen.health")
 _STEP, _STEP_S = 100, 10

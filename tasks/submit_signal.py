@@ -17,8 +17,9 @@ from ledger import canonical
 from ports import Ports
 from ports.documents import Create
 from ports.memory import Admission, Request, Slot
-from tasks import actions, policies, publish
-from tasks.boot import boot_governor
+from tasks import actions, publish
+from tasks.governors import policies
+from tasks.governors.boot import boot_governor
 from tasks.handlers import registered
 from tasks.receipts.commit import land
 

@@ -9,8 +9,9 @@ from config.settings import load
 from governor.errors import OutageError
 from governor.health import ALIVE_FOR_S
 from governor.records import SYSTEM_ACCOUNT
-from tasks import deliver_alerts, reap, repair, revive, troubles
+from tasks import deliver_alerts, reap, revive, troubles
 from tasks.celery import LEDGER, app
+from tasks.governors import topics
 from tasks.ledgers import patrol, seal
 from tasks.ledgers.sign import report
 from tasks.receipts import refusals
@@ -59,7 +60,7 @@ def republish_dead_letters() -> None:
 @app.task(name="repair.topics", send_events=False)
 def repair_topics(after: str = "") -> None:
     """Have the topics of all live governors READY, from the tenant after this path on."""
-    if reached := repair.repair(wiring.ports(), after):
+    if reached := topics.repair(wiring.ports(), after):
         app.send_task("repair.topics", kwargs={"after": reached}, queue=LEDGER)
 
 

@@ -13,7 +13,7 @@ from governor.records import SYSTEM_ACCOUNT, elapsed_ms
 from ledger.verify import MAX_AHEAD
 from ports import Ports
 from ports.documents import Where
-from tasks import policies
+from tasks.governors import policies
 from tasks.poison import ASIDE
 from tasks.receipts.commit import alert
 from tasks.receipts.commit import tell as send

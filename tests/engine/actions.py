@@ -21,8 +21,9 @@ from ledger.receipt import SignedReceipt
 from ledger.verify import Recorded, verify
 from ports import Ports
 from ports.memory import Slot
-from tasks import policies, reap
+from tasks import reap
 from tasks.execute_action import carry_out
+from tasks.governors import policies
 from tasks.handlers import ActionContext, action
 from tasks.submit_signal import Signal
 from tests.engine.conftest import event

@@ -51,7 +51,7 @@ def stores(backend: str, request: pytest.FixtureRequest, valkey: Valkey, tmp_pat
 
 @pytest.fixture
 def ports(stores: Stores, valkey: Valkey) -> Iterator[Ports]:
-    from tasks import policies
+    from tasks.governors import policies
 
     redis.Redis.from_url(valkey.url).flushall()
     # What handlers did for an action of the same id in another test.

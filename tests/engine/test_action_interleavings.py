@@ -27,8 +27,9 @@ from governor.errors import RecoverableError, UnrecoverableError
 from governor.fsm import ActionState
 from ports import Ports
 from ports.memory import Slot
-from tasks import policies, reap_actions
+from tasks import reap_actions
 from tasks.execute_action import carry_out
+from tasks.governors import policies
 from tasks.handlers import ActionContext, action
 from tasks.recover_action import take_over
 from tasks.submit_signal import Signal, submit

@@ -17,8 +17,9 @@ from governor.quota import month_ends_in_s, month_of
 from ledger.receipt import SignedReceipt
 from ports import Ports
 from ports.memory import Slot
-from tasks import degrade_to_safe_mode, policies, reap, rebuild
+from tasks import degrade_to_safe_mode, reap, rebuild
 from tasks.execute_action import carry_out
+from tasks.governors import policies
 from tasks.submit_signal import Signal, submit
 from tests.conftest import Valkey
 from tests.engine.actions import (
@@ -223,7 +224,7 @@ def test_one_unusable_policy_keeps_nobody_else_from_being_booted(
     ports: Ports, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from governor.errors import PolicyError
-    from tasks import boot
+    from tasks.governors import boot
 
     subscribe(ports, event(event_id="e-2", account_id="other"))
     redis.Redis.from_url(valkey.url).flushdb()

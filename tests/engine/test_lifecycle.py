@@ -12,8 +12,8 @@ from governor.records import Entitlement, MarketplaceEvent
 from ports import Ports
 from ports.documents import Update
 from ports.signals import Topic
-from tasks import policies
 from tasks.entitlement_lifecycle import begin
+from tasks.governors import policies
 from tests.engine.conftest import event
 from tests.engine.runs import (
     everything_is_there,
@@ -265,7 +265,7 @@ def test_an_entitlement_that_cannot_be_used_jams_neither_undo_nor_account(
     ports: Ports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from governor.errors import PolicyError
-    from tasks import boot
+    from tasks.governors import boot
 
     subscribe(ports, event())
     usable = boot._terms

@@ -7,7 +7,7 @@ import redis
 
 from ports import Ports
 from ports.signals import Topic
-from tasks import repair
+from tasks.governors import topics
 from tests.conftest import Valkey
 from tests.engine.conftest import event
 from tests.engine.runs import subscribe
@@ -28,7 +28,7 @@ def _looks(ports: Ports) -> list[Topic]:
 def test_every_topic_that_was_lost_is_there_again(ports: Ports, valkey: Valkey) -> None:
     redis.Redis.from_url(valkey.url).flushdb()
 
-    assert repair.repair(ports) == ""
+    assert topics.repair(ports) == ""
 
     assert _looks(ports) == [Topic.READY] * 3
 
@@ -38,7 +38,7 @@ def test_what_is_somebody_elses_holds_up_no_other(ports: Ports, valkey: Valkey) 
     client.flushdb()
     client.set("ggen:stream:tenants.a.signals", "somebody's")
 
-    assert repair.repair(ports) == ""
+    assert topics.repair(ports) == ""
 
     assert _looks(ports) == [Topic.FOREIGN, Topic.READY, Topic.READY]
 
@@ -46,10 +46,10 @@ def test_what_is_somebody_elses_holds_up_no_other(ports: Ports, valkey: Valkey) 
 def test_a_long_list_is_gone_through_by_one_message_after_the_other(
     ports: Ports, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(repair, "PATIENCE_S", -1.0)
+    monkeypatch.setattr(topics, "PATIENCE_S", -1.0)
     redis.Redis.from_url(valkey.url).flushdb()
     reached, seen = "", []
-    while reached := repair.repair(dataclasses.replace(ports), reached):
+    while reached := topics.repair(dataclasses.replace(ports), reached):
         seen.append(reached)
 
     assert seen == [f"tenants/{account_id}" for account_id in ACCOUNTS]

@@ -21,8 +21,9 @@ from ledger.receipt import receipt_id
 from ports import Ports
 from ports.documents import Create, Update
 from ports.memory import Slot
-from tasks import find_action, handlers, policies, troubles
+from tasks import find_action, handlers, troubles
 from tasks.execute_action import carry_out
+from tasks.governors import policies
 from tasks.handlers import ActionContext, action, registered
 from tasks.recover_action import take_over
 from tasks.submit_signal import submit

@@ -9,7 +9,7 @@ import logging
 from governor.errors import GovernorError
 from governor.records import Tenant
 from ports import Ports
-from tasks.boot import LIVE
+from tasks.governors.boot import LIVE
 
 _LOG = logging.getLogger("ggen.signals")
 PATIENCE_S = 10.0
