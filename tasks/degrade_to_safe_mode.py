@@ -19,9 +19,9 @@ from governor.records import AccountId, elapsed_ms, instant, timestamp
 from ports import Ports
 from ports.documents import Create, Update
 from ports.health import Health
-from tasks import outages
 from tasks.celery import app
-from tasks.rebuild import rebuild
+from tasks.health import outages
+from tasks.health.rebuild import rebuild
 from tasks.receipts import spool
 from tasks.runbook import Manual
 

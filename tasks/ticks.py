@@ -9,9 +9,10 @@ from config.settings import load
 from governor.errors import OutageError
 from governor.health import ALIVE_FOR_S
 from governor.records import SYSTEM_ACCOUNT
-from tasks import deliver_alerts, reap, revive, troubles
+from tasks import reap, revive, troubles
 from tasks.celery import LEDGER, app
 from tasks.governors import topics
+from tasks.health import alerts
 from tasks.ledgers import patrol, seal
 from tasks.ledgers.sign import report
 from tasks.receipts import refusals
@@ -48,7 +49,7 @@ def receipt_refusals() -> None:
 @app.task(name="deliver_alerts.deliver", send_events=False)
 def deliver() -> None:
     """Deliver the alerts that are due."""
-    deliver_alerts.deliver(wiring.ports())
+    alerts.deliver(wiring.ports())
 
 
 @app.task(name="revive.dead_letters", send_events=False)

@@ -17,9 +17,10 @@ from governor.quota import month_ends_in_s, month_of
 from ledger.receipt import SignedReceipt
 from ports import Ports
 from ports.memory import Slot
-from tasks import degrade_to_safe_mode, reap, rebuild
+from tasks import degrade_to_safe_mode, reap
 from tasks.execute_action import carry_out
 from tasks.governors import policies
+from tasks.health import rebuild
 from tasks.submit_signal import Signal, submit
 from tests.conftest import Valkey
 from tests.engine.actions import (

@@ -13,7 +13,7 @@ import redis
 from adapters.alerts import digest_of, unknown_addresses
 from ports import Ports
 from ports.alerts import Alert, Letter
-from tasks.deliver_alerts import carry_out
+from tasks.health.alerts import carry_out
 from tests.conftest import Valkey
 from tests.engine.stores import Stores
 

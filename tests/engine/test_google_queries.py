@@ -7,8 +7,9 @@ from governor.quota import month_of
 from governor.records import SYSTEM_ACCOUNT
 from ports import Ports
 from ports.documents import Where
-from tasks import find_action, reap, reap_actions, rebuild, runs
+from tasks import find_action, reap, reap_actions, runs
 from tasks.execute_action import carry_out
+from tasks.health import rebuild
 from tasks.journal import _start_next
 from tasks.ledgers import stored_log
 from tasks.ledgers.audit import audit_ledger

@@ -12,8 +12,9 @@ from adapters.system import started_s
 from governor.fsm import ActionState
 from ports import Ports
 from ports.memory import Slot
-from tasks import actions, reap, reap_actions, rebuild
+from tasks import actions, reap, reap_actions
 from tasks.execute_action import carry_out
+from tasks.health import rebuild
 from tasks.recover_action import take_over
 from tasks.submit_signal import submit
 from tests.conftest import Valkey

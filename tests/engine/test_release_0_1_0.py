@@ -21,10 +21,10 @@ from ports.documents import every
 from tasks import reap
 from tasks.entitlement_lifecycle import RUNBOOK
 from tasks.execute_action import carry_out
+from tasks.health.rebuild import rebuild
 from tasks.ledgers.archive import write_archive
 from tasks.ledgers.seal import seal_ledger
 from tasks.ledgers.verify_receipt import verify_receipt
-from tasks.rebuild import rebuild
 from tasks.receipts import spool
 from tasks.recover_action import take_over
 from tests.conftest import Valkey

@@ -1,0 +1,1 @@
+"""The life of an outage: noticed, refused, healed, told."""
