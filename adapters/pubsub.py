@@ -2,7 +2,7 @@
 
 What is there is compared, never trusted because it exists: deleting a topic leaves subscriptions
 behind that are bound to nothing. Dead letters of all tenants share one topic, whose subscription
-is read by ``tasks.revive``: a refusal never costs a signal its life (D8).
+is read by ``tasks.actions.dead_letters``: a refusal never costs a signal its life (D8).
 """
 
 import re

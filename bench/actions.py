@@ -25,9 +25,9 @@ from config.settings import environment, load
 from governor import records
 from governor.records import Action
 from ports import Ports
+from tasks.actions.admit import Signal, submit
 from tasks.celery import PUBLISH_ONCE, app
 from tasks.governors import policies
-from tasks.submit_signal import Signal, submit
 
 QUEUE = "bench"
 ACCOUNT = "bench-actions"

@@ -28,20 +28,20 @@ def list_actions(
     as_json: Json = False,
 ) -> None:
     """List actions, newest first."""
-    from tasks import find_action
+    from tasks.actions import operators
 
-    found = find_action.listed(_ports(), account_id, state=state, limit=limit)
+    found = operators.listed(_ports(), account_id, state=state, limit=limit)
     lines = [f"{action_line(a.document())}  {a.account_id}  {a.signal_type}" for a in found]
     show([action.document() for action in found], as_json, "\n".join(lines) or "no actions")
 
 
 def show_action(action_id: ActionId, account_id: AccountOption, as_json: Json = False) -> None:
     """Show an action: where it is, how long it took, and what is receipted of it."""
-    from tasks import find_action
+    from tasks.actions import operators
 
     ports = _ports()
-    action = find_action.found(ports, account_id, action_id)
-    told = find_action.receipts(ports, action)
+    action = operators.found(ports, account_id, action_id)
+    told = operators.receipts(ports, action)
     lines = [action_line(action.document())]
     lines.append(f"    signal {action.signal_id} ({action.signal_type}) for {action.sku_id}")
     lines.append(
@@ -59,9 +59,9 @@ def show_action(action_id: ActionId, account_id: AccountOption, as_json: Json = 
 
 def retry_rollback(action_id: ActionId, account_id: AccountOption, as_json: Json = False) -> None:
     """Have a rollback that failed tried again now."""
-    from tasks import find_action
+    from tasks.actions import operators
 
-    action = find_action.retry_rollback(_ports(), account_id, action_id)
+    action = operators.retry_rollback(_ports(), account_id, action_id)
     shown = f"ggen actions show {action_id} --account-id {account_id}"
     text = f"the rollback is due now, and is taken up within seconds. See: {shown}"
     show(action.document(), as_json, text)
@@ -75,10 +75,10 @@ def resolve(
     as_json: Json = False,
 ) -> None:
     """Say that a rollback that keeps failing was done by hand; it is not tried again."""
-    from tasks import find_action
+    from tasks.actions import operators
 
     who = operator or getpass.getuser()
-    action = find_action.resolve(_ports(), account_id, action_id, who, reason)
+    action = operators.resolve(_ports(), account_id, action_id, who, reason)
     text = f"{action_id} is {action.state} and resolved; its rollback is not tried again"
     show(action.document(), as_json, text)
 

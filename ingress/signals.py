@@ -19,9 +19,9 @@ from ingress.bodies import (
 from ingress.problems import documented, signed_with, status_of
 from ingress.state import Here, State
 from ports import Ports
+from tasks.actions.admit import Signal, submit
 from tasks.receipts.commit import explained, land
 from tasks.receipts.refusals import ledger_of
-from tasks.submit_signal import Signal, submit
 
 router = APIRouter()
 _FOREIGN = (

@@ -18,8 +18,8 @@ from ingress.state import Here, State
 from ledger.receipt import SignedReceipt
 from ports import Ports
 from tasks import entitlement_lifecycle
+from tasks.actions.admit import refusal
 from tasks.receipts.refusals import ledger_of
-from tasks.submit_signal import refusal
 
 router = APIRouter()
 _LOOK_EVERY_S = 0.5

@@ -13,7 +13,8 @@ from governor.quota import Verdict
 from governor.records import Run, elapsed_ms, instant
 from ports import Ports
 from ports.documents import Where, every
-from tasks import publish, reap_actions
+from tasks import publish
+from tasks.actions import reap
 from tasks.journal import claims_of, is_due, is_free
 from tasks.runbook import RUNBOOKS_BY_NAME
 from tasks.sweep import alone, isolating_errors
@@ -38,7 +39,7 @@ def sweep(ports: Ports) -> None:
             return
         look(ports)
         if ports.memory.claim_tick("reap-all", _SCAN_EVERY_S):
-            ports.memory.note_orphans(reap_actions.look_at_all(ports))
+            ports.memory.note_orphans(reap.look_at_all(ports))
 
 
 def rests(ports: Ports) -> bool:
@@ -50,7 +51,7 @@ def rests(ports: Ports) -> bool:
 
 def look(ports: Ports) -> None:
     """End what is past its time, take up what was dropped."""
-    reap_actions.look_at_due(ports)
+    reap.look_at_due(ports)
     for document in every(ports.documents, "runs", Where("state", "in", RUN_OPEN)):
         with isolating_errors(document.path):
             _look_at_run(ports, Run.stored(document.data))

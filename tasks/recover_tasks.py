@@ -1,9 +1,9 @@
 """Runbook 5's tasks: an action is carried out, and undone where it failed."""
 
 from adapters import wiring
+from tasks.actions.execute import carry_out
+from tasks.actions.recover import take_over
 from tasks.celery import app
-from tasks.execute_action import carry_out
-from tasks.recover_action import take_over
 
 
 @app.task(name="execute_action.run")

@@ -9,7 +9,8 @@ from config.settings import load
 from governor.errors import OutageError
 from governor.health import ALIVE_FOR_S
 from governor.records import SYSTEM_ACCOUNT
-from tasks import reap, revive, troubles
+from tasks import reap, troubles
+from tasks.actions import dead_letters
 from tasks.celery import LEDGER, app
 from tasks.governors import topics
 from tasks.health import alerts
@@ -55,7 +56,7 @@ def deliver() -> None:
 @app.task(name="revive.dead_letters", send_events=False)
 def republish_dead_letters() -> None:
     """Publish some dead letters again, once a minute."""
-    revive.dead_letters(wiring.ports())
+    dead_letters.dead_letters(wiring.ports())
 
 
 @app.task(name="repair.topics", send_events=False)

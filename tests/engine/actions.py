@@ -22,10 +22,10 @@ from ledger.verify import Recorded, verify
 from ports import Ports
 from ports.memory import Slot
 from tasks import reap
-from tasks.execute_action import carry_out
+from tasks.actions.admit import Signal
+from tasks.actions.execute import carry_out
 from tasks.governors import policies
 from tasks.handlers import ActionContext, action
-from tasks.submit_signal import Signal
 from tests.engine.conftest import event
 from tests.engine.runs import subscribe
 from tests.engine.stores import Stores

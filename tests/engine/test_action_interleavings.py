@@ -27,12 +27,12 @@ from governor.errors import RecoverableError, UnrecoverableError
 from governor.fsm import ActionState
 from ports import Ports
 from ports.memory import Slot
-from tasks import reap_actions
-from tasks.execute_action import carry_out
+from tasks.actions import reap
+from tasks.actions.admit import Signal, submit
+from tasks.actions.execute import carry_out
+from tasks.actions.recover import take_over
 from tasks.governors import policies
 from tasks.handlers import ActionContext, action
-from tasks.recover_action import take_over
-from tasks.submit_signal import Signal, submit
 from tests.engine.actions import action_of, receipts
 from tests.engine.conftest import event
 from tests.engine.runs import subscribe
@@ -233,8 +233,8 @@ class Crowd:
 _ACTORS: dict[str, Callable[[Ports, str], object]] = {
     "message": lambda ports, action_id: carry_out(ports, "acme", action_id),
     "undo": lambda ports, action_id: take_over(ports, "acme", action_id),
-    "reaper": lambda ports, _: reap_actions.look_at_due(ports),
-    "scan": lambda ports, _: reap_actions.look_at_all(ports),
+    "reaper": lambda ports, _: reap.look_at_due(ports),
+    "scan": lambda ports, _: reap.look_at_all(ports),
 }
 # The newest goes on most often: the older ones are then overtaken wherever they stopped.
 GO = st.tuples(st.just("go"), st.sampled_from([0, 0, 0, 1, 2]), st.integers(1, 12))
@@ -328,7 +328,7 @@ def _check(ports: Ports, action_id: str) -> None:
         case state:
             pytest.fail(f"an action that ended is {state}")
     ports.memory.look_again(Slot("acme", SKU, action_id), -1)
-    reap_actions.look_at_due(ports)
+    reap.look_at_due(ports)
     assert ports.memory.in_flight("acme", [SKU]) == 0
     assert ports.memory.claims() == []
     assert ports.memory.due(10) == []

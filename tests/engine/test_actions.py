@@ -9,9 +9,9 @@ import pytest
 
 from governor.fsm import ActionState
 from ports import Ports
-from tasks.execute_action import carry_out
-from tasks.recover_action import take_over
-from tasks.submit_signal import Signal, submit
+from tasks.actions.admit import Signal, submit
+from tasks.actions.execute import carry_out
+from tasks.actions.recover import take_over
 from tests.engine.actions import (
     action_of,
     every_receipt_is_valid,

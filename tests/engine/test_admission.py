@@ -18,10 +18,10 @@ from ledger.receipt import SignedReceipt
 from ports import Ports
 from ports.memory import Slot
 from tasks import degrade_to_safe_mode, reap
-from tasks.execute_action import carry_out
+from tasks.actions.admit import Signal, submit
+from tasks.actions.execute import carry_out
 from tasks.governors import policies
 from tasks.health import rebuild
-from tasks.submit_signal import Signal, submit
 from tests.conftest import Valkey
 from tests.engine.actions import (
     action_of,

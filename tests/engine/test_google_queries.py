@@ -7,15 +7,16 @@ from governor.quota import month_of
 from governor.records import SYSTEM_ACCOUNT
 from ports import Ports
 from ports.documents import Where
-from tasks import find_action, reap, reap_actions, runs
-from tasks.execute_action import carry_out
+from tasks import reap, runs
+from tasks.actions import operators, reap
+from tasks.actions.admit import submit
+from tasks.actions.execute import carry_out
 from tasks.health import rebuild
 from tasks.journal import _start_next
 from tasks.ledgers import stored_log
 from tasks.ledgers.audit import audit_ledger
 from tasks.ledgers.patrol import next_ledger
 from tasks.ledgers.seal import seal_ledger
-from tasks.submit_signal import submit
 from tests.engine.actions import signal_of
 from tests.engine.conftest import event
 from tests.engine.runs import subscribe
@@ -36,7 +37,7 @@ def test_what_operators_list(ports: Ports) -> None:
             listed = runs.listed(ports, account_id, only_open=only_open, limit=5)
             assert len(listed) == (0 if only_open else 1)
         for state in (ActionState.COMPLETE, None):
-            assert len(find_action.listed(ports, account_id, state=state, limit=5)) == 1
+            assert len(operators.listed(ports, account_id, state=state, limit=5)) == 1
 
 
 def test_what_readers_list(ports: Ports) -> None:
@@ -50,7 +51,7 @@ def test_what_readers_list(ports: Ports) -> None:
 
 def test_what_sweepers_look_for(ports: Ports) -> None:
     reap.look(ports)
-    assert reap_actions.look_at_all(ports) == 0
+    assert reap.look_at_all(ports) == 0
     _start_next(ports, "acme")
     era = ports.memory.begin_rebuild(10)
     assert era

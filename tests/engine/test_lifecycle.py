@@ -92,7 +92,7 @@ def test_a_plan_change_up_or_down_keeps_the_governor_and_changes_its_terms(
 
 def test_a_plan_change_down_holds_back_new_actions_and_ends_none(ports: Ports) -> None:
     from governor.errors import DeniedError
-    from tasks.submit_signal import Signal, submit
+    from tasks.actions.admit import Signal, submit
 
     subscribe(ports, event(plan_type="professional"))
     for n in range(6):
@@ -222,7 +222,7 @@ def test_two_entitlements_live_side_by_side(ports: Ports) -> None:
 
 
 def test_a_second_entitlement_that_fails_never_shuts_the_door_of_the_first(ports: Ports) -> None:
-    from tasks.submit_signal import Signal, submit
+    from tasks.actions.admit import Signal, submit
 
     _publish_other_sku(ports)
     subscribe(ports, event())

@@ -12,11 +12,12 @@ from adapters.system import started_s
 from governor.fsm import ActionState
 from ports import Ports
 from ports.memory import Slot
-from tasks import actions, reap, reap_actions
-from tasks.execute_action import carry_out
+from tasks import reap
+from tasks.actions import reap, transitions
+from tasks.actions.admit import submit
+from tasks.actions.execute import carry_out
+from tasks.actions.recover import take_over
 from tasks.health import rebuild
-from tasks.recover_action import take_over
-from tasks.submit_signal import submit
 from tests.conftest import Valkey
 from tests.engine.actions import (
     action_of,
@@ -75,10 +76,10 @@ def test_a_late_result_is_refused(ports: Ports, stores: Stores) -> None:
     child = worker(stores, action_id)
     while action_of(ports, action_id).state is not ActionState.RUNNING:
         time.sleep(0.005)
-    running = actions.load(ports, "acme", action_id)
+    running = transitions.load(ports, "acme", action_id)
     assert running
     from governor.actions import timed_out
-    from tasks.recover_action import recover
+    from tasks.actions.recover import recover
 
     fenced = timed_out(running.action)
     recover(ports, running, fenced, run_ms=500, undo_here=False)  # somebody else
@@ -190,10 +191,10 @@ def test_a_claim_of_another_host_is_fenced_once_its_hard_limit_is_over(ports: Po
 
 
 def _taken_elsewhere(ports: Ports, action_id: str) -> None:
-    held = actions.load(ports, "acme", action_id)
+    held = transitions.load(ports, "acme", action_id)
     assert held
     there = ports.processes.claim(ports.clock.now()).evolve(host="elsewhere")
-    actions.move(ports, held, held.action.evolve(state=ActionState.RUNNING, claim=there))
+    transitions.move(ports, held, held.action.evolve(state=ActionState.RUNNING, claim=there))
 
 
 def test_a_long_queue_is_not_made_longer(ports: Ports, valkey: Valkey) -> None:
@@ -221,13 +222,13 @@ def test_what_memory_forgot_is_found_in_the_store_and_counted(ports: Ports, valk
     reap.look(after)
     assert action_of(ports, waiting).state is ActionState.PENDING  # nobody knows of it
 
-    assert reap_actions.look_at_all(ports) == 0  # they are young: nothing to complain of
-    assert reap_actions.look_at_all(after) == 2
+    assert reap.look_at_all(ports) == 0  # they are young: nothing to complain of
+    assert reap.look_at_all(after) == 2
 
     assert operations(ports, waiting) == ["action_timeout"]
     assert operations(ports, running) == ["action_timeout"]
     take_over(after, "acme", running)
-    assert reap_actions.look_at_all(after) == 0
+    assert reap.look_at_all(after) == 0
     assert in_flight(ports) == 0
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from adapters.pubsub import DEAD_LETTERS, PubsubSignals
 from ports import Ports
-from tasks.revive import revive
+from tasks.actions.dead_letters import revive
 from tests.engine.conftest import event
 from tests.engine.runs import receipts, subscribe
 from tests.faults import Watched, Writes, outage

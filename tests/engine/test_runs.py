@@ -208,7 +208,7 @@ def test_an_event_this_version_does_not_serve_is_refused_at_the_door(ports: Port
 
 
 def test_no_signal_is_accepted_before_the_receipt_is_committed(ports: Ports) -> None:
-    from tasks.submit_signal import Signal, submit
+    from tasks.actions.admit import Signal, submit
 
     asked = Signal("acme", "s", "demo.succeed", None, {})
     run = play_until(ports, event(), "entitlement_lifecycle.finish")
@@ -221,7 +221,7 @@ def test_no_signal_is_accepted_before_the_receipt_is_committed(ports: Ports) -> 
 
 
 def test_a_governor_memory_forgot_is_told_to_it_again_by_its_first_signal(ports: Ports) -> None:
-    from tasks.submit_signal import Signal, submit
+    from tasks.actions.admit import Signal, submit
 
     subscribe(ports, event())
     ports.memory.forget("acme")

@@ -13,12 +13,13 @@ from governor.fsm import ActionState
 from ledger.receipt import SignedReceipt
 from ports import Ports
 from ports.documents import Update, Write
-from tasks import actions, reap
-from tasks.execute_action import carry_out
+from tasks import reap
+from tasks.actions import transitions
+from tasks.actions.admit import submit
+from tasks.actions.execute import carry_out
+from tasks.actions.recover import take_over
 from tasks.ledgers.seal import seal_ledger
 from tasks.receipts import spool
-from tasks.recover_action import take_over
-from tasks.submit_signal import submit
 from tests.engine.actions import (
     action_of,
     every_receipt_is_valid,
@@ -197,9 +198,9 @@ def _drain(ports: Ports, at: int, fault: Fault, happens: Callable[[], None]) -> 
 @pytest.mark.parametrize("fault", ["lost", "landed"])
 def test_a_spool_whose_answer_is_lost_keeps_what_it_took(ports: Ports, fault: Fault) -> None:
     action_id = submit(ports, signal_of("s"))
-    running = actions.load(ports, "acme", action_id)
+    running = transitions.load(ports, "acme", action_id)
     assert running
-    writes = [Update(actions.path_of(running.action), {"a": 1}, running.revision)]
+    writes = [Update(transitions.path_of(running.action), {"a": 1}, running.revision)]
     deaf = dataclasses.replace(ports, spool=WatchedObjects(ports.spool, Writes(1, fault, outage)))  # type: ignore[arg-type]
 
     with pytest.raises(OutageError):
@@ -212,10 +213,10 @@ def test_a_spool_whose_answer_is_lost_keeps_what_it_took(ports: Ports, fault: Fa
 def test_what_comes_too_late_is_set_aside_and_told(ports: Ports) -> None:
     action_id = submit(ports, signal_of("s"))
     carry_out(away(ports), "acme", action_id)
-    stale = actions.load(ports, "acme", action_id)
+    stale = transitions.load(ports, "acme", action_id)
     assert stale
     moved = stale.action.evolve(error_detail="somebody else was here")
-    actions.move(ports, stale, moved)
+    transitions.move(ports, stale, moved)
 
     assert spool.drain(ports) == 0
 
@@ -346,7 +347,7 @@ def test_a_place_in_the_spool_that_is_taken_by_another_commit_is_an_outage(ports
     content = ports.spool.get(f"spool/acme/{others}.0001")
     assert content
     ports.spool.create(f"spool/acme/{ours}.0001", content)
-    running = actions.load(ports, "acme", ours)
+    running = transitions.load(ports, "acme", ours)
     assert running
 
     with pytest.raises(OutageError) as taken:

@@ -14,13 +14,13 @@ from ledger.log import Seal, seal_id
 from ledger.receipt import SignedReceipt
 from ledger.receipt import receipt_id as receipt_id_of
 from ports import Ports
-from tasks.execute_action import carry_out
+from tasks.actions.admit import submit
+from tasks.actions.execute import carry_out
 from tasks.ledgers import stored_log
 from tasks.ledgers.seal import seal_ledger
 from tasks.ledgers.states import missing_receipts
 from tasks.ledgers.stored_log import BrokenLogError
 from tasks.ledgers.verify_receipt import verify_receipt
-from tasks.submit_signal import submit
 from tests.engine.actions import signal_of
 from tests.engine.conftest import event
 from tests.engine.ledgers import (

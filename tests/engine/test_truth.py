@@ -21,12 +21,13 @@ from ledger.receipt import receipt_id
 from ports import Ports
 from ports.documents import Create, Update
 from ports.memory import Slot
-from tasks import find_action, handlers, troubles
-from tasks.execute_action import carry_out
+from tasks import handlers, troubles
+from tasks.actions import operators
+from tasks.actions.admit import submit
+from tasks.actions.execute import carry_out
+from tasks.actions.recover import take_over
 from tasks.governors import policies
 from tasks.handlers import ActionContext, action, registered
-from tasks.recover_action import take_over
-from tasks.submit_signal import submit
 from tests.conftest import Valkey
 from tests.engine.actions import (
     action_of,
@@ -237,7 +238,7 @@ def test_a_rollback_that_keeps_failing_alerts_once_and_is_given_more_time(ports:
 def test_an_operator_resolves_a_rollback_that_never_holds(ports: Ports) -> None:
     action_id = act(ports, "test.fate", raises="recoverable", undo_s=9)
 
-    ended = find_action.resolve(ports, "acme", action_id, "alice", "seats put back by hand")
+    ended = operators.resolve(ports, "acme", action_id, "alice", "seats put back by hand")
 
     assert (ended.state, ended.retry_at) == (ActionState.FAILED, None)
     proof = receipts(ports, action_id)[-1]

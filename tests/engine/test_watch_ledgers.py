@@ -9,13 +9,13 @@ from ledger.log import seal_id
 from ledger.receipt import receipt_id
 from ports import Ports
 from ports.documents import Create
-from tasks.execute_action import carry_out
+from tasks.actions.admit import submit
+from tasks.actions.execute import carry_out
 from tasks.ledgers import patrol, stored_log
 from tasks.ledgers.patrol import judge, judge_states, ledger_at, next_ledger
 from tasks.ledgers.seal import seal_ledger
 from tasks.ledgers.sign import report
 from tasks.ledgers.stored_log import BrokenLogError
-from tasks.submit_signal import submit
 from tests.engine.actions import signal_of
 from tests.engine.conftest import event
 from tests.engine.ledgers import ACCOUNT, build, emit, faults, run_sql, sealed_ids, spoil, told

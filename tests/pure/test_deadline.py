@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tasks.deadline import Ending, run_within
+from tasks.actions.deadline import Ending, run_within
 
 
 def test_a_call_that_returns_in_time_has_won() -> None:

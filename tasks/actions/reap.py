@@ -17,9 +17,10 @@ from governor.records import Action, ProcessClaim, elapsed_ms, instant
 from ports import Ports
 from ports.documents import Where, every
 from ports.memory import Slot
-from tasks import actions, publish, recover_action
-from tasks.actions import Held
-from tasks.execute_action import expire
+from tasks import publish
+from tasks.actions import recover, transitions
+from tasks.actions.execute import expire
+from tasks.actions.transitions import Held
 from tasks.receipts import spool
 from tasks.sweep import for_a_while, isolating_errors
 
@@ -70,7 +71,7 @@ def look_at_all(ports: Ports) -> int:
     under_way = Where("state", "in", rules.UNDER_WAY)
     for document in every(ports.documents, "actions", under_way, group=True):
         with isolating_errors(document.path):
-            held = Held(actions.known(Action.stored(document.data)), document.revision)
+            held = Held(transitions.known(Action.stored(document.data)), document.revision)
             overdue = rules.is_overdue(held.action, ports.clock.now())
             if overdue and not ports.memory.is_watched(Slot.of(held.action)):
                 orphans += 1
@@ -80,7 +81,7 @@ def look_at_all(ports: Ports) -> int:
 
 
 def _look_at_slot(ports: Ports, slot: Slot, age_ms: int | None) -> None:
-    held = actions.load(ports, slot.account_id, slot.action_id)
+    held = transitions.load(ports, slot.account_id, slot.action_id)
     if held is not None:
         _look(ports, held, is_new_to_memory=age_ms is None)
     elif age_ms is not None and age_ms < rules.UNSTORED_MS:
@@ -131,7 +132,7 @@ def _look_at_running(ports: Ports, held: Held) -> None:
     _LOG.warning("action %s: its process is gone", action.action_id)
     since = claim.claimed_at if claim else action.accepted_at
     run_ms = elapsed_ms(since, ports.clock.now())
-    recover_action.recover(ports, held, _lost(action, run_ms), run_ms=run_ms, undo_here=False)
+    recover.recover(ports, held, _lost(action, run_ms), run_ms=run_ms, undo_here=False)
     ports.memory.look_again(Slot.of(action), rules.FIRST_LOOK_MS)
 
 
@@ -142,13 +143,13 @@ def _look_at_undo(ports: Ports, action: Action) -> None:
     if _is_spooled(ports, action):
         return
     rest_ms = rules.undo_rest_ms(action, ports.clock.now())
-    if recover_action.may_take_over(ports, action):
+    if recover.may_take_over(ports, action):
         _hand_out(ports, publish.roll_back, action, rest_ms)
 
 
 def _has_moved(ports: Ports, action: Action) -> bool:
     """Whether its end has landed since it was read; asked after the spool, never before."""
-    now = actions.load(ports, action.account_id, action.action_id)
+    now = transitions.load(ports, action.account_id, action.action_id)
     return now is None or now.action != action
 
 
@@ -172,7 +173,7 @@ def _has_ended(ports: Ports, action: Action, claim: ProcessClaim) -> bool:
 
     Celery should have done so, and does not while its worker's parent waits for the broker.
     """
-    if actions.is_abandoned(ports, action, claim):
+    if transitions.is_abandoned(ports, action, claim):
         return True
     left_ms = rules.look_in_ms(action) - elapsed_ms(claim.claimed_at, ports.clock.now())
     if left_ms <= 0:

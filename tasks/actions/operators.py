@@ -10,8 +10,9 @@ from ledger.receipt import SignedReceipt, receipt_id
 from ports import Ports
 from ports.documents import Where
 from ports.memory import Slot
-from tasks import actions, publish
-from tasks.actions import Held
+from tasks import publish
+from tasks.actions import transitions
+from tasks.actions.transitions import Held
 from tasks.receipts.commit import receipt
 
 _PATIENCE = 5
@@ -41,7 +42,7 @@ def listed(
 
 def found(ports: Ports, account_id: str, action_id: str) -> Action:
     """One action. Raises InputError when there is none."""
-    held = actions.load(ports, account_id, action_id)
+    held = transitions.load(ports, account_id, action_id)
     if held is None:
         raise InputError("not-found", f"{account_id} has no action {action_id}")
     return held.action
@@ -70,7 +71,7 @@ def retry_rollback(ports: Ports, account_id: str, action_id: str) -> Action:
         held = _rollback_failed(ports, account_id, action_id)
         due = held.action.evolve(retry_at=timestamp(ports.clock.now()))
         try:
-            actions.move(ports, held, due)
+            transitions.move(ports, held, due)
         except ConflictError:
             continue  # it is being tried just now, or has been
         with contextlib.suppress(OutageError):  # the look only matters should there be no broker
@@ -102,16 +103,16 @@ def resolve(ports: Ports, account_id: str, action_id: str, operator: str, reason
             rollback_attempts=ended.rollback_attempts, operator=operator, reason=reason,
         )  # fmt: skip
         try:
-            actions.move(ports, held, ended, proof)
+            transitions.move(ports, held, ended, proof)
         except ConflictError:
             continue  # it is being tried just now, or has been
-        actions.free_slot(ports, ended)
+        transitions.free_slot(ports, ended)
         return ended
     raise ConflictError("action-busy", f"action {action_id} is moving just now; try again")
 
 
 def _rollback_failed(ports: Ports, account_id: str, action_id: str) -> Held:
-    held = actions.load(ports, account_id, action_id)
+    held = transitions.load(ports, account_id, action_id)
     if held is None:
         raise InputError("not-found", f"{account_id} has no action {action_id}")
     if held.action.state is not ActionState.ROLLBACK_FAILED:

@@ -1,7 +1,7 @@
 """The hot path: an admitted action is carried out, at most once, inside its deadline (Runbook 5).
 
 (1) look, (2) expire what waited too long, (3) claim, (4) run the handler, (5) one commit of its end
-and receipt. What did not end well goes to ``tasks.recover_action``.
+and receipt. What did not end well goes to ``tasks.actions.recover``.
 """
 
 import logging
@@ -14,9 +14,9 @@ from governor.fsm import ACTION, ActionState, advance
 from governor.records import Action, elapsed_ms, timestamp
 from ledger import canonical
 from ports import Ports
-from tasks import actions, recover_action
-from tasks.actions import Held
-from tasks.deadline import Ended, Ending, run_within
+from tasks.actions import recover, transitions
+from tasks.actions.deadline import Ended, Ending, run_within
+from tasks.actions.transitions import Held
 from tasks.handlers import ActionContext, registered
 from tasks.receipts.commit import receipt
 from tasks.receipts.fence import or_die
@@ -27,7 +27,7 @@ _LOG = logging.getLogger("ggen.actions")
 def carry_out(ports: Ports, account_id: str, action_id: str) -> None:
     """Claim, run and end one action; does nothing when it is not pending any more."""
     # (1) Whoever finds it started changes nothing: the reaper ends what its claimer cannot.
-    found = actions.load(ports, account_id, action_id)
+    found = transitions.load(ports, account_id, action_id)
     if found is None or found.action.state is not ActionState.PENDING:
         return
     action = found.action
@@ -39,17 +39,17 @@ def carry_out(ports: Ports, account_id: str, action_id: str) -> None:
         return
     # (3) The claim, unless all that is new is refused; only one process ever gets past it.
     claim = ports.processes.claim(ports.clock.now())
-    if not actions.note_begun(ports, action, claim):
+    if not transitions.note_begun(ports, action, claim):
         return
     action = action.evolve(
         state=advance(ACTION, action.state, "claim"), claim=claim, queue_ms=queue_ms
     )
-    held = actions.claim(ports, found, action)
+    held = transitions.claim(ports, found, action)
     if held is None:
         return
     # (4) The handler, under its deadline. (5) The end: state and receipt in one commit; then what
     # must be undone.
-    context = actions.context_of(action, ports.clock.monotonic_s() + budget_ms / 1000)
+    context = transitions.context_of(action, ports.clock.monotonic_s() + budget_ms / 1000)
     or_die(lambda: _settle(ports, held, context, _run(action, context, budget_ms)))
 
 
@@ -65,13 +65,13 @@ def expire(ports: Ports, found: Held) -> None:
     proof = receipt(
         ports, "action_timeout", action.account_id, action.action_id, status="failed",
         duration_ms=queue_ms, phase="queued", timeout_ms=action.queue_timeout_ms, rollback="none",
-        error_code=ended.error_code, **actions.end_fields(ended),
+        error_code=ended.error_code, **transitions.end_fields(ended),
     )  # fmt: skip
     try:
-        actions.move(ports, found, ended, proof, asks_for_seal=False)
+        transitions.move(ports, found, ended, proof, asks_for_seal=False)
     except ConflictError:
         return  # claimed or ended meanwhile
-    actions.free_slot(ports, action)
+    transitions.free_slot(ports, action)
 
 
 def _run(action: Action, context: ActionContext, budget_ms: int) -> Ended:
@@ -105,14 +105,14 @@ def _settle(ports: Ports, held: Held, context: ActionContext, ended: Ended) -> N
     action, run_ms = held.action, round(ended.elapsed_s * 1000)
     if ended.ending is not Ending.RETURNED:
         if ended.error:
-            actions.log_failure(action, "handler", ended.error)
+            transitions.log_failure(action, "handler", ended.error)
         failure = (
             rules.timed_out(action)
             if ended.ending is Ending.TIMED_OUT
             else rules.failed(action, ended.error or RuntimeError("no error"))
         )
         learned = _learned(context)
-        recover_action.recover(ports, held, failure, run_ms=run_ms, learned=learned)
+        recover.recover(ports, held, failure, run_ms=run_ms, learned=learned)
         return
     done = action.evolve(
         state=advance(ACTION, action.state, "succeed"),
@@ -122,12 +122,12 @@ def _settle(ports: Ports, held: Held, context: ActionContext, ended: Ended) -> N
     )
     proof = receipt(
         ports, "action_complete", action.account_id, action.action_id,
-        duration_ms=(action.queue_ms or 0) + run_ms, **actions.end_fields(done),
+        duration_ms=(action.queue_ms or 0) + run_ms, **transitions.end_fields(done),
     )  # fmt: skip
     try:
-        actions.settle(ports, held, done, proof)
+        transitions.settle(ports, held, done, proof)
     except ConflictError:
         _LOG.warning("action %s was ended by the reaper; its late result is refused",
                      action.action_id)  # fmt: skip
         return
-    actions.free_slot(ports, action)
+    transitions.free_slot(ports, action)

@@ -21,9 +21,10 @@ from governor.quota import Verdict
 from governor.records import Action, instant, timestamp
 from ports import Ports
 from ports.documents import Create
-from tasks import actions, publish
-from tasks.actions import Held
-from tasks.deadline import Ended, Ending, run_within
+from tasks import publish
+from tasks.actions import transitions
+from tasks.actions.deadline import Ended, Ending, run_within
+from tasks.actions.transitions import Held
 from tasks.handlers import registered
 from tasks.receipts import spool
 from tasks.receipts.commit import alert, explained, receipt
@@ -65,19 +66,19 @@ def recover(
     ended = ended.evolve(failure_receipt_id=proof.data["receipt_id"])
     try:
         if undo_here:
-            now_held = actions.settle(ports, held, ended, *writes)
+            now_held = transitions.settle(ports, held, ended, *writes)
         else:
-            now_held = actions.move(ports, held, ended, *writes, asks_for_seal=False)
+            now_held = transitions.move(ports, held, ended, *writes, asks_for_seal=False)
     except ConflictError:
         _LOG.warning("action %s had been ended by somebody else", action.action_id)
         return
     if told:
         ports.alerts.send(told)
     if not failure.rolls_back:
-        actions.free_slot(ports, action)
+        transitions.free_slot(ports, action)
     elif undo_here:
         if ended.claim:
-            actions.note_undo(ports, ended, ended.claim)
+            transitions.note_undo(ports, ended, ended.claim)
         _undo(ports, now_held)
     else:
         publish.roll_back(ended)
@@ -91,7 +92,7 @@ def take_over(ports: Ports, account_id: str, action_id: str) -> None:
     """
     if ports.memory.standing(account_id) is not Verdict.ADMITTED:
         return  # the reaper hands it out again, afterwards
-    found = actions.load(ports, account_id, action_id)
+    found = transitions.load(ports, account_id, action_id)
     if found is None or not may_take_over(ports, found.action):
         return
     if spool.holds(ports, account_id, action_id):
@@ -99,13 +100,13 @@ def take_over(ports: Ports, account_id: str, action_id: str) -> None:
     action = found.action
     events = ["retry"] if action.state is ActionState.ROLLBACK_FAILED else []
     claim = ports.processes.claim(ports.clock.now())
-    actions.note_undo(ports, action, claim)
+    transitions.note_undo(ports, action, claim)
     claimed = action.evolve(
         state=advance(ACTION, action.state, *events),
         claim=claim,
         rollback_attempts=action.rollback_attempts + (0 if events else 1),
     )
-    held = actions.claim(ports, found, claimed)
+    held = transitions.claim(ports, found, claimed)
     if held is not None:
         or_die(lambda: _undo(ports, held))
 
@@ -119,7 +120,7 @@ def may_take_over(ports: Ports, action: Action) -> bool:
         return False
     rest = timedelta(seconds=rules.retry_after_s(action.rollback_attempts))
     rested = action.rollback_attempts == 0 or instant(action.claim.claimed_at) + rest <= now
-    return rested and actions.is_abandoned(ports, action, action.claim)
+    return rested and transitions.is_abandoned(ports, action, action.claim)
 
 
 def _undo(ports: Ports, held: Held) -> None:
@@ -128,11 +129,11 @@ def _undo(ports: Ports, held: Held) -> None:
     elapsed = round(ended.elapsed_s * 1000)
     if ended.ending is Ending.RETURNED:
         after, proofs = _undone(ports, action), [_undone_receipt(ports, action, elapsed)]
-        actions.settle(ports, held, after, *proofs)
-        actions.free_slot(ports, action)
+        transitions.settle(ports, held, after, *proofs)
+        transitions.free_slot(ports, action)
         return
     if ended.error:
-        actions.log_failure(action, "rollback", ended.error)
+        transitions.log_failure(action, "rollback", ended.error)
     after = _undo_failed(ports, action, ended).evolve(is_alerted=True)
     proofs = _undo_failed_receipts(ports, after, elapsed, rules.rollback_limit_ms(action))
     told = None
@@ -146,11 +147,11 @@ def _undo(ports: Ports, held: Held) -> None:
             cause_receipt=proofs[0],
         )  # fmt: skip
         proofs += raised
-    actions.settle(ports, held, after, *proofs)
+    transitions.settle(ports, held, after, *proofs)
     if told:
         ports.alerts.send(told)
     rest_ms = round(rules.retry_after_s(after.rollback_attempts) * 1000)
-    actions.free_slot(ports, action, look_in_ms=rest_ms)
+    transitions.free_slot(ports, action, look_in_ms=rest_ms)
 
 
 def _run_rollback(ports: Ports, action: Action) -> Ended:
@@ -163,7 +164,7 @@ def _run_rollback(ports: Ports, action: Action) -> Ended:
         payload = handler.parse(action.payload)
     except Exception as error:  # whatever a model raises, the rollback is still owed
         return Ended(Ending.RAISED, 0.0, error=error)
-    context = actions.context_of(action, ports.clock.monotonic_s() + seconds)
+    context = transitions.context_of(action, ports.clock.monotonic_s() + seconds)
     return run_within(seconds, lambda: handler.roll_back(context, payload))
 
 
@@ -199,7 +200,7 @@ def _failure_receipts(ports: Ports, ended: Action, failure: Failure) -> list[Cre
     fields: dict[str, Any] = {
         "status": "failed", "duration_ms": (ended.queue_ms or 0) + (ended.run_ms or 0),
         "error_code": failure.error_code, "rollback": failure.rollback,
-        **actions.end_fields(ended),
+        **transitions.end_fields(ended),
     }  # fmt: skip
     of = ports, failure.operation, ended.account_id, ended.action_id
     if failure.operation == "action_timeout":

@@ -17,7 +17,8 @@ from ledger import canonical
 from ports import Ports
 from ports.documents import Create
 from ports.memory import Admission, Request, Slot
-from tasks import actions, publish
+from tasks import publish
+from tasks.actions import transitions
 from tasks.governors import policies
 from tasks.governors.boot import boot_governor
 from tasks.handlers import registered
@@ -90,7 +91,7 @@ def submit(ports: Ports, asked: Signal) -> str:
         raise
     try:
         patience_s = load_settings().store_timeout_s
-        land(ports, [Create(actions.path_of(action), action.document())], patience_s=patience_s)
+        land(ports, [Create(transitions.path_of(action), action.document())], patience_s=patience_s)
     except ConflictError:
         # Stored long before, and Memory had forgotten: give back what was just taken for it. Stored
         # a moment ago, it was by another delivery of this signal, whose slot this is.
@@ -175,7 +176,7 @@ def _refuse_payload(action: Action) -> None:
     except InputError:
         raise
     except Exception as error:
-        actions.log_failure(action, "payload model of", error)
+        transitions.log_failure(action, "payload model of", error)
 
 
 def _tell_of_the_unusual(ports: Ports, action: Action, era: str, asked_at: datetime) -> None:
