@@ -26,8 +26,8 @@ from ports.documents import Create
 from tasks.celery import PUBLISH_ONCE, app
 from tasks.publish import RUN_TIME_LIMIT_S
 from tasks.receipts.commit import land, receipt
-from tasks.runbook import RUNBOOKS_BY_NAME, Manual, Result, Runbook, Step
-from tasks.step import carry_on
+from tasks.runs.definition import RUNBOOKS_BY_NAME, Manual, Result, Runbook, Step
+from tasks.runs.step import carry_on
 
 QUEUE = "bench"
 STEPS = 7

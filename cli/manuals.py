@@ -10,9 +10,9 @@ from cli import references
 from governor.errors import ConflictError, InputError
 from ledger import contracts
 from tasks import degrade_to_safe_mode, deploy_sku, entitlement_lifecycle
-from tasks.journal import STEP_MAX_AGE_S
 from tasks.publish import RUN_TIME_LIMIT_S
-from tasks.runbook import Manual, Step
+from tasks.runs.definition import Manual, Step
+from tasks.runs.journal import STEP_MAX_AGE_S
 
 FOLDER = Path("docs/runbooks")
 DECLARED: Mapping[str, tuple[Manual, Sequence[Step]]] = {

@@ -10,31 +10,32 @@ from governor.errors import InputError
 from governor.fsm import RUN_UNDOING
 from governor.records import JournalEntry, Run
 from ingress.bodies import MarketplaceWebhook, parse
-from tasks import entitlement_lifecycle, runs
-from tasks import plan as planning
-from tasks.plan import Plan
+from tasks import entitlement_lifecycle
+from tasks.runs import operators
+from tasks.runs import plan as planning
+from tasks.runs.plan import Plan
 
 _PLANNED = (entitlement_lifecycle.NAME, "deploy_sku")
 
 
 def listed(account_id: str | None, *, only_open: bool, limit: int) -> list[Run]:
     """Runs, newest first."""
-    return runs.listed(opened(), account_id, only_open=only_open, limit=limit)
+    return operators.listed(opened(), account_id, only_open=only_open, limit=limit)
 
 
 def found(run_id: str) -> Run:
     """One run. Raises InputError when there is none."""
-    return runs.found(opened(), run_id)
+    return operators.found(opened(), run_id)
 
 
 def resume(run_id: str) -> Run:
-    """See ``tasks.runs.resume``."""
-    return runs.resume(opened(), run_id)
+    """See ``tasks.runs.operators.resume``."""
+    return operators.resume(opened(), run_id)
 
 
 def cancel(run_id: str, operator: str, reason: str) -> Run:
-    """See ``tasks.runs.cancel``."""
-    return runs.cancel(opened(), run_id, operator[:256], reason[:1024])
+    """See ``tasks.runs.operators.cancel``."""
+    return operators.cancel(opened(), run_id, operator[:256], reason[:1024])
 
 
 def shown(run: Run) -> dict[str, Any]:

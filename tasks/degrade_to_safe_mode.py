@@ -23,7 +23,7 @@ from tasks.celery import app
 from tasks.health import outages
 from tasks.health.rebuild import rebuild
 from tasks.receipts import spool
-from tasks.runbook import Manual
+from tasks.runs.definition import Manual
 
 _LOG = logging.getLogger("ggen.health")
 _BELIEVED_FOR_S = 10.0

@@ -25,7 +25,7 @@ from ports.signals import Topic
 from tasks.governors import policies
 from tasks.governors.boot import LIVE, boot_governor
 from tasks.receipts.commit import land
-from tasks.runbook import Manual, Result, Step
+from tasks.runs.definition import Manual, Result, Step
 
 BOOT_FAILED = "governor_boot_failed"
 

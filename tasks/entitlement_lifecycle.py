@@ -22,9 +22,9 @@ from tasks.celery import app
 from tasks.governors import policies
 from tasks.governors.boot import boot_governor
 from tasks.receipts.commit import explained, land, receipt
-from tasks.runbook import RUNBOOKS_BY_NAME, Manual, Result, Runbook, Step
-from tasks.runs import attempt_again
-from tasks.step import carry_on
+from tasks.runs.definition import RUNBOOKS_BY_NAME, Manual, Result, Runbook, Step
+from tasks.runs.operators import attempt_again
+from tasks.runs.step import carry_on
 
 NAME = "entitlement_lifecycle"
 SUPPORTED = ("entitlement.created", "entitlement.plan_changed")

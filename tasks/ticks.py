@@ -9,7 +9,7 @@ from config.settings import load
 from governor.errors import OutageError
 from governor.health import ALIVE_FOR_S
 from governor.records import SYSTEM_ACCOUNT
-from tasks import reap, troubles
+from tasks import troubles
 from tasks.actions import dead_letters
 from tasks.celery import LEDGER, app
 from tasks.governors import topics
@@ -17,6 +17,7 @@ from tasks.health import alerts
 from tasks.ledgers import patrol, seal
 from tasks.ledgers.sign import report
 from tasks.receipts import refusals
+from tasks.runs import reap
 
 
 @app.task(name="canary.sing", send_events=False)

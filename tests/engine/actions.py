@@ -21,11 +21,11 @@ from ledger.receipt import SignedReceipt
 from ledger.verify import Recorded, verify
 from ports import Ports
 from ports.memory import Slot
-from tasks import reap
 from tasks.actions.admit import Signal
 from tasks.actions.execute import carry_out
 from tasks.governors import policies
 from tasks.handlers import ActionContext, action
+from tasks.runs import reap
 from tests.engine.conftest import event
 from tests.engine.runs import subscribe
 from tests.engine.stores import Stores

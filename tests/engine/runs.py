@@ -15,9 +15,9 @@ from ports import Ports
 from ports.memory import Request
 from ports.signals import Topic
 from ports.system import Clock
-from tasks import step
 from tasks.entitlement_lifecycle import RUNBOOK, begin
-from tasks.runbook import Result, Runbook
+from tasks.runs import step
+from tasks.runs.definition import Result, Runbook
 
 ACCOUNT = "acme"
 Act = Callable[[Ports, Run], Result]

@@ -17,11 +17,12 @@ from governor.quota import month_ends_in_s, month_of
 from ledger.receipt import SignedReceipt
 from ports import Ports
 from ports.memory import Slot
-from tasks import degrade_to_safe_mode, reap
+from tasks import degrade_to_safe_mode
 from tasks.actions.admit import Signal, submit
 from tasks.actions.execute import carry_out
 from tasks.governors import policies
 from tasks.health import rebuild
+from tasks.runs import reap
 from tests.conftest import Valkey
 from tests.engine.actions import (
     action_of,

@@ -12,12 +12,12 @@ from adapters.system import started_s
 from governor.fsm import ActionState
 from ports import Ports
 from ports.memory import Slot
-from tasks import reap
 from tasks.actions import reap, transitions
 from tasks.actions.admit import submit
 from tasks.actions.execute import carry_out
 from tasks.actions.recover import take_over
 from tasks.health import rebuild
+from tasks.runs import reap
 from tests.conftest import Valkey
 from tests.engine.actions import (
     action_of,

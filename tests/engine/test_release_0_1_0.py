@@ -18,7 +18,6 @@ from governor.records import Run, instant
 from ledger.keys import fingerprint, parse_ring
 from ports import Ports
 from ports.documents import every
-from tasks import reap
 from tasks.actions.execute import carry_out
 from tasks.actions.recover import take_over
 from tasks.entitlement_lifecycle import RUNBOOK
@@ -27,6 +26,7 @@ from tasks.ledgers.archive import write_archive
 from tasks.ledgers.seal import seal_ledger
 from tasks.ledgers.verify_receipt import verify_receipt
 from tasks.receipts import spool
+from tasks.runs import reap
 from tests.conftest import Valkey
 from tests.engine.actions import action_of, operations
 from tests.engine.conftest import close

@@ -19,9 +19,10 @@ from governor.errors import ConflictError, GovernorError, OutageError
 from governor.fsm import RunState
 from governor.records import JournalEntry, Run
 from ports import Ports
-from tasks import failure, publish, runs, step
+from tasks import publish
 from tasks.entitlement_lifecycle import RUNBOOK, begin
-from tasks.runbook import Result, Runbook
+from tasks.runs import failure, operators, step
+from tasks.runs.definition import Result, Runbook
 from tests.engine.conftest import event
 from tests.engine.runs import (
     everything_is_there,
@@ -76,9 +77,9 @@ def _operate(ports: Ports, run_ids: list[str], until: float, seed: int) -> None:
         run_id = random.choice(run_ids)
         try:
             if random.random() < 0.1:
-                runs.cancel(ports, run_id, "alice", "by chance")
+                operators.cancel(ports, run_id, "alice", "by chance")
             else:
-                runs.resume(ports, run_id)
+                operators.resume(ports, run_id)
         except GovernorError:
             pass
         time.sleep(0.02)

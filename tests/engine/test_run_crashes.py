@@ -10,9 +10,9 @@ from governor.errors import ConflictError
 from governor.fsm import RUN_OPEN, RunState
 from governor.records import Run
 from ports import Ports
-from tasks import step
 from tasks.entitlement_lifecycle import RUNBOOK, begin
-from tasks.runbook import Runbook
+from tasks.runs import step
+from tasks.runs.definition import Runbook
 from tests.engine.conftest import event, on_both
 from tests.engine.runs import (
     everything_is_there,

@@ -14,10 +14,10 @@ from governor.fsm import RunState
 from governor.records import JournalEntry, Run, instant
 from ports import Ports
 from ports.documents import Update
-from tasks import compensate, failure, step
-from tasks.compensate import PARK_AFTER
 from tasks.entitlement_lifecycle import RUNBOOK, begin
-from tasks.runbook import Result
+from tasks.runs import compensate, failure, step
+from tasks.runs.compensate import PARK_AFTER
+from tasks.runs.definition import Result
 from tests.engine.conftest import event
 from tests.engine.runs import (
     Act,

@@ -7,10 +7,10 @@ from governor.errors import ConflictError, InputError
 from governor.fsm import RunState
 from governor.records import Effect
 from ports import Ports
-from tasks import runs
 from tasks.entitlement_lifecycle import RUNBOOK, begin, new_run
-from tasks.plan import plan
-from tasks.runs import attempt_again
+from tasks.runs import operators
+from tasks.runs.operators import attempt_again
+from tasks.runs.plan import plan
 from tests.engine.conftest import event
 from tests.engine.runs import (
     everything_is_there,
@@ -34,7 +34,7 @@ def test_a_cancelled_run_is_undone_at_its_next_step_and_receipted(
 ) -> None:
     run = play_until(ports, event(), done_before)
 
-    asked = runs.cancel(ports, run.run_id, "alice", "wrong customer")
+    asked = operators.cancel(ports, run.run_id, "alice", "wrong customer")
     assert asked.state is run.state  # stored, not acted upon
     ended = play(ports, run.run_id)
 
@@ -50,11 +50,11 @@ def test_a_cancelled_run_is_undone_at_its_next_step_and_receipted(
 
 def test_a_run_cancelled_while_its_last_step_acts_is_undone(ports: Ports) -> None:
     from governor.records import Run
-    from tasks.runbook import Result
+    from tasks.runs.definition import Result
     from tests.engine.runs import with_step
 
     def meanwhile(ports: Ports, run: Run) -> Result:
-        runs.cancel(ports, run.run_id, "alice", "just in time")
+        operators.cancel(ports, run.run_id, "alice", "just in time")
         return Result()
 
     run = begin(ports, event(), b"{}")
@@ -100,7 +100,7 @@ def test_a_run_that_waits_its_turn_can_be_cancelled(ports: Ports) -> None:
     first = play_until(ports, event(), "deploy_sku.signals")
     second = begin(ports, event(event_id="e-2"), b"2")
 
-    runs.cancel(ports, second.run_id, "alice", "")
+    operators.cancel(ports, second.run_id, "alice", "")
 
     assert play(ports, second.run_id).state is RunState.CANCELLED
     assert play(ports, first.run_id).state is RunState.COMPLETE
@@ -111,9 +111,9 @@ def test_what_ended_or_is_being_undone_cannot_be_cancelled(ports: Ports) -> None
     run = subscribe(ports, event())
 
     with pytest.raises(ConflictError, match="complete"):
-        runs.cancel(ports, run.run_id, "alice", "")
+        operators.cancel(ports, run.run_id, "alice", "")
     with pytest.raises(InputError, match="no run"):
-        runs.cancel(ports, "run-x", "alice", "")
+        operators.cancel(ports, "run-x", "alice", "")
     assert run_of(ports, run.run_id) == run
 
 
@@ -123,16 +123,16 @@ def test_a_failed_run_is_attempted_again_and_a_put_off_one_at_once(ports: Ports)
     run = begin(ports, event(), b"{}")
     off = play(ports, run.run_id, failing("deploy_sku.signals", OutageError("down", "down")))
     assert off.retry_at
-    assert runs.resume(ports, run.run_id).retry_at is None
+    assert operators.resume(ports, run.run_id).retry_at is None
     play(ports, run.run_id, failing("deploy_sku.signals", ConflictError("x", "x")))
     assert run_of(ports, run.run_id).state is RunState.FAILED
 
-    again = runs.resume(ports, run.run_id)
+    again = operators.resume(ports, run.run_id)
 
     assert (again.state, again.attempt, again.journal) == (RunState.PENDING, 2, {})
     assert play(ports, run.run_id).state is RunState.COMPLETE
     with pytest.raises(ConflictError, match="complete"):
-        runs.resume(ports, run.run_id)
+        operators.resume(ports, run.run_id)
 
 
 def test_of_two_new_attempts_at_once_one_is_made(ports: Ports) -> None:
@@ -152,10 +152,10 @@ def test_runs_are_listed_newest_first(ports: Ports) -> None:
     done = subscribe(ports, event())
     waiting = begin(ports, event(event_id="e-2", account_id="other"), b"{}")
 
-    listed = runs.listed(ports, None, only_open=False, limit=10)
+    listed = operators.listed(ports, None, only_open=False, limit=10)
     assert [r.run_id for r in listed] == [waiting.run_id, done.run_id]
-    assert runs.listed(ports, None, only_open=True, limit=10) == [waiting]
-    assert runs.listed(ports, "acme", only_open=False, limit=10) == [done]
+    assert operators.listed(ports, None, only_open=True, limit=10) == [waiting]
+    assert operators.listed(ports, "acme", only_open=False, limit=10) == [done]
 
 
 def _everything(ports: Ports) -> list[object]:

@@ -18,12 +18,12 @@ from ports import Ports
 from ports.alerts import Alert
 from ports.documents import Update
 from ports.signals import Topic
-from tasks import failure, reap, runs, step
-from tasks.compensate import PARK_AFTER
 from tasks.entitlement_lifecycle import RUNBOOK, begin, new_run
-from tasks.journal import STEP_MAX_AGE_S
-from tasks.plan import plan
-from tasks.runbook import Result, Runbook
+from tasks.runs import failure, operators, reap, step
+from tasks.runs.compensate import PARK_AFTER
+from tasks.runs.definition import Result, Runbook
+from tasks.runs.journal import STEP_MAX_AGE_S
+from tasks.runs.plan import plan
 from tests.engine.conftest import event
 from tests.engine.runs import (
     LaterClock,
@@ -295,7 +295,7 @@ def test_the_reaper_leaves_what_waits_for_its_turn_or_its_time(
 
     reap.look(ticking)
     assert restarted == [first.run_id]  # its time had come
-    runs.cancel(ticking, waiting.run_id, "alice", "")
+    operators.cancel(ticking, waiting.run_id, "alice", "")
     reap.look(ticking)
     assert restarted[1:] == [waiting.run_id]
 
@@ -381,7 +381,7 @@ def test_an_alert_is_sent_even_if_nothing_after_its_commit_works(ports: Ports) -
 def test_a_cancelled_run_says_so_whatever_else_failed(ports: Ports, error: Exception) -> None:
     def meanwhile(ports: Ports, run: Run) -> Result:
         if not run_of(ports, run.run_id).cancellation:
-            runs.cancel(ports, run.run_id, "alice", "wrong customer")
+            operators.cancel(ports, run.run_id, "alice", "wrong customer")
         raise error
 
     ticking = later(ports)
@@ -449,7 +449,7 @@ def test_a_resumed_event_without_a_time_happens_now(ports: Ports) -> None:
     run = begin(ports, arrived, b"{}")
     play(ports, run.run_id, failing("deploy_sku.documents", FAILS))
 
-    again = runs.resume(ports, run.run_id)
+    again = operators.resume(ports, run.run_id)
 
     assert again.event.event_time > _at(59)
 

@@ -19,13 +19,14 @@ from governor.records import Run, action_path, run_path
 from ledger.receipt import SignedReceipt
 from ports import Ports
 from ports.memory import Slot
-from tasks import degrade_to_safe_mode, reap
+from tasks import degrade_to_safe_mode
 from tasks.actions.admit import Signal, submit
 from tasks.actions.execute import carry_out
 from tasks.degrade_to_safe_mode import keep_lease, watch_drilled
 from tasks.entitlement_lifecycle import RUNBOOK, begin
 from tasks.receipts import spool
-from tasks.step import carry_on
+from tasks.runs import reap
+from tasks.runs.step import carry_on
 from tests.conftest import Valkey
 from tests.engine.actions import action_of, later, look, operations, signal_of
 from tests.engine.conftest import event, on_both

@@ -13,13 +13,13 @@ from governor.fsm import ActionState
 from ledger.receipt import SignedReceipt
 from ports import Ports
 from ports.documents import Update, Write
-from tasks import reap
 from tasks.actions import transitions
 from tasks.actions.admit import submit
 from tasks.actions.execute import carry_out
 from tasks.actions.recover import take_over
 from tasks.ledgers.seal import seal_ledger
 from tasks.receipts import spool
+from tasks.runs import reap
 from tests.engine.actions import (
     action_of,
     every_receipt_is_valid,

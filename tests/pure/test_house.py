@@ -49,7 +49,7 @@ def test_nothing_happens_at_import() -> None:
         "import sys, socket\n"
         "def no(*a, **k): raise SystemExit('a socket at import')\n"
         "socket.socket.connect = no\n"
-        "import tasks.celery, tasks.reap, tasks.receipts.refusals, ingress.app, cli.main\n"
+        "import tasks.celery, tasks.runs.reap, tasks.receipts.refusals, ingress.app, cli.main\n"
         "assert 'grpc' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=60)

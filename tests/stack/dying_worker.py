@@ -12,9 +12,10 @@ from celery.signals import task_prerun
 from config.settings import load
 from governor.errors import ConflictError
 from ports import Ports
-from tasks import entitlement_lifecycle, step
+from tasks import entitlement_lifecycle
 from tasks.celery import app
-from tasks.runbook import Runbook
+from tasks.runs import step
+from tasks.runs.definition import Runbook
 from tests.engine.runs import failing
 from tests.faults import Writes, die, watched
 

@@ -11,8 +11,8 @@ goes, step by step, and ``run_step`` carries out one step:
     (5) commit   the result; with the last step also the run's end and its receipt
     (6) next     this process goes on while its message is young; then it hands over by another
 
-A failure is put off or ends the run, by its family (``tasks/failure.py``): then the undos run in
-reverse, each journalled, undoing only what this run created (``tasks/compensate.py``), and one
+A failure is put off or ends the run, by its family (``tasks/runs/failure.py``): then the undos run in
+reverse, each journalled, undoing only what this run created (``tasks/runs/compensate.py``), and one
 commit holds the run's end and its receipt. Nothing here hangs on a callback of Celery's: a message
 that is lost, doubled or late changes nothing, for the reaper repeats it and the journal decides.
 Runs of one account take turns by a claimed document.
@@ -31,9 +31,12 @@ from governor.records import Effect, JournalEntry, Run, timestamp
 from ports import Ports
 from ports.documents import Create, Document, Update, Write
 from tasks import publish
-from tasks.compensate import compensate
-from tasks.failure import give_up_or_put_off, patiently, reason_to_stop
-from tasks.journal import (
+from tasks.receipts.commit import land
+from tasks.receipts.fence import or_die
+from tasks.runs.compensate import compensate
+from tasks.runs.definition import ElsewhereError, Result, Runbook, Step
+from tasks.runs.failure import give_up_or_put_off, patiently, reason_to_stop
+from tasks.runs.journal import (
     HAND_OVER_S,
     end,
     is_done,
@@ -43,9 +46,6 @@ from tasks.journal import (
     take_over,
     with_entry,
 )
-from tasks.receipts.commit import land
-from tasks.receipts.fence import or_die
-from tasks.runbook import ElsewhereError, Result, Runbook, Step
 
 _LOG = logging.getLogger("ggen.runs")
 

@@ -27,7 +27,7 @@ from ports.alerts import Alert
 from ports.documents import Delete, Document, Where, Write
 from tasks import publish
 from tasks.receipts.commit import land
-from tasks.runbook import RUNBOOKS_BY_NAME, Runbook
+from tasks.runs.definition import RUNBOOKS_BY_NAME, Runbook
 
 _LOG = logging.getLogger("ggen.runs")
 _JITTER = SystemRandom()

@@ -14,11 +14,11 @@ from governor.records import Run, elapsed_ms
 from ports import Ports
 from ports.alerts import Alert
 from ports.documents import Document, Update, Write
-from tasks.failure import FAULT_OF_OURS, patiently
-from tasks.journal import end, is_due, is_same_process, later, load, may_take, take_over
 from tasks.receipts.commit import alert, explained, land, receipt
 from tasks.receipts.fence import or_die
-from tasks.runbook import ElsewhereError, Runbook
+from tasks.runs.definition import ElsewhereError, Runbook
+from tasks.runs.failure import FAULT_OF_OURS, patiently
+from tasks.runs.journal import end, is_due, is_same_process, later, load, may_take, take_over
 
 _LOG = logging.getLogger("ggen.runs")
 PARK_AFTER = 5

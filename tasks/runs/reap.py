@@ -15,8 +15,8 @@ from ports import Ports
 from ports.documents import Where, every
 from tasks import publish
 from tasks.actions import reap
-from tasks.journal import claims_of, is_due, is_free
-from tasks.runbook import RUNBOOKS_BY_NAME
+from tasks.runs.definition import RUNBOOKS_BY_NAME
+from tasks.runs.journal import claims_of, is_due, is_free
 from tasks.sweep import alone, isolating_errors
 
 _LOG = logging.getLogger("ggen.reaper")

@@ -9,9 +9,9 @@ from governor.records import Cancellation, MarketplaceEvent, Run, timestamp
 from ports import Ports
 from ports.documents import Document, Update, Where
 from tasks import publish
-from tasks.journal import load
 from tasks.receipts.commit import land
-from tasks.runbook import RUNBOOKS_BY_NAME, Runbook
+from tasks.runs.definition import RUNBOOKS_BY_NAME, Runbook
+from tasks.runs.journal import load
 
 _PATIENCE = 5
 

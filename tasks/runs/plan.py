@@ -7,8 +7,8 @@ from governor import records
 from governor.errors import GovernorError, OutageError
 from governor.records import Effect, JournalEntry, Run
 from ports import Ports
-from tasks.journal import with_entry
-from tasks.runbook import Runbook
+from tasks.runs.definition import Runbook
+from tasks.runs.journal import with_entry
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,9 +35,9 @@ from governor.records import Run, instant
 from ports import Ports
 from ports.documents import Document, Update
 from tasks import troubles
-from tasks.journal import is_done, is_own, later, load, with_entry
 from tasks.receipts.commit import land
-from tasks.runbook import ElsewhereError, Runbook, Step
+from tasks.runs.definition import ElsewhereError, Runbook, Step
+from tasks.runs.journal import is_done, is_own, later, load, with_entry
 
 _LOG = logging.getLogger("ggen.runs")
 _T = TypeVar("_T")
