@@ -9,8 +9,9 @@ from pydantic import BaseModel
 from cli import references
 from governor.errors import ConflictError, InputError
 from ledger import contracts
-from tasks import degrade_to_safe_mode, deploy_sku, entitlement_lifecycle
+from tasks import degrade_to_safe_mode
 from tasks.publish import RUN_TIME_LIMIT_S
+from tasks.runbooks import deploy_sku, entitlement_lifecycle
 from tasks.runs.definition import Manual, Step
 from tasks.runs.journal import STEP_MAX_AGE_S
 

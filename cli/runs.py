@@ -10,7 +10,7 @@ from governor.errors import InputError
 from governor.fsm import RUN_UNDOING
 from governor.records import JournalEntry, Run
 from ingress.bodies import MarketplaceWebhook, parse
-from tasks import entitlement_lifecycle
+from tasks.runbooks import entitlement_lifecycle
 from tasks.runs import operators
 from tasks.runs import plan as planning
 from tasks.runs.plan import Plan

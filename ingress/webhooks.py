@@ -17,9 +17,9 @@ from ingress.problems import documented, problem, signed_with, status_of
 from ingress.state import Here, State
 from ledger.receipt import SignedReceipt
 from ports import Ports
-from tasks import entitlement_lifecycle
 from tasks.actions.admit import refusal
 from tasks.receipts.refusals import ledger_of
+from tasks.runbooks import entitlement_lifecycle
 
 router = APIRouter()
 _LOOK_EVERY_S = 0.5

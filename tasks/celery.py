@@ -92,8 +92,8 @@ app = Celery(
     "ggen",
     include=(
         "tasks.degrade_to_safe_mode",
-        "tasks.entitlement_lifecycle",
-        "tasks.recover_tasks",
+        "tasks.runbooks.entitlement_lifecycle",
+        "tasks.runbooks.recover_action",
         "tasks.ticks",
     ),
 )

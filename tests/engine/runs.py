@@ -15,7 +15,7 @@ from ports import Ports
 from ports.memory import Request
 from ports.signals import Topic
 from ports.system import Clock
-from tasks.entitlement_lifecycle import RUNBOOK, begin
+from tasks.runbooks.entitlement_lifecycle import RUNBOOK, begin
 from tasks.runs import step
 from tasks.runs.definition import Result, Runbook
 

@@ -12,8 +12,8 @@ from governor.records import Entitlement, MarketplaceEvent
 from ports import Ports
 from ports.documents import Update
 from ports.signals import Topic
-from tasks.entitlement_lifecycle import begin
 from tasks.governors import policies
+from tasks.runbooks.entitlement_lifecycle import begin
 from tests.engine.conftest import event
 from tests.engine.runs import (
     everything_is_there,

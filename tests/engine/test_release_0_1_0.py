@@ -20,12 +20,12 @@ from ports import Ports
 from ports.documents import every
 from tasks.actions.execute import carry_out
 from tasks.actions.recover import take_over
-from tasks.entitlement_lifecycle import RUNBOOK
 from tasks.health.rebuild import rebuild
 from tasks.ledgers.archive import write_archive
 from tasks.ledgers.seal import seal_ledger
 from tasks.ledgers.verify_receipt import verify_receipt
 from tasks.receipts import spool
+from tasks.runbooks.entitlement_lifecycle import RUNBOOK
 from tasks.runs import reap
 from tests.conftest import Valkey
 from tests.engine.actions import action_of, operations

@@ -20,7 +20,7 @@ from governor.fsm import RunState
 from governor.records import JournalEntry, Run
 from ports import Ports
 from tasks import publish
-from tasks.entitlement_lifecycle import RUNBOOK, begin
+from tasks.runbooks.entitlement_lifecycle import RUNBOOK, begin
 from tasks.runs import failure, operators, step
 from tasks.runs.definition import Result, Runbook
 from tests.engine.conftest import event

@@ -10,7 +10,7 @@ from governor.errors import ConflictError
 from governor.fsm import RUN_OPEN, RunState
 from governor.records import Run
 from ports import Ports
-from tasks.entitlement_lifecycle import RUNBOOK, begin
+from tasks.runbooks.entitlement_lifecycle import RUNBOOK, begin
 from tasks.runs import step
 from tasks.runs.definition import Runbook
 from tests.engine.conftest import event, on_both

@@ -14,7 +14,7 @@ from governor.fsm import RunState
 from governor.records import JournalEntry, Run, instant
 from ports import Ports
 from ports.documents import Update
-from tasks.entitlement_lifecycle import RUNBOOK, begin
+from tasks.runbooks.entitlement_lifecycle import RUNBOOK, begin
 from tasks.runs import compensate, failure, step
 from tasks.runs.compensate import PARK_AFTER
 from tasks.runs.definition import Result

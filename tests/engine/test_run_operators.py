@@ -7,7 +7,7 @@ from governor.errors import ConflictError, InputError
 from governor.fsm import RunState
 from governor.records import Effect
 from ports import Ports
-from tasks.entitlement_lifecycle import RUNBOOK, begin, new_run
+from tasks.runbooks.entitlement_lifecycle import RUNBOOK, begin, new_run
 from tasks.runs import operators
 from tasks.runs.operators import attempt_again
 from tasks.runs.plan import plan

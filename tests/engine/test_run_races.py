@@ -18,7 +18,7 @@ from ports import Ports
 from ports.alerts import Alert
 from ports.documents import Update
 from ports.signals import Topic
-from tasks.entitlement_lifecycle import RUNBOOK, begin, new_run
+from tasks.runbooks.entitlement_lifecycle import RUNBOOK, begin, new_run
 from tasks.runs import failure, operators, reap, step
 from tasks.runs.compensate import PARK_AFTER
 from tasks.runs.definition import Result, Runbook

@@ -12,7 +12,7 @@ from governor.records import Effect, Run
 from ports import Ports
 from ports.documents import Update
 from ports.signals import Topic
-from tasks.entitlement_lifecycle import RUNBOOK, begin
+from tasks.runbooks.entitlement_lifecycle import RUNBOOK, begin
 from tasks.runs import step
 from tests.engine.conftest import event
 from tests.engine.runs import (

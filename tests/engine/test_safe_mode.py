@@ -23,8 +23,8 @@ from tasks import degrade_to_safe_mode
 from tasks.actions.admit import Signal, submit
 from tasks.actions.execute import carry_out
 from tasks.degrade_to_safe_mode import keep_lease, watch_drilled
-from tasks.entitlement_lifecycle import RUNBOOK, begin
 from tasks.receipts import spool
+from tasks.runbooks.entitlement_lifecycle import RUNBOOK, begin
 from tasks.runs import reap
 from tasks.runs.step import carry_on
 from tests.conftest import Valkey

@@ -12,8 +12,8 @@ from celery.signals import task_prerun
 from config.settings import load
 from governor.errors import ConflictError
 from ports import Ports
-from tasks import entitlement_lifecycle
 from tasks.celery import app
+from tasks.runbooks import entitlement_lifecycle
 from tasks.runs import step
 from tasks.runs.definition import Runbook
 from tests.engine.runs import failing

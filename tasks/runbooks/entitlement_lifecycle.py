@@ -17,11 +17,12 @@ from governor.fsm import GovernorState, RunState
 from governor.records import Entitlement, MarketplaceEvent, Run, Tenant, elapsed_ms, timestamp
 from ports import Ports
 from ports.documents import Create, Document, Update, Write
-from tasks import deploy_sku, publish
+from tasks import publish
 from tasks.celery import app
 from tasks.governors import policies
 from tasks.governors.boot import boot_governor
 from tasks.receipts.commit import explained, land, receipt
+from tasks.runbooks import deploy_sku
 from tasks.runs.definition import RUNBOOKS_BY_NAME, Manual, Result, Runbook, Step
 from tasks.runs.operators import attempt_again
 from tasks.runs.step import carry_on

@@ -1,0 +1,1 @@
+"""The seven runbooks: what each does, step by step; no mechanism."""
