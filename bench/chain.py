@@ -24,9 +24,10 @@ from governor.records import MarketplaceEvent, Run, timestamp
 from ports import Ports
 from ports.documents import Create
 from tasks.celery import PUBLISH_ONCE, app
+from tasks.manual import Manual
 from tasks.publish import RUN_TIME_LIMIT_S
 from tasks.receipts.commit import land, receipt
-from tasks.runs.definition import RUNBOOKS_BY_NAME, Manual, Result, Runbook, Step
+from tasks.runs.definition import RUNBOOKS_BY_NAME, Result, Runbook, Step
 from tasks.runs.step import carry_on
 
 QUEUE = "bench"

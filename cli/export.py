@@ -20,8 +20,9 @@ from ports import Ports
 from ports.documents import Document
 from tasks.ledgers import stored_log
 from tasks.ledgers.archive import Archived, write_archive
-from tasks.ledgers.audit import Report, Walk
+from tasks.ledgers.report import Report
 from tasks.ledgers.stored_log import BrokenLogError
+from tasks.ledgers.walk import Walk
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ from ledger.audit import Pin
 from ledger.checkpoint import Checkpoint, open_checkpoint
 from ports import Ports
 from tasks.ledgers import stored_log
-from tasks.ledgers.audit import Report, audit_ledger, here
+from tasks.ledgers.audit import audit_ledger, here
+from tasks.ledgers.report import Report
 from tasks.ledgers.states import missing_receipts
 from tasks.ledgers.stored_log import BrokenLogError
 from tasks.ledgers.verify_receipt import CHECKS, Verdict, verify_receipt

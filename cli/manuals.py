@@ -9,10 +9,10 @@ from pydantic import BaseModel
 from cli import references
 from governor.errors import ConflictError, InputError
 from ledger import contracts
-from tasks import degrade_to_safe_mode
+from tasks.manual import Manual
 from tasks.publish import RUN_TIME_LIMIT_S
-from tasks.runbooks import deploy_sku, entitlement_lifecycle
-from tasks.runs.definition import Manual, Step
+from tasks.runbooks import degrade_to_safe_mode, deploy_sku, entitlement_lifecycle
+from tasks.runs.definition import Step
 from tasks.runs.journal import STEP_MAX_AGE_S
 
 FOLDER = Path("docs/runbooks")

@@ -21,7 +21,8 @@ from ledger.keys import KeyRing, TrustedKey, parse_ring
 from ledger.log import Log
 from ledger.merkle import Frontier
 from ledger.verify import Check, Finding
-from tasks.ledgers.audit import Report, chunks, here
+from tasks.ledgers.audit import chunks, here
+from tasks.ledgers.report import Report
 
 _MANY = 2000
 _OPERATION = re.compile(rb'"operation":"([a-z_]{1,64})"')

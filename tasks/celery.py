@@ -91,7 +91,7 @@ poison.install()
 app = Celery(
     "ggen",
     include=(
-        "tasks.degrade_to_safe_mode",
+        "tasks.runbooks.degrade_to_safe_mode",
         "tasks.runbooks.entitlement_lifecycle",
         "tasks.runbooks.recover_action",
         "tasks.ticks",

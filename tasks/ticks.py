@@ -9,15 +9,22 @@ from config.settings import load
 from governor.errors import OutageError
 from governor.health import ALIVE_FOR_S
 from governor.records import SYSTEM_ACCOUNT
-from tasks import troubles
+from ports import Ports
 from tasks.actions import dead_letters
+from tasks.actions import reap as action_reaper
 from tasks.celery import LEDGER, app
 from tasks.governors import topics
-from tasks.health import alerts
+from tasks.health import alerts, troubles
+from tasks.health.check import is_in_doubt
 from tasks.ledgers import patrol, seal
 from tasks.ledgers.sign import report
 from tasks.receipts import refusals
-from tasks.runs import reap
+from tasks.runs import reap as run_reaper
+from tasks.sweep import alone
+
+_SCAN_EVERY_S = 60
+_ALONE_S = 6.0
+"""How long a sweep is alone: longer than it begins new looks, and than a call that hangs."""
 
 
 @app.task(name="canary.sing", send_events=False)
@@ -31,8 +38,26 @@ def prove_consumption(component: str, by_beat: bool = False) -> None:
 
 @app.task(name="reap.sweep", send_events=False)
 def reap_what_is_due() -> None:
-    """One look at everything that is due."""
-    reap.sweep(wiring.ports())
+    """End what its own process cannot end any more; each minute, look at everything.
+
+    It reads, fences and enqueues; handlers and undos are never run here. One sweep at a time: one
+    that hangs keeps the next away for a while, and so one process free for health checks.
+    """
+    ports = wiring.ports()
+    if not ports.memory.claim_tick("reap", 0.8) or is_in_doubt(ports):
+        return
+    with alone(ports, "reaping", _ALONE_S) as is_alone:
+        if not is_alone:
+            return
+        look(ports)
+        if ports.memory.claim_tick("reap-all", _SCAN_EVERY_S):
+            ports.memory.note_orphans(action_reaper.look_at_all(ports))
+
+
+def look(ports: Ports) -> None:
+    """End what is past its time, take up what was dropped."""
+    action_reaper.look_at_due(ports)
+    run_reaper.look(ports)
 
 
 @app.task(name="seal.sweep", send_events=False)

@@ -1,1 +1,1 @@
-"""The life of an action: admitted, executed, undone, never lost sight of. Start at ``execute.py``."""
+"""The life of an action: admitted, executed, undone. Start reading at ``execute.py``."""

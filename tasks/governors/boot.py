@@ -7,8 +7,8 @@ from governor.records import Entitlement, Tenant
 from ports import Ports
 from ports.documents import Document
 from ports.memory import Terms
-from tasks import troubles
 from tasks.governors import policies
+from tasks.receipts import troubles
 
 LIVE = (GovernorState.STABLE, GovernorState.DEGRADED)
 """The stored states in which a governor, or an entitlement, may admit."""

@@ -17,8 +17,10 @@ from ledger.audit import Entry, line_of
 from ledger.tiles import Tiles
 from ports import Ports
 from tasks.ledgers import stored_log
-from tasks.ledgers.audit import Report, Walk, report_ends
+from tasks.ledgers.audit import report_ends
+from tasks.ledgers.report import Report
 from tasks.ledgers.stored_log import BrokenLogError
+from tasks.ledgers.walk import Walk
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from ledger.verify import Finding
 from ports import Ports
 from ports.documents import Create, Document, Update, Where
 from tasks.ledgers import stored_log
-from tasks.ledgers.audit import Chunk, Report, audit_ledger, clock_words, here
+from tasks.ledgers.audit import Chunk, audit_ledger, here
+from tasks.ledgers.report import Report, clock_words
 from tasks.ledgers.seal import seal_or_report
 from tasks.ledgers.sign import report
 from tasks.ledgers.states import missing_of, page_after

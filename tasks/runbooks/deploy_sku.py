@@ -24,8 +24,9 @@ from ports.documents import Create, Delete, Document, Update, Write
 from ports.signals import Topic
 from tasks.governors import policies
 from tasks.governors.boot import LIVE, boot_governor
+from tasks.manual import Manual
 from tasks.receipts.commit import land
-from tasks.runs.definition import Manual, Result, Step
+from tasks.runs.definition import Result, Step
 
 BOOT_FAILED = "governor_boot_failed"
 

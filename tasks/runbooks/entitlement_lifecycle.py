@@ -4,93 +4,48 @@ It verifies, chooses the policy for SKU and plan, and has Runbook 1 provision (D
 claim of its event: redelivered, the same event finds the same run and gets the same receipt.
 """
 
-import hashlib
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Any
 
 from adapters import wiring
-from config.settings import load
 from governor import records
-from governor.errors import ConflictError, DeniedError, InputError
+from governor.errors import ConflictError, DeniedError
 from governor.fsm import GovernorState, RunState
-from governor.records import Entitlement, MarketplaceEvent, Run, Tenant, elapsed_ms, timestamp
+from governor.records import Entitlement, MarketplaceEvent, Run, Tenant, elapsed_ms
 from ports import Ports
-from ports.documents import Create, Document, Update, Write
-from tasks import publish
+from ports.documents import Create, Update, Write
 from tasks.celery import app
 from tasks.governors import policies
 from tasks.governors.boot import boot_governor
-from tasks.receipts.commit import explained, land, receipt
-from tasks.runbooks import deploy_sku
-from tasks.runs.definition import RUNBOOKS_BY_NAME, Manual, Result, Runbook, Step
-from tasks.runs.operators import attempt_again
+from tasks.manual import Manual
+from tasks.receipts.commit import explained, receipt
+from tasks.runbooks import customer_cancels, deploy_sku
+from tasks.runs import intake
+from tasks.runs.definition import RUNBOOKS_BY_NAME, Result, Runbook, Step
 from tasks.runs.step import carry_on
 
 NAME = "entitlement_lifecycle"
-SUPPORTED = ("entitlement.created", "entitlement.plan_changed")
 
 
 def begin(ports: Ports, event: MarketplaceEvent, body: bytes) -> Run:
-    """Start the run of an event, or find the one it started; the run as it is now.
-
-    A run that was refused for now is attempted again.
+    """Start the run of an event, or find the one it started. See ``tasks.runs.intake.begin``.
 
     Raises:
-        ConflictError: the event's id came before with another content.
-        InputError: an event this runbook does not serve.
-        OutageError: the run may have been started; repeating is safe.
+        InputError: ``unsupported-event``: Runbook 7's.
     """
-    run = new_run(ports, event, body)
-    path = records.run_path(run.run_id)
-    found = ports.documents.get(path)  # a read costs nobody else anything; redelivery is common
-    if found is not None:
-        return _again(ports, found, run)
-    try:
-        land(ports, [Create(path, run.document())])
-    except ConflictError:
-        found = ports.documents.get(path)
-        if found is None:
-            raise
-        return _again(ports, found, run)
-    publish.run(run)
-    return run
+    _refuse_cancellation(event)
+    return intake.begin(ports, RUNBOOK, event, body)
 
 
 def new_run(ports: Ports, event: MarketplaceEvent, body: bytes) -> Run:
-    """The run an event starts, not stored yet.
-
-    Raises:
-        InputError: an event this runbook does not serve.
-    """
-    if event.event_type not in SUPPORTED:
-        raise InputError(
-            "unsupported-event",
-            f"{event.event_type} is not served by this version; nothing changed",
-        )
-    now = ports.clock.now()
-    return Run(
-        run_id=records.run_id(event.event_id),
-        runbook=NAME,
-        definition_sha256=RUNBOOK.definition_sha256(),
-        account_id=event.account_id,
-        event_id=event.event_id,
-        body_sha256=hashlib.sha256(body).hexdigest(),
-        body=body.decode(),
-        event=event,
-        started_at=timestamp(now),
-        deadline_at=timestamp(now + timedelta(seconds=load().run_queue_timeout_s)),
-    )
+    """The run an event starts, not stored yet. See ``tasks.runs.intake.new_run``."""
+    _refuse_cancellation(event)
+    return intake.new_run(ports, RUNBOOK, event, body)
 
 
-def _again(ports: Ports, found: Document, asked: Run) -> Run:
-    former = Run.stored(found.data)
-    is_same = former.body_sha256 == asked.body_sha256 or former.event.says_the_same(asked.event)
-    if not is_same:
-        raise ConflictError("event-id-reused", "this event_id came before with another content")
-    if former.state is not RunState.FAILED:
-        return former
-    return attempt_again(ports, RUNBOOK, found, asked.event)
+def _refuse_cancellation(event: MarketplaceEvent) -> None:
+    if event.event_type == customer_cancels.EVENT:
+        raise customer_cancels.refusal(event)
 
 
 def _choose_policy(ports: Ports, run: Run) -> Result:

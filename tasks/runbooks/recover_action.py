@@ -1,4 +1,4 @@
-"""Runbook 5's tasks: an action is carried out, and undone where it failed."""
+"""Runbook 5, Recover from Action Failure: an action is carried out, and undone where it failed."""
 
 from adapters import wiring
 from tasks.actions.execute import carry_out

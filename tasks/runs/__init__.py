@@ -1,1 +1,1 @@
-"""The life of a run: one recipe carried out, journalled, undone where it fails. Start at ``step.py``."""
+"""The life of a run: carried out step by step, or undone. Start reading at ``step.py``."""

@@ -8,12 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel
-
 from governor.errors import ConflictError
 from governor.records import Effect, JournalEntry, Run
 from ports import Ports
 from ports.documents import Create, Write
+from tasks.manual import Manual
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,26 +63,6 @@ class Step:
     reads_only: bool = False
     alarm: str | None = None
     version: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Manual:
-    """What people must know of a runbook besides its steps.
-
-    ``refusals`` are pairs of a cause and what comes of it; ``slis`` of a measure and its bar.
-    ``sequence`` is a Mermaid diagram's lines, of a runbook whose steps do not draw it.
-    """
-
-    number: int
-    title: str
-    purpose: str
-    trigger: str
-    inputs: type[BaseModel]
-    outputs: Sequence[str]
-    refusals: Sequence[tuple[str, str]]
-    slis: Sequence[tuple[str, str]]
-    receipts: Sequence[str]
-    sequence: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from governor.fsm import RUN, RUN_ACTING, RunState, advance
 from governor.records import Run, instant
 from ports import Ports
 from ports.documents import Document, Update
-from tasks import troubles
+from tasks.receipts import troubles
 from tasks.receipts.commit import land
 from tasks.runs.definition import ElsewhereError, Runbook, Step
 from tasks.runs.journal import is_done, is_own, later, load, with_entry

@@ -1,57 +1,27 @@
-"""The reaper: ends what its own process cannot end any more, every second.
+"""The reaper's look at runs: put off, dropped, or left by a process that is gone.
 
-It reads, fences and enqueues; handlers and undos are never run here. Documents decide: a slot or a
-message is only a hint to look.
+It reads and enqueues; steps and undos are never run here. Documents decide.
 """
 
 import logging
 
 from governor import records
 from governor.fsm import RUN_OPEN, RunState
-from governor.health import Scope
-from governor.quota import Verdict
 from governor.records import Run, elapsed_ms, instant
 from ports import Ports
 from ports.documents import Where, every
 from tasks import publish
-from tasks.actions import reap
 from tasks.runs.definition import RUNBOOKS_BY_NAME
 from tasks.runs.journal import claims_of, is_due, is_free
-from tasks.sweep import alone, isolating_errors
+from tasks.sweep import isolating_errors
 
 _LOG = logging.getLogger("ggen.reaper")
 _RUN_STALE_S, _RUN_RESTART_EVERY_S = 2.0, 3.0
 _RUN_DEAD_EVERY_S, _RUN_RESTART_AT_LEAST_S, _UNKNOWN_EVERY_S = 1.0, 10.0, 600.0
-_SCAN_EVERY_S = 60
-_ALONE_S = 6.0
-"""How long a sweep is alone: longer than it begins new looks, and than a call that hangs."""
-
-
-def sweep(ports: Ports) -> None:
-    """One look at everything that is due, by one reaper at a time; each minute at everything.
-
-    One that hangs keeps the next away for a while, and so one process free for health checks.
-    """
-    if not ports.memory.claim_tick("reap", 0.8) or rests(ports):
-        return
-    with alone(ports, "reaping", _ALONE_S) as is_alone:
-        if not is_alone:
-            return
-        look(ports)
-        if ports.memory.claim_tick("reap-all", _SCAN_EVERY_S):
-            ports.memory.note_orphans(reap.look_at_all(ports))
-
-
-def rests(ports: Ports) -> bool:
-    """Whether the store is in doubt. What the spool knows is asked for each action by itself."""
-    if ports.memory.standing(records.SYSTEM_ACCOUNT) is not Verdict.ADMITTED:
-        return True
-    return ports.memory.health(Scope.ALL).failures > 0
 
 
 def look(ports: Ports) -> None:
-    """End what is past its time, take up what was dropped."""
-    reap.look_at_due(ports)
+    """Take up every run that was dropped."""
     for document in every(ports.documents, "runs", Where("state", "in", RUN_OPEN)):
         with isolating_errors(document.path):
             _look_at_run(ports, Run.stored(document.data))

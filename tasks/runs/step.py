@@ -11,10 +11,10 @@ goes, step by step, and ``run_step`` carries out one step:
     (5) commit   the result; with the last step also the run's end and its receipt
     (6) next     this process goes on while its message is young; then it hands over by another
 
-A failure is put off or ends the run, by its family (``tasks/runs/failure.py``): then the undos run in
-reverse, each journalled, undoing only what this run created (``tasks/runs/compensate.py``), and one
-commit holds the run's end and its receipt. Nothing here hangs on a callback of Celery's: a message
-that is lost, doubled or late changes nothing, for the reaper repeats it and the journal decides.
+A failure is put off or ends the run, by its family (``failure.py``): then the undos run in reverse,
+each journalled, undoing only what this run created (``compensate.py``), and one commit holds the
+run's end and its receipt. Nothing here hangs on a callback of Celery's: a message that is lost,
+doubled or late changes nothing, for the reaper repeats it and the journal decides.
 Runs of one account take turns by a claimed document.
 """
 

@@ -51,7 +51,7 @@ def _away(host: str) -> Away:
 
 
 def _check_health(away: Away) -> None:
-    from tasks.degrade_to_safe_mode import probe
+    from tasks.health.check import probe
 
     probe(SimpleNamespace(documents=away.documents, clock=SystemClock()), "health/probe", 1)  # type: ignore[arg-type]
 

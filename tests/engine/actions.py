@@ -21,11 +21,11 @@ from ledger.receipt import SignedReceipt
 from ledger.verify import Recorded, verify
 from ports import Ports
 from ports.memory import Slot
+from tasks import ticks
 from tasks.actions.admit import Signal
 from tasks.actions.execute import carry_out
 from tasks.governors import policies
 from tasks.handlers import ActionContext, action
-from tasks.runs import reap
 from tests.engine.conftest import event
 from tests.engine.runs import subscribe
 from tests.engine.stores import Stores
@@ -110,7 +110,7 @@ def look(ports: Ports, *action_ids: str, sku_id: str = "demo-sku") -> None:
     """What the reaper does once the looks at these actions are due, by Memory's own clock."""
     for action_id in action_ids:
         ports.memory.look_again(Slot("acme", sku_id, action_id), -1)
-    reap.look(ports)
+    ticks.look(ports)
 
 
 class Nothing(BaseModel):

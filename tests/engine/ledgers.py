@@ -15,7 +15,8 @@ from ledger.merkle import Frontier, leaf_hash
 from ports import Ports
 from ports.documents import Create
 from tasks.ledgers import stored_log
-from tasks.ledgers.audit import Report, audit_ledger
+from tasks.ledgers.audit import audit_ledger
+from tasks.ledgers.report import Report
 from tasks.ledgers.seal import seal_ledger
 from tasks.receipts.commit import land, receipt
 from tests.faults import WatchedDocuments, WatchedObjects, Writes

@@ -17,12 +17,11 @@ from governor.quota import month_ends_in_s, month_of
 from ledger.receipt import SignedReceipt
 from ports import Ports
 from ports.memory import Slot
-from tasks import degrade_to_safe_mode
+from tasks import ticks
 from tasks.actions.admit import Signal, submit
 from tasks.actions.execute import carry_out
 from tasks.governors import policies
-from tasks.health import rebuild
-from tasks.runs import reap
+from tasks.health import check, rebuild
 from tests.conftest import Valkey
 from tests.engine.actions import (
     action_of,
@@ -100,7 +99,7 @@ def test_a_wiped_memory_is_rebuilt_before_anything_is_admitted(
     month = action_of(ports, waiting).month
     assert ports.memory.used("acme", "demo-sku", month) == 2
     assert in_flight(ports) == 1
-    reap.look(ports)  # a restored slot is looked at first, and kept: its action is pending
+    ticks.look(ports)  # a restored slot is looked at first, and kept: its action is pending
     assert in_flight(ports) == 1
     assert submit(ports, signal_of("waits")) == waiting
     carry_out(ports, "acme", waiting)
@@ -140,7 +139,7 @@ def test_the_limit_of_actions_at_once_is_kept_and_told(ports: Ports) -> None:
 
 def test_a_health_check_reads_what_it_wrote(ports: Ports) -> None:
     for _ in range(3):
-        degrade_to_safe_mode.probe(ports, "health/probe", 1)
+        check.probe(ports, "health/probe", 1)
 
 
 def test_a_duplicate_is_never_refused_whatever_is_used_up(ports: Ports, valkey: Valkey) -> None:
@@ -207,18 +206,18 @@ def test_a_lease_that_is_missing_is_looked_after_more_often_than_one_that_is_hel
     memory = redis.Redis.from_url(valkey.url)
     action_id = submit(ports, signal_of("s"))
     month = action_of(ports, action_id).month
-    degrade_to_safe_mode.keep_lease(ports, settings)
+    check.keep_lease(ports, settings)
     memory.flushdb()
 
-    degrade_to_safe_mode.keep_lease(ports, settings)
+    check.keep_lease(ports, settings)
 
     assert ports.memory.lease_left_s() > 190
     assert ports.memory.used("acme", "demo-sku", month) == 1
     memory.delete("ggen:lease")
-    until(lambda: degrade_to_safe_mode.keep_lease(ports, settings) or ports.memory.lease_left_s())
-    degrade_to_safe_mode.keep_lease(ports, settings)
+    until(lambda: check.keep_lease(ports, settings) or ports.memory.lease_left_s())
+    check.keep_lease(ports, settings)
     memory.expire("ggen:lease", 5)
-    degrade_to_safe_mode.keep_lease(ports, settings)  # too soon after the other
+    check.keep_lease(ports, settings)  # too soon after the other
     assert 0 < ports.memory.lease_left_s() <= 5
 
 
@@ -287,7 +286,7 @@ def test_a_retry_that_is_landing_keeps_its_slot_from_the_reaper(
         time.sleep(0.005)
 
     ports.memory.admit(dataclasses.replace(request, look_in_ms=15_000))  # the retry asks
-    reap.look(ports)
+    ticks.look(ports)
     assert in_flight(ports) == 1
     assert submit(ports, asked) == action_id
     assert ports.memory.used("acme", "demo-sku", month) == 1

@@ -25,7 +25,7 @@ from governor.quota import Verdict
 from governor.records import instant
 from ports import Ports
 from ports.documents import Document, every
-from tasks import troubles
+from tasks.health import troubles
 from tasks.ledgers import patrol, stored_log
 from tasks.ledgers.archive import write_archive
 from tasks.ledgers.seal import seal_ledger

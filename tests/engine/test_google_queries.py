@@ -7,6 +7,7 @@ from governor.quota import month_of
 from governor.records import SYSTEM_ACCOUNT
 from ports import Ports
 from ports.documents import Where
+from tasks import ticks
 from tasks.actions import operators, reap
 from tasks.actions.admit import submit
 from tasks.actions.execute import carry_out
@@ -15,7 +16,7 @@ from tasks.ledgers import stored_log
 from tasks.ledgers.audit import audit_ledger
 from tasks.ledgers.patrol import next_ledger
 from tasks.ledgers.seal import seal_ledger
-from tasks.runs import operators, reap
+from tasks.runs import operators as runs
 from tasks.runs.journal import _start_next
 from tests.engine.actions import signal_of
 from tests.engine.conftest import event
@@ -34,7 +35,7 @@ def _something_of_everything(ports: Ports) -> None:
 def test_what_operators_list(ports: Ports) -> None:
     for account_id in ("acme", None):
         for only_open in (True, False):
-            listed = operators.listed(ports, account_id, only_open=only_open, limit=5)
+            listed = runs.listed(ports, account_id, only_open=only_open, limit=5)
             assert len(listed) == (0 if only_open else 1)
         for state in (ActionState.COMPLETE, None):
             assert len(operators.listed(ports, account_id, state=state, limit=5)) == 1
@@ -50,7 +51,7 @@ def test_what_readers_list(ports: Ports) -> None:
 
 
 def test_what_sweepers_look_for(ports: Ports) -> None:
-    reap.look(ports)
+    ticks.look(ports)
     assert reap.look_at_all(ports) == 0
     _start_next(ports, "acme")
     era = ports.memory.begin_rebuild(10)

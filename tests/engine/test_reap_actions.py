@@ -1,9 +1,11 @@
 """The reaper: what its own process cannot end any more is ended, undone, never lost sight of."""
 
+import os
 import signal
 import subprocess
 import time
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import redis
@@ -12,12 +14,12 @@ from adapters.system import started_s
 from governor.fsm import ActionState
 from ports import Ports
 from ports.memory import Slot
+from tasks import ticks
 from tasks.actions import reap, transitions
 from tasks.actions.admit import submit
 from tasks.actions.execute import carry_out
 from tasks.actions.recover import take_over
 from tasks.health import rebuild
-from tasks.runs import reap
 from tests.conftest import Valkey
 from tests.engine.actions import (
     action_of,
@@ -34,6 +36,7 @@ from tests.engine.actions import (
 from tests.engine.conftest import event, on_both
 from tests.engine.runs import subscribe
 from tests.engine.stores import Stores
+from tests.waiting import until
 
 pytestmark = on_both
 
@@ -51,7 +54,7 @@ def test_an_action_whose_worker_was_killed_is_ended_and_undone(
 
     carry_out(ports, "acme", action_id)  # the redelivered message changes nothing
     assert action_of(ports, action_id).state is ActionState.RUNNING
-    reap.look(later(ports, 1))
+    ticks.look(later(ports, 1))
     assert action_of(ports, action_id).state is ActionState.ROLLING_BACK
     take_over(later(ports, 2), "acme", action_id)
 
@@ -65,7 +68,7 @@ def test_a_worker_that_dies_within_the_deadline_is_told_as_a_failure(
     action_id = submit(ports, signal_of("s", "demo.sleep", seconds=0.4))
     killed_while_running(ports, stores, action_id)
 
-    reap.look(ports)
+    ticks.look(ports)
 
     failed = receipts(ports, action_id)[0]
     assert (failed["operation"], failed["error_code"]) == ("action_failed", "WORKER_LOST")
@@ -125,11 +128,11 @@ def test_a_slot_that_came_to_nothing_is_given_back_with_its_quota(
     while not ports.memory.due(1):
         time.sleep(0.005)
 
-    reap.look(ports)
+    ticks.look(ports)
     assert in_flight(ports) == 1  # it may be landing just now
     redis.Redis.from_url(valkey.url).hset("ggen:seen:action-lost", "at", 0)
     ports.memory.look_again(slot, -1)
-    reap.look(ports)
+    ticks.look(ports)
 
     assert in_flight(ports) == 0
     assert ports.memory.used("acme", "demo-sku", month) == 0
@@ -156,7 +159,7 @@ def test_a_claim_past_its_hard_limit_is_killed_and_then_undone(
     child.join()
 
     assert child.exitcode == -signal.SIGKILL
-    reap.look(later(ports, 10))
+    ticks.look(later(ports, 10))
     take_over(later(ports, 11), "acme", action_id)
     assert operations(ports, action_id) == ["action_timeout", "action_rolled_back"]
 
@@ -165,8 +168,7 @@ def test_an_undo_that_hangs_is_killed_and_tried_again(ports: Ports, stores: Stor
     offer(ports, "test.stuck_undo")
     action_id = submit(ports, signal_of("stuck", "test.stuck_undo"))
     child = worker(stores, action_id)
-    while action_of(ports, action_id).state is not ActionState.ROLLING_BACK:
-        time.sleep(0.005)
+    until(Path(os.environ["GGEN_STATE_DIR"], action_id).exists)  # its rollback has begun
 
     look(later(ports, 10), action_id, sku_id="test-sku")
     child.join()
@@ -219,7 +221,7 @@ def test_what_memory_forgot_is_found_in_the_store_and_counted(ports: Ports, valk
     _taken_elsewhere(ports, running)
     redis.Redis.from_url(valkey.url).delete("ggen:looks", "ggen:claims")
     after = later(ports, 30)
-    reap.look(after)
+    ticks.look(after)
     assert action_of(ports, waiting).state is ActionState.PENDING  # nobody knows of it
 
     assert reap.look_at_all(ports) == 0  # they are young: nothing to complain of
@@ -243,7 +245,7 @@ def test_a_retry_of_a_rollback_that_memory_forgot_is_handed_out_again(
     broker = redis.Redis.from_url(valkey.broker_url)
     broker.flushdb()
 
-    reap.look(later(ports, 2))
+    ticks.look(later(ports, 2))
 
     assert broker.llen("actions") == 1
 
@@ -271,7 +273,7 @@ def test_what_a_dead_process_had_begun_and_not_claimed_is_handed_out_at_once(
     broker = redis.Redis.from_url(valkey.broker_url)
     broker.flushdb()
 
-    reap.look(ports)
+    ticks.look(ports)
 
     assert broker.llen("actions") == 1
 
@@ -286,8 +288,8 @@ def test_what_waited_when_memory_was_lost_is_handed_out_at_once_however_busy_the
     carry_out(ports, "acme", submit(ports, signal_of("another", "demo.succeed")))
     broker.flushdb()
 
-    reap.look(ports)
-    reap.look(ports)
+    ticks.look(ports)
+    ticks.look(ports)
 
     assert broker.llen("actions") == 1
     assert action_of(ports, waiting).state is ActionState.PENDING

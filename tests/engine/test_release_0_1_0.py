@@ -18,6 +18,7 @@ from governor.records import Run, instant
 from ledger.keys import fingerprint, parse_ring
 from ports import Ports
 from ports.documents import every
+from tasks import ticks
 from tasks.actions.execute import carry_out
 from tasks.actions.recover import take_over
 from tasks.health.rebuild import rebuild
@@ -26,7 +27,6 @@ from tasks.ledgers.seal import seal_ledger
 from tasks.ledgers.verify_receipt import verify_receipt
 from tasks.receipts import spool
 from tasks.runbooks.entitlement_lifecycle import RUNBOOK
-from tasks.runs import reap
 from tests.conftest import Valkey
 from tests.engine.actions import action_of, operations
 from tests.engine.conftest import close
@@ -122,7 +122,7 @@ def _play_to_the_end(ports: Ports) -> None:
     """What the workers and the reaper do with everything that is open."""
     assert isinstance(ports.clock, LaterClock)
     for _ in range(20):
-        reap.look(ports)
+        ticks.look(ports)
         for name in ("lost", "pending", "rollback_failed"):
             carry_out(ports, "acme", NAMED[name])
             take_over(ports, "acme", NAMED[name])

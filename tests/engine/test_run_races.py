@@ -18,6 +18,7 @@ from ports import Ports
 from ports.alerts import Alert
 from ports.documents import Update
 from ports.signals import Topic
+from tasks import ticks
 from tasks.runbooks.entitlement_lifecycle import RUNBOOK, begin, new_run
 from tasks.runs import failure, operators, reap, step
 from tasks.runs.compensate import PARK_AFTER
@@ -257,13 +258,13 @@ def test_the_reaper_repeats_what_was_dropped(ports: Ports, restarted: list[str])
     fresh = begin(ticking, event(), b"{}")
     between = play_until(ticking, event(event_id="e-2", account_id="other"), "deploy_sku.signals")
 
-    reap.look(ticking)
+    ticks.look(ticking)
     assert restarted == []
     _sleep(ticking, 3)
-    reap.look(ticking)
+    ticks.look(ticking)
 
     assert sorted(restarted) == sorted([fresh.run_id, between.run_id])
-    reap.look(ticking)
+    ticks.look(ticking)
     assert len(restarted) == 2  # not again at once
 
 
@@ -274,11 +275,11 @@ def test_the_reaper_takes_up_at_once_what_a_dead_process_left(
     other = subprocess.Popen(["sleep", "600"])
     _put_to_work(ports, run, other)
 
-    reap.look(ports)
+    ticks.look(ports)
     assert restarted == []
     other.kill()
     other.wait()
-    reap.look(ports)
+    ticks.look(ports)
 
     assert restarted == [run.run_id]
 
@@ -293,10 +294,10 @@ def test_the_reaper_leaves_what_waits_for_its_turn_or_its_time(
     _sleep(ticking, 3)
     assert off.retry_at
 
-    reap.look(ticking)
+    ticks.look(ticking)
     assert restarted == [first.run_id]  # its time had come
     operators.cancel(ticking, waiting.run_id, "alice", "")
-    reap.look(ticking)
+    ticks.look(ticking)
     assert restarted[1:] == [waiting.run_id]
 
 
@@ -313,7 +314,7 @@ def test_a_run_of_a_runbook_nobody_knows_keeps_no_other_from_being_looked_at(
     known = begin(ticking, event(event_id="e-2", account_id="other"), b"{}")
     _sleep(ticking, 3)
 
-    reap.look(ticking)
+    ticks.look(ticking)
 
     assert restarted == [known.run_id]
 

@@ -19,13 +19,13 @@ from governor.records import Run, action_path, run_path
 from ledger.receipt import SignedReceipt
 from ports import Ports
 from ports.memory import Slot
-from tasks import degrade_to_safe_mode
+from tasks import ticks
 from tasks.actions.admit import Signal, submit
 from tasks.actions.execute import carry_out
-from tasks.degrade_to_safe_mode import keep_lease, watch_drilled
+from tasks.health import check
+from tasks.health.check import keep_lease, watch_drilled
 from tasks.receipts import spool
 from tasks.runbooks.entitlement_lifecycle import RUNBOOK, begin
-from tasks.runs import reap
 from tasks.runs.step import carry_on
 from tests.conftest import Valkey
 from tests.engine.actions import action_of, later, look, operations, signal_of
@@ -220,10 +220,10 @@ def test_what_waits_in_the_queue_is_not_begun_and_goes_on_afterwards(ports: Port
     for action_id in (soon, late):
         carry_out(ports, "acme", action_id)  # the store would answer by now
         assert action_of(ports, action_id).state is ActionState.PENDING
-    assert reap.rests(ports)
+    assert check.is_in_doubt(ports)
 
     checked(ports)
-    assert not reap.rests(ports)
+    assert not check.is_in_doubt(ports)
     carry_out(ports, "acme", soon)
     look(later(ports, 60), late)
     assert operations(ports, soon) == ["action_complete"]
@@ -429,7 +429,7 @@ def test_a_check_that_is_slow_is_cut_short(ports: Ports) -> None:
     checked(ports)
     began = time.monotonic()
     with pytest.raises(OutageError) as slow:
-        degrade_to_safe_mode.probe(failing(ports, Fault.SLOW), "health/probe", 0.2)
+        check.probe(failing(ports, Fault.SLOW), "health/probe", 0.2)
 
     assert slow.value.code == "documents-slow"
     assert time.monotonic() - began < 0.4 + 0.1
@@ -546,7 +546,7 @@ def test_one_tenants_drill_keeps_nobody_elses_actions_waiting(ports: Ports) -> N
     for account_id, action_id in (("acme", mine), ("other", theirs)):
         ports.memory.look_again(Slot(account_id, "demo-sku", action_id), -1)
 
-    reap.look(away)
+    ticks.look(away)
 
     found = ports.documents.get(action_path("other", theirs))
     assert found

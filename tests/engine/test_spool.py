@@ -13,13 +13,13 @@ from governor.fsm import ActionState
 from ledger.receipt import SignedReceipt
 from ports import Ports
 from ports.documents import Update, Write
+from tasks import ticks
 from tasks.actions import transitions
 from tasks.actions.admit import submit
 from tasks.actions.execute import carry_out
 from tasks.actions.recover import take_over
 from tasks.ledgers.seal import seal_ledger
 from tasks.receipts import spool
-from tasks.runs import reap
 from tests.engine.actions import (
     action_of,
     every_receipt_is_valid,
@@ -157,7 +157,7 @@ def test_with_both_stores_away_the_process_dies_and_the_reaper_ends_it(
 
     assert child.exitcode == -signal.SIGKILL
     assert not kept(ports)
-    reap.look(later(ports, 1))
+    ticks.look(later(ports, 1))
     take_over(later(ports, 2), "acme", action_id)
     assert operations(ports, action_id) == ["action_timeout", "action_rolled_back"]
 

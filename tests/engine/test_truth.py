@@ -21,13 +21,14 @@ from ledger.receipt import receipt_id
 from ports import Ports
 from ports.documents import Create, Update
 from ports.memory import Slot
-from tasks import handlers, troubles
+from tasks import handlers
 from tasks.actions import operators
 from tasks.actions.admit import submit
 from tasks.actions.execute import carry_out
 from tasks.actions.recover import take_over
 from tasks.governors import policies
 from tasks.handlers import ActionContext, action, registered
+from tasks.health import troubles
 from tests.conftest import Valkey
 from tests.engine.actions import (
     action_of,

@@ -1,4 +1,4 @@
-"""Runbook 4, Degrade to Safe Mode: the store is watched, refused without, and believed again.
+"""The health check: the store is watched, refused without, and believed again.
 
 A good check lengthens the lease; without one, admission refuses by itself. Three that fail in a row
 have everything new refused at once, and a probe every 2 s sees the store come back. Then what the
@@ -9,35 +9,21 @@ import logging
 from datetime import datetime
 from secrets import token_hex
 
-from pydantic import BaseModel, Field
-
-from adapters import wiring
-from config.settings import Settings, load
+from config.settings import Settings
 from governor.errors import ConflictError, GovernorError, OutageError, public_detail
 from governor.health import ALIVE_FOR_S, CHECKS_TO_DEGRADE, Drill, Outage, Scope
-from governor.records import AccountId, elapsed_ms, instant, timestamp
+from governor.quota import Verdict
+from governor.records import SYSTEM_ACCOUNT, elapsed_ms, instant, timestamp
 from ports import Ports
 from ports.documents import Create, Update
 from ports.health import Health
-from tasks.celery import app
 from tasks.health import outages
 from tasks.health.rebuild import rebuild
 from tasks.receipts import spool
-from tasks.runs.definition import Manual
 
 _LOG = logging.getLogger("ggen.health")
 _BELIEVED_FOR_S = 10.0
 """How old a good check may be that has everybody served again."""
-
-
-@app.task(name="degrade_to_safe_mode.check", send_events=False)
-def check(by_beat: bool = False) -> None:
-    """A health check of every scope, if one is due."""
-    ports, settings = wiring.ports(), load()
-    if by_beat:
-        ports.memory.beat_alive("beat", 2 * settings.health_interval_s)
-    keep_lease(ports, settings)
-    watch_drilled(ports, settings)
 
 
 def keep_lease(ports: Ports, settings: Settings) -> None:
@@ -89,6 +75,16 @@ def _admit(ports: Ports, settings: Settings, began: datetime) -> None:
         return  # another rebuild goes on: nothing is admitted yet
     for scope in Scope:
         outages.receipt_ended(ports, scope, began)
+
+
+def is_in_doubt(ports: Ports) -> bool:
+    """Whether the store cannot be relied upon just now, so that the reaper rests.
+
+    What the spool knows is asked for each action by itself.
+    """
+    if ports.memory.standing(SYSTEM_ACCOUNT) is not Verdict.ADMITTED:
+        return True
+    return ports.memory.health(Scope.ALL).failures > 0
 
 
 def watch_drilled(ports: Ports, settings: Settings) -> None:
@@ -215,87 +211,3 @@ def _recover(ports: Ports, settings: Settings, scope: Scope, known: Health) -> b
         return False
     _LOG.warning("recovered: %s are served again", outage.affected)
     return True
-
-
-class Degradation(BaseModel):
-    """What sets the runbook off; nobody types it in."""
-
-    failure_reason: str = Field(
-        description="the status of the failed call, in gRPC's words: `UNAVAILABLE`, "
-        "`DEADLINE_EXCEEDED`, `RESOURCE_EXHAUSTED`, `DATA_LOSS`, `ABORTED`, `INTERNAL` …"
-    )
-    affected_tenants: list[AccountId] | None = Field(
-        default=None, description="those a drill names (`--tenant`); else everybody"
-    )
-
-
-MANUAL = Manual(
-    number=4,
-    title="Degrade to Safe Mode",
-    purpose=(
-        "While the store of truth cannot be relied upon, everything new is refused; what is under "
-        "way ends, and its outcome is kept elsewhere. When the store is back, that is landed, and "
-        "all goes on. Nobody has to do anything."
-    ),
-    trigger=(
-        "three health checks in a row have failed: every 10 s a document is read, committed and "
-        "read back on the path of a receipt, in 2 s at most. Or the lease ran out, because nobody "
-        "checked"
-    ),
-    inputs=Degradation,
-    outputs=(
-        "new actions, pushes, webhooks, queued actions and steps of runs are refused: 503 with "
-        "`Retry-After`, each counted",
-        "`degraded_mode`, signed at once and kept in the spool; a critical alert",
-        "commits of actions that end meanwhile, whole, in the spool",
-        "`degraded_mode_cleared` with the downtime and the refusals, and all as before",
-    ),
-    refusals=(
-        ("the spool cannot be written either",
-         "the process that knows the outcome dies, its message is not acknowledged, and the reaper "
-         "ends the action by what Documents say"),
-        ("the spool cannot be drained or listed", "nothing is admitted; the next probe goes on"),
-        ("a spooled commit's precondition does not hold",
-         "it is set aside, with `receipt_conflict` and a critical alert"),
-        ("beat, the health worker or Memory is dead or silent",
-         "the lease runs out within 33 s, and refuses by itself; the first receipt afterwards says "
-         "who was silent"),
-        ("Memory was lost", "the same at once; it is rebuilt from Documents first"),
-        ("an alert is not delivered",
-         "it is tried again, from 5 s to 10 min apart; `ggen status` shows it"),
-    ),
-    slis=(
-        ("fault to degraded", "≤ 33 s"),
-        ("end of the fault to normal", "≤ 3 s"),
-        ("refused while degraded", "100 %"),
-    ),
-    receipts=("degraded_mode", "degraded_mode_cleared", "receipt_conflict", "alert_raised"),
-    sequence=(
-        "sequenceDiagram",
-        "participant Check as Health check", "participant Documents", "participant Memory",
-        "participant Spool as Spool (Objects)", "participant Alerts", "participant Ingress",
-        "loop every 10 s",
-        "  Check->>Documents: read, commit a nonce, read it back (2 s in all)",
-        "  alt it came back",
-        "    Check->>Memory: lengthen the lease (33 s)",
-        "  else anything else",
-        "    Check->>Memory: one more failure",
-        "    alt it is the third in a row",
-        "      Check->>Memory: mode degraded",
-        "      Check->>Alerts: critical alert",
-        "      Check->>Spool: degraded_mode, signed now",
-        "      Ingress-->>Ingress: 503 for all that is new, counted",
-        "    end",
-        "  end",
-        "end",
-        "loop every 2 s while degraded",
-        "  Check->>Documents: the same probe",
-        "  alt it came back",
-        "    Check->>Spool: what waits?",
-        "    Check->>Documents: land it, in order",
-        "    Check->>Memory: mode normal, lease",
-        "    Check->>Documents: degraded_mode_cleared",
-        "  end",
-        "end",
-    ),
-)  # fmt: skip

@@ -1,0 +1,104 @@
+"""Runbook 4, Degrade to Safe Mode: everything new is refused while the store cannot be trusted."""
+
+from pydantic import BaseModel, Field
+
+from adapters import wiring
+from config.settings import load
+from governor.records import AccountId
+from tasks.celery import app
+from tasks.health.check import keep_lease, watch_drilled
+from tasks.manual import Manual
+
+
+@app.task(name="degrade_to_safe_mode.check", send_events=False)
+def check(by_beat: bool = False) -> None:
+    """A health check of every scope, if one is due."""
+    ports, settings = wiring.ports(), load()
+    if by_beat:
+        ports.memory.beat_alive("beat", 2 * settings.health_interval_s)
+    keep_lease(ports, settings)
+    watch_drilled(ports, settings)
+
+
+class Degradation(BaseModel):
+    """What sets the runbook off; nobody types it in."""
+
+    failure_reason: str = Field(
+        description="the status of the failed call, in gRPC's words: `UNAVAILABLE`, "
+        "`DEADLINE_EXCEEDED`, `RESOURCE_EXHAUSTED`, `DATA_LOSS`, `ABORTED`, `INTERNAL` …"
+    )
+    affected_tenants: list[AccountId] | None = Field(
+        default=None, description="those a drill names (`--tenant`); else everybody"
+    )
+
+
+MANUAL = Manual(
+    number=4,
+    title="Degrade to Safe Mode",
+    purpose=(
+        "While the store of truth cannot be relied upon, everything new is refused; what is under "
+        "way ends, and its outcome is kept elsewhere. When the store is back, that is landed, and "
+        "all goes on. Nobody has to do anything."
+    ),
+    trigger=(
+        "three health checks in a row have failed: every 10 s a document is read, committed and "
+        "read back on the path of a receipt, in 2 s at most. Or the lease ran out, because nobody "
+        "checked"
+    ),
+    inputs=Degradation,
+    outputs=(
+        "new actions, pushes, webhooks, queued actions and steps of runs are refused: 503 with "
+        "`Retry-After`, each counted",
+        "`degraded_mode`, signed at once and kept in the spool; a critical alert",
+        "commits of actions that end meanwhile, whole, in the spool",
+        "`degraded_mode_cleared` with the downtime and the refusals, and all as before",
+    ),
+    refusals=(
+        ("the spool cannot be written either",
+         "the process that knows the outcome dies, its message is not acknowledged, and the reaper "
+         "ends the action by what Documents say"),
+        ("the spool cannot be drained or listed", "nothing is admitted; the next probe goes on"),
+        ("a spooled commit's precondition does not hold",
+         "it is set aside, with `receipt_conflict` and a critical alert"),
+        ("beat, the health worker or Memory is dead or silent",
+         "the lease runs out within 33 s, and refuses by itself; the first receipt afterwards says "
+         "who was silent"),
+        ("Memory was lost", "the same at once; it is rebuilt from Documents first"),
+        ("an alert is not delivered",
+         "it is tried again, from 5 s to 10 min apart; `ggen status` shows it"),
+    ),
+    slis=(
+        ("fault to degraded", "≤ 33 s"),
+        ("end of the fault to normal", "≤ 3 s"),
+        ("refused while degraded", "100 %"),
+    ),
+    receipts=("degraded_mode", "degraded_mode_cleared", "receipt_conflict", "alert_raised"),
+    sequence=(
+        "sequenceDiagram",
+        "participant Check as Health check", "participant Documents", "participant Memory",
+        "participant Spool as Spool (Objects)", "participant Alerts", "participant Ingress",
+        "loop every 10 s",
+        "  Check->>Documents: read, commit a nonce, read it back (2 s in all)",
+        "  alt it came back",
+        "    Check->>Memory: lengthen the lease (33 s)",
+        "  else anything else",
+        "    Check->>Memory: one more failure",
+        "    alt it is the third in a row",
+        "      Check->>Memory: mode degraded",
+        "      Check->>Alerts: critical alert",
+        "      Check->>Spool: degraded_mode, signed now",
+        "      Ingress-->>Ingress: 503 for all that is new, counted",
+        "    end",
+        "  end",
+        "end",
+        "loop every 2 s while degraded",
+        "  Check->>Documents: the same probe",
+        "  alt it came back",
+        "    Check->>Spool: what waits?",
+        "    Check->>Documents: land it, in order",
+        "    Check->>Memory: mode normal, lease",
+        "    Check->>Documents: degraded_mode_cleared",
+        "  end",
+        "end",
+    ),
+)  # fmt: skip
