@@ -8,7 +8,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 
-from adapters.secret_files import SecretFiles
+from adapters.local.secret_files import SecretFiles
 from governor.errors import OutageError
 from ports.alerts import Alert, Letter, Outbox
 

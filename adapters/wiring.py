@@ -12,10 +12,10 @@ from urllib.parse import quote, unquote, urlsplit
 
 from adapters.alerts import PostedAlerts, unknown_addresses
 from adapters.drilled import DrilledDocuments, Switch
-from adapters.key_files import KeyFiles
+from adapters.local.key_files import KeyFiles
+from adapters.local.secret_files import SecretFiles
+from adapters.local.system import SystemClock, SystemProcesses
 from adapters.pushers import AnyPusher, TokenPushers
-from adapters.secret_files import SecretFiles
-from adapters.system import SystemClock, SystemProcesses
 from config.settings import Settings, load, variable
 from governor.errors import InputError
 from ports import Ports
@@ -76,7 +76,7 @@ def unknown_alert_addresses(settings: Settings) -> list[int]:
 
 def open_notices(settings: Settings) -> Notices:
     """The listening half of Memory, for an event loop."""
-    from adapters.valkey import ValkeyNotices
+    from adapters.valkey.memory import ValkeyNotices
 
     return ValkeyNotices(memory_url(settings))
 
@@ -107,12 +107,12 @@ def open_documents(settings: Settings) -> Documents:
     url = settings.documents_url or f"sqlite://{quote(str(settings.state_dir / 'documents.db'))}"
     match urlsplit(url).scheme:
         case "sqlite":
-            from adapters.sqlite import SqliteDocuments
+            from adapters.local.sqlite import SqliteDocuments
 
             return SqliteDocuments(_path(url), timeout_s=settings.store_timeout_s)
         case "firestore":
             with _google("GGEN_DOCUMENTS_URL"):
-                from adapters.firestore import FirestoreDocuments
+                from adapters.gcp.firestore import FirestoreDocuments
             return FirestoreDocuments(
                 _host(url, "GGEN_DOCUMENTS_URL", "firestore://project/database"),
                 _rest(url, "GGEN_DOCUMENTS_URL") or "(default)",
@@ -128,12 +128,12 @@ def _objects(settings: Settings, field: str) -> Objects:
     url = getattr(settings, field) or f"file://{quote(str(settings.state_dir / 'objects'))}"
     match urlsplit(url).scheme:
         case "file":
-            from adapters.directory import DirectoryObjects
+            from adapters.local.directory import DirectoryObjects
 
             return DirectoryObjects(_path(url))
         case "gs":
             with _google(variable(field)):
-                from adapters.gcs import GcsObjects
+                from adapters.gcp.storage import GcsObjects
             bucket = _host(url, variable(field), "gs://bucket", alone=True)
             return GcsObjects(bucket, emulator_url=settings.storage_emulator_host)
         case scheme:
@@ -143,13 +143,13 @@ def _objects(settings: Settings, field: str) -> Objects:
 def _signals(settings: Settings) -> Signals:
     match urlsplit(url := signals_url(settings)).scheme:
         case "redis" | "rediss":
-            from adapters.streams import StreamSignals
+            from adapters.valkey.streams import StreamSignals
 
             return StreamSignals(url)
         case "pubsub":
             with _google("GGEN_SIGNALS_URL"):
-                from adapters.monitoring import MonitoredLag
-                from adapters.pubsub import PubsubSignals, Push
+                from adapters.gcp.monitoring import MonitoredLag
+                from adapters.gcp.pubsub import PubsubSignals, Push
             project, host = (
                 _host(url, "GGEN_SIGNALS_URL", "pubsub://project", alone=True),
                 (settings.pubsub_emulator_host),
@@ -174,7 +174,7 @@ def _pushers(settings: Settings) -> Pushers:
         return AnyPusher()
     if settings.delivers_signals_itself:
         return TokenPushers(SecretFiles(settings.secrets_dir))
-    from adapters.oidc import OidcPushers
+    from adapters.gcp.oidc import OidcPushers
 
     return OidcPushers(_audience(settings), settings.push_service_account)
 
@@ -200,7 +200,7 @@ def _audience(settings: Settings) -> str:
 def _memory(settings: Settings) -> Memory:
     match urlsplit(url := memory_url(settings)).scheme:
         case "redis" | "rediss":
-            from adapters.valkey import ValkeyMemory
+            from adapters.valkey.memory import ValkeyMemory
 
             return ValkeyMemory(url)
         case scheme:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 import httpx
 
-from adapters.secret_files import SecretFiles
+from adapters.local.secret_files import SecretFiles
 from bench.figures import Figures, p99, spread
 from bench.stack import Driver
 from config.settings import Settings

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import httpx
 
-from adapters.secret_files import SecretFiles
+from adapters.local.secret_files import SecretFiles
 from config.settings import Settings
 from ingress.signature import sign
 

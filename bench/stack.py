@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import psutil
 
-from adapters.secret_files import SecretFiles
+from adapters.local.secret_files import SecretFiles
 from config.settings import Settings, environment
 from ingress.signature import sign
 

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 from standardwebhooks.webhooks import Webhook
 
-from adapters.secret_files import SecretFiles
+from adapters.local.secret_files import SecretFiles
 from adapters.wiring import open_ports
 from cli.stack import address
 from config.settings import Settings, load

@@ -8,8 +8,8 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 
-from adapters.key_files import KeyFiles
-from adapters.secret_files import SecretFiles
+from adapters.local.key_files import KeyFiles
+from adapters.local.secret_files import SecretFiles
 from adapters.wiring import open_ports, unknown_alert_addresses
 from config.settings import Settings
 from governor.errors import GovernorError, InputError, OutageError
@@ -88,7 +88,7 @@ def commands(settings: Settings) -> dict[str, list[str]]:
         "flower": [*celery, "flower", "--conf=run/flowerconfig.py", "--logging=none"],
     }  # fmt: skip
     if settings.delivers_signals_itself:
-        programs["pump"] = [*python, "adapters.pump"]
+        programs["pump"] = [*python, "adapters.valkey.pump"]
     return programs
 
 

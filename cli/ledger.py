@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from adapters.private_files import replace
+from adapters.local.private_files import replace
 from cli.output import Progress, read_file
 from cli.parallel import examining
 from cli.pins import pin_of

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from adapters.firestore import FirestoreDocuments
+from adapters.gcp.firestore import FirestoreDocuments
 
 _FILE = Path(__file__).parents[1] / "config" / "firestore.indexes.json"
 _KNOWN: dict[str, Any] = json.loads(_FILE.read_text())

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from adapters.firestore import FirestoreDocuments
-from adapters.sqlite import SqliteDocuments
+from adapters.gcp.firestore import FirestoreDocuments
+from adapters.local.sqlite import SqliteDocuments
 from governor.errors import ConflictError, InputError, OutageError
 from ports.documents import MAX_DOCUMENT_BYTES, Create, Delete, Documents, Update, Where
 from tests.live import new_project

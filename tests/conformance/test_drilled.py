@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from adapters.drilled import DrilledDocuments, Switch
-from adapters.sqlite import SqliteDocuments
+from adapters.local.sqlite import SqliteDocuments
 from governor.errors import OutageError
 from governor.health import Drill, Fault
 from ports.documents import Create

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.fair_lock import FairLock
+from adapters.local.fair_lock import FairLock
 from governor.errors import OutageError
 
 HOLDER = """
@@ -147,7 +147,7 @@ def test_a_child_forked_meanwhile_does_not_go_on_holding_it(tmp_path: Path) -> N
 def test_one_that_gives_up_in_the_queue_costs_those_behind_it_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from adapters import fair_lock
+    from adapters.local import fair_lock
 
     lock, got, held_by_others = FairLock(tmp_path / "lock"), threading.Event(), set[int]()
     is_free = fair_lock._try

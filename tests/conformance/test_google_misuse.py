@@ -7,10 +7,10 @@ from secrets import token_hex
 
 import pytest
 
-from adapters.firestore import FirestoreDocuments
-from adapters.gcs import GcsObjects
-from adapters.monitoring import MonitoredLag
-from adapters.pubsub import DEAD_LETTERS, PubsubSignals, Push
+from adapters.gcp.firestore import FirestoreDocuments
+from adapters.gcp.monitoring import MonitoredLag
+from adapters.gcp.pubsub import DEAD_LETTERS, PubsubSignals, Push
+from adapters.gcp.storage import GcsObjects
 from governor.errors import InputError, OutageError
 from ports.documents import Create, Update
 from ports.signals import Topic

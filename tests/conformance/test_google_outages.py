@@ -13,12 +13,12 @@ import grpc
 import pytest
 from google.api_core import exceptions as answers
 
-from adapters.firestore import FirestoreDocuments
-from adapters.gcs import GcsObjects
-from adapters.google_calls import Service, bounded
-from adapters.monitoring import MonitoredLag
-from adapters.pubsub import PubsubSignals, Push
-from adapters.system import SystemClock
+from adapters.gcp.calls import Service, bounded
+from adapters.gcp.firestore import FirestoreDocuments
+from adapters.gcp.monitoring import MonitoredLag
+from adapters.gcp.pubsub import PubsubSignals, Push
+from adapters.gcp.storage import GcsObjects
+from adapters.local.system import SystemClock
 from bench.stack import free_ports
 from governor.errors import GovernorError, OutageError
 from ports.documents import Create, Update
@@ -193,7 +193,7 @@ def _answers(documents: FirestoreDocuments) -> bool:
 def test_a_topic_whose_replies_are_lost_is_whole_when_it_is_created_again(
     pubsub: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adapters.pubsub.ADMIN_S", 2.0)
+    monkeypatch.setattr("adapters.gcp.pubsub.ADMIN_S", 2.0)
     project, push = new_project(), Push("http://127.0.0.1:1/")
     lag = MonitoredLag(project, is_emulated=True)
     with relay(pubsub) as between:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from adapters import key_files
-from adapters.key_files import KeyFiles
+from adapters.local import key_files
+from adapters.local.key_files import KeyFiles
 from governor.errors import InputError, OutageError
 from governor.records import timestamp
 from ledger.keys import ALWAYS

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from google.auth.credentials import AnonymousCredentials
 
-from adapters.monitoring import MonitoredLag
+from adapters.gcp.monitoring import MonitoredLag
 from governor.errors import OutageError
 
 

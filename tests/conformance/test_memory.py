@@ -12,7 +12,7 @@ import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.valkey import ValkeyMemory, ValkeyNotices
+from adapters.valkey.memory import ValkeyMemory, ValkeyNotices
 from governor.errors import OutageError
 from governor.health import Drill, Fault, Scope
 from governor.quota import Verdict, decide

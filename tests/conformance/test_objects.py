@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from adapters.directory import DirectoryObjects
-from adapters.gcs import GcsObjects
+from adapters.gcp.storage import GcsObjects
+from adapters.local.directory import DirectoryObjects
 from governor.errors import ConflictError, InputError, OutageError
 from ports.objects import Objects
 from tests import live

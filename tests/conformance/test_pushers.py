@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 from google.auth import crypt, jwt
 
-from adapters.oidc import OidcPushers
+from adapters.gcp.oidc import OidcPushers
 from adapters.pushers import AnyPusher
 from governor.errors import InputError, OutageError
 from tests.relay import silent
@@ -166,7 +166,7 @@ def test_a_new_key_is_learnt_once_the_old_certificates_are_over(
     pushers: OidcPushers, certificates: Certificates, signer: Signer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("adapters.oidc._SHORTEST_S", 0.0)
+    monkeypatch.setattr("adapters.gcp.oidc._SHORTEST_S", 0.0)
     pushers.check(signer.token())
     newer = Signer("key-2")
     certificates.known = {newer.key_id: newer.certificate}
@@ -188,7 +188,7 @@ def test_without_certificates_a_push_is_to_come_again(
 def test_who_waits_for_certificates_that_do_not_come_is_not_kept_in_turn(
     signer: Signer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adapters.oidc._FETCH_S", 0.5)
+    monkeypatch.setattr("adapters.gcp.oidc._FETCH_S", 0.5)
     with silent() as host:
         pushers = OidcPushers(AUDIENCE, PUSHER, f"http://{host}/certs")
         refused: list[OutageError] = []
@@ -214,7 +214,7 @@ def test_certificates_are_used_on_while_they_cannot_be_fetched(
     pushers: OidcPushers, certificates: Certificates, signer: Signer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("adapters.oidc._SHORTEST_S", 0.0)
+    monkeypatch.setattr("adapters.gcp.oidc._SHORTEST_S", 0.0)
     certificates.cache = "max-age=0"
     pushers.check(signer.token())
     certificates.status = 503

@@ -8,9 +8,9 @@ import redis
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.pubsub_v1 import PublisherClient, SubscriberClient
 
-from adapters.monitoring import MonitoredLag
-from adapters.pubsub import PubsubSignals, Push
-from adapters.streams import GROUP, TOPICS, StreamSignals, stream_key
+from adapters.gcp.monitoring import MonitoredLag
+from adapters.gcp.pubsub import PubsubSignals, Push
+from adapters.valkey.streams import GROUP, TOPICS, StreamSignals, stream_key
 from governor.errors import ConflictError, InputError, OutageError
 from governor.records import topic_name
 from ports.signals import Signals, Topic

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from adapters.drilled import DrilledDocuments
-from adapters.firestore import FirestoreDocuments
-from adapters.gcs import GcsObjects
-from adapters.oidc import OidcPushers
-from adapters.pubsub import PubsubSignals
+from adapters.gcp.firestore import FirestoreDocuments
+from adapters.gcp.oidc import OidcPushers
+from adapters.gcp.pubsub import PubsubSignals
+from adapters.gcp.storage import GcsObjects
 from adapters.pushers import AnyPusher, TokenPushers
 from adapters.wiring import open_documents, open_ports
 from config.settings import Settings, environment

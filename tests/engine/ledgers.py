@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from adapters.document_rules import encoded
+from adapters.rules import encoded
 from governor.records import receipt_path, timestamp
 from ledger.checkpoint import Checkpoint, open_checkpoint
 from ledger.log import parse_leaf

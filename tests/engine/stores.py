@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from adapters.alerts import PostedAlerts
-from adapters.directory import DirectoryObjects
-from adapters.gcs import GcsObjects
-from adapters.key_files import KeyFiles
-from adapters.monitoring import MonitoredLag
-from adapters.pubsub import PubsubSignals, Push
+from adapters.gcp.monitoring import MonitoredLag
+from adapters.gcp.pubsub import PubsubSignals, Push
+from adapters.gcp.storage import GcsObjects
+from adapters.local.directory import DirectoryObjects
+from adapters.local.key_files import KeyFiles
+from adapters.local.secret_files import SecretFiles
+from adapters.local.sqlite import SqliteDocuments
+from adapters.local.system import SystemClock, SystemProcesses
 from adapters.pushers import TokenPushers
-from adapters.secret_files import SecretFiles
-from adapters.sqlite import SqliteDocuments
-from adapters.streams import StreamSignals
-from adapters.system import SystemClock, SystemProcesses
-from adapters.valkey import ValkeyMemory
+from adapters.valkey.memory import ValkeyMemory
+from adapters.valkey.streams import StreamSignals
 from ports import Ports
 from tests.indexes import IndexedDocuments
 

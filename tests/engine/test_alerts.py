@@ -190,8 +190,8 @@ def test_sending_holds_nobody_up_where_nobody_can_be_told(
     ports: Ports, addresses: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     from adapters.alerts import PostedAlerts
-    from adapters.secret_files import SecretFiles
-    from adapters.valkey import ValkeyMemory
+    from adapters.local.secret_files import SecretFiles
+    from adapters.valkey.memory import ValkeyMemory
 
     addresses.write_text("json://127.0.0.1:1/x")
     away = ValkeyMemory("redis://127.0.0.1:1/0")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.valkey import ValkeyMemory
+from adapters.valkey.memory import ValkeyMemory
 from bench.stack import free_ports
 from cli.embedded import valkey_binary
 from cli.verify_archive import verify_archive

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from adapters import firestore as adapter
-from adapters.firestore import FirestoreDocuments
+from adapters.gcp import firestore as adapter
+from adapters.gcp.firestore import FirestoreDocuments
 from governor.errors import GovernorError
 from ports.documents import Create, Update
 from tests.live import new_project

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from adapters.directory import DirectoryObjects
-from adapters.key_files import KeyFiles
-from adapters.sqlite import SqliteDocuments
+from adapters.local.directory import DirectoryObjects
+from adapters.local.key_files import KeyFiles
+from adapters.local.sqlite import SqliteDocuments
 from governor.errors import ConflictError, OutageError
 from ports import Ports
 from ports.documents import Create

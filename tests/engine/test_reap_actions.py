@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from adapters.system import started_s
+from adapters.local.system import started_s
 from governor.fsm import ActionState
 from ports import Ports
 from ports.memory import Slot

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis
 
-from adapters.valkey import ValkeyMemory
+from adapters.valkey.memory import ValkeyMemory
 from governor.errors import OutageError
 from ingress.state import Refusals
 from tests.conftest import Valkey

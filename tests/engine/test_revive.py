@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from adapters.pubsub import DEAD_LETTERS, PubsubSignals
+from adapters.gcp.pubsub import DEAD_LETTERS, PubsubSignals
 from ports import Ports
 from tasks.actions.dead_letters import revive
 from tests.engine.conftest import event

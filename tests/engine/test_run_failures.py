@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from adapters.system import started_s
+from adapters.local.system import started_s
 from governor import records
 from governor.errors import ConflictError, DeniedError, InputError, OutageError
 from governor.fsm import RunState

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from adapters.system import started_s
+from adapters.local.system import started_s
 from governor import records
 from governor.errors import ConflictError, OutageError
 from governor.fsm import RunState
@@ -458,7 +458,7 @@ def test_a_resumed_event_without_a_time_happens_now(ports: Ports) -> None:
 def test_a_plan_foresees_that_something_else_has_the_topics_name(ports: Ports, valkey: Any) -> None:
     import redis
 
-    from adapters.streams import stream_key
+    from adapters.valkey.streams import stream_key
 
     with redis.Redis.from_url(valkey.url) as client:
         client.set(stream_key("acme"), "somebody's")

@@ -235,7 +235,7 @@ def test_a_topic_harmed_since_is_made_good_by_the_next_run(
 ) -> None:
     import redis
 
-    from adapters.streams import GROUP, stream_key
+    from adapters.valkey.streams import GROUP, stream_key
 
     subscribe(ports, event())
     if harm == "gone":
@@ -255,7 +255,7 @@ def test_a_topic_that_is_somebody_elses_is_refused_for_now_and_left(
 ) -> None:
     import redis
 
-    from adapters.streams import stream_key
+    from adapters.valkey.streams import stream_key
 
     with redis.Redis.from_url(valkey.url) as client:
         client.set(stream_key("acme"), "somebody's")

@@ -82,7 +82,11 @@ def test_the_wheel_carries_every_module_of_the_tree(tmp_path: Path) -> None:
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         names = set(wheel.namelist())
 
-    data = {"beat_schedule.py", "adapters/admission.lua", "config/policies/demo-sku.starter.json"}
+    data = {
+        "beat_schedule.py",
+        "adapters/valkey/admission.lua",
+        "config/policies/demo-sku.starter.json",
+    }
     assert data | {str(module.relative_to(ROOT)) for module in MODULES} <= names
     assert not [n for n in names if n.startswith("tests/")]
 

@@ -14,8 +14,8 @@ import httpx
 import psutil
 import pytest
 
-from adapters.fair_lock import FairLock
-from adapters.secret_files import SecretFiles
+from adapters.local.fair_lock import FairLock
+from adapters.local.secret_files import SecretFiles
 from bench.stack import free_ports
 from cli.stack import processes
 from config.settings import Settings

@@ -201,8 +201,8 @@ def test_a_bad_start_is_one_line_that_says_what_to_do(
     tmp_path: Path, spoil: object, code: int, says: str
 ) -> None:
     stack = new_stack(tmp_path)
-    from adapters.key_files import KeyFiles
-    from adapters.secret_files import SecretFiles
+    from adapters.local.key_files import KeyFiles
+    from adapters.local.secret_files import SecretFiles
 
     SecretFiles(stack.state / "secrets").create_missing()
     KeyFiles(stack.state / "keys", "ledger.example").create_missing()

@@ -260,8 +260,8 @@ def test_without_a_stack_what_is_not_sealed_is_never_called_valid_and_is_sealed_
 
 def test_a_store_that_does_not_answer_is_neither_valid_nor_broken(tmp_path: Path) -> None:
     stack = new_stack(tmp_path, GGEN_DOCUMENTS_URL="sqlite:///nowhere/at/all/documents.db")
-    from adapters.key_files import KeyFiles
-    from adapters.secret_files import SecretFiles
+    from adapters.local.key_files import KeyFiles
+    from adapters.local.secret_files import SecretFiles
 
     SecretFiles(stack.state / "secrets").create_missing()
     KeyFiles(stack.state / "keys", "ledger.example").create_missing()

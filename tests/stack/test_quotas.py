@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from adapters.sqlite import SqliteDocuments
+from adapters.local.sqlite import SqliteDocuments
 from bench.kills import wipe
 from governor.actions import UNDER_WAY
 from ingress.signature import sign

@@ -16,8 +16,8 @@ import httpx
 import pytest
 import redis
 
-from adapters.secret_files import SecretFiles
-from adapters.system import SystemProcesses
+from adapters.local.secret_files import SecretFiles
+from adapters.local.system import SystemProcesses
 from cli.stack import processes
 from cli.supervise import MAX_LOG_BYTES
 from governor.records import ProcessClaim
@@ -282,7 +282,7 @@ def test_the_log_is_turned_over_while_it_is_written(odd: Stack) -> None:
 
 def test_a_claim_of_another_container_is_not_judged_from_here() -> None:
     code = (
-        "from adapters.system import *; from datetime import *;"
+        "from adapters.local.system import *; from datetime import *;"
         "print(SystemProcesses().claim(datetime.now(UTC)).model_dump_json())"
     )
     inside = subprocess.run(

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-from adapters.object_names import check_name
+from adapters.rules import check_name
 from governor.errors import ConflictError, OutageError
 
 _SCRATCH = ".scratch"

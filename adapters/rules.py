@@ -1,4 +1,4 @@
-"""What every store of documents accepts: paths, fields, sizes. An adapter checks before it asks."""
+"""What every store accepts: paths, fields, sizes, names. An adapter checks before it asks."""
 
 import json
 import re
@@ -8,6 +8,7 @@ from governor.errors import InputError
 from ports.documents import MAX_DOCUMENT_BYTES, MAX_WRITES, Delete, Json, Where, Write
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~-]{0,255}")
+_NAME_SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~-]{0,200}")
 _FIELD = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
@@ -74,3 +75,10 @@ def _json(data: Json) -> str:
     if size_bytes > MAX_DOCUMENT_BYTES:
         raise InputError("too-large", f"{size_bytes} bytes; at most {MAX_DOCUMENT_BYTES}")
     return text
+
+
+def check_name(name: str) -> str:
+    """An object's name. Raises InputError unless it is ``segment/segment…``."""
+    if not all(map(_NAME_SEGMENT.fullmatch, name.split("/"))):
+        raise InputError("bad-object-name", f"{name[:200]!r} is no object name")
+    return name

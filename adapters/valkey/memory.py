@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 import redis.asyncio
 
-from adapters.valkey_connection import bounded
-from adapters.valkey_health import ValkeyHealth
-from adapters.valkey_outbox import ValkeyOutbox
-from adapters.valkey_slots import (
+from adapters.valkey.connection import bounded
+from adapters.valkey.health import ValkeyHealth
+from adapters.valkey.outbox import ValkeyOutbox
+from adapters.valkey.slots import (
     ERA,
     UNSEALED,
     USED_FOR_S,
@@ -16,7 +16,7 @@ from adapters.valkey_slots import (
     rolling_key,
     used_key,
 )
-from adapters.valkey_troubles import ValkeyTroubles
+from adapters.valkey.troubles import ValkeyTroubles
 from ports.memory import Terms
 
 _TALLY, _WINDOWS, _ENDED = "ggen:tally", "ggen:tally:windows", "ggen:ended-runs"

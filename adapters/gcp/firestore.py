@@ -19,8 +19,8 @@ from google.cloud.firestore_v1.services.firestore.transports import FirestoreGrp
 from google.cloud.firestore_v1.types import Document as Stored
 from google.protobuf.json_format import MessageToDict
 
-from adapters.document_rules import check_field, check_path, checked, is_field, order_of
-from adapters.google_calls import NOT_DONE, PerProcess, Service, bounded, channel, outage
+from adapters.gcp.calls import NOT_DONE, PerProcess, Service, bounded, channel, outage
+from adapters.rules import check_field, check_path, checked, is_field, order_of
 from governor.errors import ConflictError, InputError
 from ports.documents import Create, Delete, Document, Json, Update, Where, Write
 

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 
-from adapters.valkey_connection import NOW, Connected, bounded
+from adapters.valkey.connection import NOW, Connected, bounded
 from ports.alerts import Alert, Letter
 
 _LETTERS, _DUE = "ggen:letters", "ggen:letters:due"

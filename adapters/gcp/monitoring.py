@@ -12,7 +12,7 @@ import requests
 from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.requests import AuthorizedSession
 
-from adapters.google_calls import PerProcess, Service, outage
+from adapters.gcp.calls import PerProcess, Service, outage
 from governor.errors import OutageError
 
 _WHO = Service("Cloud Monitoring", "lag-unknown")

@@ -16,8 +16,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from adapters.document_rules import check_field, check_path, checked, encoded, order_of
-from adapters.fair_lock import FairLock
+from adapters.local.fair_lock import FairLock
+from adapters.rules import check_field, check_path, checked, encoded, order_of
 from governor.errors import ConflictError, OutageError
 from governor.records import NO_TIME
 from ports.documents import (

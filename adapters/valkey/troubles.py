@@ -2,7 +2,7 @@
 
 import json
 
-from adapters.valkey_connection import NOW, Connected, bounded
+from adapters.valkey.connection import NOW, Connected, bounded
 from ports.health import Trouble
 
 _TROUBLES = "ggen:troubles"

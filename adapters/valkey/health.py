@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from secrets import token_hex
 
-from adapters.system import since_boot_ms
-from adapters.valkey_connection import NOW, bounded
-from adapters.valkey_slots import ERA, HOLD, LATE, LEASE, STANDING, ValkeySlots
+from adapters.local.system import since_boot_ms
+from adapters.valkey.connection import NOW, bounded
+from adapters.valkey.slots import ERA, HOLD, LATE, LEASE, STANDING, ValkeySlots
 from governor.health import Drill, Scope
 from governor.quota import Verdict
 from ports.health import Health, Owed, Seen

@@ -1,4 +1,4 @@
-"""The signal pump: plays Pub/Sub's push for the embedded topics (``python -m adapters.pump``).
+"""The pump: plays Pub/Sub's push for the embedded signals (``python -m adapters.valkey.pump``).
 
 Reads every tenant's stream and delivers each message to the ingress until it answers 2xx, backing
 off from 1 to 60 s per message; what is not acknowledged survives this process, and nothing is ever
@@ -18,7 +18,7 @@ import redis
 import redis.asyncio
 
 from adapters import wiring
-from adapters.streams import GROUP, TOPICS, stream_key
+from adapters.valkey.streams import GROUP, TOPICS, stream_key
 from config.logs import configure
 from config.settings import Settings, load
 from governor.errors import OutageError

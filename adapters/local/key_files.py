@@ -10,7 +10,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from adapters.private_files import PrivateFiles, first_line, replace, unreadable, write_once
+from adapters.local.private_files import PrivateFiles, first_line, replace, unreadable, write_once
 from governor.errors import InputError, OutageError
 from governor.records import timestamp
 from ledger.keys import ALWAYS, KeyId, KeyRing, TrustedKey, parse_ring

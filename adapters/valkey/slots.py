@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 
-from adapters.system import boot_id, since_boot_ms
-from adapters.valkey_connection import NOW, Connected, bounded
+from adapters.local.system import boot_id, since_boot_ms
+from adapters.valkey.connection import NOW, Connected, bounded
 from governor.actions import FIRST_LOOK_MS
 from governor.quota import Verdict
 from governor.records import ProcessClaim
@@ -44,7 +44,7 @@ local function standing(account)
   return 'admitted', 'all', lease
 end
 """
-_ADMIT = STANDING + files("adapters").joinpath("admission.lua").read_text()
+_ADMIT = STANDING + files("adapters.valkey").joinpath("admission.lua").read_text()
 _LOOK_AGAIN = f"""{NOW}
 redis.call('ZADD', KEYS[1], 'XX', now + ARGV[2], ARGV[1])"""
 HOLD = f"""{NOW}

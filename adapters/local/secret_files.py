@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
-from adapters.private_files import (
+from adapters.local.private_files import (
     PrivateFiles,
     SecretError,
     first_line,

@@ -16,8 +16,8 @@ from google.cloud.storage import Client
 from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from google.cloud.storage.retry import DEFAULT_RETRY
 
-from adapters.google_calls import PerProcess, Service, outage
-from adapters.object_names import check_name
+from adapters.gcp.calls import PerProcess, Service, outage
+from adapters.rules import check_name
 from governor.errors import ConflictError, OutageError
 
 _WHO = Service("Cloud Storage", "objects-unavailable")

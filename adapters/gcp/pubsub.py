@@ -21,7 +21,7 @@ from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransp
 from google.pubsub_v1.types import Subscription
 from google.pubsub_v1.types import Topic as StoredTopic
 
-from adapters.google_calls import PerProcess, Service, bounded, channel, outage
+from adapters.gcp.calls import PerProcess, Service, bounded, channel, outage
 from governor.errors import ConflictError, InputError, OutageError
 from governor.records import topic_name
 from ports.lag import Lag

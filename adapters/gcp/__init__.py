@@ -1,0 +1,1 @@
+"""Google Cloud: Firestore, Cloud Storage, Pub/Sub, and how each is called."""

@@ -1,0 +1,1 @@
+"""Stores on this machine: SQLite, a directory, files of keys and secrets."""

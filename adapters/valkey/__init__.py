@@ -1,0 +1,1 @@
+"""Valkey (or Redis): Memory, and the embedded signals."""
