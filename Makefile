@@ -13,7 +13,7 @@ demo: .venv/.runtime ## play the whole story on a stack of its own (no set-up ne
 	@$(BIN)/ggen demo
 
 demo-gcp: .venv/.dev ## the same story on the Firestore, Pub/Sub and Cloud Storage emulators
-	@$(BIN)/python -m cli.emulators $(BIN)/ggen demo
+	@$(BIN)/python -m cli.stack.emulators $(BIN)/ggen demo
 
 gcp: .venv/.gcp ## install Google's clients, for firestore://, pubsub:// and gs:// stores
 
@@ -41,7 +41,7 @@ bench: .venv/.runtime ## measure this machine against the bars
 	@$(BIN)/ggen bench
 
 soak: .venv/.runtime ## outages under load, and half an hour without any (about an hour)
-	@$(BIN)/python -m bench.soak
+	@$(BIN)/python -m bench.chaos.soak
 
 lock: ## resolve the dependencies anew (needs uv)
 	uv pip compile --universal --generate-hashes --python-version 3.11 --no-emit-index-url \

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 import psutil
 
 from adapters.wiring import open_ports
-from bench import actions, doors, kills, ledger, runs
+from bench.chaos import kills
 from bench.figures import Figures, p99, spread
+from bench.measures import actions, doors, ledger, runs
 from bench.stack import Driver, family, stack
 from governor.errors import InputError
 from governor.records import instant

@@ -3,13 +3,12 @@
 import itertools
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import httpx
 import psutil
 
 from adapters.local.secret_files import SecretFiles
+from adapters.local.system import free_ports
 from config.settings import Settings, environment
 from ingress.signature import sign
 
@@ -115,15 +115,6 @@ def worker_beside(settings: Settings, module: str, queue: str, children: int) ->
     finally:
         worker.terminate()
         worker.wait()
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody listens on just now."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def family(settings: Settings) -> list[psutil.Process]:

@@ -11,7 +11,7 @@ from standardwebhooks.webhooks import Webhook
 
 from adapters.local.secret_files import SecretFiles
 from adapters.wiring import open_ports
-from cli.stack import address
+from cli.stack.supervisor import address
 from config.settings import Settings, load
 from governor.errors import ConflictError, DeniedError, GovernorError, InputError, OutageError
 from governor.records import SYSTEM_ACCOUNT

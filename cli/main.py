@@ -9,15 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cli import (
-    action_commands,
-    alert_commands,
-    drill,
-    inventory_commands,
-    ledger_commands,
-    run_commands,
-    service_commands,
-)
+from cli.commands import actions, alerts, drill, inventory, ledger, programs, runs
 from cli.output import (
     CUSTOMERS,
     DEVELOPMENT,
@@ -64,13 +56,13 @@ def _options(
     """Operations that run themselves, with a signed receipt for each."""
 
 
-ledger_commands.register(app)
-run_commands.register(app)
-action_commands.register(app)
-service_commands.register(app)
+ledger.register(app)
+runs.register(app)
+actions.register(app)
+programs.register(app)
 drill.register(app)
-alert_commands.register(app)
-inventory_commands.register(app)
+alerts.register(app)
+inventory.register(app)
 
 
 @app.command(rich_help_panel=STACK)
@@ -79,7 +71,7 @@ def up(
     as_json: Json = False,
 ) -> None:
     """Start the whole stack; Ctrl-C stops it."""
-    from cli import up as command
+    from cli.commands import stack as command
 
     command.up(detach, as_json)
 
@@ -87,17 +79,17 @@ def up(
 @app.command(rich_help_panel=STACK)
 def down(as_json: Json = False) -> None:
     """Stop the stack of this state directory."""
-    from cli import stack
+    from cli.stack import supervisor
     from config.settings import load
 
-    stopped = stack.stop(load())
+    stopped = supervisor.stop(load())
     show({"stopped": stopped}, as_json, "stopped" if stopped else "nothing was running")
 
 
 @app.command(rich_help_panel=STACK)
 def demo(as_json: Json = False) -> None:
     """Play the whole story on a stack of its own, and verify every receipt."""
-    from cli import demo as command
+    from cli.demo import play as command
 
     raise typer.Exit(command.demo(as_json))
 
@@ -108,7 +100,7 @@ def status(
     as_json: Json = False,
 ) -> None:
     """What runs, how well it is, and what is missing."""
-    from cli import up as command
+    from cli.commands import stack as command
 
     raise typer.Exit(command.status(as_json, watch))
 
@@ -189,7 +181,7 @@ def publish_policy(
 ) -> None:
     """Register a policy; the first version of a plan comes into force at once."""
     from adapters.wiring import open_ports
-    from cli import embedded
+    from cli.stack import programs
     from config.settings import load
     from tasks.governors import policies
 
@@ -199,7 +191,7 @@ def publish_policy(
         "policy_version": policy.policy_version, "in_force": in_force,
     }  # fmt: skip
     text = f"policy {policy.sku_id}/{policy.plan_type} {in_force} is in force"
-    show(value, as_json, "\n".join(embedded.not_in_force(policy, in_force)) or text)
+    show(value, as_json, "\n".join(programs.not_in_force(policy, in_force)) or text)
 
 
 @app.command(rich_help_panel=RECEIPTS)
@@ -253,9 +245,9 @@ def bench(
 ) -> None:
     """Measure this machine against the bars, on a stack of its own."""
     from bench import measure
-    from cli import stack
+    from cli.stack import supervisor
 
-    with stack.terminating():
+    with supervisor.terminating():
         result = measure.run(only or [])
     show(result, as_json, measure.table(result))
 

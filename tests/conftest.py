@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from bench.stack import free_ports
-from cli.embedded import valkey_binary
-from tests.google import started
+from adapters.local.system import free_ports
+from cli.stack.programs import valkey_binary
+from tests.support.google import started
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

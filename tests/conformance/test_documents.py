@@ -12,7 +12,7 @@ from adapters.gcp.firestore import FirestoreDocuments
 from adapters.local.sqlite import SqliteDocuments
 from governor.errors import ConflictError, InputError, OutageError
 from ports.documents import MAX_DOCUMENT_BYTES, Create, Delete, Documents, Update, Where
-from tests.live import new_project
+from tests.support.live import new_project
 
 Open = Callable[[], Documents]
 

@@ -14,8 +14,8 @@ from adapters.gcp.storage import GcsObjects
 from governor.errors import InputError, OutageError
 from ports.documents import Create, Update
 from ports.signals import Topic
-from tests import live
-from tests.live import new_project
+from tests.support import live
+from tests.support.live import new_project
 
 REGION = "us-central1"
 CALL = {"timeout": 10, "retry": None}

@@ -18,15 +18,14 @@ from adapters.gcp.firestore import FirestoreDocuments
 from adapters.gcp.monitoring import MonitoredLag
 from adapters.gcp.pubsub import PubsubSignals, Push
 from adapters.gcp.storage import GcsObjects
-from adapters.local.system import SystemClock
-from bench.stack import free_ports
+from adapters.local.system import SystemClock, free_ports
 from governor.errors import GovernorError, OutageError
 from ports.documents import Create, Update
 from ports.signals import Topic
-from tests.google import emulator, new_bucket
-from tests.live import new_project
-from tests.relay import relay, silent
-from tests.waiting import until
+from tests.support.google import emulator, new_bucket
+from tests.support.live import new_project
+from tests.support.relay import relay, silent
+from tests.support.waiting import until
 
 REGION = "us-central1"
 SERVICE = Service("Firestore", "documents-unavailable")

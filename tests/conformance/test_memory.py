@@ -21,7 +21,7 @@ from ports.alerts import Alert, Letter
 from ports.health import Health, Owed
 from ports.memory import Memory, Request, Slot, Terms
 from tests.conftest import Valkey
-from tests.leases import lease
+from tests.support.leases import lease
 
 A1 = Slot("acme", "crm", "a1")
 AT = datetime(2026, 11, 24, 12, 0, 0, 1, tzinfo=UTC)

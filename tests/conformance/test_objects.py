@@ -9,8 +9,8 @@ from adapters.gcp.storage import GcsObjects
 from adapters.local.directory import DirectoryObjects
 from governor.errors import ConflictError, InputError, OutageError
 from ports.objects import Objects
-from tests import live
-from tests.google import new_bucket
+from tests.support import live
+from tests.support.google import new_bucket
 
 
 @pytest.fixture(params=["directory", "gcs"])

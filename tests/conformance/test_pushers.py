@@ -19,7 +19,7 @@ from google.auth import crypt, jwt
 from adapters.gcp.oidc import OidcPushers
 from adapters.pushers import AnyPusher
 from governor.errors import InputError, OutageError
-from tests.relay import silent
+from tests.support.relay import silent
 
 
 def _deep() -> str:

@@ -14,11 +14,11 @@ from adapters.valkey.streams import GROUP, TOPICS, StreamSignals, stream_key
 from governor.errors import ConflictError, InputError, OutageError
 from governor.records import topic_name
 from ports.signals import Signals, Topic
-from tests import live
-from tests.arrivals import Arrivals, arrivals
 from tests.conftest import Valkey
-from tests.live import new_project
-from tests.waiting import until
+from tests.support import live
+from tests.support.arrivals import Arrivals, arrivals
+from tests.support.live import new_project
+from tests.support.waiting import until
 
 REGION = "us-central1"
 CALL = {"timeout": 10, "retry": None}

@@ -13,11 +13,11 @@ from config import settings
 from governor.records import MarketplaceEvent
 from ports import Ports
 from tests.conftest import Valkey
-from tests.engine.stores import Google, Stores
-from tests.faults import Fault, FaultyDocuments
-from tests.google import new_bucket
-from tests.leases import lease
-from tests.live import new_project
+from tests.support.faults import Fault, FaultyDocuments
+from tests.support.google import new_bucket
+from tests.support.leases import lease
+from tests.support.live import new_project
+from tests.support.stores import Google, Stores
 
 POLICIES = sorted((Path(__file__).parents[2] / "config" / "policies").glob("*.json"))
 

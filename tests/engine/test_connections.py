@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import uvicorn
 
-from bench.stack import free_ports
+from adapters.local.system import free_ports
 from ingress import connections
 from ingress.connections import BoundedProtocol
-from tests.waiting import until
+from tests.support.waiting import until
 
 
 async def _large(scope: dict[str, Any], _receive: Any, send: Any) -> None:

@@ -18,9 +18,9 @@ from tasks.ledgers.patrol import next_ledger
 from tasks.ledgers.seal import seal_ledger
 from tasks.runs import operators as runs
 from tasks.runs.journal import _start_next
-from tests.engine.actions import signal_of
 from tests.engine.conftest import event
-from tests.engine.runs import subscribe
+from tests.support.actions import signal_of
+from tests.support.runs import subscribe
 
 pytestmark = pytest.mark.parametrize("backend", ["google"], indirect=True)
 

@@ -8,7 +8,7 @@ from adapters.gcp import firestore as adapter
 from adapters.gcp.firestore import FirestoreDocuments
 from governor.errors import GovernorError
 from ports.documents import Create, Update
-from tests.live import new_project
+from tests.support.live import new_project
 
 WRITERS, EACH = 50, 10
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis
 
-from cli.verify_archive import verify_archive
+from cli.audit.verify_archive import verify_archive
 from governor import records
 from governor.fsm import RUN_OPEN, RunState
 from governor.records import Run, instant
@@ -28,11 +28,11 @@ from tasks.ledgers.verify_receipt import verify_receipt
 from tasks.receipts import spool
 from tasks.runbooks.entitlement_lifecycle import RUNBOOK
 from tests.conftest import Valkey
-from tests.engine.actions import action_of, operations
 from tests.engine.conftest import close
-from tests.engine.ledgers import audit, faults
-from tests.engine.runs import LaterClock, later, play, run_of
-from tests.engine.stores import Stores
+from tests.support.actions import action_of, operations
+from tests.support.ledgers import audit, faults
+from tests.support.runs import LaterClock, later, play, run_of
+from tests.support.stores import Stores
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "v0.1.0"
 EXPECTED: dict[str, Any] = json.loads((FIXTURE / "expected.json").read_text())

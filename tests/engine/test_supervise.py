@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from supervisor import loggers
 
-from cli import supervise
-from cli.supervise import LogFile
+from cli.stack import supervise
+from cli.stack.supervise import LogFile
 
 
 def _line(words: str) -> loggers.LogRecord:

@@ -5,7 +5,7 @@ import pickle
 import pytest
 from kombu.utils.json import dumps, loads
 
-from cli.story import UnexpectedError
+from cli.demo.story import UnexpectedError
 from governor import errors
 from ingress.problems import FieldsError
 

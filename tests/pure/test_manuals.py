@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cli import manuals, references
+from cli.commands import docs, references
 from governor.errors import ConflictError
 from ledger.contracts import MODELS
 
@@ -12,7 +12,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "runbooks"
 
 
 def test_the_rendered_manuals_are_current() -> None:
-    assert {p.name: p.read_text() for p in DOCS.glob("*.md")} == manuals.pages()
+    assert {p.name: p.read_text() for p in DOCS.glob("*.md")} == docs.pages()
 
 
 def test_the_references_are_those_of_the_models() -> None:
@@ -26,18 +26,18 @@ def test_every_setting_and_member_of_a_policy_says_what_it_is() -> None:
 
 def test_a_stale_page_is_named_and_written(tmp_path: Path) -> None:
     folder = tmp_path / "runbooks"
-    assert manuals.render(folder, check=False) == [*sorted(manuals.pages()), *references.pages()]
-    assert manuals.render(folder, check=True) == []
+    assert docs.render(folder, check=False) == [*sorted(docs.pages()), *references.pages()]
+    assert docs.render(folder, check=True) == []
     (folder / "deploy-sku.md").write_text("old")
 
     with pytest.raises(ConflictError, match=r"deploy-sku\.md.*ggen docs"):
-        manuals.render(folder, check=True)
-    assert manuals.render(folder, check=False) == ["deploy-sku.md"]
+        docs.render(folder, check=True)
+    assert docs.render(folder, check=False) == ["deploy-sku.md"]
 
 
-@pytest.mark.parametrize("page", sorted(manuals.pages()))
+@pytest.mark.parametrize("page", sorted(docs.pages()))
 def test_a_manual_has_all_that_the_definition_of_done_asks_for(page: str) -> None:
-    text = manuals.pages()[page]
+    text = docs.pages()[page]
 
     for section in ("**Trigger**", "## Inputs", "## Outputs", "## Sequence", "## When it does not succeed", "## SLIs", "## Receipts"):  # fmt: skip
         assert section in text
@@ -48,5 +48,5 @@ def test_a_manual_has_all_that_the_definition_of_done_asks_for(page: str) -> Non
 
 
 def test_every_receipt_a_manual_names_has_a_contract() -> None:
-    for manual, _steps in manuals.DECLARED.values():
+    for manual, _steps in docs.DECLARED.values():
         assert set(manual.receipts) <= set(MODELS)

@@ -16,8 +16,8 @@ import pytest
 
 from adapters.local.fair_lock import FairLock
 from adapters.local.secret_files import SecretFiles
-from bench.stack import free_ports
-from cli.stack import processes
+from adapters.local.system import free_ports
+from cli.stack.supervisor import processes
 from config.settings import Settings
 from governor.errors import OutageError
 from ingress.signature import sign

@@ -16,8 +16,8 @@ from tasks.celery import app
 from tasks.runbooks import entitlement_lifecycle
 from tasks.runs import step
 from tasks.runs.definition import Runbook
-from tests.engine.runs import failing
-from tests.faults import Writes, die, watched
+from tests.support.faults import Writes, die, watched
+from tests.support.runs import failing
 
 __all__ = ["app"]
 _UNDONE = failing("entitlement_lifecycle.finish", ConflictError("x", "it fails at its end"))

@@ -3,7 +3,7 @@
 import json
 
 from tests.stack.conftest import Stack
-from tests.waiting import until
+from tests.support.waiting import until
 
 
 def _send(stack: Stack, account: str, signal_id: str, kind: str, **payload: object) -> str:

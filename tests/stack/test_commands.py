@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tests.stack.conftest import GGEN, Stack, new_stack
-from tests.waiting import until
+from tests.support.waiting import until
 
 
 def _members(stack: Stack) -> list[psutil.Process]:
@@ -30,7 +30,7 @@ def _component(stack: Stack, name: str) -> psutil.Process | None:
     for process in _members(stack):
         try:
             if process.environ().get("SUPERVISOR_PROCESS_NAME") == name and (
-                process.parent() is not None and "cli.supervise" in process.parent().cmdline()
+                process.parent() is not None and "cli.stack.supervise" in process.parent().cmdline()
             ):
                 return process
         except psutil.Error:

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.google import emulator
+from tests.support.google import emulator
 
 DEMO = [sys.executable, "-m", "cli.main", "demo"]
 
@@ -21,7 +21,7 @@ def test_the_demo_tells_every_receipt_and_leaves_no_process(tmp_path: Path, stor
     if stores == "emulated":
         for name in ("firestore", "pubsub", "storage"):
             emulator(name)  # skips where it is missing
-        command = [sys.executable, "-m", "cli.emulators", *DEMO]
+        command = [sys.executable, "-m", "cli.stack.emulators", *DEMO]
     told = subprocess.run(
         command, capture_output=True, text=True, timeout=120,
         env={"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path)}, check=False,

@@ -8,12 +8,12 @@ from secrets import token_hex
 import psutil
 import pytest
 
-from cli.emulators import Emulator
-from cli.stack import processes
-from tests.google import emulator, new_bucket
-from tests.relay import Relay, relay
+from cli.stack.emulators import Emulator
+from cli.stack.supervisor import processes
 from tests.stack.conftest import Stack, new_stack
-from tests.waiting import until
+from tests.support.google import emulator, new_bucket
+from tests.support.relay import Relay, relay
+from tests.support.waiting import until
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from bench.kills import ACTIONS, HARMS, harmed, kill
+from bench.chaos.kills import ACTIONS, HARMS, harmed, kill
 from bench.stack import Driver
 from tests.stack.conftest import Stack, created
-from tests.waiting import until
+from tests.support.waiting import until
 
 
 @pytest.fixture(autouse=True)

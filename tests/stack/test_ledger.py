@@ -10,9 +10,9 @@ import pytest
 from adapters.wiring import open_ports
 from config.settings import Settings
 from tasks.ledgers.stored_log import newest_signed
-from tests.engine.ledgers import emit
 from tests.stack.conftest import Stack, new_stack
-from tests.waiting import until
+from tests.support.ledgers import emit
+from tests.support.waiting import until
 
 
 def _verify(stack: Stack, account_id: str, *more: str) -> tuple[int, dict[str, object]]:

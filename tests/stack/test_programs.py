@@ -12,7 +12,7 @@ from check_jsonschema.parsers import ParserSet
 
 from config.settings import Settings
 from tests.stack.conftest import GGEN, Stack, new_stack
-from tests.waiting import until
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ParserSet().parse_file(ROOT / "docker-compose.yml", "yaml")
@@ -79,7 +79,7 @@ def test_a_pump_has_nothing_to_do_where_pubsub_delivers(tmp_path: Path) -> None:
 
 
 def test_compose_runs_every_program_of_the_stack_and_proves_that_it_works(stack: Stack) -> None:
-    from cli.embedded import commands
+    from cli.stack.programs import commands
 
     programs = _programs()
     assert programs.pop("prepare") == ["prepare"]

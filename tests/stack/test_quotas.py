@@ -12,12 +12,12 @@ import httpx
 import pytest
 
 from adapters.local.sqlite import SqliteDocuments
-from bench.kills import wipe
+from bench.chaos.kills import wipe
 from governor.actions import UNDER_WAY
 from ingress.signature import sign
 from ports.documents import Where, every
 from tests.stack.conftest import Stack, created
-from tests.waiting import until
+from tests.support.waiting import until
 
 SKU, KIND = "quota-sku", "demo.sleep"
 ASKED, AT_ONCE, A_MONTH = 1_000, 20, 100

@@ -18,12 +18,12 @@ import redis
 
 from adapters.local.secret_files import SecretFiles
 from adapters.local.system import SystemProcesses
-from cli.stack import processes
-from cli.supervise import MAX_LOG_BYTES
+from cli.stack.supervise import MAX_LOG_BYTES
+from cli.stack.supervisor import processes
 from governor.records import ProcessClaim
 from ingress.signature import sign
 from tests.stack.conftest import GGEN, Stack, created, new_stack
-from tests.waiting import until
+from tests.support.waiting import until
 
 ODD_PASSWORD = "p@ss:w/rd#1%20'\"é"
 

@@ -17,10 +17,10 @@ from adapters.wiring import open_ports
 from config.settings import Settings
 from governor import records
 from ports import Ports
-from tests.engine.runs import everything_is_there, nothing_is_left, operations, run_of
-from tests.engine.test_run_crashes import WRITES
+from tests.engine.runs.test_run_crashes import WRITES
 from tests.stack.conftest import Stack, created, held
-from tests.waiting import until
+from tests.support.runs import everything_is_there, nothing_is_left, operations, run_of
+from tests.support.waiting import until
 
 AT_ONCE = 6
 CASES = [f"dies-{name}-{at}" for name, count in WRITES.items() for at in range(1, count + 1)]

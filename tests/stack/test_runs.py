@@ -5,7 +5,7 @@ import threading
 
 from governor import records
 from tests.stack.conftest import Stack, created, held
-from tests.waiting import until
+from tests.support.waiting import until
 
 
 def _json(stack: Stack, *arguments: str) -> object:

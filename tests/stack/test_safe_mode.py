@@ -10,15 +10,15 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
+from bench.chaos.soak import LOCKED, TENTH, Soak
 from bench.load import Load
-from bench.soak import LOCKED, TENTH, Soak
 from bench.stack import Driver, stack
-from cli.stack import processes
+from cli.stack.supervisor import processes
 from config.settings import environment
 from governor.health import Fault, Silence
 from ledger.receipt import SignedReceipt
 from ports.documents import Where
-from tests.waiting import until
+from tests.support.waiting import until
 
 
 @pytest.fixture(scope="module")

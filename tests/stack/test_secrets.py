@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from tests.stack.conftest import Stack
-from tests.waiting import until
+from tests.support.waiting import until
 
 
 def _values(stack: Stack) -> dict[str, str]:

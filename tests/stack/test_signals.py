@@ -8,7 +8,7 @@ import pytest
 
 from ingress.signature import sign
 from tests.stack.conftest import Stack
-from tests.waiting import until
+from tests.support.waiting import until
 
 FINAL = ("complete", "failed", "rolled_back")
 

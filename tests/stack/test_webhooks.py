@@ -9,7 +9,7 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 
 from tests.stack.conftest import Stack, created, held
-from tests.waiting import until
+from tests.support.waiting import until
 
 PROBLEM = "application/problem+json"
 

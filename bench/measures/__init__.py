@@ -1,0 +1,1 @@
+"""The measurements: each a function from a running stack to figures."""

@@ -1,0 +1,176 @@
+"""A run of seven empty journalled steps beside a bare Celery chain of seven tasks.
+
+``celery -A bench.measures.chain worker -Q bench`` carries out both; ``python -m
+bench.measures.chain`` starts them by turns, in the environment of a running stack, and prints the
+times as JSON.
+"""
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+import time
+from datetime import timedelta
+
+from celery import chain
+from kombu import Exchange, Queue
+
+from adapters import wiring
+from bench.figures import Figures, p99, spread
+from bench.stack import Driver, worker_beside
+from config.settings import environment, load
+from governor import records
+from governor.records import MarketplaceEvent, Run, timestamp
+from ports import Ports
+from ports.documents import Create
+from tasks.celery import PUBLISH_ONCE, app
+from tasks.manual import Manual
+from tasks.publish import RUN_TIME_LIMIT_S
+from tasks.receipts.commit import land, receipt
+from tasks.runs.definition import RUNBOOKS_BY_NAME, Result, Runbook, Step
+from tasks.runs.step import carry_on
+
+QUEUE = "bench"
+STEPS = 7
+TURNS = 150
+ACCOUNT = "bench-chain"
+
+
+def steps(driver: Driver) -> Figures:
+    """Both by turns, on the same broker and as many children as the stack's own worker has."""
+    settings = driver.settings
+    with worker_beside(settings, "bench.measures.chain", QUEUE, settings.runbooks_concurrency):
+        done = subprocess.run(
+            [sys.executable, "-m", "bench.measures.chain"], env=environment(settings),
+            stdout=subprocess.PIPE, check=True, timeout=600,
+        )  # fmt: skip
+    told = json.loads(done.stdout)
+    bare, ours = spread(told["bare"]), spread(told["ours"])
+    ratio = ours["p50_ms"] / bare["p50_ms"]
+    return ours | {
+        "bare_p50_ms": bare["p50_ms"],
+        "bare_p99_ms": round(p99(told["bare"]), 2),
+        "ratio": round(ratio, 2),
+        "bar": "median ≤ 2 times the chain's, aim 1.2",
+        "met": ratio <= 2,
+    }
+
+
+@app.on_after_configure.connect
+def _own_queue(sender: object, **_: object) -> None:
+    app.conf.task_queues.append(Queue(QUEUE, Exchange(QUEUE), routing_key=QUEUE))
+
+
+@app.task(name="bench.bare")
+def bare(left: int, token: str) -> None:
+    """One link of the bare chain; the last tells that it came to its end."""
+    if left == 1:
+        wiring.ports().memory.announce(token)
+
+
+def _ended(ports: Ports, run: Run) -> Create:
+    """A run ends with a receipt, whatever it did."""
+    return receipt(
+        ports, "compensation_failed", run.account_id, run.run_id, status="failed",
+        run_id=run.run_id, failed_step="none", error_code="none", error_sha256="0" * 64,
+    )  # fmt: skip
+
+
+RUNBOOK = Runbook(
+    name="bench",
+    manual=Manual(0, "Seven empty steps", "", "", MarketplaceEvent, (), (), (), ()),
+    steps=tuple(
+        Step(f"bench.step_{n}", "Documents", "nothing", "nothing", act=lambda _p, _r: Result())
+        for n in range(STEPS)
+    ),
+    succeeded=lambda ports, run: ((), _ended(ports, run)),
+    refused=lambda ports, run, _step: [_ended(ports, run)],
+    ended=lambda _ports, _run: None,
+)
+RUNBOOKS_BY_NAME[RUNBOOK.name] = RUNBOOK
+
+
+@app.task(name="bench.run")
+def run(run_id: str, account_id: str) -> None:
+    """The run's message."""
+    carry_on(wiring.ports(), RUNBOOK, run_id)
+
+
+class _Ends:
+    """When each run or chain was told to have ended."""
+
+    def __init__(self) -> None:
+        self._at: dict[str, float] = {}
+        self._told = threading.Condition()
+        threading.Thread(target=lambda: asyncio.run(self._listen()), daemon=True).start()
+
+    async def _listen(self) -> None:
+        async for name in wiring.open_notices(load()).ended_runs():
+            with self._told:
+                self._at[name] = time.perf_counter()
+                self._told.notify_all()
+
+    def is_heard(self, ports: Ports) -> bool:
+        """Whether an announcement made now is heard, within a moment."""
+        ports.memory.announce("heard")
+        with self._told:
+            return self._told.wait_for(lambda: "heard" in self._at, 0.05)
+
+    def wait(self, name: str, within_s: float = 30) -> float:
+        with self._told:
+            if not self._told.wait_for(lambda: name in self._at, within_s):
+                raise TimeoutError(f"{name} did not end")
+            return self._at[name]
+
+
+def _bare_ms(ends: _Ends, token: str) -> float:
+    links = [
+        app.signature(
+            "bench.bare", args=(STEPS - n, token), immutable=True, queue=QUEUE,
+            time_limit=RUN_TIME_LIMIT_S,
+        )
+        for n in range(STEPS)
+    ]  # fmt: skip
+    started = time.perf_counter()
+    chain(*links).apply_async(retry_policy=PUBLISH_ONCE)
+    return (ends.wait(token) - started) * 1000
+
+
+def _ours_ms(ports: Ports, ends: _Ends, token: str) -> float:
+    """A run as a webhook starts one: stored, then handed over by a message."""
+    now = ports.clock.now()
+    event = MarketplaceEvent(
+        event_type="entitlement.created", event_id=token, account_id=ACCOUNT, sku_id="bench",
+        plan_type="bench", region="bench", event_time=timestamp(now),
+    )  # fmt: skip
+    started = time.perf_counter()
+    new = Run(
+        run_id=records.run_id(token), runbook=RUNBOOK.name, account_id=ACCOUNT, event_id=token,
+        definition_sha256=RUNBOOK.definition_sha256(), body_sha256="0" * 64, body="", event=event,
+        started_at=timestamp(now), deadline_at=timestamp(now + timedelta(seconds=60)),
+    )  # fmt: skip
+    land(ports, [Create(records.run_path(new.run_id), new.document())])
+    app.signature(
+        "bench.run", kwargs={"run_id": new.run_id, "account_id": ACCOUNT}, immutable=True,
+        queue=QUEUE, time_limit=RUN_TIME_LIMIT_S,
+    ).apply_async(retry_policy=PUBLISH_ONCE)  # fmt: skip
+    return (ends.wait(new.run_id) - started) * 1000
+
+
+def _measure() -> dict[str, list[float]]:
+    ports, ends = wiring.ports(), _Ends()
+    while not ends.is_heard(ports):
+        pass  # the listener is still subscribing
+    took: dict[str, list[float]] = {"bare": [], "ours": []}
+    for n in range(-10, TURNS):  # the first ones warm up
+        bare_ms = _bare_ms(ends, f"bare-{n}")
+        ours_ms = _ours_ms(ports, ends, f"ours-{n}")
+        if n >= 0:
+            took["bare"].append(bare_ms)
+            took["ours"].append(ours_ms)
+    return took
+
+
+if __name__ == "__main__":
+    print(json.dumps(_measure()))

@@ -1,0 +1,1 @@
+"""What an auditor does: verify a ledger or an archive, export one."""

@@ -1,0 +1,1 @@
+"""The commands of ``ggen``, by what they are about."""

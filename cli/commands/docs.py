@@ -1,0 +1,160 @@
+"""``ggen docs``: the manuals of all runbooks, rendered from their declarations."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from cli.commands import references
+from governor.errors import ConflictError, InputError
+from ledger import contracts
+from tasks.manual import Manual
+from tasks.publish import RUN_TIME_LIMIT_S
+from tasks.runbooks import degrade_to_safe_mode, deploy_sku, entitlement_lifecycle
+from tasks.runs.definition import Step
+from tasks.runs.journal import STEP_MAX_AGE_S
+
+FOLDER = Path("docs/runbooks")
+DECLARED: Mapping[str, tuple[Manual, Sequence[Step]]] = {
+    "degrade-to-safe-mode": (degrade_to_safe_mode.MANUAL, ()),
+    "deploy-sku": (deploy_sku.MANUAL, deploy_sku.STEPS),
+    "entitlement-lifecycle": (
+        entitlement_lifecycle.MANUAL, entitlement_lifecycle.RUNBOOK.steps,
+    ),
+}  # fmt: skip
+
+
+def pages() -> dict[str, str]:
+    """File name -> its text, of every runbook declared."""
+    return {f"{name}.md": _page(*declared) for name, declared in DECLARED.items()}
+
+
+def render(folder: Path, *, check: bool) -> list[str]:
+    """Write the pages that are not as they should be, or with ``check`` only name them.
+
+    Raises:
+        ConflictError: ``check``, and some are not; nothing was written.
+        InputError: the folder cannot be written.
+    """
+    wanted = {folder / name: text for name, text in pages().items()}
+    reference = folder.parent / "reference"
+    wanted |= {reference / name: text for name, text in references.pages().items()}
+    stale = [path.name for path, text in wanted.items() if _read(path) != text]
+    if check and stale:
+        raise ConflictError(
+            "stale-docs", f"not as declared: {', '.join(stale)}. Write them with: ggen docs"
+        )
+    try:
+        for path, text in wanted.items():
+            if path.name in stale:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text)
+    except OSError as error:
+        raise InputError("unwritable", f"cannot write {folder}: {error.strerror}") from error
+    return stale
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text() if path.exists() else None
+
+
+def _page(manual: Manual, steps: Sequence[Step]) -> str:
+    sections = [
+        f"# Runbook {manual.number}: {manual.title}",
+        "<!-- rendered by `ggen docs` from the runbook's declaration; change it there -->",
+        manual.purpose,
+        f"**Trigger**: {manual.trigger}.",
+        "## Inputs", _table(("input", "type", "rule", "meaning"), _inputs(manual.inputs)),
+        "## Outputs", "\n".join(f"- {output}" for output in manual.outputs),
+        "## Sequence",
+        _drawn(manual.sequence) if manual.sequence else _sequence(manual, steps),
+        *(_steps(steps) if steps else ()),
+        "## When it does not succeed", _table(("cause", "what comes of it"), manual.refusals),
+        "## SLIs", _table(("measure", "bar"), manual.slis),
+        "## Receipts", _receipts(manual.receipts),
+    ]  # fmt: skip
+    return "\n\n".join(sections) + "\n"
+
+
+def _steps(steps: Sequence[Step]) -> Sequence[str]:
+    return (
+        "## Steps and their undos",
+        "The intent, and so the undo, is journalled before a step acts. An undo takes back only "
+        "what the run created. A step that stands still is killed after "
+        f"{RUN_TIME_LIMIT_S} s, and taken over by another process after {STEP_MAX_AGE_S} s at the "
+        "latest; at once when its process is gone.",
+        _table(("step", "does", "undo"),
+               [(f"`{s.name}`", s.does, s.undoes or "nothing to undo") for s in steps]),
+    )  # fmt: skip
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
+                     for line in lines)  # fmt: skip
+
+
+def _inputs(model: type[BaseModel]) -> list[tuple[str, str, str, str]]:
+    return [
+        (f"`{name}`", *_type(field), field.get("description", ""))
+        for name, field in model.model_json_schema()["properties"].items()
+    ]
+
+
+def _type(field: Mapping[str, Any]) -> tuple[str, str]:
+    for kind in field.get("anyOf", ()):
+        if kind.get("type") != "null":
+            return _type(kind)
+    if "enum" in field:
+        return "one of", ", ".join(f"`{value}`" for value in field["enum"])
+    return field.get("type", ""), f"`{field['pattern']}`" if "pattern" in field else ""
+
+
+def _receipts(operations: Sequence[str]) -> str:
+    rows = []
+    for operation in operations:
+        fields = contracts.MODELS[operation].model_fields
+        rows.append((f"`{operation}`", ", ".join(f"`{name}`" for name in fields)))
+    told = "Signed, committed with the state they speak of; `ggen schema OPERATION` prints one."
+    return f"{told}\n\n{_table(('operation', 'fields'), rows)}"
+
+
+def _sequence(manual: Manual, steps: Sequence[Step]) -> str:
+    """The happy path, and what becomes of a failure, as a Mermaid sequence diagram."""
+    stores = dict.fromkeys(["Documents", *(step.at for step in steps)])
+    closing = [step for step in steps if not step.undoes and not step.reads_only]
+    commit = closing[0].does if closing else f"commit the end and {manual.receipts[0]} together"
+    happy = [f"Run->>{step.at}: {step.does}" for step in steps if step not in closing]
+    undos = [f"Run->>{step.at}: {step.undoes}" for step in reversed(steps) if step.undoes]
+    lines = [
+        "sequenceDiagram",
+        "participant Marketplace", "participant Ingress", "participant Run as Run (worker)",
+        *(f"participant {name}" for name in stores), "participant Alerts",
+        "Marketplace->>Ingress: signed event",
+        "alt signature invalid",
+        "  Ingress-->>Marketplace: 400",
+        "else signature valid",
+        "  Ingress->>Documents: create the run (the claim of the event)",
+        "  Ingress->>Run: message with the run's id",
+        *(f"  {line}" for line in happy),
+        "  alt every step done",
+        f"    Run->>Documents: {commit}",
+        "    Ingress-->>Marketplace: 200 with the receipt (202 after 5 s)",
+        "  else a step is refused, or its outage outlasts the run's deadline",
+        *(f"    {line}" for line in undos),
+        "    Run->>Documents: commit the end and entitlement_failed together",
+        "    Ingress-->>Marketplace: 422 for good, 503 to be delivered again",
+        "  else an undo fails five times",
+        "    Run->>Documents: park the run, with compensation_failed",
+        "    Run->>Alerts: critical alert, and the undo is tried again later",
+        "  else the worker is killed, or a message is lost",
+        "    Note over Run: the reaper has it taken up again within seconds, from its journal",
+        "  end",
+        "end",
+    ]  # fmt: skip
+    return _drawn(lines)
+
+
+def _drawn(lines: Sequence[str]) -> str:
+    return "```mermaid\n" + "\n    ".join(lines) + "\n```"

@@ -1,0 +1,1 @@
+"""The supervised stack that ``ggen up`` starts: its files, programs and supervisor."""

@@ -1,0 +1,325 @@
+"""Admission: durable before anybody is told, exact in its limits, rebuilt after a loss."""
+
+import dataclasses
+import json
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+import redis
+
+from config.settings import Settings
+from governor import records
+from governor.actions import STORED_MS
+from governor.errors import ConflictError, DeniedError, InputError, OutageError
+from governor.quota import month_ends_in_s, month_of
+from ledger.receipt import SignedReceipt
+from ports import Ports
+from ports.memory import Slot
+from tasks import ticks
+from tasks.actions.admit import Signal, submit
+from tasks.actions.execute import carry_out
+from tasks.governors import policies
+from tasks.health import check, rebuild
+from tests.conftest import Valkey
+from tests.engine.conftest import event
+from tests.support.actions import action_of, in_flight, later, operations, signal_of
+from tests.support.faults import Fault, WatchedDocuments, Writes
+from tests.support.runs import subscribe
+from tests.support.waiting import until
+
+
+@pytest.fixture(autouse=True)
+def _governor(ports: Ports) -> None:
+    subscribe(ports, event(plan_type="professional"))
+
+
+def test_the_same_signal_again_is_the_same_action_and_costs_nothing(ports: Ports) -> None:
+    first = submit(ports, signal_of("s"))
+    carry_out(ports, "acme", first)
+
+    assert submit(ports, signal_of("s")) == first
+    carry_out(ports, "acme", first)
+    assert operations(ports, first) == ["action_complete"]
+    assert ports.memory.used("acme", "demo-sku", action_of(ports, first).month) == 1
+    with pytest.raises(ConflictError):
+        submit(ports, signal_of("s", more=1))
+
+
+def test_a_duplicate_memory_forgot_is_found_in_documents_and_refunded(
+    ports: Ports, valkey: Valkey
+) -> None:
+    action_id = submit(ports, signal_of("s"))
+    carry_out(ports, "acme", action_id)
+    redis.Redis.from_url(valkey.url).delete(f"ggen:seen:{action_id}")
+    after = later(ports, 10)
+
+    assert submit(after, signal_of("s")) == action_id
+    assert in_flight(ports) == 0
+    assert ports.memory.used("acme", "demo-sku", action_of(ports, action_id).month) == 1
+    redis.Redis.from_url(valkey.url).delete(f"ggen:seen:{action_id}")
+    with pytest.raises(ConflictError):
+        submit(after, signal_of("s", more=1))
+    assert in_flight(ports) == 0
+
+
+def test_a_signal_whose_store_is_away_is_refused_and_may_be_repeated(
+    ports: Ports, faulty: Callable[[Fault, set[int]], Ports]
+) -> None:
+    away = faulty("lost", set(range(1, 1000)))
+    with pytest.raises(OutageError):
+        submit(away, signal_of("s"))
+
+    action_id = submit(ports, signal_of("s"))
+
+    carry_out(ports, "acme", action_id)
+    assert operations(ports, action_id) == ["action_complete"]
+    assert ports.memory.used("acme", "demo-sku", action_of(ports, action_id).month) == 1
+    assert in_flight(ports) == 0
+
+
+def test_a_wiped_memory_is_rebuilt_before_anything_is_admitted(
+    ports: Ports, valkey: Valkey
+) -> None:
+    done, waiting = submit(ports, signal_of("done")), submit(ports, signal_of("waits"))
+    carry_out(ports, "acme", done)
+    redis.Redis.from_url(valkey.url).flushdb()
+    with pytest.raises(OutageError):
+        submit(ports, signal_of("refused"))
+
+    rebuild.rebuild(ports, 33)
+
+    month = action_of(ports, waiting).month
+    assert ports.memory.used("acme", "demo-sku", month) == 2
+    assert in_flight(ports) == 1
+    ticks.look(ports)  # a restored slot is looked at first, and kept: its action is pending
+    assert in_flight(ports) == 1
+    assert submit(ports, signal_of("waits")) == waiting
+    carry_out(ports, "acme", waiting)
+    assert in_flight(ports) == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "code"),
+    [
+        (Signal("stranger", "s", "demo.succeed", None, {}), InputError, "unknown-tenant"),
+        (Signal("acme", "s", "demo.unknown", None, {}), DeniedError, "not-permitted"),
+        (Signal("acme", "s", "demo.succeed", "other", {}), DeniedError, "not-permitted"),
+        (Signal("acme", "s", "demo.succeed", None, {"n": 2**60 + 1}), InputError, "not-canonical"),
+    ],
+)
+def test_refusals_name_their_cause_and_take_nothing(
+    ports: Ports, asked: Signal, error: type[Exception], code: str
+) -> None:
+    with pytest.raises(error) as refused:
+        submit(ports, asked)
+
+    assert refused.value.code == code  # type: ignore[attr-defined]
+    assert in_flight(ports) == 0
+
+
+def test_the_limit_of_actions_at_once_is_kept_and_told(ports: Ports) -> None:
+    for n in range(20):
+        submit(ports, signal_of(f"s{n}"))
+
+    with pytest.raises(DeniedError) as refused:
+        submit(ports, signal_of("s20"))
+
+    assert (refused.value.code, refused.value.retry_after_s) == ("concurrency-exceeded", 1)
+    ports.memory.release(Slot("acme", "demo-sku", records.action_id("acme", "s0")))
+    submit(ports, signal_of("s20"))
+
+
+def test_a_health_check_reads_what_it_wrote(ports: Ports) -> None:
+    for _ in range(3):
+        check.probe(ports, "health/probe", 1)
+
+
+def test_a_duplicate_is_never_refused_whatever_is_used_up(ports: Ports, valkey: Valkey) -> None:
+    done = submit(ports, signal_of("done"))
+    carry_out(ports, "acme", done)
+    for n in range(20):
+        submit(ports, signal_of(f"s{n}"))
+    redis.Redis.from_url(valkey.url).delete(f"ggen:seen:{done}")
+
+    assert submit(ports, signal_of("done")) == done
+
+
+def test_a_duplicate_after_a_rebuild_leaves_the_slot_of_its_action_alone(
+    ports: Ports, valkey: Valkey
+) -> None:
+    waiting = submit(ports, signal_of("waits"))
+    redis.Redis.from_url(valkey.url).flushdb()
+    rebuild.rebuild(ports, 33)
+
+    assert submit(ports, signal_of("waits")) == waiting
+    assert in_flight(ports) == 1
+
+
+def test_what_is_stored_after_a_rebuild_is_counted_all_the_same(
+    ports: Ports, valkey: Valkey
+) -> None:
+    def lose_memory() -> None:
+        redis.Redis.from_url(valkey.url).flushdb()
+        rebuild.rebuild(ports, 33)
+        time.sleep(STORED_MS / 1000)
+
+    documents = WatchedDocuments(ports.documents, Writes(1, "lost", lose_memory))
+    slow = dataclasses.replace(ports, documents=documents)  # type: ignore[arg-type]
+
+    action_id = submit(slow, signal_of("slow"))
+
+    assert in_flight(ports) == 1
+    assert ports.memory.used("acme", "demo-sku", action_of(ports, action_id).month) == 1
+
+
+def test_memory_that_is_lost_while_it_is_rebuilt_admits_nothing(
+    ports: Ports, valkey: Valkey
+) -> None:
+    memory = redis.Redis.from_url(valkey.url)
+    submit(ports, signal_of("s"))
+    memory.flushdb()
+    era = ports.memory.begin_rebuild(60)
+    assert era
+    memory.flushdb()
+
+    with pytest.raises(OutageError) as lost:
+        rebuild.restore_memory(ports, era)
+
+    assert lost.value.code == "memory-lost"
+    assert ports.memory.lease_left_s() == 0
+    rebuild.rebuild(ports, 33)
+    assert in_flight(ports) == 1
+
+
+def test_a_lease_that_is_missing_is_looked_after_more_often_than_one_that_is_held(
+    ports: Ports, valkey: Valkey
+) -> None:
+    settings = Settings(health_interval_s=60, probe_interval_s=0.1, lease_s=200)
+    memory = redis.Redis.from_url(valkey.url)
+    action_id = submit(ports, signal_of("s"))
+    month = action_of(ports, action_id).month
+    check.keep_lease(ports, settings)
+    memory.flushdb()
+
+    check.keep_lease(ports, settings)
+
+    assert ports.memory.lease_left_s() > 190
+    assert ports.memory.used("acme", "demo-sku", month) == 1
+    memory.delete("ggen:lease")
+    until(lambda: check.keep_lease(ports, settings) or ports.memory.lease_left_s())
+    check.keep_lease(ports, settings)
+    memory.expire("ggen:lease", 5)
+    check.keep_lease(ports, settings)  # too soon after the other
+    assert 0 < ports.memory.lease_left_s() <= 5
+
+
+def test_one_unusable_policy_keeps_nobody_else_from_being_booted(
+    ports: Ports, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from governor.errors import PolicyError
+    from tasks.governors import boot
+
+    subscribe(ports, event(event_id="e-2", account_id="other"))
+    redis.Redis.from_url(valkey.url).flushdb()
+    usable = boot._terms
+
+    def terms(ports: Ports, entitlement: records.Entitlement) -> object:
+        if entitlement.account_id == "acme":
+            raise PolicyError("policy-unusable", "its handler is gone")
+        return usable(ports, entitlement)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(boot, "_terms", terms)
+        rebuild.rebuild(ports, 33)
+        rebuild.rebuild(ports, 33)
+
+    assert submit(ports, Signal("other", "s", "demo.succeed", None, {}))
+    causes = [
+        SignedReceipt.model_validate(d.data).fields().get("cause")
+        for d in ports.documents.scan("tenants/_system/receipts")
+    ]
+    assert causes.count("policy-unusable") == 1
+
+
+def test_one_signal_delivered_by_many_at_once_is_counted_and_holds_its_slot_once(
+    ports: Ports,
+) -> None:
+    subscribe(ports, event(event_id="e-big", plan_type="enterprise"))
+    barrier = threading.Barrier(4)
+
+    def deliver(n: int) -> None:
+        for i in range(40):
+            barrier.wait()
+            submit(ports, signal_of(f"storm-{i}"))
+
+    threads = [threading.Thread(target=deliver, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    month = action_of(ports, records.action_id("acme", "storm-0")).month
+    assert ports.memory.used("acme", "demo-sku", month) == 40
+    assert in_flight(ports) == 40
+
+
+def test_a_retry_that_is_landing_keeps_its_slot_from_the_reaper(
+    ports: Ports, valkey: Valkey
+) -> None:
+    from governor.quota import month_of
+    from ports.memory import Request
+
+    asked = signal_of("slow")
+    month = month_of(ports.clock.now())
+    action_id = records.action_id("acme", "slow")
+    request = Request("acme", action_id, "demo.succeed", None, asked.sha256(), month, 1)
+    ports.memory.admit(request)
+    while not ports.memory.due(1):
+        time.sleep(0.005)
+
+    ports.memory.admit(dataclasses.replace(request, look_in_ms=15_000))  # the retry asks
+    ticks.look(ports)
+    assert in_flight(ports) == 1
+    assert submit(ports, asked) == action_id
+    assert ports.memory.used("acme", "demo-sku", month) == 1
+
+
+def test_a_new_entitlement_memory_was_not_told_of_is_found_by_its_first_signal(
+    ports: Ports,
+) -> None:
+    from ports.memory import Terms
+
+    ports.memory.boot("acme", "stable", [Terms("old", "starter", "1.0.0", 1, 1, ["other"])])
+
+    assert submit(ports, signal_of("s"))
+
+
+def test_a_month_ends_at_midnight_utc_and_the_next_one_is_whole(
+    ports: Ports, valkey: Valkey
+) -> None:
+    policy = {
+        "sku_id": "month-sku", "plan_type": "starter", "policy_version": "1.0.0",
+        "quota": {"monthly_actions": 1}, "actions": {"go": {"handler": "demo.succeed"}},
+        "signals": {"go": "go"}, "permissions": ["go"],
+    }  # fmt: skip
+    policies.publish(ports, json.dumps(policy).encode())
+    subscribe(ports, event(event_id="e-month", sku_id="month-sku"))
+    left_s = month_ends_in_s(ports.clock.now())
+    before, after = later(ports, left_s - 5), later(ports, left_s + 5)
+
+    submit(before, Signal("acme", "last", "go", None, {}))
+    with pytest.raises(DeniedError) as refused:
+        submit(before, Signal("acme", "one too many", "go", None, {}))
+    assert refused.value.code == "quota-exceeded"
+    assert 1 <= (refused.value.retry_after_s or 0) <= 6
+    first = submit(after, Signal("acme", "first", "go", None, {}))
+    with pytest.raises(DeniedError):
+        submit(after, Signal("acme", "second", "go", None, {}))
+
+    redis.Redis.from_url(valkey.url).flushdb()
+    rebuild.rebuild(after, 33)  # counts the month it is, and that one alone
+    month = action_of(ports, first).month
+    assert ports.memory.used("acme", "month-sku", month) == 1
+    assert ports.memory.used("acme", "month-sku", month_of(before.clock.now())) == 0
