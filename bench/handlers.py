@@ -1,6 +1,6 @@
 """Actions that are only measured: one that does nothing, and one that stands still in any way.
 
-Found by entry point like anybody's; no policy that is shipped names them.
+No installation registers them: ``bench.stack`` does, for its own stack.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from config.settings import load
-from tasks.handlers import ActionContext, action
+from ggen_governor import ActionContext, action
 
 FILE = "bench-actions.jsonl"
 WAYS = ("sleep", "loop", "socket", "tls", "sqlite")

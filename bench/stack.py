@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -92,12 +93,31 @@ def stack(**changes: Any) -> Iterator[Driver]:
     settings = Settings(
         state_dir=folder, http_port=http, flower_port=flower, valkey_port=valkey, **changes
     )
-    _ggen(settings, "up", "--detach")
+    with _handlers(folder / "handlers"):
+        _ggen(settings, "up", "--detach")
+        try:
+            yield Driver(settings)
+        finally:
+            _ggen(settings, "down")
+            shutil.rmtree(folder)
+
+
+@contextmanager
+def _handlers(folder: Path) -> Iterator[None]:
+    """Have every process that is started meanwhile find ``bench.handlers`` as installed."""
+    info = folder / "ggen_bench-0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ggen-bench\nVersion: 0\n")
+    (info / "entry_points.txt").write_text("[ggen.actions]\nbench = bench.handlers\n")
+    before = os.environ.get("PYTHONPATH")  # noqa: TID251  # no setting of ours
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), before]))  # noqa: TID251
     try:
-        yield Driver(settings)
+        yield
     finally:
-        _ggen(settings, "down")
-        shutil.rmtree(folder)
+        if before is None:
+            del os.environ["PYTHONPATH"]  # noqa: TID251
+        else:
+            os.environ["PYTHONPATH"] = before  # noqa: TID251
 
 
 @contextmanager

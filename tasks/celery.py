@@ -111,7 +111,7 @@ def _configure_logging(**_: object) -> None:
 @worker_init.connect
 def _load_handlers(**_: object) -> None:
     """Import what children will run before they are forked: no child pays for it, none lacks it."""
-    from tasks.handlers import registered
+    from ggen_governor.handlers import registered
 
     registered()
     import_backends(load())

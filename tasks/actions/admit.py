@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from config.settings import load as load_settings
+from ggen_governor.handlers import registered
 from governor import actions as rules
 from governor import quota, records
 from governor.errors import ConflictError, DeniedError, GovernorError, InputError, OutageError
@@ -21,7 +22,6 @@ from tasks import publish
 from tasks.actions import transitions
 from tasks.governors import policies
 from tasks.governors.boot import boot_governor
-from tasks.handlers import registered
 from tasks.receipts.commit import land
 
 _LOG = logging.getLogger("ggen.signals")

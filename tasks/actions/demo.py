@@ -12,8 +12,8 @@ import time
 from pydantic import BaseModel, Field
 
 from config.settings import load
+from ggen_governor import ActionContext, action
 from governor.errors import RecoverableError, UnrecoverableError
-from tasks.handlers import ActionContext, action
 
 
 class Nothing(BaseModel):

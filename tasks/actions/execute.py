@@ -8,6 +8,7 @@ import logging
 import time
 from dataclasses import replace
 
+from ggen_governor.handlers import ActionContext, registered
 from governor import actions as rules
 from governor.errors import ConflictError, InputError, UnrecoverableError
 from governor.fsm import ACTION, ActionState, advance
@@ -17,7 +18,6 @@ from ports import Ports
 from tasks.actions import recover, transitions
 from tasks.actions.deadline import Ended, Ending, run_within
 from tasks.actions.transitions import Held
-from tasks.handlers import ActionContext, registered
 from tasks.receipts.commit import receipt
 from tasks.receipts.fence import or_die
 

@@ -13,6 +13,7 @@ import logging
 from datetime import timedelta
 from typing import Any
 
+from ggen_governor.handlers import registered
 from governor import actions as rules
 from governor.actions import Failure
 from governor.errors import ConflictError
@@ -25,7 +26,6 @@ from tasks import publish
 from tasks.actions import transitions
 from tasks.actions.deadline import Ended, Ending, run_within
 from tasks.actions.transitions import Held
-from tasks.handlers import registered
 from tasks.receipts import spool
 from tasks.receipts.commit import alert, explained, receipt
 from tasks.receipts.fence import or_die

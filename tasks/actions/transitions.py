@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from config.settings import load as load_settings
+from ggen_governor.handlers import ActionContext, registered
 from governor import actions as rules
 from governor import records
 from governor.errors import ActionError, ConflictError, OutageError
@@ -15,7 +16,6 @@ from governor.records import Action, ProcessClaim, elapsed_ms, instant
 from ports import Ports
 from ports.documents import Create, Update, Write
 from ports.memory import Slot
-from tasks.handlers import ActionContext, registered
 from tasks.receipts import spool
 from tasks.receipts.commit import land, refuse_if_stale
 from tasks.receipts.fence import or_die

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
+from ggen_governor.handlers import registered
 from governor import policy
 from governor.errors import ConflictError, InputError, PolicyError
 from governor.policy import Policy
 from ledger import canonical
 from ports import Ports
 from ports.documents import Create, every
-from tasks.handlers import registered
 
 
 def publish(ports: Ports, document: bytes) -> tuple[Policy, str]:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,7 +23,8 @@ from config.settings import Settings
 from governor.errors import OutageError
 from ingress.signature import sign
 
-GGEN = [sys.executable, "-m", "cli.main"]
+GGEN = [sys.executable, "-P", "-m", "ggen_governor.start"]
+EXAMPLE = Path(__file__).parents[2] / "examples" / "actions"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -148,6 +150,18 @@ def _stands_aside(stack: Stack, family: list[psutil.Process]) -> bool:
         with contextlib.suppress(OutageError), queue.held(2):
             return True
     return False
+
+
+def install_example(folder: Path) -> Path:
+    """A folder in which ``examples/actions`` is installed, for ``PYTHONPATH``."""
+    source, site = folder / "source", folder / "site"
+    shutil.copytree(EXAMPLE, source)  # a build leaves folders behind where it stands
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation",
+         "--target", site, source],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return site
 
 
 def new_stack(folder: Path, **more: str) -> Stack:

@@ -17,12 +17,12 @@ import pytest
 import redis
 
 from adapters.local.secret_files import SecretFiles
-from adapters.local.system import SystemProcesses
+from adapters.local.system import SystemProcesses, free_ports
 from cli.stack.supervise import MAX_LOG_BYTES
 from cli.stack.supervisor import processes
 from governor.records import ProcessClaim
 from ingress.signature import sign
-from tests.stack.conftest import GGEN, Stack, created, new_stack
+from tests.stack.conftest import EXAMPLE, GGEN, Stack, created, install_example, new_stack
 from tests.support.waiting import until
 
 ODD_PASSWORD = "p@ss:w/rd#1%20'\"é"
@@ -36,7 +36,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     stack = new_stack(
         folder, GGEN_HTTP_HOST="::1", GGEN_TALLY_INTERVAL_S="2",
         GGEN_PORT="tcp://10.0.0.1:8080", GGEN_SERVICE_HOST="10.0.0.1", GGEN_SERVICE_PORT_HTTP="80",
-        GGEN_PORT_8080_TCP_ADDR="10.0.0.1",
+        GGEN_PORT_8080_TCP_ADDR="10.0.0.1", PYTHONPATH=str(install_example(folder.parent)),
     )  # fmt: skip
     stack.state.mkdir(mode=0o755)
     SecretFiles(stack.state / "secrets").create_missing()
@@ -82,6 +82,36 @@ def test_an_odd_place_with_odd_values_serves(odd: Stack) -> None:
     sent = odd.ggen("send-webhook", "--account-id", "odd", "--plan-type", "professional")
     assert sent.returncode == 0, sent.stderr
     assert _signal(odd, "s-1") == 0
+
+
+def test_an_installed_package_of_actions_acts_and_undoes(odd: Stack, tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    receiver = EXAMPLE.parent / "seats_receiver.py"
+    crm = f"http://127.0.0.1:{port}"
+    published = odd.ggen("publish-policy", str(EXAMPLE / "crm.starter.json"))
+    assert published.returncode == 0, published.stderr
+    assert odd.ggen("send-webhook", "--account-id", "crm", "--sku-id", "crm").returncode == 0
+    command = [sys.executable, "-I", str(receiver), str(tmp_path / "seats.db"), str(port)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as running:
+        try:
+            until(lambda: _seats(crm) == 0)
+            send = ("send-signal", "--account-id", "crm", "--type", "seats.added", "--wait")
+            added = odd.ggen(*send, "--payload", json.dumps({"number": 3, "crm": crm}))
+            assert added.returncode == 0, added.stderr
+            assert _seats(crm) == 3
+        finally:
+            running.terminate()
+    failed = odd.ggen(*send, "--payload", json.dumps({"number": 3, "crm": crm}))
+    assert failed.returncode == 8
+    refused = odd.ggen(*send, "--payload", '{"number": 0}')
+    assert refused.returncode == 2, refused.stderr
+
+
+def _seats(crm: str) -> int:
+    try:
+        return int(httpx.get(f"{crm}/seats", timeout=2).json()["seats"])
+    except httpx.TransportError:
+        return -1
 
 
 def test_what_was_open_to_everybody_is_its_owners_alone(odd: Stack) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, model_validator
 
+from ggen_governor.handlers import ActionContext, action
 from governor import records
 from governor.errors import RecoverableError
 from governor.fsm import ActionState
@@ -25,7 +26,6 @@ from tasks import ticks
 from tasks.actions.admit import Signal
 from tasks.actions.execute import carry_out
 from tasks.governors import policies
-from tasks.handlers import ActionContext, action
 from tests.engine.conftest import event
 from tests.support.faults import FaultyDocuments
 from tests.support.runs import subscribe

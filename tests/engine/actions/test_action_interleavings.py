@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from ggen_governor.handlers import ActionContext, action
 from governor.errors import RecoverableError, UnrecoverableError
 from governor.fsm import ActionState
 from ports import Ports
@@ -32,7 +33,6 @@ from tasks.actions.admit import Signal, submit
 from tasks.actions.execute import carry_out
 from tasks.actions.recover import take_over
 from tasks.governors import policies
-from tasks.handlers import ActionContext, action
 from tests.engine.conftest import event
 from tests.support.actions import action_of, receipts
 from tests.support.runs import subscribe

@@ -13,6 +13,8 @@ import redis
 from pydantic import BaseModel
 
 from adapters.local.system import free_ports
+from ggen_governor import handlers
+from ggen_governor.handlers import ActionContext, action, registered
 from governor.errors import ActionError, InputError
 from governor.fsm import ActionState
 from governor.records import ProcessClaim, action_path
@@ -21,13 +23,11 @@ from ledger.receipt import receipt_id
 from ports import Ports
 from ports.documents import Create, Update
 from ports.memory import Slot
-from tasks import handlers
 from tasks.actions import operators
 from tasks.actions.admit import submit
 from tasks.actions.execute import carry_out
 from tasks.actions.recover import take_over
 from tasks.governors import policies
-from tasks.handlers import ActionContext, action, registered
 from tasks.health import troubles
 from tests.conftest import Valkey
 from tests.engine.conftest import event

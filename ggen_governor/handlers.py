@@ -3,7 +3,7 @@
 ::
 
     from pydantic import BaseModel
-    from tasks.handlers import ActionContext, action
+    from ggen_governor import ActionContext, action
 
     class Resize(BaseModel):
         seats: int
