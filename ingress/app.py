@@ -14,7 +14,8 @@ from config.settings import load
 from governor.errors import GovernorError
 from ingress import health, problems, reads, signals, webhooks
 from ingress.failures import Failures
-from ingress.state import Refusals, State
+from ingress.refusals import Refusals
+from ingress.state import State
 
 
 @contextlib.asynccontextmanager

@@ -3,9 +3,7 @@
 import asyncio
 import contextlib
 import logging
-import secrets
-import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
@@ -19,13 +17,11 @@ from adapters.wiring import open_notices
 from config.settings import Settings
 from governor.errors import InputError, OutageError
 from ingress.failures import Failures
+from ingress.refusals import Refusals
 from ingress.signature import is_token
 from ports import Ports
 
 T = TypeVar("T")
-WRITTEN_DOWN_AFTER_S = 3.0
-"""When what Memory was told is on its disk; well below the 120 s for which it knows a name."""
-
 _LOG = logging.getLogger("ggen.ingress")
 
 
@@ -68,55 +64,6 @@ class Waiters:
                     for event in self._waiting.get(run_id, ()):
                         event.set()
             await asyncio.sleep(0.5)
-
-
-class Refusals:
-    """Refusals, counted in Memory before they are answered; kept here while it is away (D7).
-
-    Memory writes down what it holds once a second. So each is told twice, the second time when the
-    first was written down, or had been lost: under the same name, so that it counts once. It does
-    not count again in a Memory that was lost as a whole.
-    """
-
-    def __init__(self, ports: Ports) -> None:
-        self._ports = ports
-        self._kept: deque[tuple[str, str, str, str]] = deque()
-        self._told: deque[tuple[float, tuple[str, str, str, str]]] = deque()
-        self._eras: dict[str, str] = {}
-
-    async def add(self, ledger: str, reason: str, refused_for: str = "") -> None:
-        """Count one refusal; ``refused_for`` as ``Memory.count`` has it."""
-        self._kept.append((ledger, reason, secrets.token_hex(12), refused_for))
-        await self.flush()
-
-    async def hand_over(self) -> None:
-        """Move what was kept to Memory once it is back, for ever."""
-        while True:
-            await asyncio.sleep(1)
-            self.tell_again(time.monotonic() - WRITTEN_DOWN_AFTER_S)
-            await self.flush()
-
-    def tell_again(self, until_s: float) -> None:
-        """Have what was told for the first time before this moment told a second time."""
-        while self._told and self._told[0][0] <= until_s:
-            self._kept.append(self._told.popleft()[1])
-
-    async def flush(self) -> None:
-        """Tell Memory of what was kept, until it takes no more."""
-        while self._kept:
-            refusal = self._kept.popleft()
-            name = refusal[2]
-            before = self._eras.get(name)
-            try:
-                era = await run_in_threadpool(self._ports.memory.count, *refusal, era=before)
-            except OutageError:
-                self._kept.append(refusal)  # told again under the same name: never twice
-                return
-            if before is None:
-                self._eras[name] = era
-                self._told.append((time.monotonic(), refusal))
-            else:
-                del self._eras[name]
 
 
 @dataclass(frozen=True, slots=True)

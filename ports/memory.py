@@ -206,6 +206,17 @@ class Tallies(Protocol):
         """
         ...
 
+    def written_down(self) -> str:
+        """Wait until all that was counted is on the server's disk; which server that is.
+
+        Another answer than before: the server was started again, and may have lost the last second
+        of what was counted before.
+
+        Raises:
+            OutageError: it does not write, or does not answer.
+        """
+        ...
+
     def take_counts(self, window: str) -> dict[str, dict[str, dict[str, int]]]:
         """Freeze what was counted as ``window``; every window not dropped yet, ledger by reason.
 

@@ -113,6 +113,10 @@ class ValkeyMemory(ValkeyHealth, ValkeyOutbox, ValkeyTroubles):
         told = ["first", ""] if era is None else ["again", era]
         return str(self._script(_COUNT, keys, [f"{ledger} {reason}", refused_for, *told]))
 
+    def written_down(self) -> str:
+        self._written_down("redis.call('SET', KEYS[1], 1)", [f"{_TALLY}:told"], [])
+        return str(bounded(lambda: self._redis.info("server"))["run_id"])
+
     def take_counts(self, window: str) -> dict[str, dict[str, dict[str, int]]]:
         keys = [_TALLY, f"{_TALLY}:{window}", _WINDOWS, f"{_TALLY}:taken"]
         windows = self._written_down(_FREEZE, keys, [window])

@@ -5,21 +5,20 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import jwt
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.x509.oid import NameOID
-from google.auth import crypt, jwt
+from jwt.algorithms import RSAAlgorithm
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
 
 from adapters.gcp.oidc import OidcPushers
 from adapters.pushers import AnyPusher
 from governor.errors import InputError, OutageError
 from tests.support.relay import silent
+from tests.support.waiting import until
 
 
 def _deep() -> str:
@@ -32,25 +31,13 @@ PUSHER = "pusher@project.iam.gserviceaccount.com"
 
 
 class Signer:
-    """A key, and the certificate its tokens are known by."""
+    """A key, and the public key its tokens are known by."""
 
     def __init__(self, key_id: str) -> None:
-        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
-        now = datetime.now(UTC)
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
-            .not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
-            .sign(key, hashes.SHA256())
-        )  # fmt: skip
+        self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         self.key_id = key_id
-        self.certificate = certificate.public_bytes(serialization.Encoding.PEM).decode()
-        pem = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL,
-            serialization.NoEncryption(),
-        )  # fmt: skip
-        self._signer = crypt.RSASigner.from_string(pem, key_id=key_id)
+        public = RSAAlgorithm.to_jwk(self._key.public_key(), as_dict=True)
+        self.jwk = {**public, "kid": key_id, "use": "sig", "alg": "RS256"}
 
     def token(self, **changes: Any) -> str:
         now = int(time.time())
@@ -58,19 +45,24 @@ class Signer:
             "iss": "https://accounts.google.com", "aud": AUDIENCE, "email": PUSHER,
             "email_verified": True, "iat": now, "exp": now + 300, "sub": "1", **changes,
         }  # fmt: skip
-        return f"Bearer {jwt.encode(self._signer, claims).decode()}"
+        told = {name: value for name, value in claims.items() if value is not None}
+        return f"Bearer {jwt.encode(told, self._key, 'RS256', headers={'kid': self.key_id})}"
 
 
 class Certificates:
-    """Google's certificates, as a local server hands them out."""
+    """Google's keys, as a local server hands them out."""
 
-    def __init__(self) -> None:
-        self.known: dict[str, str] = {}
+    def __init__(self, *known: Signer) -> None:
+        self.known = list(known)
         self.status = 200
         self.body: bytes | None = None
         self.asked = 0
-        self.cache = "public, max-age=3600"
         self.url = ""
+
+    def answer(self, _request: Request) -> Response:
+        self.asked += 1
+        keys = json.dumps({"keys": [signer.jwk for signer in self.known]}).encode()
+        return Response(self.body or keys, self.status)
 
 
 @pytest.fixture(scope="module")
@@ -80,27 +72,11 @@ def signer() -> Signer:
 
 @pytest.fixture
 def certificates(signer: Signer) -> Iterator[Certificates]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            told.asked += 1
-            self.send_response(told.status)
-            self.send_header("Cache-Control", told.cache)
-            self.end_headers()
-            self.wfile.write(told.body or json.dumps(told.known).encode())
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    told = Certificates()
-    told.known = {signer.key_id: signer.certificate}
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    told.url = f"http://127.0.0.1:{server.server_address[1]}/certs"
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield told
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with HTTPServer(host="127.0.0.1") as server:
+        known = Certificates(signer)
+        known.url = server.url_for("/certs")
+        server.expect_request("/certs").respond_with_handler(known.answer)
+        yield known
 
 
 @pytest.fixture
@@ -162,14 +138,14 @@ def test_a_key_nobody_has_heard_of_is_looked_for_and_no_more_than_once_a_minute(
     assert certificates.asked == 1
 
 
-def test_a_new_key_is_learnt_once_the_old_certificates_are_over(
-    pushers: OidcPushers, certificates: Certificates, signer: Signer,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.setattr("adapters.gcp.oidc._SHORTEST_S", 0.0)
+def test_a_new_key_is_learnt_once_the_cooldown_is_over(
+    certificates: Certificates, signer: Signer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapters.gcp.oidc._UNKNOWN_KEY_EVERY_S", 0.0)
+    pushers = OidcPushers(AUDIENCE, PUSHER, certificates.url)
     pushers.check(signer.token())
     newer = Signer("key-2")
-    certificates.known = {newer.key_id: newer.certificate}
+    certificates.known = [newer]
 
     pushers.check(newer.token())
 
@@ -210,14 +186,14 @@ def test_who_waits_for_certificates_that_do_not_come_is_not_kept_in_turn(
         assert time.monotonic() - began < 5  # one after the other: 10 s
 
 
-def test_certificates_are_used_on_while_they_cannot_be_fetched(
-    pushers: OidcPushers, certificates: Certificates, signer: Signer,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.setattr("adapters.gcp.oidc._SHORTEST_S", 0.0)
-    certificates.cache = "max-age=0"
+def test_keys_are_used_further_while_none_can_be_fetched(
+    certificates: Certificates, signer: Signer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapters.gcp.oidc._KEPT_S", 0.001)
+    pushers = OidcPushers(AUDIENCE, PUSHER, certificates.url)
     pushers.check(signer.token())
     certificates.status = 503
+    until(pushers._keys.jwk_set_cache.is_expired)  # type: ignore[union-attr]
 
     pushers.check(signer.token())
 

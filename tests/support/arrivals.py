@@ -1,11 +1,11 @@
 """An endpoint that subscriptions push to: it remembers what came, and takes it when it is told."""
 
-import json
-import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
 
 
 class Arrivals:
@@ -17,28 +17,18 @@ class Arrivals:
         self.seen: dict[str, set[str]] = defaultdict(set)
         self.headers: dict[str, str] = {}
 
+    def take(self, request: Request) -> Response:
+        body = request.get_json(force=True)
+        account_id = body["subscription"].rpartition("/")[2].split(".")[1]
+        self.seen[account_id].add(body["message"]["messageId"])
+        self.headers = dict(request.headers)
+        return Response(status=204 if self.takes else 503)
+
 
 @contextmanager
 def arrivals() -> Iterator[Arrivals]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            account_id = body["subscription"].rpartition("/")[2].split(".")[1]
-            known.seen[account_id].add(body["message"]["messageId"])
-            known.headers = dict(self.headers)
-            self.send_response(204 if known.takes else 503)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    known = Arrivals(f"http://127.0.0.1:{server.server_address[1]}/v1/pubsub/signals")
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
+    path = "/v1/pubsub/signals"
+    with HTTPServer(host="127.0.0.1", threaded=True) as server:
+        known = Arrivals(server.url_for(path))
+        server.expect_request(path, method="POST").respond_with_handler(known.take)
         yield known
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

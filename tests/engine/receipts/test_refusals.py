@@ -1,7 +1,6 @@
 """Refusals as the ingress counts them: once, whatever becomes of Memory meanwhile."""
 
 import asyncio
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +9,7 @@ import redis
 
 from adapters.valkey.memory import ValkeyMemory
 from governor.errors import OutageError
-from ingress.state import Refusals
+from ingress.refusals import Refusals
 from tests.conftest import Valkey
 
 
@@ -33,8 +32,8 @@ def counted(memory: ValkeyMemory) -> int:
     return sum(sum(r.values()) for ls in memory.take_counts("w").values() for r in ls.values())
 
 
-async def _tell_twice(refusals: Refusals) -> None:
-    refusals.tell_again(time.monotonic())
+async def _a_second_later(refusals: Refusals) -> None:
+    await refusals.confirm()
     await refusals.flush()
 
 
@@ -48,8 +47,8 @@ def test_what_memory_lost_of_the_last_second_is_told_again(
             await refusals.add("signals_refused:acme", "degraded")
         redis.Redis.from_url(valkey.url).flushdb()
         await refusals.add("signals_refused:acme", "degraded")
-        await _tell_twice(refusals)
-        await _tell_twice(refusals)
+        await _a_second_later(refusals)
+        await _a_second_later(refusals)
 
     asyncio.run(play())
 
@@ -68,7 +67,7 @@ def test_what_was_receipted_before_memory_was_lost_as_a_whole_is_not_counted_aga
         await refusals.add("signals_refused:acme", "quota-exceeded")
         assert counted(memory) == 1
         redis.Redis.from_url(valkey.url).flushdb()
-        await _tell_twice(refusals)
+        await _a_second_later(refusals)
 
     asyncio.run(play())
 
@@ -85,7 +84,7 @@ def test_what_was_taken_to_be_receipted_is_known_to_a_server_that_dies_then(
         taken = memory.take_counts("w")
         valkey.kill()
         valkey.start()
-        await _tell_twice(refusals)
+        await _a_second_later(refusals)
         assert memory.take_counts("later") == taken
 
     asyncio.run(play())
@@ -94,6 +93,7 @@ def test_what_was_taken_to_be_receipted_is_known_to_a_server_that_dies_then(
 def test_what_was_kept_while_memory_was_away_is_counted_once(memory: ValkeyMemory) -> None:
     class Flaky:
         away = True
+        written_down = memory.written_down
 
         def count(self, *refusal: str, era: str | None) -> str:
             if self.away:
@@ -108,7 +108,7 @@ def test_what_was_kept_while_memory_was_away_is_counted_once(memory: ValkeyMemor
             await refusals.add("signals_refused:acme", "memory-unavailable", "acme")
         flaky.away = False
         await refusals.flush()
-        await _tell_twice(refusals)
+        await _a_second_later(refusals)
 
     asyncio.run(play())
 
