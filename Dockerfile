@@ -8,6 +8,7 @@ COPY requirements.lock requirements-gcp.lock ./
 RUN /opt/ggen/bin/pip install --require-hashes -r requirements.lock \
  && /opt/ggen/bin/pip install --require-hashes -r requirements-gcp.lock
 COPY pyproject.toml README.md beat_schedule.py ./
+COPY ggen_governor ggen_governor
 COPY governor governor
 COPY ledger ledger
 COPY ports ports

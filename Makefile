@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo demo-gcp gcp up test check format bench soak lock clean
+.PHONY: help demo demo-gcp gcp up test nightly check format bench soak lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -21,7 +21,12 @@ up: .venv/.runtime ## start the stack and stay; Ctrl-C stops it
 	@$(BIN)/ggen up
 
 test: .venv/.dev ## every test, on real Valkey, SQLite and workers
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist=loadfile -m "not alone" --durations=20
+	@$(BIN)/python -m pytest -m alone --durations=20
+
+nightly: .venv/.dev ## every test in every way, and a short soak (about an hour)
+	@$(BIN)/python -m pytest --thorough --durations=20
+	@$(BIN)/python -m bench.chaos.soak --fast 9 --real 1 --quiet 2
 
 check: .venv/.dev ## format, lint, types, import rules, fast tests: what pre-commit runs too
 	@$(BIN)/ruff format --check --quiet .

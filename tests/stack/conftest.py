@@ -164,6 +164,13 @@ def install_example(folder: Path) -> Path:
     return site
 
 
+SHORT = {
+    "GGEN_HEALTH_INTERVAL_S": "1", "GGEN_PROBE_INTERVAL_S": "0.5", "GGEN_LEASE_S": "5",
+    "GGEN_TALLY_INTERVAL_S": "1",
+}  # fmt: skip
+"""Intervals of a stack that is to notice, and to heal, soon."""
+
+
 def new_stack(folder: Path, **more: str) -> Stack:
     http, flower, valkey = free_ports(3)
     return Stack(folder / "state", http, flower, valkey, more)

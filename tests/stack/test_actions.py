@@ -2,8 +2,12 @@
 
 import json
 
+import pytest
+
 from tests.stack.conftest import Stack
 from tests.support.waiting import until
+
+pytestmark = pytest.mark.alone
 
 
 def _send(stack: Stack, account: str, signal_id: str, kind: str, **payload: object) -> str:

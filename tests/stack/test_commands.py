@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.stack.conftest import GGEN, Stack, new_stack
+from tests.stack.conftest import GGEN, SHORT, Stack, new_stack
 from tests.support.waiting import until
 
 
@@ -217,7 +217,7 @@ def test_a_bad_start_is_one_line_that_says_what_to_do(
 
 
 def test_in_the_foreground_ctrl_c_ends_every_process_and_the_state_survives(tmp_path: Path) -> None:
-    stack = new_stack(tmp_path)
+    stack = new_stack(tmp_path, **SHORT)
     foreground = subprocess.Popen(
         [*GGEN, "up"], env=stack.environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         text=True, start_new_session=True,
@@ -264,7 +264,7 @@ def test_in_the_foreground_ctrl_c_ends_every_process_and_the_state_survives(tmp_
 
 
 def test_a_supervisor_that_is_killed_is_replaced(tmp_path: Path) -> None:
-    stack = new_stack(tmp_path)
+    stack = new_stack(tmp_path, **SHORT)
     assert stack.ggen("up", "--detach").returncode == 0
     try:
         pidfile = stack.state / "run" / "supervisord.pid"

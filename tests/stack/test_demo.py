@@ -15,7 +15,9 @@ from tests.support.google import emulator
 DEMO = [sys.executable, "-m", "cli.main", "demo"]
 
 
-@pytest.mark.parametrize("stores", ["embedded", "emulated"])
+@pytest.mark.parametrize(
+    "stores", ["embedded", pytest.param("emulated", marks=pytest.mark.nightly)]
+)
 def test_the_demo_tells_every_receipt_and_leaves_no_process(tmp_path: Path, stores: str) -> None:
     command = DEMO
     if stores == "emulated":

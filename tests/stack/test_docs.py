@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack.conftest import EXAMPLE, Stack, install_example, new_stack
+from tests.stack.conftest import EXAMPLE, SHORT, Stack, install_example, new_stack
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_tour_of_the_readme_runs_as_it_stands(tmp_path: Path) -> None:
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    stack = new_stack(tmp_path)
+    stack = new_stack(tmp_path, **SHORT)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    script = "set -eu\n" + "\n".join(blocks)
+    script = "set -eu\n" + "\n".join(blocks).replace("--for 40s", "--for 6s")
     try:
         told = subprocess.run(
             ["bash", "-c", script], cwd=tmp_path, env={**stack.environment, "PATH": path},

@@ -15,6 +15,8 @@ from tests.support.google import emulator, new_bucket
 from tests.support.relay import Relay, relay
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def documents() -> Iterator[Emulator]:

@@ -10,6 +10,8 @@ from bench.stack import Driver
 from tests.stack.conftest import Stack, created
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(autouse=True)
 def _ready_again(stack: Stack) -> Iterator[None]:

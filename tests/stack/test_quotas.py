@@ -19,6 +19,8 @@ from ports.documents import Where, every
 from tests.stack.conftest import Stack, created
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.alone
+
 SKU, KIND = "quota-sku", "demo.sleep"
 ASKED, AT_ONCE, A_MONTH = 1_000, 20, 100
 

@@ -22,7 +22,7 @@ from cli.stack.supervise import MAX_LOG_BYTES
 from cli.stack.supervisor import processes
 from governor.records import ProcessClaim
 from ingress.signature import sign
-from tests.stack.conftest import EXAMPLE, GGEN, Stack, created, install_example, new_stack
+from tests.stack.conftest import EXAMPLE, GGEN, SHORT, Stack, created, install_example, new_stack
 from tests.support.waiting import until
 
 ODD_PASSWORD = "p@ss:w/rd#1%20'\"é"
@@ -337,7 +337,7 @@ def test_a_full_disk_is_an_outage_and_no_death(tmp_path: Path) -> None:
     )
     if mounted.returncode:
         pytest.skip("no file system may be mounted here")
-    stack = new_stack(disk)
+    stack = new_stack(disk, **SHORT)
     try:
         assert stack.ggen("up", "--detach").returncode == 0
         stack.subscribe("full")

@@ -22,6 +22,8 @@ from tests.stack.conftest import Stack, created, held
 from tests.support.runs import everything_is_there, nothing_is_left, operations, run_of
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.alone
+
 AT_ONCE = 6
 CASES = [f"dies-{name}-{at}" for name, count in WRITES.items() for at in range(1, count + 1)]
 

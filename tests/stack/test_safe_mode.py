@@ -20,6 +20,8 @@ from ledger.receipt import SignedReceipt
 from ports.documents import Where
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def driver() -> Iterator[Driver]:
@@ -34,7 +36,12 @@ def soak(driver: Driver) -> Soak:
 
 @pytest.mark.parametrize(
     ("number", "fault"),
-    [(1, Fault.HANG), (2, Fault.GARBAGE), (3, LOCKED), (4, Fault.RANDOM)],
+    [
+        pytest.param(1, Fault.HANG, marks=pytest.mark.nightly),
+        pytest.param(2, Fault.GARBAGE, marks=pytest.mark.nightly),
+        (3, LOCKED),
+        (4, Fault.RANDOM),
+    ],
 )
 def test_an_outage_is_noticed_refused_healed_and_accounted_for(
     soak: Soak, number: int, fault: str

@@ -10,6 +10,8 @@ from ingress.signature import sign
 from tests.stack.conftest import Stack
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.alone
+
 FINAL = ("complete", "failed", "rolled_back")
 
 

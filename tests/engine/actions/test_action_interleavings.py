@@ -255,7 +255,9 @@ def _overtaken(steps: int) -> list[tuple[str, Any, int]]:
 @example(ends="well", undo_fails=0, moves=_overtaken(3))
 @example(ends="recoverably", undo_fails=1, moves=_overtaken(5))
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=settings.default.max_examples // 5,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
     st.sampled_from(["well", "recoverably", "for good"]),

@@ -207,6 +207,6 @@ def _ports_to_borrow(ports: Ports) -> Iterator[None]:
 @pytest.mark.usefixtures("_ports_to_borrow")
 class TestLedger(LedgerMachine.TestCase):
     settings = settings(
-        max_examples=60, stateful_step_count=25, deadline=None,
+        max_examples=settings.default.max_examples // 5, stateful_step_count=25, deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
     )  # fmt: skip
