@@ -29,9 +29,12 @@ class PostedAlerts:
         _LOG.log(
             _LEVELS[alert.severity],
             "ALERT %s for %s: %s: %s",
-            alert.cause, alert.account_id, alert.subject, alert.detail,
+            alert.cause,
+            alert.account_id,
+            alert.subject,
+            alert.detail,
             extra={"action": "alert_sent"},
-        )  # fmt: skip
+        )
         try:
             for address in self.addresses():
                 self._outbox.post(Letter(alert, address))

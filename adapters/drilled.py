@@ -80,10 +80,15 @@ class DrilledDocuments:
         return self._read(
             self._fault(collection),
             lambda: self._inner.scan(
-                collection, group=group, where=where, order_by=order_by, descending=descending,
-                after=after, limit=limit,
+                collection,
+                group=group,
+                where=where,
+                order_by=order_by,
+                descending=descending,
+                after=after,
+                limit=limit,
             ),
-        )  # fmt: skip
+        )
 
     def created(
         self, collection: str, *, after: tuple[datetime, str] | None = None, limit: int = 100

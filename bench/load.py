@@ -63,9 +63,11 @@ class Load:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.stop()
 
     def stop(self) -> None:
@@ -116,11 +118,16 @@ class Load:
         body = json.dumps(signal).encode()
         asked_at = time.time()  # noqa: TID251  # the client's own clock
         answer = http.post(
-            f"/v1/tenants/{self.account_id}/signals", content=body,
+            f"/v1/tenants/{self.account_id}/signals",
+            content=body,
             headers={"X-Signature": sign(body, self._key)},
-        )  # fmt: skip
+        )
         told = answer.json()
         return Answer(
-            signal, asked_at, time.time(), answer.status_code,  # noqa: TID251
-            told.get("type", "").rpartition(":")[2], told.get("action_id", ""),
-        )  # fmt: skip
+            signal,
+            asked_at,
+            time.time(),  # noqa: TID251
+            answer.status_code,
+            told.get("type", "").rpartition(":")[2],
+            told.get("action_id", ""),
+        )

@@ -46,27 +46,34 @@ class Driver:
         self, account_id: str, plan_type: str = "enterprise", sku_id: str = "demo-sku"
     ) -> bytes:
         """The body of a new subscription's webhook."""
-        return json.dumps({
-            "event_type": "entitlement.created", "account_id": account_id,
-            "sku_id": sku_id, "plan_type": plan_type,
-        }).encode()  # fmt: skip
+        return json.dumps(
+            {
+                "event_type": "entitlement.created",
+                "account_id": account_id,
+                "sku_id": sku_id,
+                "plan_type": plan_type,
+            }
+        ).encode()
 
     def webhook(self, body: bytes) -> httpx.Request:
         """The signed request that delivers it."""
         signature = sign(body, self._secrets.webhook_secrets()[0])
         return self.http.build_request(
-            "POST", "/v1/webhooks/marketplace", content=body,
+            "POST",
+            "/v1/webhooks/marketplace",
+            content=body,
             headers={"X-Entitlement-Signature": signature},
-        )  # fmt: skip
+        )
 
     def signal(self, account_id: str, kind: str, payload: dict[str, Any]) -> str:
         """A signal; where its action is to be seen."""
         signal_id = f"{self._name}-{next(self._count)}"
         body = json.dumps({"signal_id": signal_id, "type": kind, "payload": payload}).encode()
         answer = self.http.post(
-            f"/v1/tenants/{account_id}/signals", content=body,
+            f"/v1/tenants/{account_id}/signals",
+            content=body,
             headers={"X-Signature": sign(body, self._secrets.tenant_key(account_id))},
-        )  # fmt: skip
+        )
         answer.raise_for_status()
         return answer.headers["Location"]
 
@@ -125,11 +132,29 @@ def worker_beside(settings: Settings, module: str, queue: str, children: int) ->
     """A Celery worker of its own on the stack's broker, for what ``module`` declares."""
     with settings.log_file.open("ab") as log:
         worker = subprocess.Popen(
-            [sys.executable, "-m", "celery", "-q", "-A", module, "worker", "-Q", queue,
-             "-c", str(children), "-n", f"{queue}@%h", "-l", "WARNING", "--without-gossip",
-             "--without-mingle"],
-            env=environment(settings), stdout=log, stderr=log,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "celery",
+                "-q",
+                "-A",
+                module,
+                "worker",
+                "-Q",
+                queue,
+                "-c",
+                str(children),
+                "-n",
+                f"{queue}@%h",
+                "-l",
+                "WARNING",
+                "--without-gossip",
+                "--without-mingle",
+            ],
+            env=environment(settings),
+            stdout=log,
+            stderr=log,
+        )
     try:
         yield
     finally:

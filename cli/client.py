@@ -121,8 +121,11 @@ def checked(answer: httpx.Response) -> httpx.Response:
     except (ValueError, KeyError):
         code, detail = "bad-answer", f"HTTP {answer.status_code}: {answer.text[:200]}"
     of_status: dict[int, type[GovernorError]] = {
-        403: DeniedError, 429: DeniedError, 409: ConflictError, 503: OutageError,
-    }  # fmt: skip
+        403: DeniedError,
+        429: DeniedError,
+        409: ConflictError,
+        503: OutageError,
+    }
     otherwise = InputError if answer.status_code < 500 else GovernorError
     raise of_status.get(answer.status_code, otherwise)(code, detail)
 

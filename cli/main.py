@@ -124,9 +124,13 @@ def send_webhook(
     from cli.client import Client, checked, new_id
 
     event = {
-        "event_type": event_type, "event_id": event_id or new_id("event"),
-        "account_id": account_id, "sku_id": sku_id, "plan_type": plan_type, "region": region,
-    }  # fmt: skip
+        "event_type": event_type,
+        "event_id": event_id or new_id("event"),
+        "account_id": account_id,
+        "sku_id": sku_id,
+        "plan_type": plan_type,
+        "region": region,
+    }
     with Client() as client:
         answer = client.post_webhook({k: v for k, v in event.items() if v}, standard=standard)
     if answer.status_code in (422, 503) and as_json:
@@ -157,8 +161,10 @@ def send_signal(
     if wait and via == "topic":
         raise InputError("cannot-wait", "a topic tells nothing back: --wait goes with --via http")
     signal: dict[str, Any] = {
-        "signal_id": signal_id or new_id("signal"), "type": type, "payload": parsed,
-    }  # fmt: skip
+        "signal_id": signal_id or new_id("signal"),
+        "type": type,
+        "payload": parsed,
+    }
     if sku_id:
         signal["sku_id"] = sku_id
     with Client() as client:
@@ -187,9 +193,11 @@ def publish_policy(
 
     policy, in_force = policies.publish(open_ports(load()), file.read_bytes())
     value = {
-        "sku_id": policy.sku_id, "plan_type": policy.plan_type,
-        "policy_version": policy.policy_version, "in_force": in_force,
-    }  # fmt: skip
+        "sku_id": policy.sku_id,
+        "plan_type": policy.plan_type,
+        "policy_version": policy.policy_version,
+        "in_force": in_force,
+    }
     text = f"policy {policy.sku_id}/{policy.plan_type} {in_force} is in force"
     show(value, as_json, "\n".join(programs.not_in_force(policy, in_force)) or text)
 

@@ -106,9 +106,10 @@ class Settings(BaseSettings):
     """Steps of runs one worker carries out at once."""
 
     ledger_origin: str = Field(
-        default="ledger.ggen.localhost", pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$",
+        default="ledger.ggen.localhost",
+        pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$",
         max_length=200,
-    )  # fmt: skip
+    )
     """What this platform's ledgers are called: a name of your own domain, as an auditor will see
     it, before the first subscription. A log's own name is this, a slash and the account."""
 

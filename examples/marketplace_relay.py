@@ -36,8 +36,9 @@ def translate(event: dict[str, Any]) -> dict[str, Any] | None:
         "event_id": str(event.get("eventId") or event.get("id")),
         "event_time": detail.get("updateTime") or event.get("time") or event.get("timeStamp"),
         "account_id": ACCOUNTS.get(entitlement, entitlement.replace(".", "-").replace(":", "-")),
-        "sku_id": product, "plan_type": PLANS.get(plan, plan),
-    }  # fmt: skip
+        "sku_id": product,
+        "plan_type": PLANS.get(plan, plan),
+    }
 
 
 def deliver(event: dict[str, Any]) -> int:

@@ -10,9 +10,17 @@ from importlib.util import find_spec
 from pathlib import Path
 
 NAMES = (
-    "adapters", "beat_schedule", "bench", "cli", "config", "governor", "ingress", "ledger", "ports",
+    "adapters",
+    "beat_schedule",
+    "bench",
+    "cli",
+    "config",
+    "governor",
+    "ingress",
+    "ledger",
+    "ports",
     "tasks",
-)  # fmt: skip
+)
 """Our modules beside this package."""
 
 OWN = "ggen-governor"

@@ -63,13 +63,17 @@ class ActionSpec(_Strict):
         default=500, ge=50, le=30_000, description="from the handler's start to its deadline"
     )
     rollback_timeout_ms: int = Field(
-        default=100, ge=10, le=30_000,
+        default=100,
+        ge=10,
+        le=30_000,
         description="the rollback's deadline; each further attempt has twice the time, up to 30 s",
-    )  # fmt: skip
+    )
     queue_timeout_ms: int = Field(
-        default=15_000, ge=100, le=3_600_000,
+        default=15_000,
+        ge=100,
+        le=3_600_000,
         description="an action that was not started by then ends `failed`",
-    )  # fmt: skip
+    )
     recoverable: bool = Field(
         default=True, description="whether a failure that says nothing else is rolled back"
     )
@@ -112,8 +116,10 @@ class Policy(_Strict):
 
     @validator(mode="after")
     def _closed(self) -> Self:
-        for kind, names in (("signals lead to", self.signals.values()),
-                            ("permissions name", self.permissions)):  # fmt: skip
+        for kind, names in (
+            ("signals lead to", self.signals.values()),
+            ("permissions name", self.permissions),
+        ):
             if unknown := sorted(set(names) - set(self.actions)):
                 raise ValueError(f"{kind} undeclared actions: {', '.join(unknown)}")
         named = {self.initial_state, *(s for t in self.transitions for s in (t.source, t.target))}

@@ -182,10 +182,12 @@ def parse(model: type[M], body: bytes) -> M:
     try:
         return model.model_validate(canonical.loads(body))
     except ValidationError as error:
-        raise FieldsError([
-            {"field": ".".join(map(str, f["loc"])) or "body", "fault": f["msg"]}
-            for f in error.errors(include_url=False, include_input=False)[:50]
-        ]) from None  # fmt: skip
+        raise FieldsError(
+            [
+                {"field": ".".join(map(str, f["loc"])) or "body", "fault": f["msg"]}
+                for f in error.errors(include_url=False, include_input=False)[:50]
+            ]
+        ) from None
 
 
 def _is_deeper(value: Any, levels: int) -> bool:

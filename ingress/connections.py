@@ -149,10 +149,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.write(
                 b"HTTP/1.1 %d %b\r\ncontent-type: text/plain\r\ncontent-length: %d\r\n"
                 b"connection: close\r\n%b\r\n%b"
-                % (status.value, status.phrase.encode(), len(text),
-                   b"retry-after: 2\r\n" if status is http.HTTPStatus.SERVICE_UNAVAILABLE else b"",
-                   text)
-            )  # fmt: skip
+                % (
+                    status.value,
+                    status.phrase.encode(),
+                    len(text),
+                    b"retry-after: 2\r\n" if status is http.HTTPStatus.SERVICE_UNAVAILABLE else b"",
+                    text,
+                )
+            )
             if cycle is not None:
                 cycle.disconnected = True
                 cycle.message_event.set()

@@ -41,18 +41,20 @@ class Failures:
         if self._limiter.hit(_MOST, address):
             return error
         return DeniedError(
-            "too-many-failures", "too many requests from this address failed to authenticate; "
-            "correct the key, and wait", _MOST.get_expiry()
-        )  # fmt: skip
+            "too-many-failures",
+            "too many requests from this address failed to authenticate; correct the key, and wait",
+            _MOST.get_expiry(),
+        )
 
     def check_tenant(self, account_id: str) -> None:
         """Raise DeniedError ``tenant-fails-too-often`` (429) where a tenant's signals must wait."""
         if not self._limiter.test(_MOST_OF_TENANT, "tenant", account_id):
             raise DeniedError(
-                "tenant-fails-too-often", "too many signals of this tenant were refused for what "
+                "tenant-fails-too-often",
+                "too many signals of this tenant were refused for what "
                 "they say; none is looked at for now. Correct their sender, then send them again",
                 _MOST_OF_TENANT.get_expiry(),
-            )  # fmt: skip
+            )
 
     def note_tenant(self, account_id: str, error: GovernorError) -> None:
         """Count a signed signal that was refused for what it says, not for when it came."""

@@ -105,16 +105,20 @@ def _silence(ports: Ports) -> str:
     if checked is None:
         return "none has been carried out yet"
     return silence(
-        checked_ago_s=checked.ago_s, beat_seen_for_s=beat.streak_s if beat else 0,
-        memory_seen_for_s=ingress.streak_s if ingress else 0, worker_up_s=inf,
-    ).words  # fmt: skip
+        checked_ago_s=checked.ago_s,
+        beat_seen_for_s=beat.streak_s if beat else 0,
+        memory_seen_for_s=ingress.streak_s if ingress else 0,
+        worker_up_s=inf,
+    ).words
 
 
 def _health(ports: Ports) -> dict[str, Any]:
     memory = ports.memory
     everybody, some, lease_s = (
-        memory.health(Scope.ALL), memory.health(Scope.SOME), memory.lease_left_s(),
-    )  # fmt: skip
+        memory.health(Scope.ALL),
+        memory.health(Scope.SOME),
+        memory.lease_left_s(),
+    )
     known = everybody if everybody.is_degraded or everybody.failures else some
     mode = "degraded" if everybody.is_degraded else "normal" if lease_s > 0 else "refusing"
     outage = Outage.model_validate_json(some.outage) if some.outage else None

@@ -48,21 +48,32 @@ _PROBLEM = {
     "required": ["type", "title", "status", "detail"],
     "properties": {
         "type": {"type": "string", "description": "`urn:ggen:problem:` and a code"},
-        "title": {"type": "string"}, "status": {"type": "integer"}, "detail": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
         "errors": {
-            "type": "array", "description": "each fault of a request, by its field",
-            "items": {"type": "object", "required": ["field", "fault"], "properties": {
-                "field": {"type": "string"}, "fault": {"type": "string"}}},
+            "type": "array",
+            "description": "each fault of a request, by its field",
+            "items": {
+                "type": "object",
+                "required": ["field", "fault"],
+                "properties": {"field": {"type": "string"}, "fault": {"type": "string"}},
+            },
         },
         "receipt": {"type": "object", "description": "of a refused event: its own receipt"},
     },
-}  # fmt: skip
+}
 _SAID = {
-    400: "Not signed, not strict JSON, or not whole", 401: "The token is missing or wrong",
-    403: "A rule said no", 404: "There is no such thing", 409: "The id came with another content",
-    413: "The body is too large", 422: "Fields out of bounds, or refused permanently",
-    429: "A quota, or too many failures; see Retry-After", 503: "Deliver again after Retry-After",
-}  # fmt: skip
+    400: "Not signed, not strict JSON, or not whole",
+    401: "The token is missing or wrong",
+    403: "A rule said no",
+    404: "There is no such thing",
+    409: "The id came with another content",
+    413: "The body is too large",
+    422: "Fields out of bounds, or refused permanently",
+    429: "A quota, or too many failures; see Retry-After",
+    503: "Deliver again after Retry-After",
+}
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -74,10 +85,15 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def signed_with(*headers: str) -> list[dict[str, Any]]:
     """The signature headers of a door, for the OpenAPI document."""
     return [
-        {"name": name, "in": "header", "required": False, "schema": {"type": "string"},
-         "description": "over the raw body; docs/interface.md says how"}
+        {
+            "name": name,
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string"},
+            "description": "over the raw body; docs/interface.md says how",
+        }
         for name in headers
-    ]  # fmt: skip
+    ]
 
 
 class FieldsError(InputError):

@@ -25,9 +25,13 @@ from tasks.receipts.refusals import ledger_of
 
 router = APIRouter()
 _FOREIGN = (
-    "unknown-tenant", "bad-signature", "missing-signature", "body-too-large",
-    "too-many-failures", "body-abandoned",
-)  # fmt: skip
+    "unknown-tenant",
+    "bad-signature",
+    "missing-signature",
+    "body-too-large",
+    "too-many-failures",
+    "body-abandoned",
+)
 """Refusals counted on the platform's ledger: anybody can provoke them, for any account."""
 
 _COUNTED = (Verdict.DEGRADED, Verdict.NO_LEASE, Verdict.DRAINING)
@@ -39,15 +43,17 @@ def _schema(model: type[SignalBody | PushEnvelope], *headers: str) -> dict[str, 
         "application/json": {"schema": model.model_json_schema(ref_template="#/$defs/{model}")}
     }
     return {
-        "parameters": signed_with(*headers), "requestBody": {"required": True, "content": content},
-    }  # fmt: skip
+        "parameters": signed_with(*headers),
+        "requestBody": {"required": True, "content": content},
+    }
 
 
 @router.post(
-    "/v1/tenants/{account_id}/signals", status_code=202,
+    "/v1/tenants/{account_id}/signals",
+    status_code=202,
     openapi_extra=_schema(SignalBody, "X-Signature"),
     responses=documented(400, 403, 404, 409, 413, 422, 429, 503),
-)  # fmt: skip
+)
 async def from_tenant(account_id: AccountId, request: Request, here: Here) -> Response:
     """Accept a signal signed with the tenant's own key; 202 only once it is stored."""
     try:
@@ -69,10 +75,13 @@ async def from_tenant(account_id: AccountId, request: Request, here: Here) -> Re
 
 
 @router.post(
-    "/v1/pubsub/signals", status_code=204,
-    responses={200: {"description": "Never to succeed: acknowledged, and receipted"},
-               **documented(400, 401, 403, 409, 413, 422, 429, 503)},
-)  # fmt: skip
+    "/v1/pubsub/signals",
+    status_code=204,
+    responses={
+        200: {"description": "Never to succeed: acknowledged, and receipted"},
+        **documented(400, 401, 403, 409, 413, 422, 429, 503),
+    },
+)
 async def from_topic(request: Request, here: Here) -> Response:
     """Accept a pushed message: 2xx acknowledges it, anything else has it delivered again."""
     try:
@@ -127,9 +136,15 @@ def _is_hopeless(error: GovernorError) -> bool:
 def _dead_letter(ports: Ports, envelope: PushEnvelope, error: GovernorError) -> None:
     message_id = envelope.message.messageId
     proofs = explained(
-        ports, "signal_dead_lettered", envelope.account_id, message_id, error.detail,
-        status="failed", message_id=message_id, error_code=error.code,
-    )  # fmt: skip
+        ports,
+        "signal_dead_lettered",
+        envelope.account_id,
+        message_id,
+        error.detail,
+        status="failed",
+        message_id=message_id,
+        error_code=error.code,
+    )
     try:
         land(ports, proofs)
     except ConflictError:

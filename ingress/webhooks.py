@@ -40,10 +40,13 @@ _SCHEMA: dict[str, object] = {
 
 
 @router.post(
-    "/v1/webhooks/marketplace", openapi_extra=_SCHEMA,
-    responses={202: {"description": "Under way; see Location"},
-               **documented(400, 409, 413, 422, 429, 503)},
-)  # fmt: skip
+    "/v1/webhooks/marketplace",
+    openapi_extra=_SCHEMA,
+    responses={
+        202: {"description": "Under way; see Location"},
+        **documented(400, 409, 413, 422, 429, 503),
+    },
+)
 async def marketplace(request: Request, here: Here) -> Response:
     """Verify, start or find the run of the event, and answer with its receipt (D4-D6)."""
     try:

@@ -54,9 +54,7 @@ def place(leaf: Leaf) -> str:
     return f"receipt {leaf.receipt_id} (leaf {leaf.index})"
 
 
-def check_created(
-    leaf: Leaf, created_at: datetime, previous: str
-) -> Iterator[Finding]:  # fmt: skip
+def check_created(leaf: Leaf, created_at: datetime, previous: str) -> Iterator[Finding]:
     """Whether the store still says of a receipt what it said when it was sealed."""
     expected = max(instant(previous), created_at) if previous else created_at
     ahead = created_at - instant(leaf.recorded_at)
@@ -68,9 +66,10 @@ def check_created(
         yield Finding(place(leaf), Check.CLOCK, words, ahead.total_seconds())
     elif instant(leaf.recorded_at) != expected:
         yield Finding(
-            place(leaf), Check.ORDERING,
+            place(leaf),
+            Check.ORDERING,
             f"stored as created at {timestamp(created_at)}, but recorded at {leaf.recorded_at}",
-        )  # fmt: skip
+        )
 
 
 def check_unsealed(stored: Stored, account_id: str, ring: KeyRing) -> list[Finding]:
@@ -122,10 +121,11 @@ def check_checkpoint(
         return
     if found != tree:
         yield Finding(
-            where, Check.CONSISTENCY,
+            where,
+            Check.CONSISTENCY,
             f"signed for {found.size} leaves with root {found.root.hex()[:16]}…, but the log has "
             f"{tree.size} with root {tree.root.hex()[:16]}…",
-        )  # fmt: skip
+        )
     elif recorded_until and (late := untimely(key, instant(recorded_until), made_later=True)):
         yield Finding(where, Check.CONSISTENCY, late)
 

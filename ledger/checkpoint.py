@@ -136,9 +136,7 @@ def _signature(line: str) -> _Signature:
     return parts[0], raw[:4], raw[4:]
 
 
-def _is_signed(
-    body: str, signatures: list[_Signature], name: str, key: Ed25519PublicKey
-) -> bool:  # fmt: skip
+def _is_signed(body: str, signatures: list[_Signature], name: str, key: Ed25519PublicKey) -> bool:
     """Whether the key signed; a signature in its name that does not fit spoils the whole note."""
     wanted = name, _key_hash(name, key)
     ours = [raw for signer, key_hash, raw in signatures if (signer, key_hash) == wanted]

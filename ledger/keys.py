@@ -131,9 +131,9 @@ def parse_ring(text: str | bytes) -> KeyRing:
         fault = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, fault["loc"]))
         raise InputError(
-            "bad-key-file", f"not a file of ledger keys ({where}: {fault['msg']}). "
-            "Make one with: ggen keys export"
-        ) from None  # fmt: skip
+            "bad-key-file",
+            f"not a file of ledger keys ({where}: {fault['msg']}). Make one with: ggen keys export",
+        ) from None
     for trusted in ring:
         if key_id(trusted.key) != trusted.key_id:
             raise InputError(

@@ -109,7 +109,7 @@ def rejected_line(data: Mapping[str, Any]) -> bytes:
 
 def next_seal(
     account_id: str, before: Seal | None, batch: Sequence[Stored], ring: KeyRing, now: datetime
-) -> Seal:  # fmt: skip
+) -> Seal:
     """The seal that appends ``batch``, or as much of it as one holds, after ``before``.
 
     ``now`` is the sealer's steady clock: a time of creation that lies ahead of it is not believed.
@@ -123,9 +123,12 @@ def next_seal(
     for stored in batch:
         recorded_at = recorded(stored.created_at, recorded_at, now)
         leaf = Leaf(
-            account_id=account_id, index=tree.size, recorded_at=recorded_at,
-            receipt_id=stored.receipt_id, **_content(stored, account_id, recorded_at, ring),
-        )  # fmt: skip
+            account_id=account_id,
+            index=tree.size,
+            recorded_at=recorded_at,
+            receipt_id=stored.receipt_id,
+            **_content(stored, account_id, recorded_at, ring),
+        )
         leaves.append(leaf.text())
         tree = tree.append(leaf_hash(leaves[-1].encode()))
         size_bytes += len(leaves[-1])
@@ -233,12 +236,16 @@ def _content(stored: Stored, account_id: str, recorded_at: str, ring: KeyRing) -
 
 def _seal(
     account_id: str, number: int, tree: Frontier, recorded_until: str, leaves: Sequence[str]
-) -> Seal:  # fmt: skip
+) -> Seal:
     return Seal(
-        account_id=account_id, seal_id=seal_id(number), tree_size=tree.size,
-        root=tree.root().hex(), frontier=tuple(node.hex() for node in tree.nodes),
-        recorded_until=recorded_until, leaves=tuple(leaves),
-    )  # fmt: skip
+        account_id=account_id,
+        seal_id=seal_id(number),
+        tree_size=tree.size,
+        root=tree.root().hex(),
+        frontier=tuple(node.hex() for node in tree.nodes),
+        recorded_until=recorded_until,
+        leaves=tuple(leaves),
+    )
 
 
 def _until(before: Seal | None) -> str:

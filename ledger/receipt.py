@@ -134,9 +134,10 @@ def receipt_id(account_id: str, operation: str, subject: str, attempt: int = 1) 
     contracts.newest(operation)
     words = (account_id, operation, subject, str(attempt))
     digest = bytearray(
-        hashlib.sha256(b"".join(len(w.encode()).to_bytes(4, "big") + w.encode() for w in words))
-        .digest()[:16]
-    )  # fmt: skip
+        hashlib.sha256(
+            b"".join(len(w.encode()).to_bytes(4, "big") + w.encode() for w in words)
+        ).digest()[:16]
+    )
     digest[6] = digest[6] & 0x0F | 0x80
     digest[8] = digest[8] & 0x3F | 0x80
     text = digest.hex()

@@ -46,7 +46,10 @@ def configuration() -> dict[str, Any]:
         "broker_connection_timeout": 2,
         # ~46 s in all, for what no reaper repeats (None means 3 tries, not for ever)
         "task_publish_retry_policy": {
-            "max_retries": 12, "interval_start": 0.1, "interval_step": 0.3, "interval_max": 2,
+            "max_retries": 12,
+            "interval_start": 0.1,
+            "interval_step": 0.3,
+            "interval_max": 2,
         },
         "task_acks_late": True,  # at least once
         "task_reject_on_worker_lost": True,  # a killed child's message comes back at once
@@ -57,8 +60,11 @@ def configuration() -> dict[str, Any]:
         "task_time_limit": 110,  # a backstop below visibility_timeout; actions set their own
         "task_annotations": {"*": {"throws": (OutageError,)}},  # a line in the log, not a traceback
         "task_ignore_result": True,  # receipts are the results
-        "task_serializer": "json", "result_serializer": "json", "event_serializer": "json",
-        "accept_content": ["json"], "result_accept_content": ["json"],
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "event_serializer": "json",
+        "accept_content": ["json"],
+        "result_accept_content": ["json"],
         "worker_send_task_events": True,  # Flower shows live work; ticks tell nothing (send_events)
         "worker_soft_shutdown_timeout": 3,  # with REMAP_SIGTERM: bounded stops, work requeued
         "worker_hijack_root_logger": False,
@@ -70,13 +76,20 @@ def configuration() -> dict[str, Any]:
         ],
         "task_default_queue": RUNBOOKS,
         "task_routes": {
-            "execute_action.*": {"queue": ACTIONS}, "recover_action.*": {"queue": ACTIONS},
-            "reap.*": {"queue": HEALTH}, "degrade_to_safe_mode.*": {"queue": HEALTH},
-            "tally.*": {"queue": LEDGER}, "seal.*": {"queue": LEDGER}, "audit.*": {"queue": LEDGER},
-            "revive.*": {"queue": LEDGER}, "repair.*": {"queue": LEDGER},
-            "deliver_alerts.*": {"queue": LEDGER}, "troubles.*": {"queue": LEDGER},
+            "execute_action.*": {"queue": ACTIONS},
+            "recover_action.*": {"queue": ACTIONS},
+            "reap.*": {"queue": HEALTH},
+            "degrade_to_safe_mode.*": {"queue": HEALTH},
+            "tally.*": {"queue": LEDGER},
+            "seal.*": {"queue": LEDGER},
+            "audit.*": {"queue": LEDGER},
+            "revive.*": {"queue": LEDGER},
+            "repair.*": {"queue": LEDGER},
+            "deliver_alerts.*": {"queue": LEDGER},
+            "troubles.*": {"queue": LEDGER},
         },
-        "enable_utc": True, "timezone": "UTC",
+        "enable_utc": True,
+        "timezone": "UTC",
         "beat_max_loop_interval": 1,
         "beat_scheduler": "celery.beat.Scheduler",  # every tick is claimed: no state file needed
         "beat_schedule": beat_schedule.entries(
@@ -84,7 +97,7 @@ def configuration() -> dict[str, Any]:
             probe_interval_s=settings.probe_interval_s,
             tally_interval_s=settings.tally_interval_s,
         ),
-    }  # fmt: skip
+    }
 
 
 poison.install()

@@ -15,13 +15,16 @@ from tests.support.google import started
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--backend", choices=("embedded", "google"), default="embedded",
+        "--backend",
+        choices=("embedded", "google"),
+        default="embedded",
         help="the stores of engine tests that do not name theirs",
-    )  # fmt: skip
+    )
     parser.addoption(
-        "--thorough", action="store_true",
+        "--thorough",
+        action="store_true",
         help="everything: what is marked nightly, every write on emulators, more examples",
-    )  # fmt: skip
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -80,10 +83,21 @@ class Valkey:
 
     def start(self) -> None:
         self._process = subprocess.Popen(
-            [valkey_binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
-             "--appendonly", "yes", "--dir", str(self._folder)],
+            [
+                valkey_binary(),
+                "--port",
+                str(self.port),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "yes",
+                "--dir",
+                str(self._folder),
+            ],
             stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+        )
         client = redis.Redis(port=self.port)
         give_up_at = time.monotonic() + 10
         while True:

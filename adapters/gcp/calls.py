@@ -40,16 +40,21 @@ OPTIONS = (
 _LOOK_AGAIN_S = 5.0
 
 SAFE_TO_REPEAT: tuple[type[Exception], ...] = (
-    answers.Aborted, answers.ServiceUnavailable, answers.InternalServerError,
-)  # fmt: skip
+    answers.Aborted,
+    answers.ServiceUnavailable,
+    answers.InternalServerError,
+)
 """What a call that changes nothing, or the same thing again, is repeated after at once."""
 
 NOT_DONE: tuple[type[Exception], ...] = (answers.Aborted,)
 """After this nothing was written, so that even a commit may be repeated at once."""
 
 _ANSWERS = (
-    answers.AlreadyExists, answers.FailedPrecondition, answers.InvalidArgument, answers.NotFound,
-)  # fmt: skip
+    answers.AlreadyExists,
+    answers.FailedPrecondition,
+    answers.InvalidArgument,
+    answers.NotFound,
+)
 
 
 class PerProcess:

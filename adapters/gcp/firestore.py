@@ -38,9 +38,12 @@ _PAGE = 1000
 _NO_DATABASE = re.compile(r"database .*does not exist", re.IGNORECASE)
 _REVISION = re.compile(r"(\d{1,12})\.(\d{9})")
 _KINDS = (
-    (bool, "boolean_value"), (int, "integer_value"), (float, "double_value"),
-    (str, "string_value"), (datetime, "timestamp_value"),
-)  # fmt: skip
+    (bool, "boolean_value"),
+    (int, "integer_value"),
+    (float, "double_value"),
+    (str, "string_value"),
+    (datetime, "timestamp_value"),
+)
 _SCALARS = ("null_value", *(kind for each, kind in _KINDS if each is not datetime))
 _OPERATORS = {"==": "EQUAL", "in": "IN", "<=": "LESS_THAN_OR_EQUAL", ">=": "GREATER_THAN_OR_EQUAL"}
 
@@ -134,9 +137,14 @@ class FirestoreDocuments:
         if after and not after[1].endswith("/"):  # a collection's own path lies before them all
             cursor.append({"reference_value": f"{self._root}/{after[1]}"})
         found = self._query(
-            collection, filters, [f"data.{order_by}"] if order_by else [], cursor,
-            max(1, min(limit, 1000)), group=group, descending=descending,
-        )  # fmt: skip
+            collection,
+            filters,
+            [f"data.{order_by}"] if order_by else [],
+            cursor,
+            max(1, min(limit, 1000)),
+            group=group,
+            descending=descending,
+        )
         return [self._document(stored) for stored, _ in found]
 
     def created(

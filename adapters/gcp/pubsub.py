@@ -239,13 +239,14 @@ class PubsubSignals:
             "expiration_policy": {},  # never; the default deletes what is quiet for 31 days
             "message_retention_duration": {"seconds": _KEPT_S},
             "retry_policy": {
-                "minimum_backoff": {"seconds": 10}, "maximum_backoff": {"seconds": 600},
+                "minimum_backoff": {"seconds": 10},
+                "maximum_backoff": {"seconds": 600},
             },
             "dead_letter_policy": {
                 "dead_letter_topic": f"{self._project}/topics/{DEAD_LETTERS}",
                 "max_delivery_attempts": MAX_ATTEMPTS,
             },
-        }  # fmt: skip
+        }
 
 
 class _Budget:
@@ -273,9 +274,7 @@ class _Budget:
             raise outage(_WHO, error) from error
 
 
-def _asking(
-    client: PerProcess, method: str, request: dict[str, Any]
-) -> Callable[[float], Any]:  # fmt: skip
+def _asking(client: PerProcess, method: str, request: dict[str, Any]) -> Callable[[float], Any]:
     return lambda left_s: getattr(client.get(), method)(request=request, timeout=left_s, retry=None)
 
 

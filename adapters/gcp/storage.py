@@ -58,10 +58,13 @@ class GcsObjects:
         try:
             _asked(
                 lambda: blob.upload_from_string(
-                    content, "application/octet-stream", if_generation_match=0,
-                    checksum="crc32c", **(_WRITE_SMALL if len(content) <= _SMALL else _WRITE),
+                    content,
+                    "application/octet-stream",
+                    if_generation_match=0,
+                    checksum="crc32c",
+                    **(_WRITE_SMALL if len(content) <= _SMALL else _WRITE),
                 )
-            )  # fmt: skip
+            )
         except answers.PreconditionFailed:
             self._same_or_conflict(name, content)
             return False

@@ -77,18 +77,23 @@ class FairLock:
                     opened.callback(_ring, own)
                     return before
         raise OutageError(
-            "write-lock-timeout", "too many writers wait; nothing was written", 1,
+            "write-lock-timeout",
+            "too many writers wait; nothing was written",
+            1,
             "RESOURCE_EXHAUSTED",
-        )  # fmt: skip
+        )
 
     def _open_slot(self, number: int, opened: ExitStack) -> int:
         name = str(number % _SLOTS)
         return self._open(name, opened, os.O_NONBLOCK, os.mkfifo)
 
     def _open(
-        self, name: str, opened: ExitStack, flags: int = os.O_CREAT,
+        self,
+        name: str,
+        opened: ExitStack,
+        flags: int = os.O_CREAT,
         make: Callable[[str, int], object] | None = None,
-    ) -> int:  # fmt: skip
+    ) -> int:
         path = f"{self._folder}/{name}"  # not by pathlib: three writers an action come by here
         try:
             fd = _opened(path, flags)

@@ -89,14 +89,15 @@ class KeyFiles:
                     raise InputError("key-in-use", f"key {key_id} is in use; rotate first")
                 if at < key.valid_from or at > (key.leaked_at or at):
                     raise InputError(
-                        "bad-time", f"key {key_id} was in use from {key.valid_from} and "
+                        "bad-time",
+                        f"key {key_id} was in use from {key.valid_from} and "
                         f"{'leaked at ' + key.leaked_at if key.leaked_at else 'did not leak'}: the "
                         "time of a leak can only be moved back, and not before its first use. "
-                        "Nothing was changed"
-                    )  # fmt: skip
-                self._write([
-                    each.evolve(leaked_at=at) if each.key_id == key_id else each for each in ring
-                ])  # fmt: skip
+                        "Nothing was changed",
+                    )
+                self._write(
+                    [each.evolve(leaked_at=at) if each.key_id == key_id else each for each in ring]
+                )
         except OSError as error:
             raise unreadable(self._folder, error) from error
 

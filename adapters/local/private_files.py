@@ -105,9 +105,10 @@ def unreadable(path: Path, error: OSError) -> OutageError:
     why = error.strerror or type(error).__name__
     if isinstance(error, FileNotFoundError):
         return OutageError(
-            "secret-unreadable", f"{path} is not there. ggen up makes it; if it did, set "
-            "GGEN_STATE_DIR to the directory of that start"
-        )  # fmt: skip
+            "secret-unreadable",
+            f"{path} is not there. ggen up makes it; if it did, set "
+            "GGEN_STATE_DIR to the directory of that start",
+        )
     return OutageError("secret-unreadable", f"cannot use {path}: {why}. Check its owner and mode")
 
 

@@ -112,8 +112,16 @@ class ValkeySlots(Connected):
 
     def admit(self, request: Request) -> Admission:
         keys = [LEASE, governor_key(request.account_id), _LOOKS, f"ggen:seen:{request.action_id}"]
-        values = [request.account_id, request.action_id, request.signal_type, request.sku_id or "",
-                  request.signal_sha256, request.month, request.look_in_ms, SEEN_FOR_S]  # fmt: skip
+        values = [
+            request.account_id,
+            request.action_id,
+            request.signal_type,
+            request.sku_id or "",
+            request.signal_sha256,
+            request.month,
+            request.look_in_ms,
+            SEEN_FOR_S,
+        ]
         lease, verdict, *terms = self._script(_ADMIT, keys, [*values, *self.asker()])
         self.saw(lease)
         return Admission(Verdict(verdict), *terms)
@@ -149,9 +157,10 @@ class ValkeySlots(Connected):
     def begin_undo(self, slot: Slot, claim: ProcessClaim, look_in_ms: int) -> None:
         keys = [_LOOKS, _CLAIMS, rolling_key(slot.account_id), UNSEALED]
         self._script(
-            _BEGIN_UNDO, keys,
+            _BEGIN_UNDO,
+            keys,
             [_member(slot), look_in_ms, claim.model_dump_json(), slot.action_id, slot.account_id],
-        )  # fmt: skip
+        )
 
     def last_begun(self) -> Begun | None:
         accepted_us, ago_ms = self._script(_BEGUN, [_BEGUN_KEY], [])
@@ -165,11 +174,22 @@ class ValkeySlots(Connected):
     def release(
         self, slot: Slot, *, refund_month: str | None = None, look_in_ms: int | None = None
     ) -> None:
-        keys = [inflight_key(slot.account_id, slot.sku_id), _LOOKS, _CLAIMS,
-                rolling_key(slot.account_id), UNSEALED, f"ggen:seen:{slot.action_id}"]  # fmt: skip
-        values = [slot.action_id, _member(slot), refund_month or "",
-                  f"{slot.account_id}/{slot.sku_id}", "" if look_in_ms is None else look_in_ms,
-                  slot.account_id]  # fmt: skip
+        keys = [
+            inflight_key(slot.account_id, slot.sku_id),
+            _LOOKS,
+            _CLAIMS,
+            rolling_key(slot.account_id),
+            UNSEALED,
+            f"ggen:seen:{slot.action_id}",
+        ]
+        values = [
+            slot.action_id,
+            _member(slot),
+            refund_month or "",
+            f"{slot.account_id}/{slot.sku_id}",
+            "" if look_in_ms is None else look_in_ms,
+            slot.account_id,
+        ]
         self._script(_RELEASE, keys, values)
 
     def due(self, limit: int) -> list[Due]:

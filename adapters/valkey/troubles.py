@@ -39,9 +39,14 @@ class ValkeyTroubles(Connected):
         named = zip(found[::2], map(json.loads, found[1::2]), strict=True)
         return sorted(
             (
-                Trouble(name, known["detail"], known["blocks"] == "1",
-                        (int(now_ms) - known["since"]) / 1000, known["count"])
+                Trouble(
+                    name,
+                    known["detail"],
+                    known["blocks"] == "1",
+                    (int(now_ms) - known["since"]) / 1000,
+                    known["count"],
+                )
                 for name, known in named
             ),
             key=lambda trouble: trouble.name,
-        )  # fmt: skip
+        )

@@ -35,9 +35,12 @@ LOCKED = "locked"
 """The file's write lock is held by somebody else: a fault of the file itself."""
 
 TENTH = {
-    "health_interval_s": 1.0, "probe_interval_s": 0.2, "lease_s": 3.3, "store_timeout_s": 0.1,
+    "health_interval_s": 1.0,
+    "probe_interval_s": 0.2,
+    "lease_s": 3.3,
+    "store_timeout_s": 0.1,
     "tally_interval_s": 1.0,
-}  # fmt: skip
+}
 """All intervals divided by ten."""
 
 _BY_ADMISSION = (Verdict.DEGRADED, Verdict.NO_LEASE)
@@ -111,9 +114,12 @@ class Soak:
                 time.sleep(0.05)
         outages = len(list(every(self.ports.documents, "outages"))) - before
         return {
-            "minutes": minutes, "statuses": dict(load.statuses()), "outages": outages,
-            "most_failed_checks_in_a_row": failed, "met": outages == 0,
-        }  # fmt: skip
+            "minutes": minutes,
+            "statuses": dict(load.statuses()),
+            "outages": outages,
+            "most_failed_checks_in_a_row": failed,
+            "met": outages == 0,
+        }
 
     def refusals_are_receipted(self) -> list[str]:
         """Whether every refusal any client saw stands in its tenant's ledger."""
@@ -121,8 +127,10 @@ class Soak:
         for load in self.loads:
             seen = sum(n for status, n in load.statuses().items() if status != 202)
             try:
-                self._until(lambda load=load, seen=seen: self._receipted(load) == seen,  # type: ignore[misc]
-                            self._settings.tally_interval_s + 20)  # fmt: skip
+                self._until(
+                    lambda load=load, seen=seen: self._receipted(load) == seen,  # type: ignore[misc]
+                    self._settings.tally_interval_s + 20,
+                )
             except TimeoutError:
                 faults.append(f"{load.account_id}: {seen} refused, {self._receipted(load)} told")
         return faults
@@ -141,14 +149,16 @@ class Soak:
             instant(str(at)).timestamp() for at in (outage.degraded_at, outage.recovered_at)
         )
         leaked = [
-            a for a in load.answers
+            a
+            for a in load.answers
             if since <= a.asked_at and a.answered_at <= until and a.status != 503
-        ]  # fmt: skip
+        ]
         done.expect(not leaked, f"{len(leaked)} were not refused while degraded")
         told = [
-            r["actions_refused"] for r in self._receipts("_system", "degraded_mode_cleared")
+            r["actions_refused"]
+            for r in self._receipts("_system", "degraded_mode_cleared")
             if r["downtime_seconds"] > 0
-        ][-1]  # fmt: skip
+        ][-1]
         # The store may fail a signal or two apart from the outage, in whatever words: before it, or
         # in a process that learns a moment later than the checker that it is over. A refusal is
         # counted before it is answered, so one asked before the end may belong to either side.
@@ -195,11 +205,15 @@ class Soak:
             notes[note["action_id"], note["event"]] += 1
         done.expect(all(notes[i, "start"] <= 1 for i in ids), "a handler was started twice")
         half = [
-            a["action_id"] for a in found
+            a["action_id"]
+            for a in found
             if (a["state"] == "complete" and not notes[a["action_id"], "end"])
-            or (a["state"] == "rolled_back" and notes[a["action_id"], "start"]
-                and not notes[a["action_id"], "rolled_back"])
-        ]  # fmt: skip
+            or (
+                a["state"] == "rolled_back"
+                and notes[a["action_id"], "start"]
+                and not notes[a["action_id"], "rolled_back"]
+            )
+        ]
         done.expect(not half, f"{len(half)} actions were half done")
 
     def _actions(self, account_id: str) -> list[dict[str, Any]]:
@@ -279,14 +293,16 @@ def soak(trials: int, scale: dict[str, float], seed: int) -> dict[str, Any]:
         )
     detected, recovered = ([getattr(t, n) for t in done] for n in ("detected_s", "recovered_s"))
     return {
-        "trials": trials, "bars_s": bars,
+        "trials": trials,
+        "bars_s": bars,
         "detected_s": {"median": statistics.median(detected), "max": max(detected)},
         "recovered_s": {"median": statistics.median(recovered), "max": max(recovered)},
-        "offered": sum(t.offered for t in done), "accepted": sum(t.accepted for t in done),
+        "offered": sum(t.offered for t in done),
+        "accepted": sum(t.accepted for t in done),
         "refused": sum(t.refused for t in done),
         "faults": [f"{t.account_id}: {fault}" for t in done for fault in t.faults] + unreceipted,
         "each": [asdict(t) for t in done],
-    }  # fmt: skip
+    }
 
 
 def _tell(done: Trial) -> None:
@@ -294,8 +310,9 @@ def _tell(done: Trial) -> None:
         f"{done.fault:<8} noticed {done.detected_s:6.2f} s  recovered {done.recovered_s:5.2f} s  "
         f"down {done.down_s:6.2f} s  offered {done.offered} accepted {done.accepted} refused "
         f"{done.refused} hiccups {done.hiccups}  {'; '.join(done.faults) or 'all books agree'}",
-        file=sys.stderr, flush=True,
-    )  # fmt: skip
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def main(

@@ -57,13 +57,17 @@ def deadlines(driver: Driver) -> Figures:
         for way, values in late_ms.items()
     }
     exact = all(statistics.median(v) <= 1 and p99(v) <= 5 for v in late_ms.values())
-    return spread(every) | ways | {
-        "earliest_ms": round(min(every), 3),
-        "rolled_back_p50_ms": round(statistics.median(undone_ms), 1),
-        "rolled_back_p99_ms": round(p99(undone_ms), 1),
-        "bar": "never early, p50 ≤ 1 and p99 ≤ 5 ms in each way; rolled back p99 < 20 ms",
-        "met": exact and min(every) > -0.05 and p99(undone_ms) < 20,
-    }  # fmt: skip
+    return (
+        spread(every)
+        | ways
+        | {
+            "earliest_ms": round(min(every), 3),
+            "rolled_back_p50_ms": round(statistics.median(undone_ms), 1),
+            "rolled_back_p99_ms": round(p99(undone_ms), 1),
+            "bar": "never early, p50 ≤ 1 and p99 ≤ 5 ms in each way; rolled back p99 < 20 ms",
+            "met": exact and min(every) > -0.05 and p99(undone_ms) < 20,
+        }
+    )
 
 
 def overhead(driver: Driver) -> Figures:
@@ -72,32 +76,44 @@ def overhead(driver: Driver) -> Figures:
     settings = driver.settings
     with worker_beside(settings, "bench.measures.actions", QUEUE, settings.actions_concurrency):
         done = subprocess.run(
-            [sys.executable, "-m", "bench.measures.actions"], env=environment(settings),
-            stdout=subprocess.PIPE, check=True, timeout=600,
-        )  # fmt: skip
+            [sys.executable, "-m", "bench.measures.actions"],
+            env=environment(settings),
+            stdout=subprocess.PIPE,
+            check=True,
+            timeout=600,
+        )
     told = json.loads(done.stdout)
     rate = {name: statistics.median(values) for name, values in told["per_s"].items()}
     took = {name: spread(values) for name, values in told["took_ms"].items()}
     throughput = rate["action"] / rate["bare"]
     latency = took["action"]["p50_ms"] / took["bare"]["p50_ms"]
     return took["action"] | {
-        "bare_p50_ms": took["bare"]["p50_ms"], "bare_p99_ms": took["bare"]["p99_ms"],
-        "per_s": round(rate["action"]), "bare_per_s": round(rate["bare"]),
-        "throughput": round(throughput, 2), "latency": round(latency, 2),
+        "bare_p50_ms": took["bare"]["p50_ms"],
+        "bare_p99_ms": took["bare"]["p99_ms"],
+        "per_s": round(rate["action"]),
+        "bare_per_s": round(rate["bare"]),
+        "throughput": round(throughput, 2),
+        "latency": round(latency, 2),
         "bar": "throughput ≥ 0.6 times the bare task's (aim 1.0), p50 ≤ 3 times (aim 2)",
         "met": throughput >= 0.6 and latency <= 3,
-    }  # fmt: skip
+    }
 
 
 def _subscribe(driver: Driver) -> None:
     kinds = {"bench.noop": "bench.noop", "bench.block": "bench.block"}
     policy = {
-        "sku_id": SKU, "plan_type": "starter", "policy_version": "1.0.0",
-        "quota": {"monthly_actions": 10**9, "concurrent_actions": 10_000,
-                  "max_concurrent_actions": 10_000},
-        "permissions": list(kinds), "signals": kinds,
+        "sku_id": SKU,
+        "plan_type": "starter",
+        "policy_version": "1.0.0",
+        "quota": {
+            "monthly_actions": 10**9,
+            "concurrent_actions": 10_000,
+            "max_concurrent_actions": 10_000,
+        },
+        "permissions": list(kinds),
+        "signals": kinds,
         "actions": {name: {"handler": name, "queue_timeout_ms": 15_000} for name in kinds},
-    }  # fmt: skip
+    }
     ports = open_ports(driver.settings)
     policies.publish(ports, json.dumps(policy).encode())
     ports.documents.close()

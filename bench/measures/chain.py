@@ -42,9 +42,12 @@ def steps(driver: Driver) -> Figures:
     settings = driver.settings
     with worker_beside(settings, "bench.measures.chain", QUEUE, settings.runbooks_concurrency):
         done = subprocess.run(
-            [sys.executable, "-m", "bench.measures.chain"], env=environment(settings),
-            stdout=subprocess.PIPE, check=True, timeout=600,
-        )  # fmt: skip
+            [sys.executable, "-m", "bench.measures.chain"],
+            env=environment(settings),
+            stdout=subprocess.PIPE,
+            check=True,
+            timeout=600,
+        )
     told = json.loads(done.stdout)
     bare, ours = spread(told["bare"]), spread(told["ours"])
     ratio = ours["p50_ms"] / bare["p50_ms"]
@@ -72,9 +75,16 @@ def bare(left: int, token: str) -> None:
 def _ended(ports: Ports, run: Run) -> Create:
     """A run ends with a receipt, whatever it did."""
     return receipt(
-        ports, "compensation_failed", run.account_id, run.run_id, status="failed",
-        run_id=run.run_id, failed_step="none", error_code="none", error_sha256="0" * 64,
-    )  # fmt: skip
+        ports,
+        "compensation_failed",
+        run.account_id,
+        run.run_id,
+        status="failed",
+        run_id=run.run_id,
+        failed_step="none",
+        error_code="none",
+        error_sha256="0" * 64,
+    )
 
 
 RUNBOOK = Runbook(
@@ -127,11 +137,14 @@ class _Ends:
 def _bare_ms(ends: _Ends, token: str) -> float:
     links = [
         app.signature(
-            "bench.bare", args=(STEPS - n, token), immutable=True, queue=QUEUE,
+            "bench.bare",
+            args=(STEPS - n, token),
+            immutable=True,
+            queue=QUEUE,
             time_limit=RUN_TIME_LIMIT_S,
         )
         for n in range(STEPS)
-    ]  # fmt: skip
+    ]
     started = time.perf_counter()
     chain(*links).apply_async(retry_policy=PUBLISH_ONCE)
     return (ends.wait(token) - started) * 1000
@@ -141,20 +154,35 @@ def _ours_ms(ports: Ports, ends: _Ends, token: str) -> float:
     """A run as a webhook starts one: stored, then handed over by a message."""
     now = ports.clock.now()
     event = MarketplaceEvent(
-        event_type="entitlement.created", event_id=token, account_id=ACCOUNT, sku_id="bench",
-        plan_type="bench", region="bench", event_time=timestamp(now),
-    )  # fmt: skip
+        event_type="entitlement.created",
+        event_id=token,
+        account_id=ACCOUNT,
+        sku_id="bench",
+        plan_type="bench",
+        region="bench",
+        event_time=timestamp(now),
+    )
     started = time.perf_counter()
     new = Run(
-        run_id=records.run_id(token), runbook=RUNBOOK.name, account_id=ACCOUNT, event_id=token,
-        definition_sha256=RUNBOOK.definition_sha256(), body_sha256="0" * 64, body="", event=event,
-        started_at=timestamp(now), deadline_at=timestamp(now + timedelta(seconds=60)),
-    )  # fmt: skip
+        run_id=records.run_id(token),
+        runbook=RUNBOOK.name,
+        account_id=ACCOUNT,
+        event_id=token,
+        definition_sha256=RUNBOOK.definition_sha256(),
+        body_sha256="0" * 64,
+        body="",
+        event=event,
+        started_at=timestamp(now),
+        deadline_at=timestamp(now + timedelta(seconds=60)),
+    )
     land(ports, [Create(records.run_path(new.run_id), new.document())])
     app.signature(
-        "bench.run", kwargs={"run_id": new.run_id, "account_id": ACCOUNT}, immutable=True,
-        queue=QUEUE, time_limit=RUN_TIME_LIMIT_S,
-    ).apply_async(retry_policy=PUBLISH_ONCE)  # fmt: skip
+        "bench.run",
+        kwargs={"run_id": new.run_id, "account_id": ACCOUNT},
+        immutable=True,
+        queue=QUEUE,
+        time_limit=RUN_TIME_LIMIT_S,
+    ).apply_async(retry_policy=PUBLISH_ONCE)
     return (ends.wait(new.run_id) - started) * 1000
 
 

@@ -37,9 +37,10 @@ def silent(driver: Driver) -> Figures:
         took_ms = _signals(driver)
         grown = (log.stat().st_size - before) / (time.monotonic() - began) * 60
     return spread(took_ms) | {
-        "log_kib_a_minute": round(grown / 1024, 1), "bar": "p99 < 100 ms, log < 1 MB a minute",
+        "log_kib_a_minute": round(grown / 1024, 1),
+        "bar": "p99 < 100 ms, log < 1 MB a minute",
         "met": p99(took_ms) < 100 and grown < 1e6,
-    }  # fmt: skip
+    }
 
 
 def failing(driver: Driver) -> Figures:
@@ -64,9 +65,11 @@ def _beside(
         with _busy(driver.settings, connections, ask):
             beside += _signals(driver)
     return spread(beside) | {
-        "alone_p50_ms": spread(alone)["p50_ms"], "alone_p99_ms": round(p99(alone), 2),
-        "bar": "p99 < 100 ms", "met": p99(beside) < 100,
-    }  # fmt: skip
+        "alone_p50_ms": spread(alone)["p50_ms"],
+        "alone_p99_ms": round(p99(alone), 2),
+        "bar": "p99 < 100 ms",
+        "met": p99(beside) < 100,
+    }
 
 
 @contextlib.contextmanager
@@ -113,9 +116,10 @@ def _signals(driver: Driver) -> list[float]:
         with _client(driver.settings) as http:
             started = time.perf_counter()
             answer = http.post(
-                "/v1/tenants/bench-doors/signals", content=body,
+                "/v1/tenants/bench-doors/signals",
+                content=body,
                 headers={"X-Signature": sign(body, key)},
-            )  # fmt: skip
+            )
             took_ms.append((time.perf_counter() - started) * 1000)
         answer.raise_for_status()
     return took_ms
@@ -127,5 +131,7 @@ def _client(settings: Settings) -> httpx.Client:
 
 
 MEASUREMENTS: dict[str, Callable[[Driver], Figures]] = {
-    "silent": silent, "failing": failing, "reading": reading,
-}  # fmt: skip
+    "silent": silent,
+    "failing": failing,
+    "reading": reading,
+}

@@ -64,9 +64,15 @@ def large_ledger(driver: Driver) -> Figures:
     archive = settings.state_dir / "large.tar.gz"
     verify_s, verify_mib = _measured(settings, "verify-ledger", "--account-id", account_id)
     archive_s, archive_mib = _measured(
-        settings, "export-receipts", "--account-id", account_id, "--format", "archive",
-        "--output", str(archive),
-    )  # fmt: skip
+        settings,
+        "export-receipts",
+        "--account-id",
+        account_id,
+        "--format",
+        "archive",
+        "--output",
+        str(archive),
+    )
     keys = settings.state_dir / "bench-keys.json"
     _measured(settings, "keys", "export", "--output", str(keys))
     far_s, far_mib = _measured(settings, "verify-archive", str(archive), "--trust", str(keys))
@@ -88,9 +94,11 @@ def growth(driver: Driver) -> Figures:
     """What sealing costs when a ledger has 10³ to 10⁶ entries: one new receipt, and 1,000."""
     with tempfile.TemporaryDirectory(dir=driver.settings.state_dir) as name:
         settings = driver.settings.model_copy(
-            update={"documents_url": f"sqlite://{name}/documents.db",
-                    "objects_url": f"file://{name}/objects"}
-        )  # fmt: skip
+            update={
+                "documents_url": f"sqlite://{name}/documents.db",
+                "objects_url": f"file://{name}/objects",
+            }
+        )
         ports = open_ports(settings)
         figures: Figures = {}
         size = 0
@@ -100,8 +108,9 @@ def growth(driver: Driver) -> Figures:
                 pass
             size = entries
             figures[f"{entries:_}"] = {
-                "one_ms": _sealing_ms(ports, 1, 20), "thousand_ms": _sealing_ms(ports, 1000, 3),
-            }  # fmt: skip
+                "one_ms": _sealing_ms(ports, 1, 20),
+                "thousand_ms": _sealing_ms(ports, 1000, 3),
+            }
             size += 20 + 3000
         ports.documents.close()
     first, last = (figures[f"{n:_}"]["thousand_ms"] for n in (GROWTH[0], GROWTH[-1]))
@@ -147,10 +156,18 @@ def _emit(
 
 def _receipt(ports: Ports, account_id: str, subject: str) -> Create:
     return receipt(
-        ports, "action_complete", account_id, subject, action_id=f"action-{subject}",
-        sku_id="demo-sku", signal_type="demo.succeed", handler="demo.succeed",
-        policy_version="1.0.0", queue_ms=1, run_ms=2,
-    )  # fmt: skip
+        ports,
+        "action_complete",
+        account_id,
+        subject,
+        action_id=f"action-{subject}",
+        sku_id="demo-sku",
+        signal_type="demo.succeed",
+        handler="demo.succeed",
+        policy_version="1.0.0",
+        queue_ms=1,
+        run_ms=2,
+    )
 
 
 def _fill(ports: Ports, account_id: str, count: int, start: int = 0) -> None:
@@ -189,9 +206,10 @@ def _measured(settings: Settings, *arguments: str) -> tuple[float, float]:
     """Seconds a command took, and the most memory (RSS, all its processes) it had at once."""
     began = time.monotonic()
     with subprocess.Popen(
-        [sys.executable, "-m", "cli.main", *arguments], env=environment(settings),
+        [sys.executable, "-m", "cli.main", *arguments],
+        env=environment(settings),
         stdout=subprocess.DEVNULL,
-    ) as process:  # fmt: skip
+    ) as process:
         peak = _Peak(process.pid)
         code = process.wait()
     seconds = round(time.monotonic() - began, 1)

@@ -52,11 +52,15 @@ def same_webhook(driver: Driver) -> Figures:
         seen[told[0]].append(told[1])
     prober.join()
     worst = {f"{what}_max_ms": round(max(values), 1) for what, values in seen.items()}
-    return spread(took_ms) | worst | {
-        "equal": equal,
-        "bar": "equal receipts, healthz and signals < 100 ms meanwhile",
-        "met": equal and all(ms < 100 for ms in worst.values()),
-    }  # fmt: skip
+    return (
+        spread(took_ms)
+        | worst
+        | {
+            "equal": equal,
+            "bar": "equal receipts, healthz and signals < 100 ms meanwhile",
+            "met": equal and all(ms < 100 for ms in worst.values()),
+        }
+    )
 
 
 def policy_application(driver: Driver) -> Figures:

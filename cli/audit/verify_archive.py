@@ -122,9 +122,10 @@ def _unpack(path: Path, folder: Path) -> dict[str, str]:
         raise InputError("bad-archive", "one name in it is a file and a folder") from None
     except OSError as error:
         raise OutageError(
-            "cannot-verify", f"cannot verify here: {path.name} cannot be read, or unpacked below "
-            f"{folder.parent}: {error.strerror}. Nothing was judged; give it room (TMPDIR)"
-        ) from None  # fmt: skip
+            "cannot-verify",
+            f"cannot verify here: {path.name} cannot be read, or unpacked below "
+            f"{folder.parent}: {error.strerror}. Nothing was judged; give it room (TMPDIR)",
+        ) from None
     return digests
 
 
@@ -157,8 +158,9 @@ def _both(key: TrustedKey, named: TrustedKey) -> TrustedKey:
     leaks = [each.leaked_at for each in (key, named) if each.leaked_at]
     return key.evolve(
         valid_from=max(key.valid_from, named.valid_from),
-        valid_until=min(ends, default=None), leaked_at=min(leaks, default=None),
-    )  # fmt: skip
+        valid_until=min(ends, default=None),
+        leaked_at=min(leaks, default=None),
+    )
 
 
 def _signed(folder: Path, ring: KeyRing, account_id: str | None) -> tuple[str, Checkpoint]:

@@ -116,9 +116,13 @@ def verify_all(
         progress = opened.enter_context(Progress(f"verifying {account_id}", total))
         examine_all = opened.enter_context(examining()) if total > _MANY else here
         report = audit_ledger(
-            ports, account_id, until=until, progress=progress.advance_to,
-            pins=pins, examine_all=examine_all,
-        )  # fmt: skip
+            ports,
+            account_id,
+            until=until,
+            progress=progress.advance_to,
+            pins=pins,
+            examine_all=examine_all,
+        )
     report.add(missing_receipts(ports, account_id))
     if report.is_valid and report.checkpoint:
         _remember(path, report.checkpoint)
@@ -182,10 +186,11 @@ def _pinned(path: Path, origin: str, ports: Ports) -> Checkpoint | None:
         return open_checkpoint(note, origin, ports.keys.ring())[0]
     except InputError as error:
         raise InputError(
-            "bad-pin", f"{path} is the checkpoint this machine saw last, and cannot be used "
+            "bad-pin",
+            f"{path} is the checkpoint this machine saw last, and cannot be used "
             f"({error.detail}). Nothing was verified; find out who changed it, or the keys, "
-            "before you remove it"
-        ) from error  # fmt: skip
+            "before you remove it",
+        ) from error
 
 
 def _remember(path: Path, note: str) -> None:
@@ -194,9 +199,10 @@ def _remember(path: Path, note: str) -> None:
         replace(path, note.removesuffix("\n"))
     except OSError as error:
         raise OutageError(
-            "pin-unwritten", f"everything holds, but its checkpoint could not be remembered in "
-            f"{path} ({error.strerror}); mend its mode, and verify again"
-        ) from error  # fmt: skip
+            "pin-unwritten",
+            f"everything holds, but its checkpoint could not be remembered in "
+            f"{path} ({error.strerror}); mend its mode, and verify again",
+        ) from error
 
 
 def _is_known(ports: Ports, account_id: str) -> bool:

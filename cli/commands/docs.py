@@ -20,9 +20,10 @@ DECLARED: Mapping[str, tuple[Manual, Sequence[Step]]] = {
     "degrade-to-safe-mode": (degrade_to_safe_mode.MANUAL, ()),
     "deploy-sku": (deploy_sku.MANUAL, deploy_sku.STEPS),
     "entitlement-lifecycle": (
-        entitlement_lifecycle.MANUAL, entitlement_lifecycle.RUNBOOK.steps,
+        entitlement_lifecycle.MANUAL,
+        entitlement_lifecycle.RUNBOOK.steps,
     ),
-}  # fmt: skip
+}
 
 
 def pages() -> dict[str, str]:
@@ -65,15 +66,20 @@ def _page(manual: Manual, steps: Sequence[Step]) -> str:
         "<!-- rendered by `ggen docs` from the runbook's declaration; change it there -->",
         manual.purpose,
         f"**Trigger**: {manual.trigger}.",
-        "## Inputs", _table(("input", "type", "rule", "meaning"), _inputs(manual.inputs)),
-        "## Outputs", "\n".join(f"- {output}" for output in manual.outputs),
+        "## Inputs",
+        _table(("input", "type", "rule", "meaning"), _inputs(manual.inputs)),
+        "## Outputs",
+        "\n".join(f"- {output}" for output in manual.outputs),
         "## Sequence",
         _drawn(manual.sequence) if manual.sequence else _sequence(manual, steps),
         *(_steps(steps) if steps else ()),
-        "## When it does not succeed", _table(("cause", "what comes of it"), manual.refusals),
-        "## SLIs", _table(("measure", "bar"), manual.slis),
-        "## Receipts", _receipts(manual.receipts),
-    ]  # fmt: skip
+        "## When it does not succeed",
+        _table(("cause", "what comes of it"), manual.refusals),
+        "## SLIs",
+        _table(("measure", "bar"), manual.slis),
+        "## Receipts",
+        _receipts(manual.receipts),
+    ]
     return "\n\n".join(sections) + "\n"
 
 
@@ -84,15 +90,18 @@ def _steps(steps: Sequence[Step]) -> Sequence[str]:
         "what the run created. A step that stands still is killed after "
         f"{RUN_TIME_LIMIT_S} s, and taken over by another process after {STEP_MAX_AGE_S} s at the "
         "latest; at once when its process is gone.",
-        _table(("step", "does", "undo"),
-               [(f"`{s.name}`", s.does, s.undoes or "nothing to undo") for s in steps]),
-    )  # fmt: skip
+        _table(
+            ("step", "does", "undo"),
+            [(f"`{s.name}`", s.does, s.undoes or "nothing to undo") for s in steps],
+        ),
+    )
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
-                     for line in lines)  # fmt: skip
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+    )
 
 
 def _inputs(model: type[BaseModel]) -> list[tuple[str, str, str, str]]:
@@ -129,8 +138,11 @@ def _sequence(manual: Manual, steps: Sequence[Step]) -> str:
     undos = [f"Run->>{step.at}: {step.undoes}" for step in reversed(steps) if step.undoes]
     lines = [
         "sequenceDiagram",
-        "participant Marketplace", "participant Ingress", "participant Run as Run (worker)",
-        *(f"participant {name}" for name in stores), "participant Alerts",
+        "participant Marketplace",
+        "participant Ingress",
+        "participant Run as Run (worker)",
+        *(f"participant {name}" for name in stores),
+        "participant Alerts",
         "Marketplace->>Ingress: signed event",
         "alt signature invalid",
         "  Ingress-->>Marketplace: 400",
@@ -152,7 +164,7 @@ def _sequence(manual: Manual, steps: Sequence[Step]) -> str:
         "    Note over Run: the reaper has it taken up again within seconds, from its journal",
         "  end",
         "end",
-    ]  # fmt: skip
+    ]
     return _drawn(lines)
 
 

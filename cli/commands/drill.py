@@ -94,12 +94,14 @@ class _Story:
             self._tell("recovered: what is new is admitted again")
         self._until(lambda: not self.ports.memory.owed(self.drill.scope))
         return {
-            "drill_id": self.drill.drill_id, "fault": self.drill.fault,
-            "accounts": self.drill.accounts, "detected_s": self.detected_s,
+            "drill_id": self.drill.drill_id,
+            "fault": self.drill.fault,
+            "accounts": self.drill.accounts,
+            "detected_s": self.detected_s,
             "recovered_s": round(recovered_s - ended_s, 2),
             "degraded": self._receipt("degraded_mode"),
             "cleared": self._receipt("degraded_mode_cleared"),
-        }  # fmt: skip
+        }
 
     def _note(self, is_degraded: bool, outage: str) -> None:
         if is_degraded and self.detected_s is None:
@@ -180,8 +182,10 @@ def _seconds(text: str, shortest_s: float) -> float:
 def _summary(result: dict[str, Any]) -> list[str]:
     if result["detected_s"] is None:
         return ["the fault was never noticed: see the log"]
-    lines = [f"noticed after {result['detected_s']} s (bar 35), recovered "
-             f"{result['recovered_s']} s after its end (bar 10)"]  # fmt: skip
+    lines = [
+        f"noticed after {result['detected_s']} s (bar 35), recovered "
+        f"{result['recovered_s']} s after its end (bar 10)"
+    ]
     for name in ("degraded", "cleared"):
         fields = result[name]
         lines.append(
@@ -189,6 +193,7 @@ def _summary(result: dict[str, Any]) -> list[str]:
         )
     if result["cleared"]:
         cleared = result["cleared"]
-        lines.append(f"{cleared['actions_refused']} signals refused in "
-                     f"{cleared['downtime_seconds']} s")  # fmt: skip
+        lines.append(
+            f"{cleared['actions_refused']} signals refused in {cleared['downtime_seconds']} s"
+        )
     return lines

@@ -31,10 +31,13 @@ def list_tenants(as_json: Json = False) -> None:
             Entitlement.stored(each.data)
             for each in every(ports.documents, f"{document.path}/entitlements")
         ]
-        rows.append({
-            "account_id": tenant.account_id, "state": tenant.state,
-            "entitlements": [f"{e.sku_id}/{e.plan_type} {e.policy_version}" for e in bought],
-        })  # fmt: skip
+        rows.append(
+            {
+                "account_id": tenant.account_id,
+                "state": tenant.state,
+                "entitlements": [f"{e.sku_id}/{e.plan_type} {e.policy_version}" for e in bought],
+            }
+        )
     lines = [f"{r['account_id']}  {r['state']}  {', '.join(r['entitlements'])}" for r in rows]
     show(rows, as_json, "\n".join(lines) or "no tenants yet: ggen send-webhook --account-id acme")
 
@@ -48,10 +51,14 @@ def list_policies(as_json: Json = False) -> None:
     versions = {d.path: d.data.get("policy_version") for d in every(ports.documents, "policies")}
     for sku_id, plan_type, error in policies.unusable(ports):
         version = versions.get(f"policies/{sku_id}~{plan_type}")
-        rows.append({
-            "sku_id": sku_id, "plan_type": plan_type, "policy_version": version,
-            "fault": error.detail if error else None,
-        })  # fmt: skip
+        rows.append(
+            {
+                "sku_id": sku_id,
+                "plan_type": plan_type,
+                "policy_version": version,
+                "fault": error.detail if error else None,
+            }
+        )
     lines = [_policy_line(row) for row in rows]
     show(rows, as_json, "\n".join(lines) or "no policies yet: ggen publish-policy FILE")
 

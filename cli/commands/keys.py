@@ -21,13 +21,16 @@ def listed() -> list[dict[str, Any]]:
     current = ports.keys.signer().key_id
     return [
         {
-            "key_id": key.key_id, "fingerprint": fingerprint(key.key), "public_key": key.public_key,
-            "valid_from": key.valid_from, "valid_until": key.valid_until,
+            "key_id": key.key_id,
+            "fingerprint": fingerprint(key.key),
+            "public_key": key.public_key,
+            "valid_from": key.valid_from,
+            "valid_until": key.valid_until,
             "leaked_at": key.leaked_at,
             "in_use": key.key_id == current,
         }
         for key in reversed(ports.keys.ring().keys)
-    ]  # fmt: skip
+    ]
 
 
 def exported() -> str:
@@ -76,9 +79,10 @@ def rotate(leaked_at: str | None) -> dict[str, str | None]:
         pass  # the sealer was faster to tell
     except GovernorError as error:
         raise type(error)(
-            error.code, f"key {after} is in use, but that is not receipted yet ({error.detail}). "
-            "Nothing needs to be done: the next seal receipts it"
-        ) from error  # fmt: skip
+            error.code,
+            f"key {after} is in use, but that is not receipted yet ({error.detail}). "
+            "Nothing needs to be done: the next seal receipts it",
+        ) from error
     return {"key_id": after, "previous_key_id": before, "previous_leaked_at": at}
 
 
@@ -91,10 +95,11 @@ def _refuse_if_recorded_ahead(ports: Ports, now: datetime) -> None:
         last = stored_log.newest(ports, account_id)
         if last and instant(last.recorded_until) > now + GRACE:
             raise ConflictError(
-                "clock-behind", f"a ledger was recorded until {last.recorded_until}, which lies "
+                "clock-behind",
+                f"a ledger was recorded until {last.recorded_until}, which lies "
                 f"ahead of this machine's clock ({timestamp(now)}): it is, or was, off. No key was "
-                "changed. Set the clock right, or rotate after that time"
-            )  # fmt: skip
+                "changed. Set the clock right, or rotate after that time",
+            )
 
 
 def _past(text: str, now: str) -> str:

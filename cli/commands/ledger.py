@@ -61,10 +61,12 @@ def verify_receipt(
         words += f", clock off by {clock[0].off_s:.0f} s"
         code = verify_ledger.CLOCK_OFF if strict else code
     value = {
-        "receipt_id": receipt_id, "account_id": account_id, "verdict": words,
+        "receipt_id": receipt_id,
+        "account_id": account_id,
+        "verdict": words,
         "index": verdict.leaf.index if verdict.leaf else None,
         "checks": {f.check: {"holds": f.holds, "fault": f.fault} for f in verdict.findings},
-    }  # fmt: skip
+    }
     show(value, as_json, "\n".join([*verify_ledger.told(verdict), f"=> {words}"]))
     raise typer.Exit(code)
 
@@ -117,9 +119,9 @@ def export_receipts(
     if format == "archive":
         if since or operation or limit:
             raise InputError(
-                "not-for-archives", "an archive is whole: --since, --operation and --limit are for "
-                "json and jsonl"
-            )  # fmt: skip
+                "not-for-archives",
+                "an archive is whole: --since, --operation and --limit are for json and jsonl",
+            )
         verify_ledger.ask_for_a_seal(ports, account_id)
         made = export.archive(ports, account_id, output)
         typer.echo(
@@ -153,15 +155,19 @@ def verify_archive(
     judged = command.verify_or_tell(file, trust, extends, account_id)
     report, words = judged.report, judged.report.words()
     value = {
-        "account_id": report.account_id, "verdict": words, "sealed": report.sealed,
-        "clock_off": report.clock_off, "clock_off_s": report.clock_off_s,
-        "root": report.tree.root.hex() if report.tree else None, "notes": judged.notes,
+        "account_id": report.account_id,
+        "verdict": words,
+        "sealed": report.sealed,
+        "clock_off": report.clock_off,
+        "clock_off_s": report.clock_off_s,
+        "root": report.tree.root.hex() if report.tree else None,
+        "notes": judged.notes,
         "extends": report.extends,
         "findings": [
             {"subject": f.subject, "check": f.check, "fault": f.fault} for f in report.findings
         ],
         "more_findings": report.more_findings,
-    }  # fmt: skip
+    }
     lines = _findings(report.findings, report.more_findings)
     lines += [f"note   {note}" for note in judged.notes]
     lines.append(f"{report.sealed} receipts of {report.account_id}")

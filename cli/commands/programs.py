@@ -42,8 +42,10 @@ def run(program: Program) -> None:
         return
     command = _command(programs.commands(settings), program)
     variables = {
-        **environment(settings), "REMAP_SIGTERM": "SIGQUIT", "SUPERVISOR_PROCESS_NAME": program,
-    }  # fmt: skip
+        **environment(settings),
+        "REMAP_SIGTERM": "SIGQUIT",
+        "SUPERVISOR_PROCESS_NAME": program,
+    }
     if program == "ingress":
         supervisor.note_address(settings)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -81,9 +81,15 @@ def _said(field: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
             return
         kind = {"array": "list", "object": "object", "string": "text"}.get(one.get("type", ""))
         yield kind or one.get("type", "any")
-        bounds = (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"),
-                  ("maxLength", "length ≤"), ("minProperties", "members ≥"),
-                  ("maxProperties", "members ≤"), ("maxItems", "entries ≤"))  # fmt: skip
+        bounds = (
+            ("minimum", "≥"),
+            ("exclusiveMinimum", ">"),
+            ("maximum", "≤"),
+            ("maxLength", "length ≤"),
+            ("minProperties", "members ≥"),
+            ("maxProperties", "members ≤"),
+            ("maxItems", "entries ≤"),
+        )
         for word, sign in bounds:
             if word in one:
                 yield (

@@ -45,8 +45,11 @@ def shown(run: Run) -> dict[str, Any]:
 
 def line(run: Run) -> str:
     """A run in one line."""
-    told = {"attempt": run.attempt if run.attempt > 1 else None, "error_code": run.error_code,
-            "retry_at": run.retry_at}  # fmt: skip
+    told = {
+        "attempt": run.attempt if run.attempt > 1 else None,
+        "error_code": run.error_code,
+        "retry_at": run.retry_at,
+    }
     words = " ".join(f"{name}={value}" for name, value in told.items() if value is not None)
     at = run.started_at[:19]
     return f"{run.run_id}  {at}  {run.state:<12} {run.account_id}  {run.runbook} {words}".rstrip()
@@ -99,10 +102,11 @@ def plan_value(plan: Plan) -> dict[str, Any]:
             for s in plan.steps
         ],
         "refused_by": {"step": refusal[0], "code": refusal[1].code, "detail": refusal[1].detail}
-        if refusal else None,
+        if refusal
+        else None,
         "ends_with": plan.ends_with,
         "waits_for": plan.waits_for,
-    }  # fmt: skip
+    }
 
 
 def plan_text(plan: Plan) -> str:

@@ -83,9 +83,13 @@ def plan(
     from cli.commands import run_reports
 
     event: dict[str, Any] = {
-        "event_type": event_type, "account_id": account_id, "sku_id": sku_id,
-        "plan_type": plan_type, "region": region, "event_time": event_time,
-    }  # fmt: skip
+        "event_type": event_type,
+        "account_id": account_id,
+        "sku_id": sku_id,
+        "plan_type": plan_type,
+        "region": region,
+        "event_time": event_time,
+    }
     planned = run_reports.planned(runbook, {k: v for k, v in event.items() if v is not None})
     show(run_reports.plan_value(planned), as_json, run_reports.plan_text(planned))
     if planned.refusal:

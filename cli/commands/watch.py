@@ -9,11 +9,18 @@ from cli.output import show
 
 _EVERY_S = 0.5
 _SHOWN = {
-    "mode": "mode", "lease_s": "lease left (s)", "failed_checks": "failed checks in a row",
-    "error_code": "error", "since": "failing since", "spooled": "commits in the spool",
-    "refused": "signals refused meanwhile", "degraded_tenants": "tenants in a drill refused",
-    "drill": "drill", "undelivered_alerts": "undelivered alerts", "alert_fault": "alert fault",
-}  # fmt: skip
+    "mode": "mode",
+    "lease_s": "lease left (s)",
+    "failed_checks": "failed checks in a row",
+    "error_code": "error",
+    "since": "failing since",
+    "spooled": "commits in the spool",
+    "refused": "signals refused meanwhile",
+    "degraded_tenants": "tenants in a drill refused",
+    "drill": "drill",
+    "undelivered_alerts": "undelivered alerts",
+    "alert_fault": "alert fault",
+}
 
 
 def health_lines(answer: dict[str, Any]) -> list[str]:
@@ -23,8 +30,11 @@ def health_lines(answer: dict[str, Any]) -> list[str]:
         for name, title in _SHOWN.items()
         if answer.get(name) not in (None, "")
     ]
-    lines += [f"trouble: {t['name']}: {t['detail']}" for t in answer.get("troubles", ())
-              if t["name"] not in answer.get("missing", {})]  # fmt: skip
+    lines += [
+        f"trouble: {t['name']}: {t['detail']}"
+        for t in answer.get("troubles", ())
+        if t["name"] not in answer.get("missing", {})
+    ]
     return lines
 
 

@@ -148,10 +148,18 @@ def _settings(folder: Path) -> Settings:
     """Nothing of yours is touched: the stores your settings name are used on emulators only."""
     http, flower, valkey = free_ports(3)
     own = Settings(
-        state_dir=folder, http_port=http, flower_port=flower, valkey_port=valkey,
-        tally_interval_s=2, actions_concurrency=4, memory_url="", broker_url="",
-        push_url="", push_audience="", push_service_account="",
-    )  # fmt: skip
+        state_dir=folder,
+        http_port=http,
+        flower_port=flower,
+        valkey_port=valkey,
+        tally_interval_s=2,
+        actions_concurrency=4,
+        memory_url="",
+        broker_url="",
+        push_url="",
+        push_audience="",
+        push_service_account="",
+    )
     if own.is_emulated:
         return own
     embedded = {"documents_url": "", "objects_url": "", "signals_url": ""}

@@ -12,9 +12,13 @@ from governor.errors import OutageError
 
 ACCOUNT = "demo-customer"
 _WEBHOOK = {
-    "event_type": "entitlement.created", "event_id": "demo-event-1", "account_id": ACCOUNT,
-    "sku_id": "demo-sku", "plan_type": "professional", "region": "europe-west1",
-}  # fmt: skip
+    "event_type": "entitlement.created",
+    "event_id": "demo-event-1",
+    "account_id": ACCOUNT,
+    "sku_id": "demo-sku",
+    "plan_type": "professional",
+    "region": "europe-west1",
+}
 
 
 class UnexpectedError(Exception):

@@ -100,9 +100,19 @@ class Emulator:
         arguments = {
             "firestore": ["start", "--host=127.0.0.1", f"--port={port}"],
             "pubsub": ["--host=127.0.0.1", f"--port={port}"],
-            "storage": ["-scheme", "http", "-backend", "memory", "-host", "127.0.0.1",
-                        "-port", port, "-external-url", f"http://{where}"],
-        }  # fmt: skip
+            "storage": [
+                "-scheme",
+                "http",
+                "-backend",
+                "memory",
+                "-host",
+                "127.0.0.1",
+                "-port",
+                port,
+                "-external-url",
+                f"http://{where}",
+            ],
+        }
         self._command = [str(launcher(name)), *arguments[name]]
 
     def __enter__(self) -> "Emulator":
@@ -117,9 +127,11 @@ class Emulator:
         self._process = subprocess.Popen(
             self._command,
             env={**environment(Settings()), "JAVA_TOOL_OPTIONS": _JVM},
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
             start_new_session=True,
-        )  # fmt: skip
+        )
         try:
             self._await(self._process)
         except BaseException:
@@ -183,10 +195,14 @@ def main(command: list[str]) -> int:
     ):
         _make_bucket(store)
         chosen = Settings(
-            documents_url="firestore://ggen-demo", firestore_emulator_host=documents,
-            signals_url="pubsub://ggen-demo", pubsub_emulator_host=signals,
-            objects_url=f"gs://{BUCKET}", storage_emulator_host=store, push_without_token=True,
-        )  # fmt: skip
+            documents_url="firestore://ggen-demo",
+            firestore_emulator_host=documents,
+            signals_url="pubsub://ggen-demo",
+            pubsub_emulator_host=signals,
+            objects_url=f"gs://{BUCKET}",
+            storage_emulator_host=store,
+            push_without_token=True,
+        )
         child = subprocess.Popen(command, env=environment(chosen))
         # Ctrl-C reaches the command as well, which needs its time to stop what it started.
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -74,19 +74,41 @@ def commands(settings: Settings) -> dict[str, list[str]]:
     """Program -> command line, for the state directory. No secret stands in any of them."""
     python = [sys.executable, "-P", "-m"]  # never a module of the working directory
     celery = [*python, "celery", "-q", "-A", "tasks"]
-    worker = [*celery, "worker", "-P", "prefork", "--without-gossip",
-              "--without-mingle", "-l", "INFO"]  # fmt: skip
+    worker = [
+        *celery,
+        "worker",
+        "-P",
+        "prefork",
+        "--without-gossip",
+        "--without-mingle",
+        "-l",
+        "INFO",
+    ]
     programs = {
         "valkey": [valkey_binary(), "run/valkey.conf"],
         "ingress": [*python, "ingress"],
         "health": [*worker, "-Q", "health", "-c", "2", "-n", "health@%h"],
-        "actions": [*worker, "-Q", "actions", "-c", str(settings.actions_concurrency),
-                    "-n", "actions@%h"],
-        "runbooks": [*worker, "-Q", "runbooks,ledger", "-c", str(settings.runbooks_concurrency),
-                     "-n", "runbooks@%h"],
+        "actions": [
+            *worker,
+            "-Q",
+            "actions",
+            "-c",
+            str(settings.actions_concurrency),
+            "-n",
+            "actions@%h",
+        ],
+        "runbooks": [
+            *worker,
+            "-Q",
+            "runbooks,ledger",
+            "-c",
+            str(settings.runbooks_concurrency),
+            "-n",
+            "runbooks@%h",
+        ],
         "beat": [*celery, "beat", "-l", "INFO", "--pidfile="],
         "flower": [*celery, "flower", "--conf=run/flowerconfig.py", "--logging=none"],
-    }  # fmt: skip
+    }
     if settings.delivers_signals_itself:
         programs["pump"] = [*python, "adapters.valkey.pump"]
     return programs

@@ -158,9 +158,12 @@ def detach(settings: Settings) -> None:
     with settings.log_file.open("ab") as log:
         child = subprocess.Popen(
             [sys.executable, "-P", "-m", "cli.main", "up"],
-            env=environment(settings), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=log, start_new_session=True,
-        )  # fmt: skip
+            env=environment(settings),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            start_new_session=True,
+        )
     try:
         wait_ready(settings, give_up=lambda: child.poll() is not None)
     except BaseException:
@@ -242,9 +245,11 @@ def _spawn(settings: Settings) -> "subprocess.Popen[bytes]":
             [sys.executable, "-P", "-m", "cli.stack.supervise", "-c", "run/supervisord.conf"],
             cwd=settings.state_dir,
             env={**environment(settings), "REMAP_SIGTERM": "SIGQUIT", "PYTHONUNBUFFERED": "1"},
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
             start_new_session=True,
-        )  # fmt: skip
+        )
 
 
 def _stop(settings: Settings, supervisor_pid: int) -> None:

@@ -415,8 +415,11 @@ def check_receipt(
     where = f"receipt {leaf['receipt_id']} (leaf {leaf['index']})"
     envelope = plain(line)
     signature = envelope["signatures"][0]
-    form = {"payload": envelope["payload"], "payloadType": PAYLOAD_TYPE,
-            "signatures": [{"keyid": signature["keyid"], "sig": signature["sig"]}]}  # fmt: skip
+    form = {
+        "payload": envelope["payload"],
+        "payloadType": PAYLOAD_TYPE,
+        "signatures": [{"keyid": signature["keyid"], "sig": signature["sig"]}],
+    }
     expect(canonical(form) == line, f"{where}: not the canonical form of its envelope")
     payload = exact(envelope["payload"], f"{where}: its payload").decode("utf-8")
     fields = plain(payload)
@@ -428,8 +431,10 @@ def check_receipt(
     expect(not fault, f"{where}: {fault}")
     key = keys.get(signature["keyid"])
     if key is None:
-        raise Broken(f"{where}: is signed by key {signature['keyid']}: give its --fingerprint, if "
-                     "you trust it")  # fmt: skip
+        raise Broken(
+            f"{where}: is signed by key {signature['keyid']}: give its --fingerprint, if "
+            "you trust it"
+        )
     check_time(key, leaf["recorded_at"], where)
     behind = instant(leaf["recorded_at"]) - instant(fields["timestamp"])
     is_late = behind > BEHIND and fields.get("spooled") is not True  # its store was away
@@ -457,8 +462,15 @@ def breach(value: Any, schema: Fields, root: Fields, at: str = "receipt") -> str
     if "anyOf" in schema:
         faults = [breach(value, each, root, at) for each in schema["anyOf"]]
         return "" if "" in faults else faults[0]
-    kinds: Dict[str, Any] = {"string": str, "integer": int, "number": (int, float), "boolean": bool,
-             "object": dict, "array": list, "null": type(None)}  # fmt: skip
+    kinds: Dict[str, Any] = {
+        "string": str,
+        "integer": int,
+        "number": (int, float),
+        "boolean": bool,
+        "object": dict,
+        "array": list,
+        "null": type(None),
+    }
     kind = schema.get("type")
     is_bool = isinstance(value, bool)
     if kind and (not isinstance(value, kinds[kind]) or (is_bool and kind != "boolean")):
@@ -596,8 +608,14 @@ def main(words: Optional[List[str]] = None) -> int:
                 return verify(given, Path(scratch))
             except Broken as fault:
                 tell(f"BROKEN  {fault}")
-            except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
-                    re.error) as error:  # fmt: skip
+            except (
+                ValueError,
+                LookupError,
+                TypeError,
+                AttributeError,
+                ArithmeticError,
+                re.error,
+            ) as error:
                 tell(f"BROKEN  a file is malformed: {type(error).__name__}: {error}")
             except RecursionError:
                 tell("BROKEN  a file is malformed: nested too deeply")

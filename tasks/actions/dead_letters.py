@@ -74,9 +74,15 @@ def _publish(ports: Ports, letter: DeadLetter) -> bool:
 
 def _receipt(ports: Ports, letter: DeadLetter, error: InputError) -> None:
     proofs = explained(
-        ports, "signal_dead_lettered", letter.account_id or SYSTEM_ACCOUNT, letter.message_id,
-        error.detail, status="failed", message_id=letter.message_id, error_code=error.code,
-    )  # fmt: skip
+        ports,
+        "signal_dead_lettered",
+        letter.account_id or SYSTEM_ACCOUNT,
+        letter.message_id,
+        error.detail,
+        status="failed",
+        message_id=letter.message_id,
+        error_code=error.code,
+    )
     try:
         land(ports, proofs)
     except ConflictError:

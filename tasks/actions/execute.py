@@ -58,15 +58,26 @@ def expire(ports: Ports, found: Held) -> None:
     now, action = ports.clock.now(), found.action
     queue_ms = elapsed_ms(action.accepted_at, now)
     ended = action.evolve(
-        state=advance(ACTION, action.state, "expire"), ended_at=timestamp(now), queue_ms=queue_ms,
-        run_ms=0, error_code="QUEUE_TIMEOUT",
+        state=advance(ACTION, action.state, "expire"),
+        ended_at=timestamp(now),
+        queue_ms=queue_ms,
+        run_ms=0,
+        error_code="QUEUE_TIMEOUT",
         error_detail=f"not started within {action.queue_timeout_ms} ms",
-    )  # fmt: skip
+    )
     proof = receipt(
-        ports, "action_timeout", action.account_id, action.action_id, status="failed",
-        duration_ms=queue_ms, phase="queued", timeout_ms=action.queue_timeout_ms, rollback="none",
-        error_code=ended.error_code, **transitions.end_fields(ended),
-    )  # fmt: skip
+        ports,
+        "action_timeout",
+        action.account_id,
+        action.action_id,
+        status="failed",
+        duration_ms=queue_ms,
+        phase="queued",
+        timeout_ms=action.queue_timeout_ms,
+        rollback="none",
+        error_code=ended.error_code,
+        **transitions.end_fields(ended),
+    )
     try:
         transitions.move(ports, found, ended, proof, asks_for_seal=False)
     except ConflictError:
@@ -121,13 +132,18 @@ def _settle(ports: Ports, held: Held, context: ActionContext, ended: Ended) -> N
         result=ended.value,
     )
     proof = receipt(
-        ports, "action_complete", action.account_id, action.action_id,
-        duration_ms=(action.queue_ms or 0) + run_ms, **transitions.end_fields(done),
-    )  # fmt: skip
+        ports,
+        "action_complete",
+        action.account_id,
+        action.action_id,
+        duration_ms=(action.queue_ms or 0) + run_ms,
+        **transitions.end_fields(done),
+    )
     try:
         transitions.settle(ports, held, done, proof)
     except ConflictError:
-        _LOG.warning("action %s was ended by the reaper; its late result is refused",
-                     action.action_id)  # fmt: skip
+        _LOG.warning(
+            "action %s was ended by the reaper; its late result is refused", action.action_id
+        )
         return
     transitions.free_slot(ports, action)

@@ -93,15 +93,25 @@ def resolve(ports: Ports, account_id: str, action_id: str, operator: str, reason
         now = timestamp(ports.clock.now())
         wish = Resolution(operator=operator, reason=reason, resolved_at=now)
         ended = held.action.evolve(
-            state=advance(ACTION, held.action.state, "resolve"), ended_at=now, retry_at=None,
+            state=advance(ACTION, held.action.state, "resolve"),
+            ended_at=now,
+            retry_at=None,
             resolution=wish,
-        )  # fmt: skip
+        )
         proof = receipt(
-            ports, "action_resolved", account_id, action_id, status="resolved",
-            action_id=action_id, sku_id=ended.sku_id, signal_type=ended.signal_type,
+            ports,
+            "action_resolved",
+            account_id,
+            action_id,
+            status="resolved",
+            action_id=action_id,
+            sku_id=ended.sku_id,
+            signal_type=ended.signal_type,
             previous_action_receipt_id=ended.failure_receipt_id,
-            rollback_attempts=ended.rollback_attempts, operator=operator, reason=reason,
-        )  # fmt: skip
+            rollback_attempts=ended.rollback_attempts,
+            operator=operator,
+            reason=reason,
+        )
         try:
             transitions.move(ports, held, ended, proof)
         except ConflictError:

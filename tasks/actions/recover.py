@@ -59,9 +59,14 @@ def recover(
     writes, told = [proof, *texts], None
     if failure.rollback == "impossible":
         raised, told = alert(
-            ports, "critical", "action_failed", action.account_id, action.action_id,
-            f"{failure.error_code}: {failure.error_detail}", cause_receipt=proof,
-        )  # fmt: skip
+            ports,
+            "critical",
+            "action_failed",
+            action.account_id,
+            action.action_id,
+            f"{failure.error_code}: {failure.error_detail}",
+            cause_receipt=proof,
+        )
         writes += raised
     ended = ended.evolve(failure_receipt_id=proof.data["receipt_id"])
     try:
@@ -141,11 +146,15 @@ def _undo(ports: Ports, held: Held) -> None:
     is_first = after.rollback_attempts == 1 if action.is_alerted is None else not action.is_alerted
     if is_first:
         raised, told = alert(
-            ports, "critical", "rollback_failed", action.account_id, action.action_id,
+            ports,
+            "critical",
+            "rollback_failed",
+            action.account_id,
+            action.action_id,
             f"{after.error_code}: it is tried again with more time, until it holds, or until: "
             f"ggen actions resolve {action.action_id} --account-id {action.account_id}",
             cause_receipt=proofs[0],
-        )  # fmt: skip
+        )
         proofs += raised
     transitions.settle(ports, held, after, *proofs)
     if told:
@@ -198,34 +207,50 @@ def _undo_failed(ports: Ports, action: Action, ended: Ended) -> Action:
 def _failure_receipts(ports: Ports, ended: Action, failure: Failure) -> list[Create]:
     """The receipt of a failure, and the text it names."""
     fields: dict[str, Any] = {
-        "status": "failed", "duration_ms": (ended.queue_ms or 0) + (ended.run_ms or 0),
-        "error_code": failure.error_code, "rollback": failure.rollback,
+        "status": "failed",
+        "duration_ms": (ended.queue_ms or 0) + (ended.run_ms or 0),
+        "error_code": failure.error_code,
+        "rollback": failure.rollback,
         **transitions.end_fields(ended),
-    }  # fmt: skip
+    }
     of = ports, failure.operation, ended.account_id, ended.action_id
     if failure.operation == "action_timeout":
         return [receipt(*of, phase="running", timeout_ms=ended.timeout_ms, **fields)]
-    return explained(
-        *of, failure.error_detail, is_recoverable=failure.is_recoverable, **fields
-    )  # fmt: skip
+    return explained(*of, failure.error_detail, is_recoverable=failure.is_recoverable, **fields)
 
 
 def _undone_receipt(ports: Ports, action: Action, elapsed: int) -> Create:
     return receipt(
-        ports, "action_rolled_back", action.account_id, action.action_id, status="rolled_back",
-        duration_ms=elapsed, rollback_duration_ms=elapsed, action_id=action.action_id,
-        sku_id=action.sku_id, signal_type=action.signal_type,
+        ports,
+        "action_rolled_back",
+        action.account_id,
+        action.action_id,
+        status="rolled_back",
+        duration_ms=elapsed,
+        rollback_duration_ms=elapsed,
+        action_id=action.action_id,
+        sku_id=action.sku_id,
+        signal_type=action.signal_type,
         previous_action_receipt_id=action.failure_receipt_id,
-    )  # fmt: skip
+    )
 
 
 def _undo_failed_receipts(ports: Ports, after: Action, elapsed: int, limit_ms: int) -> list[Create]:
     return explained(
-        ports, "rollback_failed", after.account_id, after.action_id, after.error_detail or "",
-        rollback_timeout_ms=limit_ms, attempt=after.rollback_attempts, status="failed",
+        ports,
+        "rollback_failed",
+        after.account_id,
+        after.action_id,
+        after.error_detail or "",
+        rollback_timeout_ms=limit_ms,
+        attempt=after.rollback_attempts,
+        status="failed",
         duration_ms=elapsed,
-        rollback_attempt=after.rollback_attempts, action_id=after.action_id,
-        sku_id=after.sku_id, signal_type=after.signal_type,
+        rollback_attempt=after.rollback_attempts,
+        action_id=after.action_id,
+        sku_id=after.sku_id,
+        signal_type=after.signal_type,
         previous_action_receipt_id=after.failure_receipt_id,
-        error_code=after.error_code, retry_at=after.retry_at,
-    )  # fmt: skip
+        error_code=after.error_code,
+        retry_at=after.retry_at,
+    )

@@ -112,10 +112,14 @@ def end_fields(action: Action) -> dict[str, Any]:
 def context_of(action: Action, deadline_s: float) -> ActionContext:
     """What a handler or its rollback is told; ``deadline_s`` on the monotonic clock."""
     return ActionContext(
-        action.account_id, action.sku_id, action.action_id, action.signal_id, deadline_s,
+        action.account_id,
+        action.sku_id,
+        action.action_id,
+        action.signal_id,
+        deadline_s,
         json.loads(action.result) if action.result else None,
         json.loads(action.learned) if action.learned else {},
-    )  # fmt: skip
+    )
 
 
 def log_failure(action: Action, what: str, error: BaseException) -> None:
@@ -123,9 +127,14 @@ def log_failure(action: Action, what: str, error: BaseException) -> None:
     is_said = isinstance(error, ActionError) and error.__cause__ is None
     _LOG.error(
         "action %s of %s: its %s %s failed: %s: %s",
-        action.action_id, action.account_id, what, action.handler,
-        type(error).__name__, error, exc_info=None if is_said else error,
-    )  # fmt: skip
+        action.action_id,
+        action.account_id,
+        what,
+        action.handler,
+        type(error).__name__,
+        error,
+        exc_info=None if is_said else error,
+    )
 
 
 def claim(ports: Ports, held: Held, claimed: Action) -> Held | None:

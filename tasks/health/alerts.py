@@ -38,8 +38,9 @@ def carry_out(ports: Ports) -> None:
             else:
                 ports.memory.delivered(letter)
         if fault:
-            _LOG.error("%d alerts were not delivered, they are tried again: %s",
-                       len(letters), fault)  # fmt: skip
+            _LOG.error(
+                "%d alerts were not delivered, they are tried again: %s", len(letters), fault
+            )
 
 
 def _rest_s(attempts: int) -> float:

@@ -165,9 +165,13 @@ def _is_drained(ports: Ports, began: datetime) -> bool:
 
 
 def _failed(
-    ports: Ports, settings: Settings, scope: Scope, drill: Drill | None, began: datetime,
+    ports: Ports,
+    settings: Settings,
+    scope: Scope,
+    drill: Drill | None,
+    began: datetime,
     error: Exception,
-) -> None:  # fmt: skip
+) -> None:
     """Count a failed check; the third in a row has everything new refused, then says so.
 
     ``drill`` is what went on when the check began.

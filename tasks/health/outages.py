@@ -93,9 +93,13 @@ def tell_begun(ports: Ports, outage: Outage, check_began: datetime) -> None:
 def tell_real(ports: Ports, outage: Outage, error_code: str, error_detail: str) -> None:
     """A drill is over, and the store fails all the same."""
     raised, told = alert(
-        ports, "critical", "degraded_mode", SYSTEM_ACCOUNT, f"{outage.outage_id}/real",
+        ports,
+        "critical",
+        "degraded_mode",
+        SYSTEM_ACCOUNT,
+        f"{outage.outage_id}/real",
         f"the drill is over, but Documents fail in truth ({error_code}: {error_detail})",
-    )  # fmt: skip
+    )
     ports.alerts.send(told)
     try:
         spool.put(ports, SYSTEM_ACCOUNT, f"{outage.outage_id}-real", 1, raised)
@@ -144,12 +148,16 @@ def _end(ports: Ports, outage: Outage, refused: Mapping[str, int], began: dateti
     total = sum(refused.values())
     proof = _cleared(ports, SYSTEM_ACCOUNT, cleared, total, began)
     raised, told = alert(
-        ports, "info" if outage.degraded_at else "warning", "degraded_mode_cleared",
-        SYSTEM_ACCOUNT, outage.outage_id,
+        ports,
+        "info" if outage.degraded_at else "warning",
+        "degraded_mode_cleared",
+        SYSTEM_ACCOUNT,
+        outage.outage_id,
         f"{'DRILL: ' if outage.drill else ''}everything is served again; nothing was admitted "
         f"since {outage.began_at} ({outage.error_code}: {outage.error_detail}), {total} refused",
-        cause_receipt=proof, drill=True if outage.drill else None,
-    )  # fmt: skip
+        cause_receipt=proof,
+        drill=True if outage.drill else None,
+    )
     writes += [
         Update(path, cleared.document(), found.revision)
         if found
@@ -170,23 +178,35 @@ def _beginning(ports: Ports, outage: Outage, check_began: datetime) -> tuple[lis
     """The document of an outage, first, with all that is receipted of its beginning; the alert."""
     proof = _degraded(ports, SYSTEM_ACCOUNT, outage, check_began)
     raised, told = alert(
-        ports, "critical", "degraded_mode", SYSTEM_ACCOUNT, outage.outage_id,
+        ports,
+        "critical",
+        "degraded_mode",
+        SYSTEM_ACCOUNT,
+        outage.outage_id,
         f"{'DRILL: ' if outage.drill else ''}Documents fail ({outage.error_code}: "
         f"{outage.error_detail}); everything new is refused until they are back, by itself",
-        cause_receipt=proof, drill=True if outage.drill else None,
-    )  # fmt: skip
+        cause_receipt=proof,
+        drill=True if outage.drill else None,
+    )
     copies = [_degraded(ports, each, outage, check_began) for each in outage.accounts]
     return [Create(outage_path(outage.outage_id), outage.document()), proof, *raised, *copies], told
 
 
 def _degraded(ports: Ports, account_id: str, outage: Outage, check_began: datetime) -> Create:
     return receipt(
-        ports, "degraded_mode", account_id, outage.outage_id, status="degraded",
+        ports,
+        "degraded_mode",
+        account_id,
+        outage.outage_id,
+        status="degraded",
         duration_ms=elapsed_ms(timestamp(check_began), ports.clock.now()),
-        reason=outage.reason.replace("_recovered", "_unavailable"), error_code=outage.error_code,
-        failure_count=outage.failure_count, affected_tenants=outage.affected,
-        alert_severity="critical", **_marks(outage),
-    )  # fmt: skip
+        reason=outage.reason.replace("_recovered", "_unavailable"),
+        error_code=outage.error_code,
+        failure_count=outage.failure_count,
+        affected_tenants=outage.affected,
+        alert_severity="critical",
+        **_marks(outage),
+    )
 
 
 def _cleared(
@@ -194,11 +214,17 @@ def _cleared(
 ) -> Create:
     downtime = instant(outage.recovered_at or outage.began_at) - instant(outage.began_at)
     return receipt(
-        ports, "degraded_mode_cleared", account_id, outage.outage_id, status="recovered",
-        duration_ms=elapsed_ms(timestamp(began), ports.clock.now()), reason=outage.reason,
-        downtime_seconds=round(max(0.0, downtime.total_seconds()), 3), actions_refused=refused,
+        ports,
+        "degraded_mode_cleared",
+        account_id,
+        outage.outage_id,
+        status="recovered",
+        duration_ms=elapsed_ms(timestamp(began), ports.clock.now()),
+        reason=outage.reason,
+        downtime_seconds=round(max(0.0, downtime.total_seconds()), 3),
+        actions_refused=refused,
         **_marks(outage),
-    )  # fmt: skip
+    )
 
 
 def _marks(outage: Outage) -> dict[str, Any]:

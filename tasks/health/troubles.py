@@ -27,9 +27,11 @@ def look(ports: Ports) -> None:
 def poison(ports: Ports, queue: str, digest: str) -> None:
     """Something on a queue was no message: a worker has set it aside."""
     tell(
-        ports, f"poison-message/{queue}", f"queue {queue} held what is no message "
+        ports,
+        f"poison-message/{queue}",
+        f"queue {queue} held what is no message "
         f"({digest}); it lies in the list {ASIDE} of the broker's database. Find its sender",
-    )  # fmt: skip
+    )
 
 
 def look_for_all(ports: Ports) -> None:
@@ -39,16 +41,31 @@ def look_for_all(ports: Ports) -> None:
             policy_unusable(ports, error, sku_id, plan_type)
         else:
             ports.memory.end_trouble(f"policy-unusable/{sku_id}/{plan_type}")
-    _count(ports, "actions", ActionState.ROLLBACK_FAILED, "rollbacks-failing",
-           "rollbacks that keep failing. See: ggen actions list --state rollback_failed; undo one "
-           "by hand and say so with: ggen actions resolve")  # fmt: skip
-    _count(ports, "runs", RunState.PARKED, "runs-parked",
-           "runs whose undo keeps failing. See: ggen runs list --open")  # fmt: skip
+    _count(
+        ports,
+        "actions",
+        ActionState.ROLLBACK_FAILED,
+        "rollbacks-failing",
+        "rollbacks that keep failing. See: ggen actions list --state rollback_failed; undo one "
+        "by hand and say so with: ggen actions resolve",
+    )
+    _count(
+        ports,
+        "runs",
+        RunState.PARKED,
+        "runs-parked",
+        "runs whose undo keeps failing. See: ggen runs list --open",
+    )
     compare_clocks(ports)
     _look_for_waiting(ports)
     if not ports.alerts.addresses():
-        tell(ports, "no-alert-address", "alerts are in the log alone: put an address into "
-             "secrets/alert.urls, and try it with: ggen alerts test", alerts=False)  # fmt: skip
+        tell(
+            ports,
+            "no-alert-address",
+            "alerts are in the log alone: put an address into "
+            "secrets/alert.urls, and try it with: ggen alerts test",
+            alerts=False,
+        )
     else:
         ports.memory.end_trouble("no-alert-address")
 
@@ -65,9 +82,13 @@ def compare_clocks(ports: Ports) -> None:
     if abs(by) <= MAX_AHEAD:
         ports.memory.end_trouble(name)
         return
-    tell(ports, name, f"the clock of this machine differs by {by.total_seconds():+.0f} s from "
-         f"{against}. Receipts say times that are off; their ledgers stay valid. Set it right "
-         "(NTP), and restart the workers")  # fmt: skip
+    tell(
+        ports,
+        name,
+        f"the clock of this machine differs by {by.total_seconds():+.0f} s from "
+        f"{against}. Receipts say times that are off; their ledgers stay valid. Set it right "
+        "(NTP), and restart the workers",
+    )
 
 
 def _look_for_waiting(ports: Ports) -> None:
@@ -82,10 +103,12 @@ def _look_for_waiting(ports: Ports) -> None:
         ports.memory.end_trouble("actions-waiting")
         return
     tell(
-        ports, "actions-waiting", f"{len(late_ms)} accepted actions wait for a worker, up to "
+        ports,
+        "actions-waiting",
+        f"{len(late_ms)} accepted actions wait for a worker, up to "
         f"{max(late_ms) / 1000:.0f} s; past their queue_timeout they fail. Run more workers "
         "(GGEN_ACTIONS_CONCURRENCY), or see who has them: ggen actions list --state running",
-    )  # fmt: skip
+    )
 
 
 def _count(ports: Ports, collection: str, state: str, name: str, words: str) -> None:

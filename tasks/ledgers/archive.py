@@ -54,9 +54,10 @@ def write_archive(
     last = stored_log.newest_signed(ports, account_id)
     if last is None:
         raise InputError(
-            "nothing-sealed", f"nothing of the ledger of {account_id} is sealed yet; is the "
-            "account id right, and does the stack run?"
-        )  # fmt: skip
+            "nothing-sealed",
+            f"nothing of the ledger of {account_id} is sealed yet; is the "
+            "account id right, and does the stack run?",
+        )
     try:
         with tempfile.TemporaryDirectory(prefix="ggen-archive-") as folder:
             files = _Files(Path(folder))

@@ -92,10 +92,11 @@ def report_ends(ports: Ports, account_id: str, last: int) -> Iterator[Finding]:
     for name in [each for each in copies if _is_number(each) and each > seal_id(last)][:1]:
         if not stored_log.is_seal(ports, account_id, int(name)):  # else the log has grown since
             yield Finding(
-                f"the copy of checkpoint {int(name)}", Check.CONSISTENCY,
+                f"the copy of checkpoint {int(name)}",
+                Check.CONSISTENCY,
                 f"was signed, but the store's log ends with seal {last}: the store is an older "
                 "copy, or its end was removed",
-            )  # fmt: skip
+            )
     for path in stored_log.strays(ports, account_id):
         yield Finding(path, Check.CONSISTENCY, "is no seal or checkpoint of this log")
     for path in stored_log.checkpoints_beyond(ports, account_id, last)[:1]:

@@ -62,10 +62,13 @@ def judge(ports: Ports, account_id: str, scope: str, number: int) -> int | None:
     known, pins = _known(ports, account_id, mark)
     last = _last_of_slice(ports, account_id, number)
     judged = audit_ledger(
-        ports, account_id, after=stored_log.seal_at(ports, account_id, number), last=last,
+        ports,
+        account_id,
+        after=stored_log.seal_at(ports, account_id, number),
+        last=last,
         pins=pins,
         examine_all=_only_places if scope == "new" and last and last.number <= known else here,
-    )  # fmt: skip
+    )
     if judged.clock_off:
         words = clock_words(judged.clock_off, judged.clock_off_s).removeprefix(", ")
         _tell_of_clocks(ports, account_id, words)
@@ -99,10 +102,14 @@ def _report_all(ports: Ports, account_id: str, found: Sequence[Finding], more: i
 def _tell_of_clocks(ports: Ports, account_id: str, words: str) -> None:
     """Alert once for ever of a ledger some of whose receipts were made by a clock that was off."""
     writes, told = alert(
-        ports, "warning", "receipts-clock-off", SYSTEM_ACCOUNT, account_id,
+        ports,
+        "warning",
+        "receipts-clock-off",
+        SYSTEM_ACCOUNT,
+        account_id,
         f"the ledger of {account_id} is valid, {words}: a machine's clock was set, or a receipt "
         f"was dated back. See: ggen verify-ledger --account-id {account_id} --strict",
-    )  # fmt: skip
+    )
     tell(ports, told, *writes)
 
 

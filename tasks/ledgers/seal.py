@@ -139,9 +139,13 @@ def _tell_of_a_new_key(ports: Ports, account_id: str, last: Seal) -> bool:
     if before.key_id == signer.key_id:
         return False
     proof = receipt(
-        ports, "key_rotated", account_id, signer.key_id,
-        previous_key_id=before.key_id, key_id=signer.key_id,
-    )  # fmt: skip
+        ports,
+        "key_rotated",
+        account_id,
+        signer.key_id,
+        previous_key_id=before.key_id,
+        key_id=signer.key_id,
+    )
     try:
         land(ports, [proof])
     except ConflictError:
@@ -154,7 +158,11 @@ def _poison(
 ) -> tuple[list[Create], Alert]:
     named = "; ".join(f"{leaf.receipt_id}: {leaf.rejected}" for leaf in rejected[:5])
     return alert(
-        ports, "critical", "poison-receipt", account_id, f"seal {seal.number}",
+        ports,
+        "critical",
+        "poison-receipt",
+        account_id,
+        f"seal {seal.number}",
         f"{len(rejected)} stored documents are no receipts of this ledger, and were sealed as "
         f"rejected: {named}",
-    )  # fmt: skip
+    )

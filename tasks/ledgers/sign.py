@@ -97,9 +97,14 @@ def report(ports: Ports, account_id: str, error: Exception) -> None:
     _LOG.critical("the ledger of %s: %s", account_id, error, exc_info=error if is_ours else None)
     today = int(ports.clock.now().strftime("%Y%m%d"))
     proof, told = alert(
-        ports, "critical", "ledger-broken", SYSTEM_ACCOUNT, account_id,
-        str(error) or type(error).__name__, attempt=today,
-    )  # fmt: skip
+        ports,
+        "critical",
+        "ledger-broken",
+        SYSTEM_ACCOUNT,
+        account_id,
+        str(error) or type(error).__name__,
+        attempt=today,
+    )
     tell(ports, told, *proof)
 
 

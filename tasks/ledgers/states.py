@@ -15,8 +15,11 @@ from ports import Ports
 from ports.documents import Document, Where
 
 _ENDED = (
-    ActionState.COMPLETE, ActionState.FAILED, ActionState.ROLLED_BACK, ActionState.ROLLBACK_FAILED,
-)  # fmt: skip
+    ActionState.COMPLETE,
+    ActionState.FAILED,
+    ActionState.ROLLED_BACK,
+    ActionState.ROLLBACK_FAILED,
+)
 
 
 def missing_receipts(ports: Ports, account_id: str) -> Iterator[Finding]:

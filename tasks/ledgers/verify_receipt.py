@@ -18,8 +18,12 @@ from tasks.ledgers import stored_log
 from tasks.ledgers.stored_log import BrokenLogError, Place
 
 CHECKS = (
-    Check.IMMUTABILITY, Check.ORDERING, Check.INTEGRITY, Check.COMPLETENESS, Check.INCLUSION,
-)  # fmt: skip
+    Check.IMMUTABILITY,
+    Check.ORDERING,
+    Check.INTEGRITY,
+    Check.COMPLETENESS,
+    Check.INCLUSION,
+)
 """What is judged of one receipt, in the order in which it is told."""
 
 
@@ -94,9 +98,11 @@ def _checks(ports: Ports, account_id: str, found: Document, place: Place | None)
     entry = Recorded(stored, receipt_id, instant(place.leaf.recorded_at))
     before = _recorded_before(place)
     judged = verify(
-        entry, account_id=account_id, ring=ring,
+        entry,
+        account_id=account_id,
+        ring=ring,
         previous_recorded_at=instant(before) if before else None,
-    )  # fmt: skip
+    )
     by_the_log = {
         each.check: replace(each, subject=receipt_id)
         for each in (

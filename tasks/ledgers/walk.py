@@ -28,9 +28,16 @@ class Walk:
     """
 
     def __init__(
-        self, ports: Ports, ring: KeyRing, report: Report, after: Seal | None = None,
-        pins: Sequence[Pin] = (), *, until: datetime | None = None, asks_for_time: bool = True,
-    ) -> None:  # fmt: skip
+        self,
+        ports: Ports,
+        ring: KeyRing,
+        report: Report,
+        after: Seal | None = None,
+        pins: Sequence[Pin] = (),
+        *,
+        until: datetime | None = None,
+        asks_for_time: bool = True,
+    ) -> None:
         self._until, self._asks_for_time = until, asks_for_time
         self._ports, self._ring, self._report, self._pins = ports, ring, report, pins
         self._account_id = report.account_id

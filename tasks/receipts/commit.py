@@ -49,16 +49,18 @@ def receipt(
         InputError: the fields do not fulfil the operation's contract.
     """
     version = contracts.newest(operation)
-    contract = contracts.validate({
-        **({"contract_version": version} if version > 1 else {}),
-        "receipt_id": receipt_id(account_id, operation, subject, attempt),
-        "timestamp": timestamp(ports.clock.now()),
-        "operation": operation,
-        "account_id": account_id,
-        "status": status,
-        "duration_ms": duration_ms,
-        **fields,
-    })  # fmt: skip
+    contract = contracts.validate(
+        {
+            **({"contract_version": version} if version > 1 else {}),
+            "receipt_id": receipt_id(account_id, operation, subject, attempt),
+            "timestamp": timestamp(ports.clock.now()),
+            "operation": operation,
+            "account_id": account_id,
+            "status": status,
+            "duration_ms": duration_ms,
+            **fields,
+        }
+    )
     signed = ports.keys.signer().sign(contract)
     return Create(receipt_path(account_id, contract.receipt_id), signed.document())
 
@@ -100,10 +102,20 @@ def alert(
 ) -> tuple[list[Create], Alert]:
     """What is committed of an alert, its receipt first, and the alert, to be sent once it is."""
     writes = explained(
-        ports, "alert_raised", account_id, f"{cause}/{subject}", detail, named="detail_sha256",
-        attempt=attempt, status="raised", severity=severity, cause=cause, subject=subject,
-        cause_receipt_id=cause_receipt.data["receipt_id"] if cause_receipt else None, drill=drill,
-    )  # fmt: skip
+        ports,
+        "alert_raised",
+        account_id,
+        f"{cause}/{subject}",
+        detail,
+        named="detail_sha256",
+        attempt=attempt,
+        status="raised",
+        severity=severity,
+        cause=cause,
+        subject=subject,
+        cause_receipt_id=cause_receipt.data["receipt_id"] if cause_receipt else None,
+        drill=drill,
+    )
     told = Alert(writes[0].data["receipt_id"], severity, cause, account_id, subject, detail)
     return writes, told
 
@@ -163,9 +175,10 @@ def refuse_if_stale(ports: Ports, writes: Sequence[Write]) -> None:
             age = ports.clock.now() - instant(write.data["timestamp"])
             if age > STALE_AFTER:
                 raise OutageError(
-                    "receipt-stale", f"a receipt was signed {age} ago and not committed; nothing "
-                    "was written, and the operation is told anew"
-                )  # fmt: skip
+                    "receipt-stale",
+                    f"a receipt was signed {age} ago and not committed; nothing "
+                    "was written, and the operation is told anew",
+                )
 
 
 def tell(ports: Ports, told: Alert, *writes: Write) -> bool:
@@ -202,13 +215,24 @@ def _tell_of_a_conflict(ports: Ports, writes: Sequence[Write]) -> None:
     for write, kept in told_twice:
         account_id, name = ledger_of(write), write.path.rpartition("/")[2]
         proof = receipt(
-            ports, "receipt_conflict", account_id, name, status="conflict", subject=name,
-            kept_sha256=kept.data["sha256"], refused_sha256=write.data["sha256"],
-        )  # fmt: skip
+            ports,
+            "receipt_conflict",
+            account_id,
+            name,
+            status="conflict",
+            subject=name,
+            kept_sha256=kept.data["sha256"],
+            refused_sha256=write.data["sha256"],
+        )
         raised, told = alert(
-            ports, "critical", "receipt-conflict", account_id, name,
-            f"receipt {name} exists with other content; it was kept", cause_receipt=proof,
-        )  # fmt: skip
+            ports,
+            "critical",
+            "receipt-conflict",
+            account_id,
+            name,
+            f"receipt {name} exists with other content; it was kept",
+            cause_receipt=proof,
+        )
         tell(ports, told, proof, *raised)
 
 

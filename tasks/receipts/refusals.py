@@ -23,9 +23,15 @@ def tally(ports: Ports) -> None:
 def _receipt(ports: Ports, window: str, ledger: str, reasons: dict[str, int]) -> None:
     operation, _, account_id = ledger.partition(":")
     proof = receipt(
-        ports, operation, account_id, window, status="refused", window_end=window,
-        total=sum(reasons.values()), by_reason=reasons,
-    )  # fmt: skip
+        ports,
+        operation,
+        account_id,
+        window,
+        status="refused",
+        window_end=window,
+        total=sum(reasons.values()),
+        by_reason=reasons,
+    )
     try:
         land(ports, [proof])
     except ConflictError:

@@ -228,15 +228,24 @@ def _set_aside(
     for refused in _receipts(writes):
         account_id, identity = ledger_of(refused), refused.path.rpartition("/")[2]
         proof = receipt(
-            ports, "receipt_conflict", account_id, identity, status="conflict", subject=identity,
+            ports,
+            "receipt_conflict",
+            account_id,
+            identity,
+            status="conflict",
+            subject=identity,
             kept_sha256=_kept_sha256(ports, refused, writes),
             refused_sha256=refused.data["sha256"],
-        )  # fmt: skip
+        )
         raised, told = alert(
-            ports, "critical", "receipt-conflict", account_id, identity,
+            ports,
+            "critical",
+            "receipt-conflict",
+            account_id,
+            identity,
             f"a spooled commit came too late ({error}); it is kept as {aside}",
             cause_receipt=proof,
-        )  # fmt: skip
+        )
         tell(ports, told, proof, *raised)
     ports.spool.delete(name)
 
@@ -254,9 +263,13 @@ def _kept_sha256(ports: Ports, refused: Create, writes: Sequence[Write | _Follow
 def _refuse_unreadable(ports: Ports, name: str, content: bytes) -> None:
     aside = _kept_aside(ports, name, content)
     raised, told = alert(
-        ports, "critical", "spool-unreadable", SYSTEM_ACCOUNT, aside[-256:],
+        ports,
+        "critical",
+        "spool-unreadable",
+        SYSTEM_ACCOUNT,
+        aside[-256:],
         f"what lay in the spool is no commit; it is kept as {aside}",
-    )  # fmt: skip
+    )
     tell(ports, told, *raised)
     ports.spool.delete(name)
 

@@ -54,18 +54,26 @@ MANUAL = Manual(
         "`degraded_mode_cleared` with the downtime and the refusals, and all as before",
     ),
     refusals=(
-        ("the spool cannot be written either",
-         "the process that knows the outcome dies, its message is not acknowledged, and the reaper "
-         "ends the action by what Documents say"),
+        (
+            "the spool cannot be written either",
+            "the process that knows the outcome dies, its message is not acknowledged, and the "
+            "reaper ends the action by what Documents say",
+        ),
         ("the spool cannot be drained or listed", "nothing is admitted; the next probe goes on"),
-        ("a spooled commit's precondition does not hold",
-         "it is set aside, with `receipt_conflict` and a critical alert"),
-        ("beat, the health worker or Memory is dead or silent",
-         "the lease runs out within 33 s, and refuses by itself; the first receipt afterwards says "
-         "who was silent"),
+        (
+            "a spooled commit's precondition does not hold",
+            "it is set aside, with `receipt_conflict` and a critical alert",
+        ),
+        (
+            "beat, the health worker or Memory is dead or silent",
+            "the lease runs out within 33 s, and refuses by itself; the first receipt afterwards "
+            "says who was silent",
+        ),
         ("Memory was lost", "the same at once; it is rebuilt from Documents first"),
-        ("an alert is not delivered",
-         "it is tried again, from 5 s to 10 min apart; `ggen status` shows it"),
+        (
+            "an alert is not delivered",
+            "it is tried again, from 5 s to 10 min apart; `ggen status` shows it",
+        ),
     ),
     slis=(
         ("fault to degraded", "≤ 33 s"),
@@ -75,8 +83,12 @@ MANUAL = Manual(
     receipts=("degraded_mode", "degraded_mode_cleared", "receipt_conflict", "alert_raised"),
     sequence=(
         "sequenceDiagram",
-        "participant Check as Health check", "participant Documents", "participant Memory",
-        "participant Spool as Spool (Objects)", "participant Alerts", "participant Ingress",
+        "participant Check as Health check",
+        "participant Documents",
+        "participant Memory",
+        "participant Spool as Spool (Objects)",
+        "participant Alerts",
+        "participant Ingress",
         "loop every 10 s",
         "  Check->>Documents: read, commit a nonce, read it back (2 s in all)",
         "  alt it came back",
@@ -101,4 +113,4 @@ MANUAL = Manual(
         "  end",
         "end",
     ),
-)  # fmt: skip
+)

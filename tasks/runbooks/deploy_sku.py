@@ -56,9 +56,12 @@ def _act_documents(ports: Ports, run: Run) -> Result:
         "previous_entitlement": entitlement.data if entitlement else None,
     }
     writes: list[Write] = [
-        _put(entitlement, records.entitlement_path(run.account_id, run.event.sku_id),
-             _entitlement(ports, run, entitlement)),
-    ]  # fmt: skip
+        _put(
+            entitlement,
+            records.entitlement_path(run.account_id, run.event.sku_id),
+            _entitlement(ports, run, entitlement),
+        ),
+    ]
     if _needs_new(tenant):
         path = records.tenant_path(run.account_id)
         writes.append(_put(tenant, path, _tenant(ports, run, tenant)))
@@ -206,24 +209,34 @@ def _undo_governor(ports: Ports, run: Run, _entry: JournalEntry) -> None:
 
 STEPS = (
     Step(
-        "deploy_sku.documents", "Documents",
+        "deploy_sku.documents",
+        "Documents",
         does="create tenant (the governor's FSM) and entitlement, both provisioning",
         undoes="delete both, or put the former ones back",
-        look=_look_documents, act=_act_documents, undo=_undo_documents,
+        look=_look_documents,
+        act=_act_documents,
+        undo=_undo_documents,
     ),
     Step(
-        "deploy_sku.signals", "Signals",
+        "deploy_sku.signals",
+        "Signals",
         does="create topic and push subscription, or repair them",
         undoes="delete subscription and topic, if this run created them",
-        look=_look_signals, act=_act_signals, undo=_undo_signals,
+        look=_look_signals,
+        act=_act_signals,
+        undo=_undo_signals,
     ),
     Step(
-        "deploy_sku.governor", "Memory",
+        "deploy_sku.governor",
+        "Memory",
         does="publish the tenant's key, boot the governor: entitlement, limits, permissions",
         undoes="forget the governor and withdraw its key, or boot the former one",
-        look=_look_governor, act=_act_governor, undo=_undo_governor, alarm=BOOT_FAILED,
+        look=_look_governor,
+        act=_act_governor,
+        undo=_undo_governor,
+        alarm=BOOT_FAILED,
     ),
-)  # fmt: skip
+)
 
 MANUAL = Manual(
     number=1,
@@ -238,14 +251,19 @@ MANUAL = Manual(
         "`entitlement_active`",
     ),
     refusals=(
-        ("a topic of that name exists and cannot be repaired",
-         "`entitlement_failed`, to be delivered again (503)"),
-        ("a store does not answer until the run's deadline",
-         "all is undone, `entitlement_failed`, to be delivered again (503)"),
-        ("the governor cannot be booted",
-         f"the same, and a critical alert `{BOOT_FAILED}`"),
-        ("an undo fails five times",
-         "the run is parked with `compensation_failed` and a critical alert, and undone later"),
+        (
+            "a topic of that name exists and cannot be repaired",
+            "`entitlement_failed`, to be delivered again (503)",
+        ),
+        (
+            "a store does not answer until the run's deadline",
+            "all is undone, `entitlement_failed`, to be delivered again (503)",
+        ),
+        ("the governor cannot be booted", f"the same, and a critical alert `{BOOT_FAILED}`"),
+        (
+            "an undo fails five times",
+            "the run is parked with `compensation_failed` and a critical alert, and undone later",
+        ),
     ),
     slis=(
         ("webhook to receipt", "< 2 s"),
@@ -253,4 +271,4 @@ MANUAL = Manual(
         ("FSM, topic and documents created", "100 %: all, or none and a receipt that says so"),
     ),
     receipts=("entitlement_active", "entitlement_failed", "compensation_failed", "alert_raised"),
-)  # fmt: skip
+)

@@ -113,15 +113,21 @@ def _active_receipt(ports: Ports, run: Run, tenant: Tenant, entitlement: Entitle
         former = run.journal["deploy_sku.documents"].result["previous_entitlement"]
         particular = {"previous_plan_type": former["plan_type"]}
     return receipt(
-        ports, operation, run.account_id, run.run_id, attempt=run.attempt,
-        sku_id=entitlement.sku_id, plan_type=entitlement.plan_type,
+        ports,
+        operation,
+        run.account_id,
+        run.run_id,
+        attempt=run.attempt,
+        sku_id=entitlement.sku_id,
+        plan_type=entitlement.plan_type,
         policy_version=entitlement.policy_version,
         quota={
             "monthly_actions": entitlement.monthly_actions,
             "concurrent_actions": entitlement.concurrent_actions,
         },
-        **_of_run(ports, run), **particular,
-    )  # fmt: skip
+        **_of_run(ports, run),
+        **particular,
+    )
 
 
 def _open_the_door(ports: Ports, run: Run) -> None:
@@ -132,11 +138,21 @@ def _open_the_door(ports: Ports, run: Run) -> None:
 
 def _refused(ports: Ports, run: Run, failed_step: str) -> Sequence[Create]:
     return explained(
-        ports, "entitlement_failed", run.account_id, run.run_id, run.error_detail or "",
-        attempt=run.attempt, status="failed", sku_id=run.event.sku_id,
-        plan_type=run.event.plan_type, region=run.event.region, failed_step=failed_step,
-        error_code=run.error_code, retryable=run.retryable, **_of_run(ports, run),
-    )  # fmt: skip
+        ports,
+        "entitlement_failed",
+        run.account_id,
+        run.run_id,
+        run.error_detail or "",
+        attempt=run.attempt,
+        status="failed",
+        sku_id=run.event.sku_id,
+        plan_type=run.event.plan_type,
+        region=run.event.region,
+        failed_step=failed_step,
+        error_code=run.error_code,
+        retryable=run.retryable,
+        **_of_run(ports, run),
+    )
 
 
 def _of_run(ports: Ports, run: Run) -> dict[str, Any]:
@@ -171,14 +187,20 @@ MANUAL = Manual(
     refusals=(
         ("no policy for SKU and plan", "`entitlement_failed` for good (422)"),
         ("a plan change of a cancelled entitlement", "`entitlement_failed` for good (422)"),
-        ("a plan change before its subscription",
-         "`entitlement_failed`, to be delivered again (503)"),
+        (
+            "a plan change before its subscription",
+            "`entitlement_failed`, to be delivered again (503)",
+        ),
         ("an event older than what is in force", "acknowledged with the receipt in force (200)"),
-        ("a dependency down until the run's deadline",
-         "all is undone, `entitlement_failed`, to be delivered again (503)"),
+        (
+            "a dependency down until the run's deadline",
+            "all is undone, `entitlement_failed`, to be delivered again (503)",
+        ),
         ("`entitlement.cancelled`", "refused at the door: not served yet (422)"),
-        ("an operator cancels the run",
-         "all is undone, `entitlement_failed` and `run_cancelled` (422)"),
+        (
+            "an operator cancels the run",
+            "all is undone, `entitlement_failed` and `run_cancelled` (422)",
+        ),
         ("a fault of ours", "all is undone, `entitlement_failed` (503), a critical alert"),
         ("it fails for now after the door had answered 202", "the same, and a critical alert"),
     ),
@@ -188,31 +210,40 @@ MANUAL = Manual(
         ("first signal processed", "< 1 s after the webhook's answer"),
     ),
     receipts=(
-        "entitlement_active", "entitlement_plan_changed", "entitlement_failed", "run_cancelled",
-        "compensation_failed", "alert_raised",
+        "entitlement_active",
+        "entitlement_plan_changed",
+        "entitlement_failed",
+        "run_cancelled",
+        "compensation_failed",
+        "alert_raised",
     ),
-)  # fmt: skip
+)
 
 RUNBOOK = Runbook(
     name=NAME,
     manual=MANUAL,
     steps=(
         Step(
-            "entitlement_lifecycle.policy", "Objects",
+            "entitlement_lifecycle.policy",
+            "Objects",
             does="see that the event is news, load the policy of SKU and plan",
-            undoes="", act=_choose_policy, reads_only=True,
+            undoes="",
+            act=_choose_policy,
+            reads_only=True,
         ),
         *deploy_sku.STEPS,
         Step(
-            "entitlement_lifecycle.finish", "Documents",
+            "entitlement_lifecycle.finish",
+            "Documents",
             does="commit tenant and entitlement as stable, together with the receipt",
-            undoes="", act=_finish,
+            undoes="",
+            act=_finish,
         ),
     ),
     succeeded=_succeeded,
     refused=_refused,
     ended=_open_the_door,
-)  # fmt: skip
+)
 RUNBOOKS_BY_NAME[NAME] = RUNBOOK
 
 

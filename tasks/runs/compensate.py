@@ -58,12 +58,16 @@ def compensate(ports: Ports, runbook: Runbook, run_id: str) -> None:
 def _undo_steps(ports: Ports, runbook: Runbook, run_id: str) -> None:
     _found, run = load(ports, run_id)
     names = {step.name for step in runbook.steps}
-    if unknown := [name for name, entry in run.journal.items()
-                   if entry.effects and entry.state != "undone" and name not in names]:  # fmt: skip
+    if unknown := [
+        name
+        for name, entry in run.journal.items()
+        if entry.effects and entry.state != "undone" and name not in names
+    ]:
         raise ConflictError(
-            "unknown-step", f"this version does not know how to undo {', '.join(unknown)}; a "
-            "worker of the version that carried it out does"
-        )  # fmt: skip
+            "unknown-step",
+            f"this version does not know how to undo {', '.join(unknown)}; a "
+            "worker of the version that carried it out does",
+        )
     for step in reversed(runbook.steps):
         found, run = load(ports, run_id)
         if run.state is not RunState.COMPENSATING:
@@ -109,19 +113,30 @@ def _end(ports: Ports, runbook: Runbook, run_id: str) -> None:
         event = "undone_on_request"
         writes.append(
             receipt(
-                ports, "run_cancelled", run.account_id, run_id, attempt=run.attempt,
-                status="cancelled", run_id=run_id, operator=run.cancellation.operator,
+                ports,
+                "run_cancelled",
+                run.account_id,
+                run_id,
+                attempt=run.attempt,
+                status="cancelled",
+                run_id=run_id,
+                operator=run.cancellation.operator,
                 reason=run.cancellation.reason,
             )
-        )  # fmt: skip
+        )
     told: Alert | None = None
     cause = _alarm(ports, runbook, run, failed_step)
     if cause:
         raised, told = alert(
-            ports, "critical", cause, run.account_id, run_id,
+            ports,
+            "critical",
+            cause,
+            run.account_id,
+            run_id,
             f"{failed_step}: {run.error_code}: {run.error_detail}",
-            attempt=run.attempt, cause_receipt=proof,
-        )  # fmt: skip
+            attempt=run.attempt,
+            cause_receipt=proof,
+        )
         writes += raised
     ended = run.evolve(
         state=advance(RUN, run.state, event), receipt_id=proof.data["receipt_id"], retry_at=None
@@ -156,10 +171,10 @@ def _put_off(ports: Ports, run_id: str, error: Exception) -> None:
     attempts, words = run.undo_attempts + 1, f"{error_code(error)}: {public_detail(error)}"[:1024]
     freed = {
         name: entry.evolve(undo_claim=None, error=words)
-        if entry.undo_claim and is_same_process(ports, entry.undo_claim)
-        and entry.state != "undone" else entry
+        if entry.undo_claim and is_same_process(ports, entry.undo_claim) and entry.state != "undone"
+        else entry
         for name, entry in run.journal.items()
-    }  # fmt: skip
+    }
     off = run.evolve(journal=freed, undo_attempts=attempts, retry_at=later(ports, attempts))
     if attempts < PARK_AFTER:
         land(ports, [Update(found.path, off.document(), found.revision)])
@@ -173,13 +188,26 @@ def _put_off(ports: Ports, run_id: str, error: Exception) -> None:
         land(ports, [moved])
         return
     proofs = explained(
-        ports, "compensation_failed", run.account_id, run_id, public_detail(error),
-        attempt=run.attempt, status="failed", run_id=run_id,
-        failed_step=run.failed_step or "unknown", error_code=error_code(error),
-    )  # fmt: skip
+        ports,
+        "compensation_failed",
+        run.account_id,
+        run_id,
+        public_detail(error),
+        attempt=run.attempt,
+        status="failed",
+        run_id=run_id,
+        failed_step=run.failed_step or "unknown",
+        error_code=error_code(error),
+    )
     raised, told = alert(
-        ports, "critical", "compensation_failed", run.account_id, run_id, words,
-        attempt=run.attempt, cause_receipt=proofs[0],
-    )  # fmt: skip
+        ports,
+        "critical",
+        "compensation_failed",
+        run.account_id,
+        run_id,
+        words,
+        attempt=run.attempt,
+        cause_receipt=proofs[0],
+    )
     land(ports, [moved, *proofs, *raised])
     ports.alerts.send(told)

@@ -115,8 +115,9 @@ def is_same_process(ports: Ports, claim: ProcessClaim) -> bool:
     """Whether a claim is in this process's name."""
     own = ports.processes.claim(ports.clock.now())
     return ports.processes.sees(claim) and (claim.pid, claim.process_started) == (
-        own.pid, own.process_started,
-    )  # fmt: skip
+        own.pid,
+        own.process_started,
+    )
 
 
 def with_entry(run: Run, step_name: str, entry: JournalEntry) -> Run:

@@ -91,15 +91,16 @@ def attempt_again(
     elif happened.is_timed_by_arrival:
         happened = happened.evolve(event_time=timestamp(now))
     again = Run(
-        **former.model_dump(include={"run_id", "runbook", "account_id", "event_id", "body_sha256",
-                                     "body"}),
+        **former.model_dump(
+            include={"run_id", "runbook", "account_id", "event_id", "body_sha256", "body"}
+        ),
         event=happened,
         definition_sha256=runbook.definition_sha256(),
         state=advance(RUN, former.state, "redeliver"),
         attempt=former.attempt + 1,
         started_at=timestamp(now),
         deadline_at=timestamp(now + timedelta(seconds=load_settings().run_queue_timeout_s)),
-    )  # fmt: skip
+    )
     if not _moved(ports, found, again):
         return load(ports, former.run_id)[1]
     publish.run(again)

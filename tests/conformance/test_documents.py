@@ -91,7 +91,10 @@ def test_a_create_needs_an_empty_place(documents: Documents) -> None:
     assert refused.value.code == "already-exists"
 
 
-@pytest.mark.parametrize("write", [Update("runs/x", {}, "1"), Delete("runs/x", "1"), Update("runs/x", {}, "not-a-revision")])  # fmt: skip
+@pytest.mark.parametrize(
+    "write",
+    [Update("runs/x", {}, "1"), Delete("runs/x", "1"), Update("runs/x", {}, "not-a-revision")],
+)
 def test_what_is_not_there_can_neither_be_updated_nor_deleted(
     documents: Documents, write: Update | Delete
 ) -> None:
@@ -170,12 +173,14 @@ def test_a_scan_pages_through_a_collection_in_either_direction(documents: Docume
 
 
 def test_a_group_is_scanned_wherever_its_collections_lie(documents: Documents) -> None:
-    documents.commit([
-        Create("tenants/a/actions/1", {"state": "pending"}),
-        Create("tenants/b/actions/2", {"state": "running"}),
-        Create("tenants/b/actions/3", {"state": "complete"}),
-        Create("tenants/b/receipts/4", {"state": "pending"}),
-    ])  # fmt: skip
+    documents.commit(
+        [
+            Create("tenants/a/actions/1", {"state": "pending"}),
+            Create("tenants/b/actions/2", {"state": "running"}),
+            Create("tenants/b/actions/3", {"state": "complete"}),
+            Create("tenants/b/receipts/4", {"state": "pending"}),
+        ]
+    )
 
     found = documents.scan(
         "actions", group=True, where=[Where("state", "in", ("pending", "running"))]
@@ -187,11 +192,13 @@ def test_a_group_is_scanned_wherever_its_collections_lie(documents: Documents) -
 @pytest.mark.parametrize(
     ("where", "expected"),
     [
-        (Where("n", "==", 2), ["b"]), (Where("n", "<=", 2), ["a", "b"]),
-        (Where("n", ">=", 2), ["b", "c"]), (Where("absent", "==", 1), []),
+        (Where("n", "==", 2), ["b"]),
+        (Where("n", "<=", 2), ["a", "b"]),
+        (Where("n", ">=", 2), ["b", "c"]),
+        (Where("absent", "==", 1), []),
         (Where("n", "in", ()), []),
     ],
-)  # fmt: skip
+)
 def test_conditions(documents: Documents, where: Where, expected: list[str]) -> None:
     documents.commit([Create(f"runs/{x}", {"n": n}) for n, x in enumerate("abc", 1)])
 
@@ -226,10 +233,16 @@ def test_an_update_that_changes_nothing_changes_the_revision(documents: Document
 
 @pytest.mark.parametrize(
     "data",
-    [{"lists": [[1, [2]], []]}, {"__name__": 1, "": 2, "A.b`c": 3}, {"n": 2**80, "m": -(2**63)},
-     {"x": -0.5, "flag": True, "none": None, "one": 1}, {"long": "é" * 20_000}, {}],
+    [
+        {"lists": [[1, [2]], []]},
+        {"__name__": 1, "": 2, "A.b`c": 3},
+        {"n": 2**80, "m": -(2**63)},
+        {"x": -0.5, "flag": True, "none": None, "one": 1},
+        {"long": "é" * 20_000},
+        {},
+    ],
     ids=["nested lists", "odd names", "large numbers", "scalars", "long text", "nothing"],
-)  # fmt: skip
+)
 def test_any_json_comes_back_as_it_was(documents: Documents, data: dict[str, object]) -> None:
     documents.commit([Create("runs/r", data)])
 
@@ -364,9 +377,7 @@ def test_a_fork_with_an_open_connection_is_refused_before_it_loses_anything(tmp_
 
 def test_documents_come_in_the_order_of_their_commits_page_by_page(documents: Documents) -> None:
     for n in range(5):
-        documents.commit([
-            Create(f"tenants/a/receipts/{9 - n}-{m}", {"n": n}) for m in ("x", "y")
-        ])  # fmt: skip
+        documents.commit([Create(f"tenants/a/receipts/{9 - n}-{m}", {"n": n}) for m in ("x", "y")])
     documents.commit([Create("tenants/b/receipts/0", {}), Create("tenants/a/seals/0", {})])
 
     found, after = [], None

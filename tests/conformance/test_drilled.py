@@ -59,8 +59,9 @@ def test_every_fault_fails_as_its_name_says(
         is_written = False
 
     assert (is_read, is_written) == {
-        Fault.SLOW: (True, True), Fault.DEAF: (False, True),
-    }.get(fault, (False, False))  # fmt: skip
+        Fault.SLOW: (True, True),
+        Fault.DEAF: (False, True),
+    }.get(fault, (False, False))
     if fault not in (Fault.SLOW, Fault.GARBAGE):
         with pytest.raises(OutageError):
             documents.scan("runs")

@@ -80,8 +80,9 @@ def test_a_document_somebody_changed_by_hand_is_told_as_text_and_comes_back_the_
     write = {"update": {"name": name, "fields": fields}, "update_mask": {"field_paths": ["data"]}}
     documents._client.get().commit(
         request={"database": documents._database, "writes": [write]},
-        metadata=documents._metadata, **CALL,
-    )  # fmt: skip
+        metadata=documents._metadata,
+        **CALL,
+    )
 
     once, twice = documents.get("runs/r"), documents.get("runs/r")
 

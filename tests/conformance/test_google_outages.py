@@ -102,10 +102,12 @@ def test_every_call_ends_in_its_bound_as_an_outage() -> None:
     took: dict[str, dict[str, float | str]] = {}
     with silent() as mute:
         ways = {"refused": f"127.0.0.1:{free_ports(1)[0]}", "silent": mute}
-        _all_at_once([
-            lambda way=way, host=host: took.update({way: _took_s(_away(host))})  # type: ignore[misc]
-            for way, host in ways.items()
-        ])  # fmt: skip
+        _all_at_once(
+            [
+                lambda way=way, host=host: took.update({way: _took_s(_away(host))})  # type: ignore[misc]
+                for way, host in ways.items()
+            ]
+        )
 
     late = [
         (way, name, s)
@@ -125,10 +127,16 @@ def test_an_outage_says_what_the_service_said_and_what_to_mend() -> None:
         bounded(refuse, 1, who=SERVICE)
 
 
-@pytest.mark.parametrize("error", [
-    answers.RetryError("timed out", answers.ServiceUnavailable("gone")), answers.Unknown("?"),
-    answers.DeadlineExceeded("late"), answers.ResourceExhausted("quota"), answers.Cancelled("x"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "error",
+    [
+        answers.RetryError("timed out", answers.ServiceUnavailable("gone")),
+        answers.Unknown("?"),
+        answers.DeadlineExceeded("late"),
+        answers.ResourceExhausted("quota"),
+        answers.Cancelled("x"),
+    ],
+)
 def test_whatever_keeps_google_from_answering_is_an_outage(error: Exception) -> None:
     def fail(_left_s: float) -> object:
         raise error
@@ -297,9 +305,10 @@ def test_a_database_that_is_not_there_is_an_outage_and_not_an_empty_store(
     with _answering(code, "The database (default) does not exist for project p.") as host:
         documents = FirestoreDocuments("p", emulator_host=host)
         for call in (
-            lambda: documents.get("runs/r"), lambda: documents.commit([Create("runs/r", {})]),
+            lambda: documents.get("runs/r"),
+            lambda: documents.commit([Create("runs/r", {})]),
             lambda: documents.scan("runs"),
-        ):  # fmt: skip
+        ):
             with pytest.raises(OutageError, match="does not exist"):
                 call()
         documents.close()
@@ -315,10 +324,12 @@ def test_whatever_google_answers_is_an_error_of_ours(code: grpc.StatusCode) -> N
     with _answering(code, "so it is") as host:
         away = _away(host)
         for call in (
-            lambda: away.documents.get("runs/r"), lambda: away.documents.scan("runs"),
+            lambda: away.documents.get("runs/r"),
+            lambda: away.documents.scan("runs"),
             lambda: away.documents.commit([Create("runs/r", {})]),
-            lambda: away.signals.publish("x", b""), lambda: away.signals.look("x", REGION),
-        ):  # fmt: skip
+            lambda: away.signals.publish("x", b""),
+            lambda: away.signals.look("x", REGION),
+        ):
             with contextlib.suppress(GovernorError):
                 call()
         away.documents.close()

@@ -43,8 +43,9 @@ def test_a_rotation_is_seen_by_who_has_the_keys_open(keys: KeyFiles, tmp_path: P
 
     assert other.signer().key_id == after != before
     assert [(k.key_id, k.valid_until) for k in other.ring()] == [
-        (before, timestamp(NOW)), (after, None),
-    ]  # fmt: skip
+        (before, timestamp(NOW)),
+        (after, None),
+    ]
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 4])

@@ -63,10 +63,18 @@ def test_the_newest_point_of_the_subscription_is_told(
     assert 'subscription_id="tenants.acme.signals"' in query
 
 
-@pytest.mark.parametrize(("status", "body"), [
-    (200, b"{}"), (200, b'{"timeSeries": []}'), (200, b'{"timeSeries": [{"points": []}]}'),
-    (200, b"[]"), (200, b"not json"), (403, b"{}"), (503, b"{}"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, b"{}"),
+        (200, b'{"timeSeries": []}'),
+        (200, b'{"timeSeries": [{"points": []}]}'),
+        (200, b"[]"),
+        (200, b"not json"),
+        (403, b"{}"),
+        (503, b"{}"),
+    ],
+)
 def test_a_figure_that_is_not_there_is_an_outage_and_never_a_zero(
     monitoring: tuple[Monitoring, MonitoredLag], status: int, body: bytes
 ) -> None:

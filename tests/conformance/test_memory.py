@@ -42,9 +42,14 @@ def _terms(sku_id: str = "crm", concurrent: int = 2, monthly: int = 10) -> Terms
 
 def _ask(memory: Memory, action_id: str, **changes: object) -> Verdict:
     request = {
-        "account_id": "acme", "action_id": action_id, "signal_type": "seats.changed",
-        "sku_id": None, "signal_sha256": "a" * 64, "month": "2026-11", "look_in_ms": 15_000,
-    }  # fmt: skip
+        "account_id": "acme",
+        "action_id": action_id,
+        "signal_type": "seats.changed",
+        "sku_id": None,
+        "signal_sha256": "a" * 64,
+        "month": "2026-11",
+        "look_in_ms": 15_000,
+    }
     return memory.admit(Request(**{**request, **changes})).verdict  # type: ignore[arg-type]
 
 
@@ -80,8 +85,10 @@ def test_the_admitted_signal_is_told_its_entitlement(memory: Memory) -> None:
     admission = memory.admit(request)
 
     assert (admission.sku_id, admission.plan_type, admission.policy_version) == (
-        "crm", "starter", "1.0.0",
-    )  # fmt: skip
+        "crm",
+        "starter",
+        "1.0.0",
+    )
     again = memory.admit(request)
     assert again.verdict is Verdict.DUPLICATE
     assert again.sku_id == "crm"
@@ -518,9 +525,14 @@ def test_a_degraded_mode_refuses_counts_and_is_lifted_again(memory: Memory) -> N
     assert memory.last_begun() is None
     assert memory.standing("acme") is Verdict.DEGRADED
     assert memory.health(Scope.ALL) == Health(
-        is_degraded=True, failures=2, failing_since="since", error_code="ABORTED",
-        error_detail="moved", outage="outage", refused={"acme": 3},
-    )  # fmt: skip
+        is_degraded=True,
+        failures=2,
+        failing_since="since",
+        error_code="ABORTED",
+        error_detail="moved",
+        outage="outage",
+        refused={"acme": 3},
+    )
 
     assert not memory.owe(Scope.ALL, "o", "over", instead_of="another")
     assert memory.standing("acme") is Verdict.DEGRADED

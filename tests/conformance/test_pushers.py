@@ -42,9 +42,15 @@ class Signer:
     def token(self, **changes: Any) -> str:
         now = int(time.time())
         claims = {
-            "iss": "https://accounts.google.com", "aud": AUDIENCE, "email": PUSHER,
-            "email_verified": True, "iat": now, "exp": now + 300, "sub": "1", **changes,
-        }  # fmt: skip
+            "iss": "https://accounts.google.com",
+            "aud": AUDIENCE,
+            "email": PUSHER,
+            "email_verified": True,
+            "iat": now,
+            "exp": now + 300,
+            "sub": "1",
+            **changes,
+        }
         told = {name: value for name, value in claims.items() if value is not None}
         return f"Bearer {jwt.encode(told, self._key, 'RS256', headers={'kid': self.key_id})}"
 
@@ -93,12 +99,23 @@ def test_the_subscriptions_own_pusher_is_let_in_and_asked_for_once(
     assert certificates.asked == 1
 
 
-@pytest.mark.parametrize("changes", [
-    {"iss": "https://evil.example"}, {"aud": "https://other.example"}, {"aud": None},
-    {"email": "somebody@project.iam.gserviceaccount.com"}, {"email": None},
-    {"email_verified": False}, {"email_verified": "true"}, {"email_verified": None},
-    {"exp": 1}, {"iat": 2**40}, {"exp": None},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"iss": "https://evil.example"},
+        {"aud": "https://other.example"},
+        {"aud": None},
+        {"email": "somebody@project.iam.gserviceaccount.com"},
+        {"email": None},
+        {"email_verified": False},
+        {"email_verified": "true"},
+        {"email_verified": None},
+        {"exp": 1},
+        {"iat": 2**40},
+        {"exp": None},
+    ],
+    ids=str,
+)
 def test_a_token_that_says_anything_else_is_refused(
     pushers: OidcPushers, signer: Signer, changes: dict[str, Any]
 ) -> None:
@@ -112,10 +129,23 @@ def _forged(signer: Signer) -> str:
     return Signer(signer.key_id).token()
 
 
-@pytest.mark.parametrize("header", [
-    None, "", "Bearer", "Bearer ", "Bearer x", "Bearer a.b.c", "Basic abc", "Bearer " + "x" * 9000,
-    f"Bearer eyJhbGciOiJSUzI1NiJ9.{_deep()}.e30", "Bearer eyJhbGciOiJub25lIn0.e30.", "Bearer W10.W10.W10", "Bearer é.é.é",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer x",
+        "Bearer a.b.c",
+        "Basic abc",
+        "Bearer " + "x" * 9000,
+        f"Bearer eyJhbGciOiJSUzI1NiJ9.{_deep()}.e30",
+        "Bearer eyJhbGciOiJub25lIn0.e30.",
+        "Bearer W10.W10.W10",
+        "Bearer é.é.é",
+    ],
+)
 def test_what_is_no_token_is_refused(pushers: OidcPushers, header: str | None) -> None:
     with pytest.raises(InputError):
         pushers.check(header)

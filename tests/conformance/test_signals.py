@@ -80,9 +80,10 @@ class PubsubOutside:
 
     def push_elsewhere(self, account_id: str) -> None:
         harmed = {
-            "name": self._subscription(account_id), "topic": self._topic(account_id),
+            "name": self._subscription(account_id),
+            "topic": self._topic(account_id),
             "push_config": {"push_endpoint": "https://elsewhere.example.com/"},
-        }  # fmt: skip
+        }
         request = {"subscription": harmed, "update_mask": FieldMask(paths=["push_config"])}
         self._subscriber.update_subscription(request=request, **CALL)
 
@@ -244,7 +245,9 @@ def test_what_can_be_delivered_is_no_dead_letter(signals: Signals) -> None:
 def test_a_server_that_is_not_there_is_an_outage() -> None:
     gone = StreamSignals("redis://127.0.0.1:1/0")
     for call in (
-        lambda: gone.create("x", REGION), lambda: gone.look("x", REGION), lambda: gone.publish("x", b"")
-    ):  # fmt: skip
+        lambda: gone.create("x", REGION),
+        lambda: gone.look("x", REGION),
+        lambda: gone.publish("x", b""),
+    ):
         with pytest.raises(OutageError):
             call()

@@ -17,9 +17,10 @@ from governor.errors import InputError
 
 MEMORY = {"memory_url": "redis://127.0.0.1:1/1", "broker_url": "redis://127.0.0.1:1/0"}
 PUSHED = {
-    "signals_url": "pubsub://project", "push_url": "https://ingress.example/v1/pubsub/signals",
+    "signals_url": "pubsub://project",
+    "push_url": "https://ingress.example/v1/pubsub/signals",
     "push_service_account": "pusher@project.iam.gserviceaccount.com",
-}  # fmt: skip
+}
 
 
 def _settings(tmp_path: Path, **changes: Any) -> Settings:
@@ -29,10 +30,12 @@ def _settings(tmp_path: Path, **changes: Any) -> Settings:
 def test_the_urls_choose_googles_services(tmp_path: Path) -> None:
     ports = open_ports(
         _settings(
-            tmp_path, documents_url="firestore://project/database", objects_url="gs://bucket",
+            tmp_path,
+            documents_url="firestore://project/database",
+            objects_url="gs://bucket",
             **PUSHED,
         )
-    )  # fmt: skip
+    )
 
     assert isinstance(ports.documents, DrilledDocuments)
     documents = ports.documents._inner
@@ -50,14 +53,24 @@ def test_a_database_that_is_not_named_is_the_default_one(tmp_path: Path) -> None
     assert documents._database == "projects/project/databases/(default)"
 
 
-@pytest.mark.parametrize("changes", [
-    {"documents_url": "firestore:///database"}, {"objects_url": "gs://"},
-    {"documents_url": "firestore://p/a/b"}, {"objects_url": "gs://bucket/prefix"},
-    {**PUSHED, "signals_url": "pubsub://p/x"},
-    {"documents_url": "dynamo://x"}, {"objects_url": "s3://x"}, {"signals_url": "kafka://x"},
-    {**PUSHED, "signals_url": "pubsub://"}, {**PUSHED, "push_url": ""},
-    {**PUSHED, "push_url": "http://ingress.example/"}, {**PUSHED, "push_service_account": ""},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"documents_url": "firestore:///database"},
+        {"objects_url": "gs://"},
+        {"documents_url": "firestore://p/a/b"},
+        {"objects_url": "gs://bucket/prefix"},
+        {**PUSHED, "signals_url": "pubsub://p/x"},
+        {"documents_url": "dynamo://x"},
+        {"objects_url": "s3://x"},
+        {"signals_url": "kafka://x"},
+        {**PUSHED, "signals_url": "pubsub://"},
+        {**PUSHED, "push_url": ""},
+        {**PUSHED, "push_url": "http://ingress.example/"},
+        {**PUSHED, "push_service_account": ""},
+    ],
+    ids=str,
+)
 def test_what_is_incomplete_is_refused_and_says_which_setting(
     tmp_path: Path, changes: dict[str, str]
 ) -> None:
@@ -68,10 +81,17 @@ def test_what_is_incomplete_is_refused_and_says_which_setting(
 EMULATED = {**PUSHED, "pubsub_emulator_host": "127.0.0.1:1"}
 
 
-@pytest.mark.parametrize("changes", [
-    {}, PUSHED, {"firestore_emulator_host": "127.0.0.1:1"},
-    {**EMULATED, "documents_url": "firestore://real"}, {**EMULATED, "objects_url": "gs://real"},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        PUSHED,
+        {"firestore_emulator_host": "127.0.0.1:1"},
+        {**EMULATED, "documents_url": "firestore://real"},
+        {**EMULATED, "objects_url": "gs://real"},
+    ],
+    ids=str,
+)
 def test_pushes_without_a_token_are_refused_outside_the_emulator(
     tmp_path: Path, changes: dict[str, str]
 ) -> None:

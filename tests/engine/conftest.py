@@ -91,8 +91,15 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def event(**changes: str) -> MarketplaceEvent:
-    return MarketplaceEvent.model_validate({
-        "event_type": "entitlement.created", "event_id": "e-1", "account_id": "acme",
-        "sku_id": "demo-sku", "plan_type": "starter", "region": "us-central1",
-        "event_time": "2026-11-23T12:00:00.000000Z", **changes,
-    })  # fmt: skip
+    return MarketplaceEvent.model_validate(
+        {
+            "event_type": "entitlement.created",
+            "event_id": "e-1",
+            "account_id": "acme",
+            "sku_id": "demo-sku",
+            "plan_type": "starter",
+            "region": "us-central1",
+            "event_time": "2026-11-23T12:00:00.000000Z",
+            **changes,
+        }
+    )

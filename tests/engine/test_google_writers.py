@@ -21,13 +21,15 @@ def test_fifty_writers_of_one_tenant_have_no_failed_commit(firestore: str) -> No
         try:
             for m in range(EACH):
                 name = f"{n}-{m}"
-                (revision,) = documents.commit([
-                    Create(f"tenants/a/actions/{name}", {"state": "pending"})
-                ])  # fmt: skip
-                documents.commit([
-                    Update(f"tenants/a/actions/{name}", {"state": "complete"}, revision),
-                    Create(f"tenants/a/receipts/{name}", {"timestamp": "t", "n": m}),
-                ])  # fmt: skip
+                (revision,) = documents.commit(
+                    [Create(f"tenants/a/actions/{name}", {"state": "pending"})]
+                )
+                documents.commit(
+                    [
+                        Update(f"tenants/a/actions/{name}", {"state": "complete"}, revision),
+                        Create(f"tenants/a/receipts/{name}", {"timestamp": "t", "n": m}),
+                    ]
+                )
         except GovernorError as error:
             failed.append(error)
 

@@ -85,8 +85,10 @@ def test_its_archive_is_valid_for_this_verifier_and_for_its_own(tmp_path: Path) 
     for script in (tmp_path / "verify.py", Path("ledger/auditor/verify.py").absolute()):
         done = subprocess.run(
             [sys.executable, "-I", script, *trusted, tmp_path],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stdout
 
 

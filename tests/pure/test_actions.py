@@ -10,11 +10,23 @@ from governor.records import Action, ProcessClaim, instant, timestamp
 
 def _action(*, recoverable: bool = True) -> Action:
     return Action(
-        action_id="action-1", account_id="acme", sku_id="crm", signal_id="s", signal_type="t",
-        signal_sha256="0" * 64, payload="{}", handler="crm.resize", policy_version="1.0.0",
-        timeout_ms=500, rollback_timeout_ms=100, queue_timeout_ms=15_000, recoverable=recoverable,
-        deadline_from_submit=False, accepted_at="2026-11-23T12:00:00.000000Z", month="2026-11",
-    )  # fmt: skip
+        action_id="action-1",
+        account_id="acme",
+        sku_id="crm",
+        signal_id="s",
+        signal_type="t",
+        signal_sha256="0" * 64,
+        payload="{}",
+        handler="crm.resize",
+        policy_version="1.0.0",
+        timeout_ms=500,
+        rollback_timeout_ms=100,
+        queue_timeout_ms=15_000,
+        recoverable=recoverable,
+        deadline_from_submit=False,
+        accepted_at="2026-11-23T12:00:00.000000Z",
+        month="2026-11",
+    )
 
 
 def test_a_timeout_is_always_rolled_back() -> None:

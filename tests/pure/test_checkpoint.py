@@ -55,9 +55,17 @@ def test_a_note_with_any_character_changed_is_refused(at: int, change: int) -> N
 
 @pytest.mark.parametrize(
     "body",
-    ["", "a\n", "o\n01\nAAAA\n", "o\n-1\nAAAA\n", "o\n1\nAAAA\n", "\n1\n" + "A" * 43 + "=\n",
-     f"o\n1\n{base64.b64encode(bytes(32)).decode()}\nmore\n", f"o\n1\n{base64.b64encode(bytes(31)).decode()}\n"],
-)  # fmt: skip
+    [
+        "",
+        "a\n",
+        "o\n01\nAAAA\n",
+        "o\n-1\nAAAA\n",
+        "o\n1\nAAAA\n",
+        "\n1\n" + "A" * 43 + "=\n",
+        f"o\n1\n{base64.b64encode(bytes(32)).decode()}\nmore\n",
+        f"o\n1\n{base64.b64encode(bytes(31)).decode()}\n",
+    ],
+)
 def test_what_is_no_checkpoint_is_refused(body: str) -> None:
     with pytest.raises(InputError):
         checkpoint.parse(body)
@@ -75,11 +83,13 @@ def test_a_checkpoint_says_by_which_trusted_key_it_was_signed() -> None:
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda key: key.replace(LOG, "x"), lambda key: key.replace("+", " "),
-        lambda key: key[:-4], lambda key: "+" + key,
+        lambda key: key.replace(LOG, "x"),
+        lambda key: key.replace("+", " "),
+        lambda key: key[:-4],
+        lambda key: "+" + key,
         lambda key: key.rsplit("+", 1)[0] + "+" + base64.b64encode(b"\x02" + bytes(32)).decode(),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_verifier_key_is_refused(spoil: object) -> None:
     with pytest.raises(InputError):
         open_note(sign(TREE, FIRST), spoil(vkey(LOG, FIRST.public_key)))  # type: ignore[operator]
@@ -135,9 +145,12 @@ def test_a_key_file_is_read_strictly() -> None:
     assert parse_ring(text) == RING
 
     for spoilt in (
-        "{}", "[", text.replace(RING.keys[0].public_key, RING.keys[1].public_key),
+        "{}",
+        "[",
+        text.replace(RING.keys[0].public_key, RING.keys[1].public_key),
         text.replace(RING.keys[0].public_key, base64.b64encode(bytes(32)).decode()),
-        text.replace(RING.keys[0].public_key, "?"), text.replace("1970", "then"),
-    ):  # fmt: skip
+        text.replace(RING.keys[0].public_key, "?"),
+        text.replace("1970", "then"),
+    ):
         with pytest.raises(InputError):
             parse_ring(spoilt)

@@ -44,8 +44,14 @@ def test_the_families_have_the_exit_codes_of_the_table() -> None:
     codes = {e.__name__: e.exit_code for e in FAMILIES}
 
     assert codes == {
-        "GovernorError": 1, "InputError": 2, "DeniedError": 3, "ConflictError": 4, "OutageError": 5, "PolicyError": 5, "UnreadableError": 5,
-    }  # fmt: skip
+        "GovernorError": 1,
+        "InputError": 2,
+        "DeniedError": 3,
+        "ConflictError": 4,
+        "OutageError": 5,
+        "PolicyError": 5,
+        "UnreadableError": 5,
+    }
 
 
 def test_no_library_code_can_swallow_the_deadline_by_catching_exceptions() -> None:

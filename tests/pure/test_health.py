@@ -29,9 +29,11 @@ def test_who_was_silent_is_told_by_who_was_seen(
     cause: Silence,
 ) -> None:
     found = silence(
-        checked_ago_s=checked_ago_s, beat_seen_for_s=beat_seen_for_s,
-        memory_seen_for_s=memory_seen_for_s, worker_up_s=worker_up_s,
-    )  # fmt: skip
+        checked_ago_s=checked_ago_s,
+        beat_seen_for_s=beat_seen_for_s,
+        memory_seen_for_s=memory_seen_for_s,
+        worker_up_s=worker_up_s,
+    )
 
     assert found is cause
     assert found.words
@@ -39,9 +41,12 @@ def test_who_was_silent_is_told_by_who_was_seen(
 
 def test_an_outage_affects_everybody_or_those_it_names() -> None:
     everybody = Outage(
-        outage_id=outage_id(Scope.ALL, AT), reason="sqlite_recovered", error_code="UNAVAILABLE",
-        error_detail="away", began_at=AT,
-    )  # fmt: skip
+        outage_id=outage_id(Scope.ALL, AT),
+        reason="sqlite_recovered",
+        error_code="UNAVAILABLE",
+        error_detail="away",
+        began_at=AT,
+    )
 
     assert everybody.affected == "all"
     some = everybody.evolve(scope=Scope.SOME, accounts=["acme"])

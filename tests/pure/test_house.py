@@ -75,10 +75,23 @@ def test_the_wheel_carries_every_module_of_the_tree(tmp_path: Path) -> None:
     for package in PACKAGES:
         shutil.copytree(ROOT / package, source / package)
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation",
-         "-w", str(tmp_path), str(source)],
-        check=True, timeout=120, cwd=tmp_path, capture_output=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "-q",
+            "--no-deps",
+            "--no-build-isolation",
+            "-w",
+            str(tmp_path),
+            str(source),
+        ],
+        check=True,
+        timeout=120,
+        cwd=tmp_path,
+        capture_output=True,
+    )
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         names = set(wheel.namelist())
 

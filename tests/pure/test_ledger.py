@@ -31,13 +31,24 @@ NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 
 
 def _receipt(account_id: str = "acme", at: datetime = NOW, **changes: Any) -> contracts.Receipt:
-    return contracts.validate({
-        "receipt_id": receipt_id(account_id, "action_complete", "action-1"),
-        "timestamp": timestamp(at), "operation": "action_complete", "account_id": account_id,
-        "status": "success", "duration_ms": 12, "action_id": "action-1", "sku_id": "crm",
-        "signal_type": "seats", "handler": "crm.resize", "policy_version": "1.0.0",
-        "queue_ms": 5, "run_ms": 7, **changes,
-    })  # fmt: skip
+    return contracts.validate(
+        {
+            "receipt_id": receipt_id(account_id, "action_complete", "action-1"),
+            "timestamp": timestamp(at),
+            "operation": "action_complete",
+            "account_id": account_id,
+            "status": "success",
+            "duration_ms": 12,
+            "action_id": "action-1",
+            "sku_id": "crm",
+            "signal_type": "seats",
+            "handler": "crm.resize",
+            "policy_version": "1.0.0",
+            "queue_ms": 5,
+            "run_ms": 7,
+            **changes,
+        }
+    )
 
 
 def _recorded(stored: SignedReceipt, at: datetime = NOW) -> Recorded:
@@ -53,15 +64,22 @@ def _faults(entry: Recorded, **more: Any) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("bits", "text"),
     [
-        ("0000000000000000", b"0"), ("8000000000000000", b"0"),
-        ("0000000000000001", b"5e-324"), ("7fefffffffffffff", b"1.7976931348623157e+308"),
-        ("4340000000000000", b"9007199254740992"), ("4430000000000000", b"295147905179352830000"),
-        ("44b52d02c7e14af5", b"9.999999999999997e+22"), ("44b52d02c7e14af6", b"1e+23"),
-        ("444b1ae4d6e2ef4e", b"999999999999999700000"), ("444b1ae4d6e2ef50", b"1e+21"),
-        ("3eb0c6f7a0b5ed8c", b"9.999999999999997e-7"), ("3eb0c6f7a0b5ed8d", b"0.000001"),
-        ("41b3de4355555553", b"333333333.3333332"), ("becbf647612f3696", b"-0.0000033333333333333333"),
+        ("0000000000000000", b"0"),
+        ("8000000000000000", b"0"),
+        ("0000000000000001", b"5e-324"),
+        ("7fefffffffffffff", b"1.7976931348623157e+308"),
+        ("4340000000000000", b"9007199254740992"),
+        ("4430000000000000", b"295147905179352830000"),
+        ("44b52d02c7e14af5", b"9.999999999999997e+22"),
+        ("44b52d02c7e14af6", b"1e+23"),
+        ("444b1ae4d6e2ef4e", b"999999999999999700000"),
+        ("444b1ae4d6e2ef50", b"1e+21"),
+        ("3eb0c6f7a0b5ed8c", b"9.999999999999997e-7"),
+        ("3eb0c6f7a0b5ed8d", b"0.000001"),
+        ("41b3de4355555553", b"333333333.3333332"),
+        ("becbf647612f3696", b"-0.0000033333333333333333"),
     ],
-)  # fmt: skip
+)
 def test_numbers_are_written_as_rfc_8785_lists_them(bits: str, text: bytes) -> None:
     (number,) = struct.unpack(">d", bytes.fromhex(bits))
 
@@ -100,10 +118,14 @@ def test_json_that_two_readers_could_take_differently_is_refused(text: str | byt
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53) + 1, 2**53 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
-)  # fmt: skip
+)
 
 
 @given(json_values)
@@ -144,9 +166,11 @@ def test_a_receipts_id_is_a_uuid_version_8_of_its_operation() -> None:
     assert first[14] == "8"
     assert first[19] in "89ab"
     others = {
-        receipt_id("acm", "action_complete", "a"), receipt_id("acme", "action_failed", "a"),
-        receipt_id("acme", "action_complete", "b"), receipt_id("acme", "action_complete", "a", 2),
-    }  # fmt: skip
+        receipt_id("acm", "action_complete", "a"),
+        receipt_id("acme", "action_failed", "a"),
+        receipt_id("acme", "action_complete", "b"),
+        receipt_id("acme", "action_complete", "a", 2),
+    }
     assert len(others | {first}) == 5
 
 
@@ -240,8 +264,11 @@ def test_text_that_is_no_timestamp_or_no_json_is_a_fault_not_a_crash() -> None:
     stored = SIGNER.sign(_receipt()).evolve(timestamp="yesterday", payload="[")
 
     assert set(_faults(_recorded(stored))) == {
-        Check.IMMUTABILITY, Check.ORDERING, Check.INTEGRITY, Check.COMPLETENESS
-    }  # fmt: skip
+        Check.IMMUTABILITY,
+        Check.ORDERING,
+        Check.INTEGRITY,
+        Check.COMPLETENESS,
+    }
 
 
 def test_what_a_retired_key_signed_later_is_not_believed() -> None:
@@ -280,10 +307,13 @@ def test_what_is_no_envelope_is_refused(spoil: Callable[[bytes], bytes]) -> None
 
 
 _JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.text()
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53) + 1, 2**53 - 1)
+    | st.text()
     | st.floats(allow_nan=False, allow_infinity=False),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-)  # fmt: skip
+)
 
 
 @given(_JSON)

@@ -39,7 +39,15 @@ def test_a_stale_page_is_named_and_written(tmp_path: Path) -> None:
 def test_a_manual_has_all_that_the_definition_of_done_asks_for(page: str) -> None:
     text = docs.pages()[page]
 
-    for section in ("**Trigger**", "## Inputs", "## Outputs", "## Sequence", "## When it does not succeed", "## SLIs", "## Receipts"):  # fmt: skip
+    for section in (
+        "**Trigger**",
+        "## Inputs",
+        "## Outputs",
+        "## Sequence",
+        "## When it does not succeed",
+        "## SLIs",
+        "## Receipts",
+    ):
         assert section in text
     assert "## Steps and their undos" in text or page == "degrade-to-safe-mode.md"
     drawn = text.split("```mermaid")[1].split("```")[0]

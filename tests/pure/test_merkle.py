@@ -50,9 +50,7 @@ def test_every_leaf_is_proved_and_no_other_is(size: int, data: st.DataObject) ->
 
 
 @given(SIZES, st.data())
-def test_every_beginning_of_a_log_is_proved_and_no_other_is(
-    size: int, data: st.DataObject
-) -> None:  # fmt: skip
+def test_every_beginning_of_a_log_is_proved_and_no_other_is(size: int, data: st.DataObject) -> None:
     leaves, old = _leaves(size), data.draw(st.integers(1, size))
     roots = merkle.root(leaves[:old]), merkle.root(leaves)
     proof = merkle.consistency_proof(leaves, old)

@@ -12,14 +12,16 @@ from governor.errors import InputError
 SAMPLES = sorted((Path(__file__).parents[2] / "config" / "policies").glob("*.json"))
 HANDLERS = {"crm.resize"}
 GOOD: dict[str, Any] = {
-    "sku_id": "crm", "plan_type": "starter", "policy_version": "1.2.3",
+    "sku_id": "crm",
+    "plan_type": "starter",
+    "policy_version": "1.2.3",
     "quota": {"monthly_actions": 10, "concurrent_actions": 2, "max_concurrent_actions": 4},
     "actions": {"resize": {"handler": "crm.resize"}},
     "signals": {"seats.changed": "resize"},
     "permissions": ["resize"],
     "states": ["active", "paused"],
     "transitions": [{"source": "active", "event": "pause", "target": "paused"}],
-}  # fmt: skip
+}
 
 
 def _changed(change: Callable[[dict[str, Any]], object]) -> bytes:

@@ -40,9 +40,14 @@ def _run(
     if path:
         environment["PYTHONPATH"] = str(path)
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False,
+        command,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
         timeout=60,
-    )  # fmt: skip
+    )
 
 
 def _project(folder: Path) -> Path:

@@ -102,25 +102,44 @@ def test_what_was_meant_becomes_what_was_done_and_only_the_created_is_ours(
 
 def test_what_a_run_makes_names_its_attempt() -> None:
     event = records.MarketplaceEvent(
-        event_type="entitlement.created", event_id="e", account_id="a", sku_id="s", plan_type="p",
-        region="r", event_time="2026-01-25T12:34:56.000000Z",
-    )  # fmt: skip
+        event_type="entitlement.created",
+        event_id="e",
+        account_id="a",
+        sku_id="s",
+        plan_type="p",
+        region="r",
+        event_time="2026-01-25T12:34:56.000000Z",
+    )
     run = records.Run(
-        run_id="run-1", runbook="x", definition_sha256="0", account_id="a", event_id="e",
-        body_sha256="0", body="", event=event, started_at=event.event_time,
+        run_id="run-1",
+        runbook="x",
+        definition_sha256="0",
+        account_id="a",
+        event_id="e",
+        body_sha256="0",
+        body="",
+        event=event,
+        started_at=event.event_time,
         deadline_at=event.event_time,
-    )  # fmt: skip
+    )
 
     assert run.maker == "run-1/1"
     assert run.evolve(attempt=2).maker == "run-1/2"
 
 
 def _delivered(**changes: object) -> records.MarketplaceEvent:
-    return records.MarketplaceEvent.model_validate({
-        "event_type": "entitlement.created", "event_id": "e-1", "account_id": "acme",
-        "sku_id": "crm", "plan_type": "starter", "region": "us-central1",
-        "event_time": "2026-11-23T12:00:00.000000Z", **changes,
-    })  # fmt: skip
+    return records.MarketplaceEvent.model_validate(
+        {
+            "event_type": "entitlement.created",
+            "event_id": "e-1",
+            "account_id": "acme",
+            "sku_id": "crm",
+            "plan_type": "starter",
+            "region": "us-central1",
+            "event_time": "2026-11-23T12:00:00.000000Z",
+            **changes,
+        }
+    )
 
 
 def test_two_deliveries_of_an_event_without_a_time_say_the_same_whenever_they_arrive() -> None:

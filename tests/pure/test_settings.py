@@ -29,10 +29,13 @@ def test_an_unknown_setting_stops_the_start_and_names_the_nearest(
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("GGEN_HTTP_PORT", "0"), ("GGEN_HTTP_PORT", "many"), ("GGEN_DEFAULT_REGION", "No Where"),
-        ("GGEN_ACTIONS_CONCURRENCY", "0"), ("GGEN_LEASE_S", "-1"),
+        ("GGEN_HTTP_PORT", "0"),
+        ("GGEN_HTTP_PORT", "many"),
+        ("GGEN_DEFAULT_REGION", "No Where"),
+        ("GGEN_ACTIONS_CONCURRENCY", "0"),
+        ("GGEN_LEASE_S", "-1"),
     ],
-)  # fmt: skip
+)
 def test_a_value_out_of_bounds_is_named_in_one_line(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:

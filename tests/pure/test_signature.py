@@ -17,8 +17,10 @@ def _standard(secret: str, body: bytes = BODY, age_s: int = 0) -> dict[str, str]
     at = int(time.time()) - age_s
     signature = Webhook(secret).sign("msg-1", datetime.fromtimestamp(at, UTC), body.decode())
     return {
-        "webhook-id": "msg-1", "webhook-timestamp": str(at), "webhook-signature": signature,
-    }  # fmt: skip
+        "webhook-id": "msg-1",
+        "webhook-timestamp": str(at),
+        "webhook-signature": signature,
+    }
 
 
 @pytest.mark.parametrize("secret", [OLD, NEW])

@@ -58,9 +58,11 @@ class Stack:
     @property
     def settings(self) -> Settings:
         return Settings(
-            state_dir=self.state, http_port=self.http_port, flower_port=self.flower_port,
+            state_dir=self.state,
+            http_port=self.http_port,
+            flower_port=self.flower_port,
             valkey_port=self.valkey_port,
-        )  # fmt: skip
+        )
 
     @property
     def secrets(self) -> SecretFiles:
@@ -68,9 +70,13 @@ class Stack:
 
     def ggen(self, *arguments: str, timeout: float = 90) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [*GGEN, *arguments], env=self.environment, capture_output=True, text=True,
-            timeout=timeout, check=False,
-        )  # fmt: skip
+            [*GGEN, *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
 
     def http(self) -> httpx.Client:
         return httpx.Client(
@@ -84,9 +90,10 @@ class Stack:
         signature = sign(body, secret or self.secrets.webhook_secrets()[0])
         with self.http() as http:
             return http.post(
-                "/v1/webhooks/marketplace", content=body,
+                "/v1/webhooks/marketplace",
+                content=body,
                 headers={"X-Entitlement-Signature": signature, **headers},
-            )  # fmt: skip
+            )
 
     def subscribe(self, account_id: str, plan_type: str = "professional") -> dict[str, Any]:
         answer = self.webhook(created(account_id, plan_type=plan_type))
@@ -99,9 +106,10 @@ class Stack:
         key = (self.state / "secrets" / "tenants" / f"{account_id}.key").read_text().strip()
         with self.http() as http:
             return http.post(
-                f"/v1/tenants/{account_id}/signals", content=body,
+                f"/v1/tenants/{account_id}/signals",
+                content=body,
                 headers={"X-Signature": sign(body, key)},
-            )  # fmt: skip
+            )
 
     def read(self, path: str, **query: Any) -> Any:
         token = (self.state / "secrets" / "api.token").read_text().strip()
@@ -119,9 +127,13 @@ class Stack:
 
 def created(account_id: str, **changes: Any) -> dict[str, Any]:
     return {
-        "event_type": "entitlement.created", "event_id": f"event-of-{account_id}",
-        "account_id": account_id, "sku_id": "demo-sku", "plan_type": "professional", **changes,
-    }  # fmt: skip
+        "event_type": "entitlement.created",
+        "event_id": f"event-of-{account_id}",
+        "account_id": account_id,
+        "sku_id": "demo-sku",
+        "plan_type": "professional",
+        **changes,
+    }
 
 
 @contextlib.contextmanager
@@ -157,17 +169,30 @@ def install_example(folder: Path) -> Path:
     source, site = folder / "source", folder / "site"
     shutil.copytree(EXAMPLE, source)  # a build leaves folders behind where it stands
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation",
-         "--target", site, source],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "--target",
+            site,
+            source,
+        ],
+        check=True,
+        capture_output=True,
+    )
     return site
 
 
 SHORT = {
-    "GGEN_HEALTH_INTERVAL_S": "1", "GGEN_PROBE_INTERVAL_S": "0.5", "GGEN_LEASE_S": "5",
+    "GGEN_HEALTH_INTERVAL_S": "1",
+    "GGEN_PROBE_INTERVAL_S": "0.5",
+    "GGEN_LEASE_S": "5",
     "GGEN_TALLY_INTERVAL_S": "1",
-}  # fmt: skip
+}
 """Intervals of a stack that is to notice, and to heal, soon."""
 
 

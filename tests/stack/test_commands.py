@@ -47,8 +47,9 @@ def test_a_webhook_and_a_signal_by_command(stack: Stack) -> None:
 
     listed = stack.ggen("receipts", "--account-id", "cmd", "--json")
     assert [r["operation"] for r in json.loads(listed.stdout)["items"]] == [
-        "action_complete", "entitlement_active",
-    ]  # fmt: skip
+        "action_complete",
+        "entitlement_active",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -104,9 +105,17 @@ def test_what_is_not_there_is_an_error_and_says_what_there_is(stack: Stack, tmp_
     assert "demo-sku/starter 1.0.0" in stack.ggen("policy", "list").stdout
     assert "valkey" in stack.ggen("logs", "--lines", "10000").stdout
     elsewhere = new_stack(tmp_path)
-    for command in (["runs", "list"], ["tenant", "list"], ["policy", "list"], ["actions", "list"],
-                    ["logs"], ["verify-ledger", "--account-id", "x"], ["status"],
-                    ["receipts", "--account-id", "x"], ["alerts", "list"]):  # fmt: skip
+    for command in (
+        ["runs", "list"],
+        ["tenant", "list"],
+        ["policy", "list"],
+        ["actions", "list"],
+        ["logs"],
+        ["verify-ledger", "--account-id", "x"],
+        ["status"],
+        ["receipts", "--account-id", "x"],
+        ["alerts", "list"],
+    ):
         done = elsewhere.ggen(*command)
         assert done.returncode == 5, command
         assert "ggen up" in done.stderr + done.stdout, command
@@ -114,8 +123,16 @@ def test_what_is_not_there_is_an_error_and_says_what_there_is(stack: Stack, tmp_
 
 def test_rows_of_receipts_fit_eighty_columns(stack: Stack) -> None:
     stack.subscribe("narrow")
-    stack.ggen("send-signal", "--account-id", "narrow", "--type", "demo.sleep", "--payload",
-               '{"seconds": 2}', "--wait")  # fmt: skip
+    stack.ggen(
+        "send-signal",
+        "--account-id",
+        "narrow",
+        "--type",
+        "demo.sleep",
+        "--payload",
+        '{"seconds": 2}',
+        "--wait",
+    )
 
     lines = stack.ggen("receipts", "--account-id", "narrow").stdout.splitlines()
 
@@ -129,8 +146,15 @@ def test_status_says_what_runs(stack: Stack) -> None:
     status = json.loads(answer.stdout)
     assert status["ready"] is True
     assert set(status["components"]) == {
-        "valkey", "ingress", "health", "actions", "runbooks", "beat", "pump", "flower",
-    }  # fmt: skip
+        "valkey",
+        "ingress",
+        "health",
+        "actions",
+        "runbooks",
+        "beat",
+        "pump",
+        "flower",
+    }
 
 
 def test_a_second_start_in_the_same_directory_is_refused_with_the_reason(stack: Stack) -> None:
@@ -156,9 +180,12 @@ def test_where_nothing_runs_commands_say_so_and_what_to_do(tmp_path: Path) -> No
 
 def test_a_terminal_that_is_closed_ends_the_demo_and_all_it_started(tmp_path: Path) -> None:
     demo = subprocess.Popen(
-        [*GGEN, "demo"], env={"PATH": "/usr/bin:/bin", "TMPDIR": str(tmp_path)},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+        [*GGEN, "demo"],
+        env={"PATH": "/usr/bin:/bin", "TMPDIR": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     pidfile = until(lambda: next(tmp_path.glob("*/run/supervisord.pid"), None))
     supervisor = psutil.Process(int(until(pidfile.read_text)))
     until(supervisor.children)
@@ -195,8 +222,15 @@ def test_a_busy_port_is_named_with_its_setting(tmp_path: Path) -> None:
         (lambda s: s.more.update(GGEN_DOCUMENTS_URL="mysql://x"), 2, "no backend"),
         (lambda s: s.more.update(GGEN_STATE_DIR="/proc/nowhere"), 5, "GGEN_STATE_DIR"),
     ],
-    ids=["no current key", "malformed key", "malformed master", "unknown setting", "unknown backend", "unusable directory"],
-)  # fmt: skip
+    ids=[
+        "no current key",
+        "malformed key",
+        "malformed master",
+        "unknown setting",
+        "unknown backend",
+        "unusable directory",
+    ],
+)
 def test_a_bad_start_is_one_line_that_says_what_to_do(
     tmp_path: Path, spoil: object, code: int, says: str
 ) -> None:
@@ -219,9 +253,13 @@ def test_a_bad_start_is_one_line_that_says_what_to_do(
 def test_in_the_foreground_ctrl_c_ends_every_process_and_the_state_survives(tmp_path: Path) -> None:
     stack = new_stack(tmp_path, **SHORT)
     foreground = subprocess.Popen(
-        [*GGEN, "up"], env=stack.environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        text=True, start_new_session=True,
-    )  # fmt: skip
+        [*GGEN, "up"],
+        env=stack.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
     with foreground:
         assert foreground.stdout
         assert foreground.stdout.readline() == "ready\n"

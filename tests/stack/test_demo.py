@@ -25,16 +25,26 @@ def test_the_demo_tells_every_receipt_and_leaves_no_process(tmp_path: Path, stor
             emulator(name)  # skips where it is missing
         command = [sys.executable, "-m", "cli.stack.emulators", *DEMO]
     told = subprocess.run(
-        command, capture_output=True, text=True, timeout=120,
-        env={"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path)}, check=False,
-    )  # fmt: skip
+        command,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path)},
+        check=False,
+    )
 
     assert told.returncode == 0, told.stderr
     operations = Counter(json.loads(line)["operation"] for line in told.stdout.splitlines())
     assert operations == {
-        "entitlement_active": 1, "action_complete": 1, "action_timeout": 1, "action_failed": 2,
-        "action_rolled_back": 2, "alert_raised": 1, "webhook_rejected": 1, "entitlement_failed": 1,
-    }  # fmt: skip
+        "entitlement_active": 1,
+        "action_complete": 1,
+        "action_timeout": 1,
+        "action_failed": 2,
+        "action_rolled_back": 2,
+        "alert_raised": 1,
+        "webhook_rejected": 1,
+        "entitlement_failed": 1,
+    }
     assert "10 receipts, each valid" in told.stderr
     assert list(tmp_path.iterdir()) == []
     left = [

@@ -22,9 +22,14 @@ def test_the_tour_of_the_readme_runs_as_it_stands(tmp_path: Path) -> None:
     script = "set -eu\n" + "\n".join(blocks).replace("--for 40s", "--for 6s")
     try:
         told = subprocess.run(
-            ["bash", "-c", script], cwd=tmp_path, env={**stack.environment, "PATH": path},
-            capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
+            ["bash", "-c", script],
+            cwd=tmp_path,
+            env={**stack.environment, "PATH": path},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
     finally:
         stack.ggen("down")
 
@@ -76,11 +81,25 @@ def test_the_example_action_passes_its_test_where_it_is_installed(tmp_path: Path
     site = install_example(tmp_path)
 
     told = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path,
-         "-c", os.devnull, EXAMPLE / "tests"],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True,
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "--rootdir",
+            tmp_path,
+            "-c",
+            os.devnull,
+            EXAMPLE / "tests",
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
         check=False,
-    )  # fmt: skip
+    )
 
     assert told.returncode == 0, told.stdout + told.stderr
     assert "1 passed" in told.stdout
@@ -116,13 +135,27 @@ def test_the_webhook_by_curl_is_answered_as_it_is_printed(stack: Stack) -> None:
 @pytest.mark.parametrize(
     ("event", "code"),
     [
-        ({"eventType": "ENTITLEMENT_ACTIVE", "eventId": "CREATE-1", "entitlement": {
-            "id": "relay-google", "product": "demo-sku", "plan": "pro-monthly"}}, 0),
-        ({"action": "Subscribe", "id": "op-1", "subscriptionId": "relay-azure",
-          "offerId": "demo-sku", "planId": "starter"}, 0),
+        (
+            {
+                "eventType": "ENTITLEMENT_ACTIVE",
+                "eventId": "CREATE-1",
+                "entitlement": {"id": "relay-google", "product": "demo-sku", "plan": "pro-monthly"},
+            },
+            0,
+        ),
+        (
+            {
+                "action": "Subscribe",
+                "id": "op-1",
+                "subscriptionId": "relay-azure",
+                "offerId": "demo-sku",
+                "planId": "starter",
+            },
+            0,
+        ),
         ({"eventType": "ACCOUNT_ACTIVE", "account": {"id": "x"}}, 1),
     ],
-)  # fmt: skip
+)
 def test_the_example_relay_translates_signs_and_delivers(
     stack: Stack, event: dict[str, object], code: int
 ) -> None:
@@ -133,9 +166,13 @@ def test_the_example_relay_translates_signs_and_delivers(
     }
 
     done = subprocess.run(
-        [sys.executable, "-I", relay], input=json.dumps(event), text=True, env=environment,
-        capture_output=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-I", relay],
+        input=json.dumps(event),
+        text=True,
+        env=environment,
+        capture_output=True,
+        check=False,
+    )
 
     assert done.returncode == code, done.stderr
     assert len(relay.read_text().splitlines()) <= 60

@@ -39,12 +39,18 @@ def stack(
     project = f"p-{token_hex(6)}"
     running = new_stack(
         tmp_path_factory.mktemp("google"),
-        GGEN_DOCUMENTS_URL=f"firestore://{project}", FIRESTORE_EMULATOR_HOST=between.host,
-        GGEN_SIGNALS_URL=f"pubsub://{project}", PUBSUB_EMULATOR_HOST=pubsub,
-        GGEN_OBJECTS_URL=f"gs://{new_bucket(storage)}", STORAGE_EMULATOR_HOST=storage,
-        GGEN_PUSH_WITHOUT_TOKEN="true", GGEN_TALLY_INTERVAL_S="2",
-        GGEN_HEALTH_INTERVAL_S="2", GGEN_PROBE_INTERVAL_S="0.5", GGEN_LEASE_S="8",
-    )  # fmt: skip
+        GGEN_DOCUMENTS_URL=f"firestore://{project}",
+        FIRESTORE_EMULATOR_HOST=between.host,
+        GGEN_SIGNALS_URL=f"pubsub://{project}",
+        PUBSUB_EMULATOR_HOST=pubsub,
+        GGEN_OBJECTS_URL=f"gs://{new_bucket(storage)}",
+        STORAGE_EMULATOR_HOST=storage,
+        GGEN_PUSH_WITHOUT_TOKEN="true",
+        GGEN_TALLY_INTERVAL_S="2",
+        GGEN_HEALTH_INTERVAL_S="2",
+        GGEN_PROBE_INTERVAL_S="0.5",
+        GGEN_LEASE_S="8",
+    )
     started = running.ggen("up", "--detach")
     assert started.returncode == 0, started.stderr
     yield running
@@ -92,8 +98,11 @@ def test_no_main_process_of_a_worker_talks_to_google(stack: Stack, between: Rela
     def talks(process: psutil.Process) -> bool:
         return any(c.raddr and c.raddr.port == port for c in process.net_connections("tcp"))
 
-    workers = {n: p for n, p in processes(stack.settings).items()
-               if n in ("actions", "runbooks", "health", "beat")}  # fmt: skip
+    workers = {
+        n: p
+        for n, p in processes(stack.settings).items()
+        if n in ("actions", "runbooks", "health", "beat")
+    }
     assert not [name for name, main in workers.items() if talks(main)]
     children = [c for n in ("actions", "runbooks", "health") for c in workers[n].children()]
     assert any(talks(child) for child in children)
@@ -176,9 +185,10 @@ def _assert_one_end(stack: Stack, before: set[tuple[str, str]]) -> None:
     ended = _cleared(stack) - before
     if [reason for _, reason in ended] != ["firestore_recovered"]:
         told = [
-            r for operation in ("degraded_mode", "degraded_mode_cleared", "receipt_conflict")
+            r
+            for operation in ("degraded_mode", "degraded_mode_cleared", "receipt_conflict")
             for r in stack.receipts("_system", operation=operation)
-        ]  # fmt: skip
+        ]
         log = (stack.state / "log" / "ggen.log").read_text().splitlines()
         seen = [line for line in log if "ggen.health" in line or "spool" in line]
         pytest.fail("\n".join([f"{ended} have ended", *map(str, told), *seen[-60:]]))

@@ -91,13 +91,27 @@ def test_an_archive_is_handed_out_and_verified_without_a_store(
     stack.subscribe("led-archive")
     keys, first, second = (tmp_path / name for name in ("keys.json", "a.tar.gz", "b.tar.gz"))
     assert stack.ggen("keys", "export", "--output", str(keys)).returncode == 0
-    made = stack.ggen("export-receipts", "--account-id", "led-archive", "--format", "archive",
-                      "--output", str(first))  # fmt: skip
+    made = stack.ggen(
+        "export-receipts",
+        "--account-id",
+        "led-archive",
+        "--format",
+        "archive",
+        "--output",
+        str(first),
+    )
     assert made.returncode == 0, made.stderr
     assert f"1 receipts, {first.stat().st_size} bytes" in made.stderr
     assert hashlib.sha256(first.read_bytes()).hexdigest() in made.stderr
-    again = stack.ggen("export-receipts", "--account-id", "led-archive", "--format", "archive",
-                       "--output", str(first))  # fmt: skip
+    again = stack.ggen(
+        "export-receipts",
+        "--account-id",
+        "led-archive",
+        "--format",
+        "archive",
+        "--output",
+        str(first),
+    )
     assert (again.returncode, "exists already" in again.stderr) == (4, True)
 
     far = Stack(tmp_path / "elsewhere", 1, 2, 3)  # no stack, no store
@@ -107,8 +121,15 @@ def test_an_archive_is_handed_out_and_verified_without_a_store(
 
     stack.signal("led-archive", {"signal_id": "s", "type": "demo.succeed", "payload": {}})
     until(lambda: len(stack.receipts("led-archive")) == 2)
-    stack.ggen("export-receipts", "--account-id", "led-archive", "--format", "archive",
-               "--output", str(second))  # fmt: skip
+    stack.ggen(
+        "export-receipts",
+        "--account-id",
+        "led-archive",
+        "--format",
+        "archive",
+        "--output",
+        str(second),
+    )
     extended = far.ggen(
         "verify-archive", str(second), "--trust", str(keys), "--extends", str(first)
     )
@@ -195,12 +216,16 @@ def test_a_tampered_receipt_is_broken_and_says_where(stack: Stack) -> None:
         (["verify-receipt", "--receipt-id", "x", "--account-id", "nobody"], 2, "has no receipt x"),
         (["export-receipts", "--account-id", "nobody", "--format", "archive"], 2, "nothing"),
         (["export-receipts", "--account-id", "nobody", "--since", "then"], 2, "no time"),
-        (["export-receipts", "--account-id", "nobody", "--format", "archive", "--limit", "1"], 2, "is whole"),
+        (
+            ["export-receipts", "--account-id", "nobody", "--format", "archive", "--limit", "1"],
+            2,
+            "is whole",
+        ),
         (["verify-archive", __file__, "--trust", __file__], 2, "not"),
         (["keys", "rotate", "--leaked-at", "then"], 2, "no time"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
-)  # fmt: skip
+)
 def test_what_cannot_be_answered_is_one_line(
     stack: Stack, arguments: list[str], code: int, says: str
 ) -> None:
@@ -241,8 +266,9 @@ def test_without_a_stack_what_is_not_sealed_is_never_called_valid_and_is_sealed_
     code, verified = _verify(left, "left")
     assert (code, verified["verdict"]) == (6, "valid, 1 not sealed yet")
     path = tmp_path / "a.tar.gz"
-    archived = left.ggen("export-receipts", "--account-id", "left", "--format", "archive",
-                         "--output", str(path))  # fmt: skip
+    archived = left.ggen(
+        "export-receipts", "--account-id", "left", "--format", "archive", "--output", str(path)
+    )
     assert (archived.returncode, path.exists()) == (6, True)
     assert "1 receipts are not sealed yet, and not in it" in archived.stderr
 

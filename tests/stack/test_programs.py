@@ -33,11 +33,14 @@ def test_prepared_and_run_one_by_one_the_programs_are_seen_at_work(tmp_path: Pat
     names = ("valkey", "ingress", "actions", "runbooks", "health", "beat", "pump")
     started = [
         subprocess.Popen(
-            [*GGEN, "run", name], env=stack.environment, start_new_session=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            [*GGEN, "run", name],
+            env=stack.environment,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         for name in names
-    ]  # fmt: skip
+    ]
     try:
         for name in names[1:]:
             until(lambda name=name: stack.ggen("alive", name).returncode == 0, 60)  # type: ignore[misc]
@@ -69,9 +72,11 @@ def test_a_program_that_does_nothing_is_not_alive(tmp_path: Path) -> None:
 
 def test_a_pump_has_nothing_to_do_where_pubsub_delivers(tmp_path: Path) -> None:
     stack = new_stack(
-        tmp_path, GGEN_SIGNALS_URL="pubsub://p", PUBSUB_EMULATOR_HOST="127.0.0.1:1",
+        tmp_path,
+        GGEN_SIGNALS_URL="pubsub://p",
+        PUBSUB_EMULATOR_HOST="127.0.0.1:1",
         GGEN_PUSH_WITHOUT_TOKEN="true",
-    )  # fmt: skip
+    )
     ended = stack.ggen("run", "pump")
 
     assert ended.returncode == 0

@@ -71,11 +71,14 @@ def test_neither_limit_is_ever_exceeded_and_exactly_the_month_is_accepted(
 
 def _subscribe(stack: Stack, account: str, folder: Path) -> None:
     policy = {
-        "sku_id": SKU, "plan_type": "starter", "policy_version": "1.0.0",
+        "sku_id": SKU,
+        "plan_type": "starter",
+        "policy_version": "1.0.0",
         "quota": {"monthly_actions": A_MONTH, "concurrent_actions": AT_ONCE},
-        "actions": {"wait": {"handler": KIND}}, "signals": {KIND: "wait"},
+        "actions": {"wait": {"handler": KIND}},
+        "signals": {KIND: "wait"},
         "permissions": ["wait"],
-    }  # fmt: skip
+    }
     file = folder / "policy.json"
     file.write_text(json.dumps(policy))
     published = stack.ggen("publish-policy", str(file))
@@ -116,9 +119,10 @@ class _Asking:
             {"signal_id": signal_id, "type": KIND, "payload": {"seconds": 0.05}}
         ).encode()
         answer = await http.post(
-            f"/v1/tenants/{self._account}/signals", content=body,
+            f"/v1/tenants/{self._account}/signals",
+            content=body,
             headers={"X-Signature": sign(body, self._key)},
-        )  # fmt: skip
+        )
         if answer.status_code == 202:
             self.accepted.add(answer.json()["action_id"])
             if len(self.accepted) == A_MONTH // 5:

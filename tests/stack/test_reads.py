@@ -50,8 +50,9 @@ def test_what_is_not_there_is_404(stack: Stack) -> None:
         ):
             answer = http.get(path, headers=token)
             assert (answer.status_code, answer.headers["content-type"]) == (
-                404, "application/problem+json",
-            )  # fmt: skip
+                404,
+                "application/problem+json",
+            )
 
 
 def test_receipts_are_paged_newest_first(stack: Stack) -> None:

@@ -34,10 +34,15 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("odd") / "a#1 %d;ü'x"
     folder.mkdir()
     stack = new_stack(
-        folder, GGEN_HTTP_HOST="::1", GGEN_TALLY_INTERVAL_S="2",
-        GGEN_PORT="tcp://10.0.0.1:8080", GGEN_SERVICE_HOST="10.0.0.1", GGEN_SERVICE_PORT_HTTP="80",
-        GGEN_PORT_8080_TCP_ADDR="10.0.0.1", PYTHONPATH=str(install_example(folder.parent)),
-    )  # fmt: skip
+        folder,
+        GGEN_HTTP_HOST="::1",
+        GGEN_TALLY_INTERVAL_S="2",
+        GGEN_PORT="tcp://10.0.0.1:8080",
+        GGEN_SERVICE_HOST="10.0.0.1",
+        GGEN_SERVICE_PORT_HTTP="80",
+        GGEN_PORT_8080_TCP_ADDR="10.0.0.1",
+        PYTHONPATH=str(install_example(folder.parent)),
+    )
     stack.state.mkdir(mode=0o755)
     SecretFiles(stack.state / "secrets").create_missing()
     (stack.state / "secrets" / "valkey.password").write_text(ODD_PASSWORD + "\n", encoding="utf-8")
@@ -63,9 +68,15 @@ def _up(stack: Stack, folder: Path) -> "subprocess.CompletedProcess[str]":
 
     command = [Path(sys.executable).with_name("ggen"), "up", "--detach"]
     return subprocess.run(
-        command, cwd=folder, env=stack.environment, capture_output=True, text=True, timeout=90,
-        check=False, preexec_fn=few_files,
-    )  # fmt: skip
+        command,
+        cwd=folder,
+        env=stack.environment,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+        preexec_fn=few_files,
+    )
 
 
 def _http(stack: Stack) -> httpx.Client:
@@ -142,9 +153,15 @@ def test_a_malformed_line_is_named_and_not_shown(tmp_path: Path, text: str, word
 
 def test_a_failed_action_ends_the_command_with_its_reason(odd: Stack) -> None:
     done = odd.ggen(
-        "send-signal", "--account-id", "odd", "--type", "demo.fail",
-        "--payload", '{"recoverable": true}', "--wait",
-    )  # fmt: skip
+        "send-signal",
+        "--account-id",
+        "odd",
+        "--type",
+        "demo.fail",
+        "--payload",
+        '{"recoverable": true}',
+        "--wait",
+    )
 
     assert done.returncode == 8
     assert "rolled_back: DEMO_FAILURE" in done.stderr
@@ -212,9 +229,10 @@ def odd_receipts(stack: Stack, account_id: str, **query: str) -> list[dict[str, 
     token = (stack.state / "secrets" / "api.token").read_text().strip()
     with _http(stack) as http:
         answer = http.get(
-            f"/v1/tenants/{account_id}/receipts", params=query,
+            f"/v1/tenants/{account_id}/receipts",
+            params=query,
             headers={"Authorization": f"Bearer {token}"},
-        )  # fmt: skip
+        )
     items: list[dict[str, dict[str, int]]] = answer.json()["items"]
     return items
 
@@ -261,10 +279,11 @@ def test_a_tenant_whose_signals_keep_being_wrong_waits_and_no_other_does(odd: St
             body = json.dumps({"signal_id": f"w-{n}", "type": "no.such", "payload": {}}).encode()
             answers.append(
                 http.post(
-                    "/v1/tenants/odd/signals", content=body,
+                    "/v1/tenants/odd/signals",
+                    content=body,
                     headers={"X-Signature": sign(body, key)},
                 )
-            )  # fmt: skip
+            )
             if answers[-1].status_code == 429:
                 break
     assert {a.status_code for a in answers[:-1]} == {403}
@@ -292,10 +311,11 @@ def test_what_is_no_message_is_set_aside_and_told(odd: Stack, text: str) -> None
     assert {name: p.pid for name, p in processes(odd.settings).items()} == workers
     told = until(
         lambda: [
-            t for t in json.loads(odd.ggen("status", "--json").stdout)["troubles"]
+            t
+            for t in json.loads(odd.ggen("status", "--json").stdout)["troubles"]
             if t["name"].startswith("poison-message/")
         ]
-    )  # fmt: skip
+    )
     assert told
 
 
@@ -317,8 +337,11 @@ def test_a_claim_of_another_container_is_not_judged_from_here() -> None:
     )
     inside = subprocess.run(
         ["unshare", "--pid", "--fork", sys.executable, "-c", code],
-        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if inside.returncode:
         pytest.skip(f"no process namespaces here: {inside.stderr[-100:]}")
     claim = ProcessClaim.model_validate_json(inside.stdout)

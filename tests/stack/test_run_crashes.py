@@ -38,11 +38,27 @@ def dying_worker(stack: Stack) -> Iterator[None]:
 @contextlib.contextmanager
 def _dying(stack: Stack) -> Iterator[None]:
     worker = subprocess.Popen(
-        [sys.executable, "-m", "celery", "-q", "-A", "tests.stack.dying_worker", "worker",
-         "-Q", "runbooks,ledger", "-c", "2", "-n", "dying@%h", "--without-gossip",
-         "--without-mingle"],
-        env=stack.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "celery",
+            "-q",
+            "-A",
+            "tests.stack.dying_worker",
+            "worker",
+            "-Q",
+            "runbooks,ledger",
+            "-c",
+            "2",
+            "-n",
+            "dying@%h",
+            "--without-gossip",
+            "--without-mingle",
+        ],
+        env=stack.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         yield
     finally:
@@ -54,10 +70,12 @@ def _dying(stack: Stack) -> Iterator[None]:
 def ports(stack: Stack) -> Iterator[Ports]:
     opened = open_ports(
         Settings(
-            state_dir=stack.state, http_port=stack.http_port, flower_port=stack.flower_port,
+            state_dir=stack.state,
+            http_port=stack.http_port,
+            flower_port=stack.flower_port,
             valkey_port=stack.valkey_port,
         )
-    )  # fmt: skip
+    )
     yield opened
     opened.documents.close()
     opened.memory.close()

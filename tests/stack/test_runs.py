@@ -20,9 +20,13 @@ def test_a_plan_tells_each_step_with_its_undo_and_touches_nothing(stack: Stack) 
     planned = stack.ggen("plan", "entitlement_lifecycle", "--account-id", "run-plan")
 
     assert planned.returncode == 0, planned.stderr
-    for told in ("1. entitlement_lifecycle.policy", "create tenants/run-plan",
-                 "create tenants.run-plan.signals", "undo   delete subscription and topic",
-                 "nothing was touched"):  # fmt: skip
+    for told in (
+        "1. entitlement_lifecycle.policy",
+        "create tenants/run-plan",
+        "create tenants.run-plan.signals",
+        "undo   delete subscription and topic",
+        "nothing was touched",
+    ):
         assert told in planned.stdout
     assert _json(stack, "runs", "list", "--account-id", "run-plan") == before == []
     refused = stack.ggen("plan", "deploy-sku", "--account-id", "run-plan", "--sku-id", "nope")
@@ -36,9 +40,13 @@ def test_a_plan_of_nonsense_says_what_is_wrong(stack: Stack) -> None:
     bad = stack.ggen("plan", "entitlement_lifecycle", "--account-id", "a/b")
     assert (bad.returncode, "account_id" in bad.stderr) == (2, True)
     later = stack.ggen(
-        "plan", "entitlement_lifecycle", "--account-id", "a",
-        "--event-type", "entitlement.cancelled",
-    )  # fmt: skip
+        "plan",
+        "entitlement_lifecycle",
+        "--account-id",
+        "a",
+        "--event-type",
+        "entitlement.cancelled",
+    )
     assert (later.returncode, "not served" in later.stderr) == (2, True)
 
 

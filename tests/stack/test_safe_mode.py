@@ -102,23 +102,39 @@ def test_whoever_falls_silent_has_everything_refused_and_is_named_afterwards(
 
     def told() -> list[str]:
         found = soak.ports.documents.scan(
-            "tenants/_system/receipts", order_by="timestamp", descending=True,
-            where=[Where("operation", "==", "degraded_mode_cleared")], limit=1,
-        )  # fmt: skip
+            "tenants/_system/receipts",
+            order_by="timestamp",
+            descending=True,
+            where=[Where("operation", "==", "degraded_mode_cleared")],
+            limit=1,
+        )
         return [SignedReceipt.stored(d.data).fields()["reason"] for d in found]
 
     until(lambda: told() == [silence])
     until(lambda: not soak.refusals_are_receipted())
     ids = load.settled()
-    until(lambda: all(driver.read(f"/v1/tenants/{account_id}/actions/{i}")["ended_at"]
-                      for i in ids.values()))  # fmt: skip
+    until(
+        lambda: all(
+            driver.read(f"/v1/tenants/{account_id}/actions/{i}")["ended_at"] for i in ids.values()
+        )
+    )
 
 
 def test_a_drill_is_told_as_it_goes_and_judged(driver: Driver, soak: Soak) -> None:
     until(soak._is_well)
     driver.subscribe("drilled")
-    command = [sys.executable, "-m", "cli.main", "drill", "degrade", "--for", "5s", "--json",
-               "--tenant", "drilled"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "cli.main",
+        "drill",
+        "degrade",
+        "--for",
+        "5s",
+        "--json",
+        "--tenant",
+        "drilled",
+    ]
     done = subprocess.run(
         command, env=environment(driver.settings), capture_output=True, text=True, check=False
     )
@@ -158,8 +174,10 @@ def test_the_status_is_watched_as_it_changes(driver: Driver, soak: Soak) -> None
     until(soak._is_well)
     watching = subprocess.Popen(
         [sys.executable, "-m", "cli.main", "status", "--watch", "--json"],
-        env=environment(driver.settings), stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        env=environment(driver.settings),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     try:
         assert watching.stdout
         assert json.loads(watching.stdout.readline())["mode"] == "normal"

@@ -44,24 +44,54 @@ def _seen(stack: Stack, action_id: str) -> list[str]:
     [
         ("demo.succeed", {}, "complete", ["action_complete"], ["start", "end"]),
         ("demo.sleep", {"seconds": 0.01}, "complete", ["action_complete"], ["start", "end"]),
-        ("demo.sleep", {"seconds": 9}, "rolled_back", ["action_timeout", "action_rolled_back"],
-         ["start", "end", "rolled_back"]),
-        ("demo.fail", {"recoverable": True}, "rolled_back",
-         ["action_failed", "action_rolled_back"], ["start", "end", "rolled_back"]),
+        (
+            "demo.sleep",
+            {"seconds": 9},
+            "rolled_back",
+            ["action_timeout", "action_rolled_back"],
+            ["start", "end", "rolled_back"],
+        ),
+        (
+            "demo.fail",
+            {"recoverable": True},
+            "rolled_back",
+            ["action_failed", "action_rolled_back"],
+            ["start", "end", "rolled_back"],
+        ),
         ("demo.fail", {"recoverable": False}, "failed", ["action_failed"], ["start", "end"]),
-        ("demo.swallow", {}, "rolled_back", ["action_timeout", "action_rolled_back"],
-         ["start", "rolled_back"]),
-        ("demo.spin", {}, "rolled_back", ["action_timeout", "action_rolled_back"],
-         ["start", "rolled_back"]),
-        ("demo.rollback_fails", {"times": 1}, "rolled_back",
-         ["action_failed", "rollback_failed", "action_rolled_back"], ["start", "end", "rolled_back"]),
+        (
+            "demo.swallow",
+            {},
+            "rolled_back",
+            ["action_timeout", "action_rolled_back"],
+            ["start", "rolled_back"],
+        ),
+        (
+            "demo.spin",
+            {},
+            "rolled_back",
+            ["action_timeout", "action_rolled_back"],
+            ["start", "rolled_back"],
+        ),
+        (
+            "demo.rollback_fails",
+            {"times": 1},
+            "rolled_back",
+            ["action_failed", "rollback_failed", "action_rolled_back"],
+            ["start", "end", "rolled_back"],
+        ),
     ],
     ids=["succeed", "sleep", "timeout", "recoverable", "unrecoverable", "swallow", "spin", "undo"],
-)  # fmt: skip
+)
 def test_each_demo_action_ends_as_it_must(
-    stack: Stack, account: str, kind: str, payload: dict[str, Any], state: str,
-    operations: list[str], seen: list[str],
-) -> None:  # fmt: skip
+    stack: Stack,
+    account: str,
+    kind: str,
+    payload: dict[str, Any],
+    state: str,
+    operations: list[str],
+    seen: list[str],
+) -> None:
     answer = stack.signal(account, _signal(f"{kind}-{payload}", kind, **payload))
 
     assert answer.status_code == 202
@@ -114,13 +144,19 @@ def test_the_same_signal_again_gets_the_same_answer_and_is_done_once(
         ({"signal_id": "n3"}, 422),
         ({**_signal("n4"), "surprise": 1}, 422),
         ({**_signal("n5"), "payload": []}, 422),
-        (b'{"signal_id":"n6","type":"demo.succeed","payload":{"a":' + b"[" * 40 + b"]" * 40 + b"}}", 422),
+        (
+            b'{"signal_id":"n6","type":"demo.succeed","payload":{"a":'
+            + b"[" * 40
+            + b"]" * 40
+            + b"}}",
+            422,
+        ),
         (b'{"signal_id":"n7","type":"demo.succeed","payload":{"a":9007199254740993}}', 400),
         (b'{"signal_id":"n8","type":"demo.succeed","payload":{"a":"\\ud800"}}', 422),
         (b" " * (64 * 1024 + 1), 413),
     ],
     ids=range(13),
-)  # fmt: skip
+)
 def test_what_cannot_be_accepted_is_refused_by_name(
     stack: Stack, account: str, signal: dict[str, Any] | bytes, status: int
 ) -> None:
@@ -148,9 +184,10 @@ def test_a_tenant_without_a_governor_is_unknown(stack: Stack) -> None:
     body = json.dumps(_signal("s")).encode()
     with stack.http() as http:
         answer = http.post(
-            "/v1/tenants/nobody/signals", content=body,
+            "/v1/tenants/nobody/signals",
+            content=body,
             headers={"X-Signature": sign(body, stack.secrets.tenant_key("nobody"))},
-        )  # fmt: skip
+        )
 
     assert answer.status_code == 404
 
@@ -195,10 +232,13 @@ def test_a_signal_put_on_the_topic_is_pushed_and_acted_on_once(stack: Stack, acc
 
 def _push(stack: Stack, message: bytes, *, subscription: str, token: str | None = None) -> Any:
     envelope = {
-        "message": {"data": base64.b64encode(message).decode(), "messageId": f"m-{hash(message)}",
-                    "attributes": {"account_id": "somebody-else"}},
+        "message": {
+            "data": base64.b64encode(message).decode(),
+            "messageId": f"m-{hash(message)}",
+            "attributes": {"account_id": "somebody-else"},
+        },
         "subscription": subscription,
-    }  # fmt: skip
+    }
     bearer = token or stack.secrets.push_token()
     with stack.http() as http:
         return http.post(

@@ -47,10 +47,14 @@ def test_standard_webhooks_headers_are_accepted(stack: Stack) -> None:
 
     with stack.http() as http:
         answer = http.post(
-            "/v1/webhooks/marketplace", content=body,
-            headers={"webhook-id": "m-1", "webhook-timestamp": str(int(at.timestamp())),
-                     "webhook-signature": signature},
-        )  # fmt: skip
+            "/v1/webhooks/marketplace",
+            content=body,
+            headers={
+                "webhook-id": "m-1",
+                "webhook-timestamp": str(int(at.timestamp())),
+                "webhook-signature": signature,
+            },
+        )
 
     assert answer.status_code == 200
 
@@ -131,12 +135,19 @@ def test_a_bad_signature_is_400_and_counted_in_a_receipt(stack: Stack) -> None:
 @pytest.mark.parametrize(
     ("body", "status", "names"),
     [
-        (b"", 400, "JSON"), (b"[1", 400, "JSON"), (b"\xff\xfe", 400, "JSON"), (b"[]", 422, "body"),
+        (b"", 400, "JSON"),
+        (b"[1", 400, "JSON"),
+        (b"\xff\xfe", 400, "JSON"),
+        (b"[]", 422, "body"),
         (b'{"account_id":"a","account_id":"b"}', 400, "twice"),
-        (created("a/b"), 422, "account_id"), (created("_system"), 422, "account_id"),
-        (created("a" * 129), 422, "account_id"), (created("a", event_type="x"), 422, "event_type"),
-        (created("a", sku_id=".."), 422, "sku_id"), (created("a", plan_type=7), 422, "plan_type"),
-        (created("a", event_id="é"), 422, "event_id"), (created("a", region="US!"), 422, "region"),
+        (created("a/b"), 422, "account_id"),
+        (created("_system"), 422, "account_id"),
+        (created("a" * 129), 422, "account_id"),
+        (created("a", event_type="x"), 422, "event_type"),
+        (created("a", sku_id=".."), 422, "sku_id"),
+        (created("a", plan_type=7), 422, "plan_type"),
+        (created("a", event_id="é"), 422, "event_id"),
+        (created("a", region="US!"), 422, "region"),
         (created("a", event_time="yesterday"), 422, "event_time"),
         (created("a", event_time="2026-01-01T00:00:00"), 422, "event_time"),
         (created("a", cancellation_reason="x" * 1025), 422, "cancellation_reason"),
@@ -147,7 +158,7 @@ def test_a_bad_signature_is_400_and_counted_in_a_receipt(stack: Stack) -> None:
         (b'{"x":"\xed\xa0\x80"}', 400, "JSON"),
     ],
     ids=range(21),
-)  # fmt: skip
+)
 def test_a_valid_signature_on_an_invalid_body_lists_each_field(
     stack: Stack, body: dict[str, object] | bytes, status: int, names: str
 ) -> None:

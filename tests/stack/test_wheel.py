@@ -20,11 +20,24 @@ def _built(folder: Path) -> str:
             (tree / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(TREE / name, tree / name)
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
-         "-w", str(folder), "."],
-        cwd=tree, check=True, capture_output=True, umask=0o022,
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "-w",
+            str(folder),
+            ".",
+        ],
+        cwd=tree,
+        check=True,
+        capture_output=True,
+        umask=0o022,
         env={**os.environ, "SOURCE_DATE_EPOCH": "1795651165"},
-    )  # fmt: skip
+    )
     (wheel,) = folder.glob("*.whl")
     return hashlib.sha256(wheel.read_bytes()).hexdigest()
 

@@ -204,9 +204,13 @@ def given_to_undo(action_id: str) -> Any:
 def offer(ports: Ports, name: str) -> None:
     """Have acme subscribe to a product that has this action."""
     policy = {
-        "sku_id": "test-sku", "plan_type": "starter", "policy_version": "1.0.0",
-        "quota": {"monthly_actions": 10}, "actions": {name: {"handler": name}},
-        "signals": {name: name}, "permissions": [name],
-    }  # fmt: skip
+        "sku_id": "test-sku",
+        "plan_type": "starter",
+        "policy_version": "1.0.0",
+        "quota": {"monthly_actions": 10},
+        "actions": {name: {"handler": name}},
+        "signals": {name: name},
+        "permissions": [name],
+    }
     policies.publish(ports, json.dumps(policy).encode())
     subscribe(ports, event(event_id="e-test", sku_id="test-sku"))

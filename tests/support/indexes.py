@@ -20,9 +20,16 @@ class IndexedDocuments(FirestoreDocuments):
     """Documents on the emulator that refuse what Firestore would."""
 
     def _query(
-        self, collection: str, filters: list[dict[str, Any]], order: list[str],
-        cursor: list[dict[str, Any]], limit: int, *, group: bool = False, descending: bool = False,
-    ) -> list[tuple[Any, Any]]:  # fmt: skip
+        self,
+        collection: str,
+        filters: list[dict[str, Any]],
+        order: list[str],
+        cursor: list[dict[str, Any]],
+        limit: int,
+        *,
+        group: bool = False,
+        descending: bool = False,
+    ) -> list[tuple[Any, Any]]:
         fields = [each["field_filter"]["field"]["field_path"] for each in filters]
         name, turn = collection.rpartition("/")[2], "DESCENDING" if descending else "ASCENDING"
         assert _is_served(name, group, [f for f in fields if f not in order], order, turn), (

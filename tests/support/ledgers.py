@@ -27,10 +27,18 @@ ACCOUNT = "acme"
 def told(ports: Ports, subject: str, account_id: str = ACCOUNT) -> Create:
     """A receipt of an action, not yet committed."""
     return receipt(
-        ports, "action_complete", account_id, subject, action_id=f"action-{subject}",
-        sku_id="demo-sku", signal_type="demo.succeed", handler="demo.succeed",
-        policy_version="1.0.0", queue_ms=1, run_ms=2,
-    )  # fmt: skip
+        ports,
+        "action_complete",
+        account_id,
+        subject,
+        action_id=f"action-{subject}",
+        sku_id="demo-sku",
+        signal_type="demo.succeed",
+        handler="demo.succeed",
+        policy_version="1.0.0",
+        queue_ms=1,
+        run_ms=2,
+    )
 
 
 def emit(ports: Ports, *subjects: str, account_id: str = ACCOUNT) -> list[str]:
@@ -140,8 +148,11 @@ def copy_document(database: Path, source: str, target: str) -> None:
         database,
         "INSERT OR REPLACE INTO documents SELECT ?, ?, ?, data, revision + 1, created_us"
         " FROM documents WHERE path = ?",
-        target, collection, collection.rpartition("/")[2], source,
-    )  # fmt: skip
+        target,
+        collection,
+        collection.rpartition("/")[2],
+        source,
+    )
 
 
 __all__ = ["receipt_path", "timestamp"]

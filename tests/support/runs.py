@@ -90,8 +90,9 @@ def subscribe(ports: Ports, of: MarketplaceEvent, body: bytes = b"{}") -> Run:
     return play(ports, begin(ports, of, body).run_id)
 
 
-def with_step(step_name: str, *, act: Act | None = None, undo: Undo | None = None,
-              runbook: Runbook = RUNBOOK) -> Runbook:  # fmt: skip
+def with_step(
+    step_name: str, *, act: Act | None = None, undo: Undo | None = None, runbook: Runbook = RUNBOOK
+) -> Runbook:
     """The runbook with one step acting, or undoing, differently; its definition stays."""
     steps = tuple(
         dataclasses.replace(s, act=act or s.act, undo=undo or s.undo) if s.name == step_name else s

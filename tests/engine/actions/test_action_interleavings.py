@@ -170,11 +170,14 @@ def _notes(action_id: str) -> list[dict[str, Any]]:
 @pytest.fixture
 def playing(ports: Ports) -> Ports:
     policy = {
-        "sku_id": SKU, "plan_type": "starter", "policy_version": "1.0.0",
+        "sku_id": SKU,
+        "plan_type": "starter",
+        "policy_version": "1.0.0",
         "quota": {"monthly_actions": 100_000},
         "actions": {PLAY: {"handler": PLAY, "timeout_ms": 150, "rollback_timeout_ms": 30_000}},
-        "signals": {PLAY: PLAY}, "permissions": [PLAY],
-    }  # fmt: skip
+        "signals": {PLAY: PLAY},
+        "permissions": [PLAY],
+    }
     policies.publish(ports, json.dumps(policy).encode())
     subscribe(ports, event(sku_id=SKU))
     return dataclasses.replace(ports, clock=SharedClock(ports))
@@ -240,9 +243,13 @@ _ACTORS: dict[str, Callable[[Ports, str], object]] = {
 GO = st.tuples(st.just("go"), st.sampled_from([0, 0, 0, 1, 2]), st.integers(1, 12))
 MOVES = st.one_of(
     st.tuples(st.just("start"), st.sampled_from(list(_ACTORS)), st.just(1)),
-    GO, GO, GO, GO, GO,
+    GO,
+    GO,
+    GO,
+    GO,
+    GO,
     st.tuples(st.sampled_from(["kill", "pass"]), st.integers(0, 3), st.just(1)),
-)  # fmt: skip
+)
 
 
 def _overtaken(steps: int) -> list[tuple[str, Any, int]]:

@@ -100,8 +100,11 @@ def test_a_failed_rollback_is_alarmed_and_tried_again_until_it_holds(ports: Port
 
     assert action_of(ports, action_id).state is ActionState.ROLLED_BACK
     assert operations(ports, action_id) == [
-        "action_failed", "rollback_failed", "rollback_failed", "action_rolled_back",
-    ]  # fmt: skip
+        "action_failed",
+        "rollback_failed",
+        "rollback_failed",
+        "action_rolled_back",
+    ]
     assert [r["rollback_attempt"] for r in receipts(ports, action_id)[1:3]] == [1, 2]
     assert in_flight(ports) == 0
 
@@ -128,9 +131,14 @@ def test_two_workers_with_one_message_start_it_once(ports: Ports, stores: Stores
     ids=["complete", "rolled back"],
 )
 def test_whichever_write_fails_once_there_is_one_outcome(
-    ports: Ports, faulty: Callable[[Fault, set[int]], Ports], fault: Fault, failing: int,
-    kind: str, payload: dict[str, Any], last: str,
-) -> None:  # fmt: skip
+    ports: Ports,
+    faulty: Callable[[Fault, set[int]], Ports],
+    fault: Fault,
+    failing: int,
+    kind: str,
+    payload: dict[str, Any],
+    last: str,
+) -> None:
     broken = faulty(fault, {failing})
 
     action_id = submit(broken, signal_of("s", kind, **payload))

@@ -300,10 +300,14 @@ def test_a_month_ends_at_midnight_utc_and_the_next_one_is_whole(
     ports: Ports, valkey: Valkey
 ) -> None:
     policy = {
-        "sku_id": "month-sku", "plan_type": "starter", "policy_version": "1.0.0",
-        "quota": {"monthly_actions": 1}, "actions": {"go": {"handler": "demo.succeed"}},
-        "signals": {"go": "go"}, "permissions": ["go"],
-    }  # fmt: skip
+        "sku_id": "month-sku",
+        "plan_type": "starter",
+        "policy_version": "1.0.0",
+        "quota": {"monthly_actions": 1},
+        "actions": {"go": {"handler": "demo.succeed"}},
+        "signals": {"go": "go"},
+        "permissions": ["go"],
+    }
     policies.publish(ports, json.dumps(policy).encode())
     subscribe(ports, event(event_id="e-month", sku_id="month-sku"))
     left_s = month_ends_in_s(ports.clock.now())

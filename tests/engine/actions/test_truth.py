@@ -92,10 +92,13 @@ def _plain(_context: ActionContext, _payload: Nothing) -> None: ...
 @pytest.mark.parametrize(
     ("call", "kind"),
     [
-        (_coroutine, "coroutine function"), (_generator, "generator"), (_Callable, "a class"),
-        (_async_generator, "coroutine function"), (_Callable(), "a _Callable"),
+        (_coroutine, "coroutine function"),
+        (_generator, "generator"),
+        (_Callable, "a class"),
+        (_async_generator, "coroutine function"),
+        (_Callable(), "a _Callable"),
     ],
-)  # fmt: skip
+)
 def test_what_would_never_run_is_refused_when_it_is_registered(
     call: Any, kind: str, forget: None
 ) -> None:
@@ -276,11 +279,17 @@ def test_a_policy_in_force_that_cannot_be_used_is_told_once_and_shown_until_it_i
 
 
 def _policy(handler: str, version: str = "1.0.0") -> bytes:
-    return json.dumps({
-        "sku_id": "crm", "plan_type": "starter", "policy_version": version,
-        "quota": {"monthly_actions": 1}, "actions": {"x": {"handler": handler}},
-        "signals": {"x": "x"}, "permissions": ["x"],
-    }).encode()  # fmt: skip
+    return json.dumps(
+        {
+            "sku_id": "crm",
+            "plan_type": "starter",
+            "policy_version": version,
+            "quota": {"monthly_actions": 1},
+            "actions": {"x": {"handler": handler}},
+            "signals": {"x": "x"},
+            "permissions": ["x"],
+        }
+    ).encode()
 
 
 def test_failing_rollbacks_and_a_missing_address_wait_for_the_operator(
@@ -362,13 +371,18 @@ def test_a_rollback_whose_first_attempt_was_lost_alerts_at_the_first_failure_see
     found = ports.documents.get(action_path("acme", action_id))
     assert found
     ports.memory.begin(
-        Slot("acme", "test-sku", action_id), claim := _dead(ports), 60_000,
+        Slot("acme", "test-sku", action_id),
+        claim := _dead(ports),
+        60_000,
         accepted_at=ports.clock.now(),
-    )  # fmt: skip
+    )
     lost = action_of(ports, action_id).evolve(
-        state=ActionState.ROLLING_BACK, claim=claim.model_dump(), rollback_attempts=1,
-        has_rollback=True, failure_receipt_id=receipt_id("acme", "action_failed", action_id),
-    )  # fmt: skip
+        state=ActionState.ROLLING_BACK,
+        claim=claim.model_dump(),
+        rollback_attempts=1,
+        has_rollback=True,
+        failure_receipt_id=receipt_id("acme", "action_failed", action_id),
+    )
     ports.documents.commit([Update(found.path, lost.document(), found.revision)])
 
     for attempt in (2, 3):

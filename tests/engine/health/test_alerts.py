@@ -62,9 +62,13 @@ def addresses(stores: Stores, ports: Ports) -> Path:
 
 def alert(number: int = 1, **changes: Any) -> Alert:
     fields = {
-        "alert_id": f"r-{number}", "severity": "critical", "cause": "degraded_mode",
-        "account_id": "_system", "subject": "outage-1", "detail": "the store is away",
-    }  # fmt: skip
+        "alert_id": f"r-{number}",
+        "severity": "critical",
+        "cause": "degraded_mode",
+        "account_id": "_system",
+        "subject": "outage-1",
+        "detail": "the store is away",
+    }
     return Alert(**{**fields, **changes})
 
 
@@ -137,8 +141,9 @@ def test_a_storm_of_one_cause_is_one_message(ports: Ports, hook: Hook, addresses
     carry_out(ports)
 
     assert sorted(told["title"] for told in hook.taken) == [
-        "ggen critical: action_failed (30 times)", "ggen info: degraded_mode",
-    ]  # fmt: skip
+        "ggen critical: action_failed (30 times)",
+        "ggen info: degraded_mode",
+    ]
     storm = next(t for t in hook.taken if "30 times" in t["title"])
     assert storm["message"].count("action-") == 10
     assert "and 20 more" in storm["message"]

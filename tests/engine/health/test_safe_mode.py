@@ -34,15 +34,22 @@ from tests.support.faults import Watched, WatchedDocuments, Writes, outage
 from tests.support.runs import subscribe
 from tests.support.waiting import until
 
-SETTINGS = Settings(
-    health_interval_s=0.1, probe_interval_s=0.1, lease_s=33, store_timeout_s=0.2
-)  # fmt: skip
+SETTINGS = Settings(health_interval_s=0.1, probe_interval_s=0.1, lease_s=33, store_timeout_s=0.2)
 STATUS = {
-    Fault.REFUSE: {"UNAVAILABLE"}, Fault.HANG: {"DEADLINE_EXCEEDED"},
-    Fault.SLOW: {"DEADLINE_EXCEEDED"}, Fault.DEAF: {"UNAVAILABLE"},
-    Fault.QUOTA: {"RESOURCE_EXHAUSTED"}, Fault.GARBAGE: {"DATA_LOSS", "ABORTED"},
-    Fault.RANDOM: {"UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "DATA_LOSS", "ABORTED"},
-}  # fmt: skip
+    Fault.REFUSE: {"UNAVAILABLE"},
+    Fault.HANG: {"DEADLINE_EXCEEDED"},
+    Fault.SLOW: {"DEADLINE_EXCEEDED"},
+    Fault.DEAF: {"UNAVAILABLE"},
+    Fault.QUOTA: {"RESOURCE_EXHAUSTED"},
+    Fault.GARBAGE: {"DATA_LOSS", "ABORTED"},
+    Fault.RANDOM: {
+        "UNAVAILABLE",
+        "DEADLINE_EXCEEDED",
+        "RESOURCE_EXHAUSTED",
+        "DATA_LOSS",
+        "ABORTED",
+    },
+}
 
 
 @pytest.fixture(autouse=True)
@@ -172,14 +179,10 @@ def test_nothing_is_admitted_before_the_spool_is_drained(ports: Ports) -> None:
     checked(ports)
     action_id = submit(ports, signal_of("s"))
     documents = WatchedDocuments(ports.documents, Writes(2, "lost", lambda: None))
-    running = dataclasses.replace(
-        ports, documents=Watched(documents, _Later(), "commit")
-    )  # type: ignore[arg-type]  # fmt: skip
+    running = dataclasses.replace(ports, documents=Watched(documents, _Later(), "commit"))  # type: ignore[arg-type]
     carry_out(running, "acme", action_id)
     checked(failing(ports, Fault.REFUSE), 3)
-    unlistable = dataclasses.replace(
-        ports, spool=Watched(ports.spool, _Always(), "names")
-    )  # type: ignore[arg-type]  # fmt: skip
+    unlistable = dataclasses.replace(ports, spool=Watched(ports.spool, _Always(), "names"))  # type: ignore[arg-type]
 
     checked(unlistable, 2)
 
@@ -317,9 +320,7 @@ def test_a_recovery_that_is_not_receipted_at_once_is_receipted_once(
                 carry_out()
             raise OutageError("injected", "no answer")
 
-    unwell = dataclasses.replace(
-        ports, documents=WatchedDocuments(ports.documents, Unwell())
-    )  # type: ignore[arg-type]  # fmt: skip
+    unwell = dataclasses.replace(ports, documents=WatchedDocuments(ports.documents, Unwell()))  # type: ignore[arg-type]
     try:
         checked(unwell)
     except OutageError:
@@ -337,7 +338,7 @@ def test_an_outage_with_no_spool_is_receipted_once_there_is_one(ports: Ports) ->
     checked(ports)
     nowhere = dataclasses.replace(
         failing(ports, Fault.REFUSE), spool=Watched(ports.spool, _Always(), "create", "names")
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # type: ignore[arg-type]
     checked(nowhere, 4)
     assert ports.memory.standing("acme") is Verdict.DEGRADED
     checked(failing(ports, Fault.REFUSE))

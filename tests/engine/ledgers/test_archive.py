@@ -252,15 +252,22 @@ def _member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfi
 @pytest.mark.parametrize(
     "member",
     [
-        _member("../escaped"), _member("/tmp/escaped"), _member("tile/../../escaped"),
-        _member("schema/../x.json"), _member("tile/0/000/../001"), _member("unknown"),
+        _member("../escaped"),
+        _member("/tmp/escaped"),
+        _member("tile/../../escaped"),
+        _member("schema/../x.json"),
+        _member("tile/0/000/../001"),
+        _member("unknown"),
         _member("checkpoint", tarfile.SYMTYPE, "/etc/passwd"),
-        _member("checkpoint", tarfile.LNKTYPE, "keys.json"), _member("tile", tarfile.DIRTYPE),
-        _member("checkpoint", tarfile.FIFOTYPE), _member("checkpoint", tarfile.CHRTYPE),
-        _member("a" * 300), _member("tile/0/000.p/0"),
+        _member("checkpoint", tarfile.LNKTYPE, "keys.json"),
+        _member("tile", tarfile.DIRTYPE),
+        _member("checkpoint", tarfile.FIFOTYPE),
+        _member("checkpoint", tarfile.CHRTYPE),
+        _member("a" * 300),
+        _member("tile/0/000.p/0"),
     ],
     ids=lambda member: f"{member.name[:20]!r}-{member.type!r}",
-)  # fmt: skip
+)
 def test_a_hostile_member_is_refused_before_anything_is_written(
     ports: Ports, tmp_path: Path, member: tarfile.TarInfo
 ) -> None:
@@ -289,10 +296,13 @@ def _bomb(path: Path, name: str, size: int, kind: bytes = tarfile.REGTYPE) -> Pa
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("receipts.jsonl", tarfile.REGTYPE), ("checkpoint", tarfile.REGTYPE),
-        ("tile/0/000", tarfile.REGTYPE), ("x", tarfile.XHDTYPE), ("x", tarfile.GNUTYPE_LONGNAME),
+        ("receipts.jsonl", tarfile.REGTYPE),
+        ("checkpoint", tarfile.REGTYPE),
+        ("tile/0/000", tarfile.REGTYPE),
+        ("x", tarfile.XHDTYPE),
+        ("x", tarfile.GNUTYPE_LONGNAME),
     ],
-)  # fmt: skip
+)
 def test_a_bomb_is_refused_with_little_memory(
     ports: Ports, tmp_path: Path, name: str, kind: bytes
 ) -> None:
@@ -310,8 +320,11 @@ def test_a_bomb_is_refused_with_little_memory(
 
     done = subprocess.run(
         [sys.executable, "-c", script, str(path), str(trust)],
-        capture_output=True, text=True, check=True, timeout=60,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
 
     refusal, used_mib = done.stdout.strip().splitlines()
     assert "refused" in refusal
@@ -367,9 +380,14 @@ def unpacked(ports: Ports, tmp_path: Path) -> Path:
 def _stranger(*command: str, folder: Path) -> "subprocess.CompletedProcess[str]":
     """A command without this project, its packages or its environment."""
     return subprocess.run(
-        command, cwd=folder, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True,
-        timeout=120, check=False,
-    )  # fmt: skip
+        command,
+        cwd=folder,
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 def _verifier(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -423,8 +441,9 @@ def test_a_stranger_sees_what_was_spoilt(
     if with_manifest:
         digests = {
             str(p.relative_to(unpacked)): hashlib.sha256(p.read_bytes()).hexdigest()
-            for p in unpacked.rglob("*") if p.is_file() and p.name != archive.MANIFEST
-        }  # fmt: skip
+            for p in unpacked.rglob("*")
+            if p.is_file() and p.name != archive.MANIFEST
+        }
         (unpacked / archive.MANIFEST).write_bytes(archive.manifest(digests))
 
     done = _verifier(unpacked, "--fingerprint", fingerprint(ports.keys.signer().public_key))
@@ -438,11 +457,13 @@ def test_a_stranger_sees_what_was_spoilt(
 @pytest.mark.parametrize(
     "change",
     [
-        lambda lines: lines[:-1], lambda lines: [*lines[:3], *lines[4:]],
-        lambda lines: [*lines, lines[0]], lambda lines: [lines[1], lines[0], *lines[2:]],
+        lambda lines: lines[:-1],
+        lambda lines: [*lines[:3], *lines[4:]],
+        lambda lines: [*lines, lines[0]],
+        lambda lines: [lines[1], lines[0], *lines[2:]],
     ],
     ids=["truncated", "dropped", "added", "reordered"],
-)  # fmt: skip
+)
 def test_a_stranger_sees_receipts_rearranged(
     ports: Ports, unpacked: Path, change: Callable[[list[bytes]], list[bytes]]
 ) -> None:

@@ -70,8 +70,12 @@ class Restamped:
         self._last_us = max(self._last_us + 1, wall_us)
         for write in writes:
             if "/receipts/" in write.path:  # type: ignore[attr-defined]
-                run_sql(self._database, "UPDATE documents SET created_us = ? WHERE path = ?",
-                        self._last_us, write.path)  # type: ignore[attr-defined] # fmt: skip
+                run_sql(
+                    self._database,
+                    "UPDATE documents SET created_us = ? WHERE path = ?",
+                    self._last_us,
+                    write.path,
+                )  # type: ignore[attr-defined]
         return revisions
 
     def __getattr__(self, name: str) -> object:
@@ -188,9 +192,10 @@ def test_a_clock_that_differs_is_noticed_alarmed_and_named(stepped: Ports) -> No
     assert found.name.startswith("clock-off/")
     assert "+3600 s" in found.detail
     alerts = [
-        d for d in stepped.documents.scan("tenants/_system/receipts")
+        d
+        for d in stepped.documents.scan("tenants/_system/receipts")
         if isinstance(d, Document) and d.data["operation"] == "alert_raised"
-    ]  # fmt: skip
+    ]
     assert len(alerts) == 1
     clock.set_by = timedelta()
     troubles.compare_clocks(stepped)
@@ -240,9 +245,20 @@ def set_memory(tmp_path: Path) -> Iterator[tuple[ValkeyMemory, Path]]:
     hand.write_text("0")
     (port,) = free_ports(1)
     server = subprocess.Popen(
-        [valkey_binary(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)],
-        env={"LD_PRELOAD": str(shim), "CLOCK_SET_BY": str(hand)}, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+        [
+            valkey_binary(),
+            "--port",
+            str(port),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--dir",
+            str(tmp_path),
+        ],
+        env={"LD_PRELOAD": str(shim), "CLOCK_SET_BY": str(hand)},
+        stdout=subprocess.DEVNULL,
+    )
     memory = ValkeyMemory(f"redis://127.0.0.1:{port}/1")
 
     def answers() -> bool:

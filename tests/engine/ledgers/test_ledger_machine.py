@@ -26,7 +26,7 @@ from tasks.ledgers.seal import seal_ledger
 from tasks.ledgers.stored_log import BrokenLogError
 from tasks.receipts.commit import land
 from tests.support.faults import Fault, Writes, outage
-from tests.support.ledgers import (  # fmt: skip
+from tests.support.ledgers import (
     ACCOUNT,
     audit,
     contradicted,
@@ -56,9 +56,11 @@ class LedgerMachine(RuleBasedStateMachine):
         keys = KeyFiles(self.folder / "keys", "ledger.example")
         keys.create_missing()
         self.ports = dataclasses.replace(
-            _BORROWED[0], keys=keys, documents=SqliteDocuments(self.database),
+            _BORROWED[0],
+            keys=keys,
+            documents=SqliteDocuments(self.database),
             objects=DirectoryObjects(self.folder / "objects"),
-        )  # fmt: skip
+        )
         self.ports.documents.get("tenants/none")
         self.made: dict[str, Create] = {}
         self.has_backup = False
@@ -207,6 +209,8 @@ def _ports_to_borrow(ports: Ports) -> Iterator[None]:
 @pytest.mark.usefixtures("_ports_to_borrow")
 class TestLedger(LedgerMachine.TestCase):
     settings = settings(
-        max_examples=settings.default.max_examples // 5, stateful_step_count=25, deadline=None,
+        max_examples=settings.default.max_examples // 5,
+        stateful_step_count=25,
+        deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-    )  # fmt: skip
+    )

@@ -86,9 +86,10 @@ def test_every_action_is_compared_with_its_receipts_a_slice_at_a_time(
         carry_out(ports, ACCOUNT, action_id)
     gone = receipt_id(ACCOUNT, "action_complete", max(ids))
     run_sql(
-        tmp_path / "documents.db", "DELETE FROM documents WHERE path = ?",
+        tmp_path / "documents.db",
+        "DELETE FROM documents WHERE path = ?",
         receipt_path(ACCOUNT, gone),
-    )  # fmt: skip
+    )
 
     after, slices = judge_states(ports, ACCOUNT, ""), 1
     assert not _alarms(ports)

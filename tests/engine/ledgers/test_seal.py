@@ -258,13 +258,22 @@ def test_a_forged_seal_is_never_signed(ports: Ports, tmp_path: Path, forge: str)
             ACCOUNT, before, [leaf.evolve(envelope_sha256="0" * 64).text()]
         ),
         "sealed twice": lambda: again(
-            ACCOUNT, before, [parse_leaf(before.leaves[0]).evolve(
-                index=10, recorded_at=before.recorded_until).text()]
+            ACCOUNT,
+            before,
+            [
+                parse_leaf(before.leaves[0])
+                .evolve(index=10, recorded_at=before.recorded_until)
+                .text()
+            ],
         ),
-        "another order": lambda: next_seal(ACCOUNT, before, _stored(ports, seal, 2, 0, 1), ring, ports.clock.steady()),
-        "one left out": lambda: next_seal(ACCOUNT, before, _stored(ports, seal, 0, 2), ring, ports.clock.steady()),
+        "another order": lambda: next_seal(
+            ACCOUNT, before, _stored(ports, seal, 2, 0, 1), ring, ports.clock.steady()
+        ),
+        "one left out": lambda: next_seal(
+            ACCOUNT, before, _stored(ports, seal, 0, 2), ring, ports.clock.steady()
+        ),
         "a gap": lambda: seal.evolve(leaves=(leaf.evolve(index=11).text(),)),
-    }[forge]()  # fmt: skip
+    }[forge]()
     spoil(tmp_path / "documents.db", seal_path(ACCOUNT, seal.seal_id), lambda _: forged.document())
 
     with pytest.raises(BrokenLogError):
@@ -310,9 +319,10 @@ def test_one_spoilt_ledger_keeps_no_other_from_being_sealed(
 ) -> None:
     build(ports, account_id="spoilt")
     run_sql(
-        tmp_path / "documents.db", "UPDATE documents SET data = '[1]' WHERE path = ?",
+        tmp_path / "documents.db",
+        "UPDATE documents SET data = '[1]' WHERE path = ?",
         seal_path("spoilt", "000000000003"),
-    )  # fmt: skip
+    )
     for account_id in ("spoilt", "a", "z"):
         emit(ports, "x", account_id=account_id)
 
@@ -404,8 +414,16 @@ def test_who_is_merely_slower_has_no_conflict(ports: Ports) -> None:
 
 @pytest.mark.parametrize(
     "made",
-    ["2026-01-01", "2026-01-01T00:00:00", "0001-01-01T00:00:00Z", "0999-01-01T00:00:00Z", "x", 7, None],
-)  # fmt: skip
+    [
+        "2026-01-01",
+        "2026-01-01T00:00:00",
+        "0001-01-01T00:00:00Z",
+        "0999-01-01T00:00:00Z",
+        "x",
+        7,
+        None,
+    ],
+)
 def test_a_poison_document_with_any_time_holds_up_nobody_and_hides_nothing(
     ports: Ports, tmp_path: Path, made: object
 ) -> None:
@@ -422,13 +440,25 @@ def test_a_poison_document_with_any_time_holds_up_nobody_and_hides_nothing(
 
 def test_a_seal_is_never_too_large_to_be_stored(ports: Ports) -> None:
     for at in range(0, 1000, 250):
-        ports.documents.commit([
-            Create(receipt_path(ACCOUNT, f"{at + n:04d}" + "x" * 240), {
-                "payload": "", "sha256": "", "signature": "", "key_id": "\x01" * 64,
-                "receipt_id": "x", "account_id": "x", "operation": "x",
-                "timestamp": "x", "status": "x",
-            }) for n in range(250)
-        ])  # fmt: skip
+        ports.documents.commit(
+            [
+                Create(
+                    receipt_path(ACCOUNT, f"{at + n:04d}" + "x" * 240),
+                    {
+                        "payload": "",
+                        "sha256": "",
+                        "signature": "",
+                        "key_id": "\x01" * 64,
+                        "receipt_id": "x",
+                        "account_id": "x",
+                        "operation": "x",
+                        "timestamp": "x",
+                        "status": "x",
+                    },
+                )
+                for n in range(250)
+            ]
+        )
     emit(ports, "honest")
 
     assert seal_ledger(ports, ACCOUNT)

@@ -23,7 +23,7 @@ from tasks.ledgers.stored_log import BrokenLogError
 from tasks.ledgers.verify_receipt import verify_receipt
 from tests.engine.conftest import event
 from tests.support.actions import signal_of
-from tests.support.ledgers import (  # fmt: skip
+from tests.support.ledgers import (
     ACCOUNT,
     audit,
     build,
@@ -97,9 +97,11 @@ def test_a_flipped_bit_anywhere_in_the_signed_text(ports: Ports, database: Path,
 def test_another_time_of_creation(ports: Ports, database: Path, shift_us: int) -> None:
     receipt_id = build(ports)[7]
     run_sql(
-        database, "UPDATE documents SET created_us = created_us + ? WHERE path = ?",
-        shift_us, receipt_path(ACCOUNT, receipt_id),
-    )  # fmt: skip
+        database,
+        "UPDATE documents SET created_us = created_us + ? WHERE path = ?",
+        shift_us,
+        receipt_path(ACCOUNT, receipt_id),
+    )
 
     assert f"receipt {receipt_id} (leaf 7): ordering" in faults(ports)
 
@@ -126,9 +128,11 @@ def test_a_creation_that_is_no_time_is_found_named_and_passed(
     first = build(ports, batches=1, each=3)
     spoilt = emit(ports, "spoilt")[0] if when == "before its seal" else first[1]
     run_sql(
-        database, "UPDATE documents SET created_us = ? WHERE path = ?", value,
+        database,
+        "UPDATE documents SET created_us = ? WHERE path = ?",
+        value,
         receipt_path(ACCOUNT, spoilt),
-    )  # fmt: skip
+    )
     more = emit(ports, "x", "y")
 
     assert seal_ledger(ports, ACCOUNT)
@@ -146,7 +150,7 @@ def test_a_name_twice_in_a_stored_row_is_found(ports: Ports, database: Path) -> 
         """UPDATE documents SET data = replace(data, '"operation":', '"operation":"x","operation":')
            WHERE path = ?""",
         receipt_path(ACCOUNT, receipt_id),
-    )  # fmt: skip
+    )
 
     assert f"receipt {receipt_id} (leaf 7)" in faults(ports)
 
@@ -307,9 +311,10 @@ def test_a_document_that_is_none_is_a_finding_and_no_crash(
 ) -> None:
     ids = build(ports)
     path = {
-        "receipt": receipt_path(ACCOUNT, ids[7]), "seal": seal_path(ACCOUNT, seal_id(2)),
+        "receipt": receipt_path(ACCOUNT, ids[7]),
+        "seal": seal_path(ACCOUNT, seal_id(2)),
         "checkpoint": checkpoint_path(ACCOUNT, seal_id(2)),
-    }[where]  # fmt: skip
+    }[where]
     for index in ("by_time", "seals_by_id", "seals_by_time"):  # which would refuse such a row
         run_sql(database, f"DROP INDEX {index}")
     run_sql(database, "UPDATE documents SET data = ? WHERE path = ?", text, path)
@@ -583,11 +588,12 @@ def _restore(source: Path, target: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda leaf: "no leaf", lambda leaf: leaf.replace('"index":7', '"index":999'),
+        lambda leaf: "no leaf",
+        lambda leaf: leaf.replace('"index":7', '"index":999'),
         lambda leaf: leaf.replace('"recorded_at":"20', '"recorded_at":"29'),
     ],
     ids=["none", "another index", "another time"],
-)  # fmt: skip
+)
 def test_a_leaf_that_is_none_is_broken_for_its_receipt_too(
     ports: Ports, database: Path, change: Any
 ) -> None:
@@ -607,13 +613,15 @@ def test_a_leaf_that_is_none_is_broken_for_its_receipt_too(
 def test_a_time_that_is_none_is_a_finding(ports: Ports, database: Path) -> None:
     ids = build(ports)
     spoil(
-        database, seal_path(ACCOUNT, seal_id(2)),
+        database,
+        seal_path(ACCOUNT, seal_id(2)),
         lambda data: data.update(recorded_until="2026-99-01T00:00:00.000000Z"),
-    )  # fmt: skip
+    )
     run_sql(
-        database, "UPDATE documents SET created_us = 'x' WHERE path = ?",
+        database,
+        "UPDATE documents SET created_us = 'x' WHERE path = ?",
         receipt_path(ACCOUNT, ids[2]),
-    )  # fmt: skip
+    )
 
     found = faults(ports)
     assert "seal 2" in found

@@ -70,49 +70,88 @@ class Told:
         kind = PAYLOAD_TYPE.encode()
         signed = b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
         signature = base64.b64encode(self.signer.sign_bytes(signed)).decode()
-        line = self.line(canonical.dumps({
-            "payload": base64.b64encode(payload).decode(), "payloadType": PAYLOAD_TYPE,
-            "signatures": [{"keyid": self.signer.key_id, "sig": signature}],
-        }))  # fmt: skip
-        leaf = self.leaf({
-            "account_id": ACCOUNT, "envelope_sha256": hashlib.sha256(line).hexdigest(),
-            "index": index, "receipt_id": self.fields.get("receipt_id", "x"),
-            "recorded_at": timestamp(self.at), "v": 1,
-        })  # fmt: skip
+        line = self.line(
+            canonical.dumps(
+                {
+                    "payload": base64.b64encode(payload).decode(),
+                    "payloadType": PAYLOAD_TYPE,
+                    "signatures": [{"keyid": self.signer.key_id, "sig": signature}],
+                }
+            )
+        )
+        leaf = self.leaf(
+            {
+                "account_id": ACCOUNT,
+                "envelope_sha256": hashlib.sha256(line).hexdigest(),
+                "index": index,
+                "receipt_id": self.fields.get("receipt_id", "x"),
+                "recorded_at": timestamp(self.at),
+                "v": 1,
+            }
+        )
         return line, self.leaf_text(canonical.dumps(leaf))
 
 
 def told(subject: str, at: datetime = START, signer: Signer = OLD, **changes: Any) -> Told:
     fields = {
-        "receipt_id": receipt_id(ACCOUNT, "action_complete", subject), "timestamp": timestamp(at),
-        "operation": "action_complete", "account_id": ACCOUNT, "status": "success",
-        "duration_ms": 12, "action_id": subject, "sku_id": "crm", "signal_type": "seats",
-        "handler": "crm.resize", "policy_version": "1.0.0", "queue_ms": 5, "run_ms": 7, **changes,
-    }  # fmt: skip
+        "receipt_id": receipt_id(ACCOUNT, "action_complete", subject),
+        "timestamp": timestamp(at),
+        "operation": "action_complete",
+        "account_id": ACCOUNT,
+        "status": "success",
+        "duration_ms": 12,
+        "action_id": subject,
+        "sku_id": "crm",
+        "signal_type": "seats",
+        "handler": "crm.resize",
+        "policy_version": "1.0.0",
+        "queue_ms": 5,
+        "run_ms": 7,
+        **changes,
+    }
     return Told({k: v for k, v in fields.items() if v is not None}, signer, at)
 
 
 def scaled(at: datetime, cost: float) -> Told:
     """A receipt with a fraction in it."""
-    fields = contracts.validate({
-        "receipt_id": receipt_id(ACCOUNT, "governor_scaled", "s"), "timestamp": timestamp(at),
-        "operation": "governor_scaled", "account_id": ACCOUNT, "status": "success",
-        "duration_ms": 1, "sku_id": "crm", "concurrency": {"previous": 20, "new": 50},
-        "quota_check": "passed", "cost_delta_usd": cost,
-    }).model_dump(mode="json", exclude_none=True)  # fmt: skip
+    fields = contracts.validate(
+        {
+            "receipt_id": receipt_id(ACCOUNT, "governor_scaled", "s"),
+            "timestamp": timestamp(at),
+            "operation": "governor_scaled",
+            "account_id": ACCOUNT,
+            "status": "success",
+            "duration_ms": 1,
+            "sku_id": "crm",
+            "concurrency": {"previous": 20, "new": 50},
+            "quota_check": "passed",
+            "cost_delta_usd": cost,
+        }
+    ).model_dump(mode="json", exclude_none=True)
     return Told(fields, NEW, at)
 
 
 def honest() -> list[Told]:
     later = ROTATED + timedelta(minutes=1)
-    failed = told("f", START + timedelta(seconds=2), operation="action_failed", status="failed",
-                  contract_version=2, is_recoverable=True, rollback="none", error_code="E",
-                  error_sha256="a" * 64)  # fmt: skip
+    failed = told(
+        "f",
+        START + timedelta(seconds=2),
+        operation="action_failed",
+        status="failed",
+        contract_version=2,
+        is_recoverable=True,
+        rollback="none",
+        error_code="E",
+        error_sha256="a" * 64,
+    )
     failed.fields["receipt_id"] = receipt_id(ACCOUNT, "action_failed", "f")
     return [
-        told("a"), told("b", START + timedelta(seconds=1)), failed, scaled(later, 0.5),
+        told("a"),
+        told("b", START + timedelta(seconds=1)),
+        failed,
+        scaled(later, 0.5),
         told("ü", later + timedelta(seconds=1), NEW),
-    ]  # fmt: skip
+    ]
 
 
 def files_of(entries: Iterable[Told], signer: Signer = NEW, **changes: Any) -> Files:
@@ -176,9 +215,11 @@ def of_the_package() -> Iterator[Case]:
         yield case(f"tar header: {name}", gzip.compress(_flipped(tar, at)))
     yield case("tar: no member", gzip.compress(b"\0" * 10240))
     for name, kind, linked in (
-        ("link", tarfile.SYMTYPE, "checkpoint"), ("hard", tarfile.LNKTYPE, "checkpoint"),
-        ("folder", tarfile.DIRTYPE, ""), ("pipe", tarfile.FIFOTYPE, ""),
-    ):  # fmt: skip
+        ("link", tarfile.SYMTYPE, "checkpoint"),
+        ("hard", tarfile.LNKTYPE, "checkpoint"),
+        ("folder", tarfile.DIRTYPE, ""),
+        ("pipe", tarfile.FIFOTYPE, ""),
+    ):
         yield case(f"tar: a {name}", _with_member(f"tile/0/{name}", kind, linked))
     for name in ("../evil", "/etc/evil", "extra", "tile/x", "schema/../x.json", "a\x1b[2Jb"):
         yield case(f"tar: the name {name!r}", _with_member(name, tarfile.REGTYPE, ""))
@@ -254,13 +295,15 @@ def of_the_members() -> Iterator[Case]:
     stricter = json.dumps(stricter).encode()
     yield case(
         "a schema that is never fulfilled",
-        packed({**HONEST, "schema/action_complete.v1.json": stricter}), blind=True,
-    )  # fmt: skip
+        packed({**HONEST, "schema/action_complete.v1.json": stricter}),
+        blind=True,
+    )
     broken = HONEST["schema/action_complete.v1.json"].replace(b'"pattern": "^', b'"pattern": "(', 1)
     yield case(
         "a schema with a malformed pattern",
-        packed({**HONEST, "schema/action_complete.v1.json": broken}), blind=True,
-    )  # fmt: skip
+        packed({**HONEST, "schema/action_complete.v1.json": broken}),
+        blind=True,
+    )
     yield case("a tile too many", packed({**HONEST, "tile/1/000.p/1": b"x" * 32}), blind=True)
     yield case(
         "a bundle too many", packed({**HONEST, "tile/entries/001.p/1": b"\0\1x"}), blind=True
@@ -277,15 +320,20 @@ def of_the_lines() -> Iterator[Case]:
     lines = HONEST[archive.RECEIPTS].splitlines(keepends=True)
     forged = told("forged", signer=FORGER).made(5)[0]
     for name, changed in {
-        "one left out": lines[1:], "the last one left out": lines[:-1],
-        "two swapped": [lines[1], lines[0], *lines[2:]], "one twice": [*lines, lines[0]],
-        "a forged one without an end": [*lines, forged], "a forged one": [*lines, forged + b"\n"],
+        "one left out": lines[1:],
+        "the last one left out": lines[:-1],
+        "two swapped": [lines[1], lines[0], *lines[2:]],
+        "one twice": [*lines, lines[0]],
+        "a forged one without an end": [*lines, forged],
+        "a forged one": [*lines, forged + b"\n"],
         "the last without an end": [*lines[:-1], lines[-1][:-1]],
-        "an empty line": [*lines, b"\n"], "carriage returns": [e[:-1] + b"\r\n" for e in lines],
+        "an empty line": [*lines, b"\n"],
+        "carriage returns": [e[:-1] + b"\r\n" for e in lines],
         "a blank in one": [lines[0].replace(b",", b", ", 1), *lines[1:]],
         "another signature": [lines[0].replace(b'"sig":"', b'"sig":"A'), *lines[1:]],
-        "one emptied": [b"\n", *lines[1:]], "a nul": [b"\0" + lines[0], *lines[1:]],
-    }.items():  # fmt: skip
+        "one emptied": [b"\n", *lines[1:]],
+        "a nul": [b"\0" + lines[0], *lines[1:]],
+    }.items():
         yield case(f"lines: {name}", packed({**HONEST, archive.RECEIPTS: b"".join(changed)}))
     note = HONEST[archive.CHECKPOINT].decode()
     head, size, root, _empty, signature, _ = note.split("\n")
@@ -297,23 +345,31 @@ def of_the_lines() -> Iterator[Case]:
         "a size with a zero": note.replace(f"\n{size}\n", f"\n0{size}\n", 1),
         "another root": note.replace(root, base64.b64encode(b"\1" * 32).decode()),
         "no empty line": "\n".join([head, size, root, signature, ""]),
-        "no end": note[:-1], "another signature line": note + signature + "\n",
-        "the signature of another key": foreign, "the signature of another tree": "\n".join([head, size, root, "", other, ""]),
-        "nobody's line before ours": "\n".join([head, size, root, "", foreign.split("\n")[4], signature, ""]),
-        "a hyphen": note.replace("\u2014", "-"), "blanks": note.replace("\u2014 ", "\u2014  "),
+        "no end": note[:-1],
+        "another signature line": note + signature + "\n",
+        "the signature of another key": foreign,
+        "the signature of another tree": "\n".join([head, size, root, "", other, ""]),
+        "nobody's line before ours": "\n".join(
+            [head, size, root, "", foreign.split("\n")[4], signature, ""]
+        ),
+        "a hyphen": note.replace("\u2014", "-"),
+        "blanks": note.replace("\u2014 ", "\u2014  "),
         "an extension line": "\n".join([head, size, root, "more", "", signature, ""]),
         "a control character": note.replace(ACCOUNT, ACCOUNT + "\x1b[2J"),
-        "only its first line": head + "\n", "carriage returns": note.replace("\n", "\r\n"),
-    }.items():  # fmt: skip
+        "only its first line": head + "\n",
+        "carriage returns": note.replace("\n", "\r\n"),
+    }.items():
         yield case(f"checkpoint: {name}", packed({**HONEST, archive.CHECKPOINT: text.encode()}))
     keys = json.loads(HONEST[archive.KEYS])
     for name, change in {
         "origin": lambda k: k.update(origin="ledger.elsewhere"),
         "the key of the checkpoint gone": lambda k: k["keys"].pop(),
         "the key of receipts gone": lambda k: k["keys"].pop(0),
-        "another key's bytes": lambda k: k["keys"][1].update(public_key=base64.b64encode(FORGER.public_key.public_bytes_raw()).decode()),
+        "another key's bytes": lambda k: k["keys"][1].update(
+            public_key=base64.b64encode(FORGER.public_key.public_bytes_raw()).decode()
+        ),
         "no key": lambda k: k.update(keys=[]),
-    }.items():  # fmt: skip
+    }.items():
         changed = json.loads(json.dumps(keys))
         change(changed)  # type: ignore[no-untyped-call]
         yield case(f"keys: {name}", packed({**HONEST, archive.KEYS: json.dumps(changed).encode()}))
@@ -420,16 +476,19 @@ def of_an_insider() -> Iterator[Case]:
     yield rewritten("a retired key", 4, signer=OLD, blind=True)
     yield rewritten("a key before its time", 0, signer=NEW, blind=True)
     for name, change in {
-        "an index": {"index": 3}, "an account": {"account_id": "umbrella"},
+        "an index": {"index": 3},
+        "an account": {"account_id": "umbrella"},
         "an earlier time": {"recorded_at": timestamp(START - timedelta(days=1))},
-        "a rejected one": {"rejected": "no"}, "another id": {"receipt_id": "x"},
+        "a rejected one": {"rejected": "no"},
+        "another id": {"receipt_id": "x"},
         "another hash": {"envelope_sha256": "0" * 64},
-    }.items():  # fmt: skip
+    }.items():
         yield rewritten(f"leaf: {name}", 1, leaf=lambda leaf, change=change: {**leaf, **change})
     yield rewritten(
-        "leaf: an index beyond doubles", 1,
+        "leaf: an index beyond doubles",
+        1,
         leaf_text=lambda t: t.replace(b'"index":1,', b'"index":1e999,'),
-    )  # fmt: skip
+    )
     yield rewritten("leaf: a field more", 1, leaf=lambda leaf: {**leaf, "more": 1}, blind=True)
     yield rewritten("leaf: blanks", 1, blind=True, leaf_text=lambda t: t.replace(b",", b", ", 1))
     yield rewritten(
@@ -464,8 +523,14 @@ def of_an_insider() -> Iterator[Case]:
 CASES = [*of_the_package(), *of_the_members(), *of_the_lines(), *of_an_insider()]
 
 
-def by_hand(folder: Path, path: Path, account_id: str = ACCOUNT, identity: str = "", more: str = "",
-            trusted: Iterable[str] = TRUSTED) -> "subprocess.CompletedProcess[str]":  # fmt: skip
+def by_hand(
+    folder: Path,
+    path: Path,
+    account_id: str = ACCOUNT,
+    identity: str = "",
+    more: str = "",
+    trusted: Iterable[str] = TRUSTED,
+) -> "subprocess.CompletedProcess[str]":
     """VERIFY.md's commands, by bash, up to the first that does not hold; ``more`` goes before."""
     steps = re.findall(r"```bash\n(.*?)```", (AUDITOR / "VERIFY.md").read_text(), re.DOTALL)
     assert len(steps) == 7
@@ -476,20 +541,46 @@ def by_hand(folder: Path, path: Path, account_id: str = ACCOUNT, identity: str =
         )
     )
     return subprocess.run(
-        ["bash", "-c", script], cwd=folder, env={"PATH": "/usr/bin:/bin", "TMPDIR": str(folder)},
-        capture_output=True, text=True, errors="replace", timeout=60, check=False,
-    )  # fmt: skip
+        ["bash", "-c", script],
+        cwd=folder,
+        env={"PATH": "/usr/bin:/bin", "TMPDIR": str(folder)},
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=60,
+        check=False,
+    )
 
 
-def by_python(path: Path, *more: str, account_id: str = ACCOUNT, env: dict[str, str] | None = None,
-              **options: Any) -> "subprocess.CompletedProcess[str]":  # fmt: skip
+def by_python(
+    path: Path,
+    *more: str,
+    account_id: str = ACCOUNT,
+    env: dict[str, str] | None = None,
+    **options: Any,
+) -> "subprocess.CompletedProcess[str]":
     """``verify.py``, with nothing of ours to import."""
     keys = [word for each in TRUSTED for word in ("--fingerprint", each)]
     return subprocess.run(
-        [sys.executable, "-I", "-S", AUDITOR / "verify.py", *keys, "--account-id", account_id, *more, path],
-        env={"PATH": "/usr/bin:/bin", **(env or {})}, capture_output=not options, text=True,
-        errors="replace", timeout=60, check=False, **options,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-I",
+            "-S",
+            AUDITOR / "verify.py",
+            *keys,
+            "--account-id",
+            account_id,
+            *more,
+            path,
+        ],
+        env={"PATH": "/usr/bin:/bin", **(env or {})},
+        capture_output=not options,
+        text=True,
+        errors="replace",
+        timeout=60,
+        check=False,
+        **options,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -596,8 +687,11 @@ def test_without_room_to_unpack_nothing_is_judged(tmp_path: Path, trust: Path) -
     try:
         ours = subprocess.run(
             [sys.executable, "-m", "cli.main", "verify-archive", path, "--trust", trust],
-            env={**os.environ, "TMPDIR": str(small)}, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            env={**os.environ, "TMPDIR": str(small)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         script = by_python(path, env={"TMPDIR": str(small)})
         hand = by_hand(small, path)
     finally:
@@ -640,9 +734,14 @@ def test_the_steps_can_be_taken_again_with_all_keys_in_the_same_shell(tmp_path: 
     script = f"ARCHIVE=a.tar.gz\nACCOUNT={ACCOUNT}\nID=\n{first}\n{taken}\n{again}\n{taken}"
 
     done = subprocess.run(
-        ["bash", "-c", script], cwd=tmp_path, env={"PATH": "/usr/bin:/bin"}, capture_output=True,
-        text=True, timeout=60, check=False,
-    )  # fmt: skip
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
     verdicts = [e for e in done.stdout.splitlines() if e in ("VERIFIED", "NOT VERIFIED")]
     assert verdicts == ["NOT VERIFIED", "VERIFIED"], done.stdout + done.stderr[-300:]

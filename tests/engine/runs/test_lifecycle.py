@@ -34,9 +34,11 @@ def _at(second: int) -> str:
 
 def _changed(plan_type: str, second: int, event_id: str = "e-2") -> MarketplaceEvent:
     return event(
-        event_id=event_id, event_type="entitlement.plan_changed", plan_type=plan_type,
+        event_id=event_id,
+        event_type="entitlement.plan_changed",
+        plan_type=plan_type,
         event_time=_at(second),
-    )  # fmt: skip
+    )
 
 
 def _entitlement(ports: Ports, sku_id: str = "demo-sku") -> Entitlement:
@@ -136,8 +138,10 @@ def test_a_plan_change_before_its_subscription_is_refused_for_now(ports: Ports) 
     assert (again.state, again.attempt) == (RunState.COMPLETE, 2)
     assert _entitlement(ports).plan_type == "professional"
     assert operations(ports) == [
-        "entitlement_failed", "entitlement_active", "entitlement_plan_changed",
-    ]  # fmt: skip
+        "entitlement_failed",
+        "entitlement_active",
+        "entitlement_plan_changed",
+    ]
 
 
 def _cancelled(ports: Ports) -> None:
@@ -189,8 +193,9 @@ def test_an_event_older_than_what_is_in_force_changes_nothing(ports: Ports) -> N
     first = subscribe(ports, event())
 
     late = subscribe(
-        ports, event(event_id="e-0", plan_type="enterprise", event_time="2026-11-23T11:59:59.000000Z")
-    )  # fmt: skip
+        ports,
+        event(event_id="e-0", plan_type="enterprise", event_time="2026-11-23T11:59:59.000000Z"),
+    )
 
     assert late.state is RunState.COMPLETE
     assert late.receipt_id == first.receipt_id
@@ -201,8 +206,11 @@ def test_an_event_older_than_what_is_in_force_changes_nothing(ports: Ports) -> N
 def test_whatever_the_order_the_newest_event_is_in_force_in_the_end(
     ports: Ports, order: tuple[int, ...]
 ) -> None:
-    events = [event(event_time=_at(0)), _changed("professional", 1, "e-1b"),
-              _changed("enterprise", 2, "e-1c")]  # fmt: skip
+    events = [
+        event(event_time=_at(0)),
+        _changed("professional", 1, "e-1b"),
+        _changed("enterprise", 2, "e-1c"),
+    ]
     waiting = [events[n] for n in order]
     for _ in range(3):  # a marketplace delivers again what was refused for now
         waiting = [e for e in waiting if subscribe(ports, e).state is not RunState.COMPLETE]

@@ -94,11 +94,16 @@ def test_whatever_happens_accounts_end_whole_or_empty_and_attempts_receipted_onc
     run_ids = [
         begin(
             ports,
-            event(event_id=f"e-{n}", account_id=ACCOUNTS[n % 2], plan_type=PLANS[n % 3],
-                  event_time=f"2026-11-23T12:00:{n:02}.000000Z"), b"{}",
+            event(
+                event_id=f"e-{n}",
+                account_id=ACCOUNTS[n % 2],
+                plan_type=PLANS[n % 3],
+                event_time=f"2026-11-23T12:00:{n:02}.000000Z",
+            ),
+            b"{}",
         ).run_id
         for n in range(8)
-    ]  # fmt: skip
+    ]
     ports.documents.close()
     ports.memory.close()
 

@@ -73,8 +73,10 @@ def test_an_outage_is_sat_out_until_the_deadline_and_then_all_is_undone(
     assert nothing_is_left(ports)
     proof, alarm = receipts(ports)
     assert (proof["operation"], proof["failed_step"], proof["retryable"]) == (
-        "entitlement_failed", step_name, True,
-    )  # fmt: skip
+        "entitlement_failed",
+        step_name,
+        True,
+    )
     boot = step_name == "deploy_sku.governor"
     assert alarm["cause"] == ("governor_boot_failed" if boot else "run_failed")
 
@@ -238,9 +240,13 @@ def test_an_undo_under_way_elsewhere_is_left_to_it_until_it_dies(ports: Ports) -
     assert found
     entry: JournalEntry = run.journal["deploy_sku.governor"].evolve(undo_claim=claim)
     undoing = run.evolve(
-        state=RunState.COMPENSATING, error_code="x", error_detail="x", retryable=True,
-        failed_step="deploy_sku.governor", journal={**run.journal, "deploy_sku.governor": entry},
-    )  # fmt: skip
+        state=RunState.COMPENSATING,
+        error_code="x",
+        error_detail="x",
+        retryable=True,
+        failed_step="deploy_sku.governor",
+        journal={**run.journal, "deploy_sku.governor": entry},
+    )
     ports.documents.commit([Update(found.path, undoing.document(), found.revision)])
 
     compensate.compensate(ports, RUNBOOK, run.run_id)

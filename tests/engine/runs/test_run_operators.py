@@ -43,8 +43,10 @@ def test_a_cancelled_run_is_undone_at_its_next_step_and_receipted(
     assert operations(ports) == ["entitlement_failed", "run_cancelled"]
     told = receipts(ports)[-1]
     assert (told["operator"], told["reason"], told["run_id"]) == (
-        "alice", "wrong customer", run.run_id,
-    )  # fmt: skip
+        "alice",
+        "wrong customer",
+        run.run_id,
+    )
     assert begin(ports, event(), b"{}") == ended  # the same answer on redelivery
 
 
@@ -163,8 +165,10 @@ def _everything(ports: Ports) -> list[object]:
     return [
         *(ports.documents.scan(name, limit=100) for name in groups),
         *(ports.documents.scan(n, group=True, limit=100) for n in ("entitlements", "receipts")),
-        ports.signals.look("acme", "us-central1"), memory_knows(ports, "acme"), has_key(ports, "acme"),
-    ]  # fmt: skip
+        ports.signals.look("acme", "us-central1"),
+        memory_knows(ports, "acme"),
+        has_key(ports, "acme"),
+    ]
 
 
 def test_a_plan_says_what_would_be_created_and_touches_nothing(ports: Ports) -> None:
@@ -175,9 +179,14 @@ def test_a_plan_says_what_would_be_created_and_touches_nothing(ports: Ports) -> 
     assert [s.name for s in planned.steps] == [s.name for s in RUNBOOK.steps]
     effects = {name: effect for s in planned.steps for name, effect in s.effects.items()}
     assert effects == dict.fromkeys(
-        ("tenants/acme", "tenants/acme/entitlements/demo-sku", "tenants.acme.signals",
-         "governor of acme"), Effect.CREATE,
-    )  # fmt: skip
+        (
+            "tenants/acme",
+            "tenants/acme/entitlements/demo-sku",
+            "tenants.acme.signals",
+            "governor of acme",
+        ),
+        Effect.CREATE,
+    )
     assert all(s.undoes for s in planned.steps if s.effects)
     assert planned.refusal is None
     assert _everything(ports) == before
@@ -190,9 +199,11 @@ def test_a_plan_of_a_change_says_what_is_kept(ports: Ports) -> None:
 
     effects = {name: effect for s in planned.steps for name, effect in s.effects.items()}
     assert effects == {
-        "tenants/acme": Effect.KEEP, "tenants/acme/entitlements/demo-sku": Effect.CHANGE,
-        "tenants.acme.signals": Effect.KEEP, "governor of acme": Effect.CHANGE,
-    }  # fmt: skip
+        "tenants/acme": Effect.KEEP,
+        "tenants/acme/entitlements/demo-sku": Effect.CHANGE,
+        "tenants.acme.signals": Effect.KEEP,
+        "governor of acme": Effect.CHANGE,
+    }
 
 
 def test_a_plan_of_a_refusal_says_which_step_would_refuse(ports: Ports) -> None:

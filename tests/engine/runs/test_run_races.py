@@ -145,8 +145,9 @@ def test_the_topic_of_a_governor_in_service_is_never_undone(ports: Ports) -> Non
     assert ports.signals.backlog("acme") == 1
 
 
-@pytest.mark.parametrize("step_name", ["deploy_sku.documents", "deploy_sku.signals",
-                                       "deploy_sku.governor"])  # fmt: skip
+@pytest.mark.parametrize(
+    "step_name", ["deploy_sku.documents", "deploy_sku.signals", "deploy_sku.governor"]
+)
 @pytest.mark.parametrize("by", ["another run", "another attempt"])
 def test_a_stale_undo_touches_nothing_that_was_made_later(
     ports: Ports, step_name: str, by: str
@@ -435,12 +436,15 @@ def test_a_refused_event_that_names_its_time_stays_as_old_as_it_says(ports: Port
 
 def test_the_arrival_of_a_refused_delivery_is_not_the_time_of_its_event(ports: Ports) -> None:
     arrived: dict[str, Any] = {
-        "event_id": "e-2", "plan_type": "professional", "is_timed_by_arrival": True,
-    }  # fmt: skip
+        "event_id": "e-2",
+        "plan_type": "professional",
+        "is_timed_by_arrival": True,
+    }
     other = {"event_id": "e-3", "plan_type": "enterprise", "event_time": _at(20)}
 
-    plan = _changes({**arrived, "event_time": _at(10)}, other,
-                    {**arrived, "event_time": _at(30)}, ports=ports)  # fmt: skip
+    plan = _changes(
+        {**arrived, "event_time": _at(10)}, other, {**arrived, "event_time": _at(30)}, ports=ports
+    )
 
     assert plan == "professional"
 

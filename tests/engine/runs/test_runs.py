@@ -39,9 +39,10 @@ def test_a_subscription_ends_with_everything_and_one_receipt(ports: Ports) -> No
     assert run.state is RunState.COMPLETE
     assert run.receipt_id == proof["receipt_id"]
     assert proof["resources"] == {
-        "fsm_id": "governor-acme", "pubsub_topic": "tenants.acme.signals",
+        "fsm_id": "governor-acme",
+        "pubsub_topic": "tenants.acme.signals",
         "firestore_path": "/tenants/acme",
-    }  # fmt: skip
+    }
     assert proof["quota"] == {"monthly_actions": 1000, "concurrent_actions": 5}
     assert everything_is_there(ports)
 
@@ -69,8 +70,9 @@ def test_the_journal_says_what_was_meant_and_what_was_created_or_found(ports: Po
     assert first.journal["deploy_sku.signals"].effects == {topic: Effect.CREATED}
     assert second.journal["deploy_sku.signals"].effects == {topic: Effect.FOUND}
     assert second.journal["deploy_sku.documents"].effects == {
-        "tenants/acme": Effect.FOUND, "tenants/acme/entitlements/demo-sku": Effect.CHANGED,
-    }  # fmt: skip
+        "tenants/acme": Effect.FOUND,
+        "tenants/acme/entitlements/demo-sku": Effect.CHANGED,
+    }
     claim = first.journal["deploy_sku.signals"].claim
     assert claim
     assert claim.pid > 0
