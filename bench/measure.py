@@ -94,7 +94,7 @@ def run(only: Sequence[str]) -> Figures:
         raise InputError("unknown-measurement", f"{', '.join(unknown)}: none of {', '.join(known)}")
     with stack() as driver:
         # Else the daily pass over all ledgers would be measured as well.
-        open_ports(driver.settings).memory.claim_tick("audit", 3600)
+        open_ports(driver.settings).watches.claim_tick("audit", 3600)
         results = {name: known[name](driver) for name in only or MEASUREMENTS}
     return {"machine": machine(), "results": results}
 

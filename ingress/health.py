@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from governor.errors import GovernorError, public_detail
-from governor.health import Outage, Scope, silence
+from governor.health import Scope, silence
 from ingress import metrics
 from ingress.state import Here
 from ports import Ports
@@ -50,12 +50,12 @@ async def exposition(here: Here) -> Response:
     """Prometheus text format."""
 
     def ask_memory() -> None:
-        metrics.LEASE_S.set(here.ports.memory.lease_left_s())
-        metrics.ORPHANS.set(here.ports.memory.orphans())
-        metrics.UNSEALED.set(here.ports.memory.unsealed_count())
-        metrics.SPOOLED.set(here.ports.memory.spooled())
-        metrics.UNDELIVERED.set(len(here.ports.memory.undelivered(10_000)))
-        metrics.DEGRADED.set(here.ports.memory.health(Scope.ALL).is_degraded)
+        metrics.LEASE_S.set(here.ports.lease.lease_left_s())
+        metrics.ORPHANS.set(here.ports.slots.orphans())
+        metrics.UNSEALED.set(here.ports.unsealed.unsealed_count())
+        metrics.SPOOLED.set(here.ports.modes.spooled())
+        metrics.UNDELIVERED.set(len(here.ports.outbox.undelivered(10_000)))
+        metrics.DEGRADED.set(here.ports.modes.health(Scope.ALL).is_degraded)
 
     await run_in_threadpool(_fault, ask_memory)
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
@@ -79,9 +79,9 @@ def _look(ports: Ports, needed: Sequence[str]) -> tuple[dict[str, str], dict[str
         elif health["mode"] == "refusing":
             why = health["error_code"] or _silence(ports)
             missing["lease"] = f"all that is new is refused until a health check succeeds: {why}"
-        alive = ports.memory.alive(needed)
+        alive = ports.watches.alive(needed)
         missing |= {name: _WORDS[name] for name, is_alive in alive.items() if not is_alive}
-        known = ports.memory.troubles()
+        known = ports.troubles.troubles()
         missing |= {trouble.name: _public(trouble) for trouble in known if trouble.blocks}
         health["troubles"] = [
             {"name": t.name, "detail": _public(t), "since_s": round(t.since_s), "count": t.count}
@@ -101,7 +101,7 @@ def _public(trouble: Trouble) -> str:
 
 def _silence(ports: Ports) -> str:
     """Why no check lengthened the lease, although none has failed."""
-    checked, beat, ingress = ports.memory.seen(["health", "beat", "ingress"]).values()
+    checked, beat, ingress = ports.watches.seen(["health", "beat", "ingress"]).values()
     if checked is None:
         return "none has been carried out yet"
     return silence(
@@ -113,16 +113,11 @@ def _silence(ports: Ports) -> str:
 
 
 def _health(ports: Ports) -> dict[str, Any]:
-    memory = ports.memory
-    everybody, some, lease_s = (
-        memory.health(Scope.ALL),
-        memory.health(Scope.SOME),
-        memory.lease_left_s(),
-    )
+    everybody, some = ports.modes.health(Scope.ALL), ports.modes.health(Scope.SOME)
+    lease_s = ports.lease.lease_left_s()
     known = everybody if everybody.is_degraded or everybody.failures else some
     mode = "degraded" if everybody.is_degraded else "normal" if lease_s > 0 else "refusing"
-    outage = Outage.model_validate_json(some.outage) if some.outage else None
-    drill, unsent = memory.drill(), memory.undelivered(1000)
+    drill, unsent = ports.modes.drill(), ports.outbox.undelivered(1000)
     return {
         "mode": mode,
         "lease_s": round(lease_s, 1),
@@ -130,8 +125,8 @@ def _health(ports: Ports) -> dict[str, Any]:
         "error_code": known.error_code,
         "since": known.failing_since,
         "refused": sum(everybody.refused.values()),
-        "spooled": memory.spooled(),
-        "degraded_tenants": len(outage.accounts) if outage and some.is_degraded else 0,
+        "spooled": ports.modes.spooled(),
+        "degraded_tenants": len(some.outage.accounts) if some.outage and some.is_degraded else 0,
         "drill": drill.fault if drill else "",
         "undelivered_alerts": len(unsent),
         "alert_fault": unsent[0].fault if unsent else "",

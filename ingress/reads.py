@@ -87,11 +87,11 @@ def _tenant(ports: Ports, account_id: str) -> dict[str, Any]:
     in_flight: int | None = None
     used: dict[str, int] = {}
     try:
-        in_flight = ports.memory.in_flight(account_id, [e.sku_id for e in entitlements])
-        used = {e.sku_id: ports.memory.used(account_id, e.sku_id, month) for e in entitlements}
+        in_flight = ports.governors.in_flight(account_id, [e.sku_id for e in entitlements])
+        used = {e.sku_id: ports.governors.used(account_id, e.sku_id, month) for e in entitlements}
         if stored.state is GovernorState.STABLE:
-            state = derived_governor_state(in_flight, ports.memory.rolling_back(account_id))
-            if ports.memory.standing(account_id) is Verdict.DEGRADED:
+            state = derived_governor_state(in_flight, ports.governors.rolling_back(account_id))
+            if ports.lease.standing(account_id) is Verdict.DEGRADED:
                 state = GovernorState.DEGRADED
     except OutageError:
         pass  # what is stored is still true; what is derived is left out

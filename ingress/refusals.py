@@ -53,7 +53,7 @@ class Refusals:
             return
         counted, self._counted = self._counted, deque()
         try:
-            server = await run_in_threadpool(self._ports.memory.written_down)
+            server = await run_in_threadpool(self._ports.tallies.written_down)
         except OutageError:
             self._counted.extendleft(reversed(counted))
             return
@@ -67,7 +67,7 @@ class Refusals:
             refusal = self._kept.popleft()
             try:
                 era = await run_in_threadpool(
-                    self._ports.memory.count, *refusal[:4], era=refusal.era
+                    self._ports.tallies.count, *refusal[:4], era=refusal.era
                 )
             except OutageError:
                 self._kept.append(refusal)  # counted again under the same name: never twice

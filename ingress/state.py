@@ -83,7 +83,7 @@ class State:
         every_s = self.settings.health_interval_s / 2
         while True:
             with contextlib.suppress(OutageError):
-                await run_in_threadpool(self.ports.memory.beat_alive, "ingress", 3 * every_s)
+                await run_in_threadpool(self.ports.watches.beat_alive, "ingress", 3 * every_s)
             await asyncio.sleep(every_s)
 
     async def read(self, work: Callable[..., T], *args: object) -> T:

@@ -74,7 +74,7 @@ async def marketplace(request: Request, here: Here) -> Response:
 
 
 def _begin(ports: Ports, event: MarketplaceEvent, body: bytes) -> Run:
-    standing = ports.memory.standing(event.account_id)
+    standing = ports.lease.standing(event.account_id)
     if standing is not Verdict.ADMITTED:
         raise refusal(standing, month_ends_in_s=0)
     return entitlement_lifecycle.begin(ports, event, body)

@@ -5,10 +5,11 @@
 
 from dataclasses import dataclass
 
-from ports.alerts import Alerts
+from ports.alerts import Alerts, Outbox
 from ports.documents import Documents
+from ports.health import Lease, Modes, Troubles, Watches
 from ports.keys import Keys
-from ports.memory import Memory
+from ports.memory import Announcements, Governors, Memory, Slots, Tallies, Unsealed
 from ports.objects import Objects
 from ports.pushers import Pushers
 from ports.secrets import Secrets
@@ -18,7 +19,10 @@ from ports.system import Clock, Processes
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Everything a runbook may touch. ``spool`` may lie with ``objects``, or apart from them."""
+    """Everything a runbook may touch. ``spool`` may lie with ``objects``, or apart from them.
+
+    One adapter is behind all of ``memory``. Code names the part it needs: ``ports.lease``.
+    """
 
     documents: Documents
     objects: Objects
@@ -31,3 +35,53 @@ class Ports:
     clock: Clock
     processes: Processes
     pushers: Pushers
+
+    @property
+    def slots(self) -> Slots:
+        """Memory's slots: who may act, and who is at it."""
+        return self.memory
+
+    @property
+    def governors(self) -> Governors:
+        """Memory's copy of each governor, for admission."""
+        return self.memory
+
+    @property
+    def lease(self) -> Lease:
+        """The lease without which nothing is admitted."""
+        return self.memory
+
+    @property
+    def modes(self) -> Modes:
+        """How well the store is, drills, and what was refused."""
+        return self.memory
+
+    @property
+    def watches(self) -> Watches:
+        """Ticks and signs of life."""
+        return self.memory
+
+    @property
+    def troubles(self) -> Troubles:
+        """What waits for the operator."""
+        return self.memory
+
+    @property
+    def outbox(self) -> Outbox:
+        """Alerts on their way."""
+        return self.memory
+
+    @property
+    def tallies(self) -> Tallies:
+        """Refusals, counted."""
+        return self.memory
+
+    @property
+    def unsealed(self) -> Unsealed:
+        """Ledgers that grew."""
+        return self.memory
+
+    @property
+    def announcements(self) -> Announcements:
+        """Ends of runs, for who waits."""
+        return self.memory

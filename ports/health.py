@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-from governor.health import Drill, Scope
+from governor.health import Drill, Outage, Scope
 from governor.quota import Verdict
 
 
@@ -13,7 +13,7 @@ from governor.quota import Verdict
 class Health:
     """What is known of one scope.
 
-    ``failures`` in a row began at ``failing_since``. ``outage`` is the JSON of the open outage.
+    ``failures`` in a row began at ``failing_since``. ``outage`` is the one that is open.
     ``refused`` counts signals refused since the last good check began, by account.
     """
 
@@ -22,15 +22,15 @@ class Health:
     failing_since: str = ""
     error_code: str = ""
     error_detail: str = ""
-    outage: str = ""
+    outage: Outage | None = None
     refused: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """An outage that is over and not receipted yet: its JSON, and what it refused, by account."""
+    """An outage that is over and not receipted yet, and what it refused, by account."""
 
-    outage: str
+    outage: Outage
     refused: dict[str, int]
 
 
@@ -80,20 +80,22 @@ class Modes(Protocol):
         """Forget failures, and the refusals ``seen`` before the check began."""
         ...
 
-    def degrade(
-        self, scope: Scope, outage: str, accounts: Sequence[str], *, instead_of: str
-    ) -> bool:
+    def degrade(self, scope: Scope, outage: Outage, *, instead_of: Outage | None) -> bool:
         """Refuse everything new of a scope, from now on; ``outage`` says why.
 
-        False, and nothing is changed, where another outage is open than ``instead_of`` (empty:
-        none).
+        False, and nothing is changed, where another outage is open than ``instead_of``.
         """
         ...
 
-    def owe(self, scope: Scope, outage_id: str, outage: str, *, instead_of: str) -> bool:
+    def owe(
+        self, scope: Scope, outage: Outage, *, instead_of: Outage | None, lease_s: float = 0
+    ) -> bool:
         """Back to normal; in the same moment it is owed to receipt ``outage`` and what it refused.
 
-        False, and nothing is changed, as for ``degrade``.
+        With ``lease_s`` the lease is lengthened in that moment too, unless a rebuild must come
+        first: so no other check finds neither an outage nor a lease. False, and nothing is changed,
+        as for ``degrade``; and for an outage that no check saw (``instead_of`` None) where the
+        lease is held again.
         """
         ...
 

@@ -253,14 +253,28 @@ class Unsealed(Protocol):
         ...
 
 
-class Memory(
-    Slots, Governors, Lease, Modes, Watches, Troubles, Outbox, Tallies, Unsealed, Protocol
-):
-    """All of it. Every verb raises OutageError when Memory does not answer in time."""
+class Announcements(Protocol):
+    """Ends of runs, announced to the ingress."""
 
     def announce(self, run_id: str) -> None:
-        """Tell whoever waits that a run ended."""
+        """Wake every request that waits for the end of this run."""
         ...
+
+
+class Memory(
+    Slots,
+    Governors,
+    Lease,
+    Modes,
+    Watches,
+    Troubles,
+    Outbox,
+    Tallies,
+    Unsealed,
+    Announcements,
+    Protocol,
+):
+    """All of it. Every verb raises OutageError when Memory does not answer in time."""
 
     def close(self) -> None:
         """Let go of every connection of this process."""

@@ -18,7 +18,7 @@ def alone(ports: Ports, name: str, for_s: float) -> Iterator[bool]:
 
     Who hangs for longer keeps the others away no more, and does not send them away afterwards.
     """
-    if not ports.memory.claim_tick(name, for_s):
+    if not ports.watches.claim_tick(name, for_s):
         yield False
         return
     began_s = ports.clock.monotonic_s()
@@ -26,7 +26,7 @@ def alone(ports: Ports, name: str, for_s: float) -> Iterator[bool]:
         yield True
     finally:
         if ports.clock.monotonic_s() - began_s < for_s:
-            ports.memory.drop_tick(name)
+            ports.watches.drop_tick(name)
 
 
 def for_a_while(ports: Ports, items: Iterable[T], seconds: float) -> Iterator[T]:

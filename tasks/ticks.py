@@ -30,10 +30,10 @@ _ALONE_S = 6.0
 @app.task(name="canary.sing", send_events=False)
 def prove_consumption(component: str, by_beat: bool = False) -> None:
     """Note that this queue's worker worked just now, and perhaps that beat had it do so."""
-    memory = wiring.ports().memory
-    memory.beat_alive(component, ALIVE_FOR_S)
+    watches = wiring.ports().watches
+    watches.beat_alive(component, ALIVE_FOR_S)
     if by_beat:
-        memory.beat_alive("beat", 2 * load().health_interval_s)
+        watches.beat_alive("beat", 2 * load().health_interval_s)
 
 
 @app.task(name="reap.sweep", send_events=False)
@@ -44,14 +44,14 @@ def reap_what_is_due() -> None:
     that hangs keeps the next away for a while, and so one process free for health checks.
     """
     ports = wiring.ports()
-    if not ports.memory.claim_tick("reap", 0.8) or is_in_doubt(ports):
+    if not ports.watches.claim_tick("reap", 0.8) or is_in_doubt(ports):
         return
     with alone(ports, "reaping", _ALONE_S) as is_alone:
         if not is_alone:
             return
         look(ports)
-        if ports.memory.claim_tick("reap-all", _SCAN_EVERY_S):
-            ports.memory.note_orphans(action_reaper.look_at_all(ports))
+        if ports.watches.claim_tick("reap-all", _SCAN_EVERY_S):
+            ports.slots.note_orphans(action_reaper.look_at_all(ports))
 
 
 def look(ports: Ports) -> None:

@@ -12,7 +12,7 @@ from secrets import token_hex
 from adapters.local.system import since_boot_ms
 from adapters.valkey.connection import NOW, bounded
 from adapters.valkey.slots import ERA, HOLD, LATE, LEASE, STANDING, ValkeySlots
-from governor.health import Drill, Scope
+from governor.health import Drill, Outage, Scope
 from governor.quota import Verdict
 from ports.health import Health, Owed, Seen
 
@@ -67,15 +67,24 @@ for n = 1, #ARGV, 2 do
     redis.call('HDEL', KEYS[2], ARGV[n])
   end
 end"""
-_IS_ANOTHER = "if (redis.call('HGET', KEYS[1], 'outage') or '') ~= ARGV[1] then return 0 end"
+_IS_ANOTHER = """
+local function name(text)
+  if text == '' then return '' end
+  local outage = cjson.decode(text)
+  return outage.outage_id .. ' ' .. tostring(outage.drill)
+end
+if name(redis.call('HGET', KEYS[1], 'outage') or '') ~= name(ARGV[1]) then return 0 end"""
 _DEGRADE = f"""
 {_IS_ANOTHER}
 redis.call('HSET', KEYS[1], 'outage', ARGV[2])
 if #ARGV == 2 then redis.call('SET', KEYS[2], 'degraded') end
 for n = 3, #ARGV do redis.call('SADD', KEYS[2], ARGV[n]) end
 return 1"""
-_OWE = f"""
+_OWE = f"""{STANDING}
 {_IS_ANOTHER}
+-- A lapse is owed by one check: it ends in the moment in which the lease is there again.
+local held = redis.call('GET', KEYS[5])
+if ARGV[1] == '' and ARGV[4] ~= '' and held and holds(held) then return 0 end
 {_FORGET}
 redis.call('HDEL', KEYS[1], 'outage')
 redis.call('DEL', KEYS[2])
@@ -83,6 +92,8 @@ local refused = {{}}
 for _, word in ipairs(redis.call('HGETALL', KEYS[3])) do refused[#refused + 1] = word end
 redis.call('DEL', KEYS[3])
 redis.call('HSET', KEYS[4], ARGV[2], cjson.encode({{ARGV[3], refused}}))
+local era = redis.call('GET', KEYS[6])
+if ARGV[4] ~= '' and era then redis.call('SET', KEYS[5], era .. ARGV[5], 'PX', ARGV[4]) end
 return 1"""
 _BEGIN_DRILL = """
 if not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 0 end
@@ -158,7 +169,7 @@ class ValkeyHealth(ValkeySlots):
                 failing_since=known.get("since", ""),
                 error_code=known.get("code", ""),
                 error_detail=known.get("detail", ""),
-                outage=known.get("outage", ""),
+                outage=Outage.model_validate_json(known["outage"]) if "outage" in known else None,
                 refused={account: int(count) for account, count in refused.items()},
             )
 
@@ -171,22 +182,28 @@ class ValkeyHealth(ValkeySlots):
         pairs = [word for pair in seen.refused.items() for word in pair]
         self._script(_WELL, [_state(scope), _refused(scope)], pairs)
 
-    def degrade(
-        self, scope: Scope, outage: str, accounts: Sequence[str], *, instead_of: str
-    ) -> bool:
+    def degrade(self, scope: Scope, outage: Outage, *, instead_of: Outage | None) -> bool:
         keys = [_state(scope), _refusing(scope)]
-        return bool(self._script(_DEGRADE, keys, [instead_of, outage, *accounts]))
+        values = [_json(instead_of), _json(outage), *outage.accounts]
+        return bool(self._script(_DEGRADE, keys, values))
 
-    def owe(self, scope: Scope, outage_id: str, outage: str, *, instead_of: str) -> bool:
-        keys = [_state(scope), _refusing(scope), _refused(scope), _owed(scope)]
-        return bool(self._script(_OWE, keys, [instead_of, outage_id, outage]))
+    def owe(
+        self, scope: Scope, outage: Outage, *, instead_of: Outage | None, lease_s: float = 0
+    ) -> bool:
+        keys = [_state(scope), _refusing(scope), _refused(scope), _owed(scope), LEASE, ERA]
+        lease = [_ms(lease_s), self._stamp(lease_s)] if lease_s else ["", ""]
+        values = [_json(instead_of), outage.outage_id, _json(outage), *lease]
+        return bool(self._script(_OWE, keys, [*values, *self.asker()]))
 
     def owed(self, scope: Scope) -> list[Owed]:
         found = map(json.loads, bounded(lambda: self._redis.hvals(_owed(scope))))
         # cjson writes a list without elements as an object
         pairs = [(outage, list(refused)) for outage, refused in found]
         return [
-            Owed(outage, dict(zip(refused[::2], map(int, refused[1::2]), strict=True)))
+            Owed(
+                Outage.model_validate_json(outage),
+                dict(zip(refused[::2], map(int, refused[1::2]), strict=True)),
+            )
             for outage, refused in pairs
         ]
 
@@ -257,6 +274,10 @@ def _owed(scope: Scope) -> str:
 
 def _refusing(scope: Scope) -> str:
     return _ACCOUNTS if scope is Scope.SOME else _MODE
+
+
+def _json(outage: Outage | None) -> str:
+    return outage.model_dump_json() if outage else ""
 
 
 def _ms(seconds: float) -> int:

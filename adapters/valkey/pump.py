@@ -85,11 +85,11 @@ class Pump:
 
     async def prove_alive(self) -> None:
         """Tell Memory that the pump polls, for ever."""
-        memory = wiring.ports().memory
+        watches = wiring.ports().watches
         while True:
             if time.monotonic() - self._polled_at < _ALIVE_EVERY_S:
                 with contextlib.suppress(OutageError):
-                    await asyncio.to_thread(memory.beat_alive, "pump", ALIVE_FOR_S)
+                    await asyncio.to_thread(watches.beat_alive, "pump", ALIVE_FOR_S)
                 await asyncio.sleep(_ALIVE_EVERY_S)
             else:
                 await asyncio.sleep(_BLOCK_MS / 1000)

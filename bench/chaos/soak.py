@@ -94,10 +94,10 @@ class Soak:
                 done.detected_s = round(time.monotonic() - began_s, 3)
                 time.sleep(random.random() * 2 * self._settings.health_interval_s)  # noqa: S311
             ended_s = time.monotonic()
-            self._until(lambda: self.ports.memory.standing("_system") is Verdict.ADMITTED)
+            self._until(lambda: self.ports.lease.standing("_system") is Verdict.ADMITTED)
             done.recovered_s = round(time.monotonic() - ended_s, 3)
             time.sleep(2 * self._settings.probe_interval_s)
-        self._until(lambda: not self.ports.memory.owed(Scope.ALL))
+        self._until(lambda: not self.ports.modes.owed(Scope.ALL))
         self._check(done, load, began)
         return done
 
@@ -231,15 +231,15 @@ class Soak:
         return max((o for o in found if o.degraded_at), key=lambda o: str(o.degraded_at))
 
     def _health(self) -> Any:
-        return self.ports.memory.health(Scope.ALL)
+        return self.ports.modes.health(Scope.ALL)
 
     def _is_well(self) -> bool:
         known = self._health()
-        standing = self.ports.memory.standing("_system")
+        standing = self.ports.lease.standing("_system")
         return (
             standing is Verdict.ADMITTED
             and not known.failures
-            and not self.ports.memory.owed(Scope.ALL)
+            and not self.ports.modes.owed(Scope.ALL)
         )
 
     @contextmanager
@@ -256,11 +256,11 @@ class Soak:
                 holder.close()
             return
         drill = Drill(drill_id=f"soak-{time.monotonic()}", fault=Fault(fault))
-        self.ports.memory.begin_drill(drill, 600)
+        self.ports.modes.begin_drill(drill, 600)
         try:
             yield
         finally:
-            self.ports.memory.end_drill(drill.drill_id)
+            self.ports.modes.end_drill(drill.drill_id)
 
     def _until(self, holds: Callable[[], object], within_s: float = 120.0) -> None:
         give_up_at = time.monotonic() + within_s

@@ -69,7 +69,7 @@ def _own_queue(sender: object, **_: object) -> None:
 def bare(left: int, token: str) -> None:
     """One link of the bare chain; the last tells that it came to its end."""
     if left == 1:
-        wiring.ports().memory.announce(token)
+        wiring.ports().announcements.announce(token)
 
 
 def _ended(ports: Ports, run: Run) -> Create:
@@ -123,7 +123,7 @@ class _Ends:
 
     def is_heard(self, ports: Ports) -> bool:
         """Whether an announcement made now is heard, within a moment."""
-        ports.memory.announce("heard")
+        ports.announcements.announce("heard")
         with self._told:
             return self._told.wait_for(lambda: "heard" in self._at, 0.05)
 

@@ -143,7 +143,7 @@ def _emit(
     settings: Settings, account_id: str, writer: int, each: int, start: Any, results: Any
 ) -> None:
     ports = open_ports(settings)
-    ports.documents.get("bench/none"), ports.memory.unsealed_count(), ports.keys.signer()
+    ports.documents.get("bench/none"), ports.unsealed.unsealed_count(), ports.keys.signer()
     start.wait()
     took, began = [], time.monotonic()
     for n in range(each):

@@ -140,7 +140,7 @@ def ask_for_a_seal(ports: Ports, account_id: str) -> datetime | None:
         return datetime.fromisoformat(last.recorded_until) if last else None
     newest = waiting[-1].created_at
     try:
-        ports.memory.mark_unsealed(account_id)
+        ports.unsealed.mark_unsealed(account_id)
     except OutageError:
         return newest  # no stack runs: what is not sealed stays so
     give_up_at = time.monotonic() + SEAL_WITHIN_S

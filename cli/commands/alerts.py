@@ -23,7 +23,7 @@ def list_undelivered(
 
     from cli.stores import opened
 
-    found = opened().memory.undelivered(limit)
+    found = opened().outbox.undelivered(limit)
     lines = [
         f"{letter.alert.alert_id}  {letter.alert.severity} {letter.alert.cause} of "
         f"{letter.alert.account_id}: tried {letter.attempts} times ({letter.fault})"

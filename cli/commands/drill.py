@@ -78,21 +78,19 @@ class _Story:
         self._tell(f"Documents {self.drill.fault} for {whom}, for {self.seconds:g} s")
         failures = 0
         while self._passed_s() < self.seconds:
-            known = self.ports.memory.health(self.drill.scope)
+            known = self.ports.modes.health(self.drill.scope)
             if known.failures > failures:
                 self._tell(f"health check failed, {known.failures} in a row: {known.error_code}")
             failures = known.failures
             self._note(known.is_degraded, known.outage)
             time.sleep(_LOOK_EVERY_S)
-        self.ports.memory.end_drill(self.drill.drill_id)
+        self.ports.modes.end_drill(self.drill.drill_id)
         ended_s = self._passed_s()
         self._tell("the fault is over")
-        recovered_s = self._until(
-            lambda: not self.ports.memory.health(self.drill.scope).is_degraded
-        )
+        recovered_s = self._until(lambda: not self.ports.modes.health(self.drill.scope).is_degraded)
         if self.detected_s is not None:
             self._tell("recovered: what is new is admitted again")
-        self._until(lambda: not self.ports.memory.owed(self.drill.scope))
+        self._until(lambda: not self.ports.modes.owed(self.drill.scope))
         return {
             "drill_id": self.drill.drill_id,
             "fault": self.drill.fault,
@@ -103,10 +101,10 @@ class _Story:
             "cleared": self._receipt("degraded_mode_cleared"),
         }
 
-    def _note(self, is_degraded: bool, outage: str) -> None:
+    def _note(self, is_degraded: bool, outage: Outage | None) -> None:
         if is_degraded and self.detected_s is None:
             self.detected_s = round(self._passed_s(), 2)
-            self.outage_id = Outage.model_validate_json(outage).outage_id if outage else ""
+            self.outage_id = outage.outage_id if outage else ""
             self._tell("degraded: all that is new is refused, and counted")
 
     def _until(self, holds: Any) -> float:
@@ -135,7 +133,7 @@ class _Story:
 
 @contextmanager
 def _under_way(ports: Ports, drill: Drill, seconds: float) -> Iterator[None]:
-    if not ports.memory.begin_drill(drill, seconds):
+    if not ports.modes.begin_drill(drill, seconds):
         raise ConflictError("drill-under-way", "another drill goes on; nothing was changed")
     try:
         yield
@@ -143,19 +141,19 @@ def _under_way(ports: Ports, drill: Drill, seconds: float) -> Iterator[None]:
         print("\nthe drill is over; recovery goes on by itself", file=sys.stderr)
         raise typer.Exit(130) from None
     finally:
-        ports.memory.end_drill(drill.drill_id)
+        ports.modes.end_drill(drill.drill_id)
 
 
 def _refuse_unless_well(ports: Ports, accounts: list[str]) -> None:
     """A drill would hide an outage that is real."""
     if len(accounts) > MAX_DRILLED_ACCOUNTS:
         raise InputError("too-many-tenants", f"at most {MAX_DRILLED_ACCOUNTS} tenants at once")
-    standing = ports.memory.standing(SYSTEM_ACCOUNT)
-    known = [ports.memory.health(scope) for scope in Scope]
+    standing = ports.lease.standing(SYSTEM_ACCOUNT)
+    known = [ports.modes.health(scope) for scope in Scope]
     if (
         standing is not Verdict.ADMITTED
         or any(k.failures or k.outage for k in known)
-        or any(map(ports.memory.owed, Scope))
+        or any(map(ports.modes.owed, Scope))
     ):
         raise ConflictError("not-well", "the system is not well just now; see: ggen status")
     for account_id in accounts:

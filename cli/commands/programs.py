@@ -66,7 +66,7 @@ def alive(program: Program, as_json: Json = False) -> None:
         _answers(f"{supervisor.base_url(settings)}/healthz")
     elif program == "flower":
         _answers(f"http://127.0.0.1:{settings.flower_port}/healthcheck")
-    elif not open_ports(settings).memory.alive([program])[program]:
+    elif not open_ports(settings).watches.alive([program])[program]:
         raise OutageError("not-alive", f"{program} has not been seen at work lately; see its log")
     show({"program": program, "alive": True}, as_json, f"{program} is at work")
 

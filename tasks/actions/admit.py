@@ -85,7 +85,7 @@ def submit(ports: Ports, asked: Signal) -> str:
         _refuse_payload(action)
     except InputError:
         # It takes nothing: neither a slot, nor quota, nor its own signal_id.
-        ports.memory.release(Slot.of(action), refund_month=action.month)
+        ports.slots.release(Slot.of(action), refund_month=action.month)
         if _is_stored(ports, request):
             return request.action_id  # accepted before, under another model
         raise
@@ -96,7 +96,7 @@ def submit(ports: Ports, asked: Signal) -> str:
         # Stored long before, and Memory had forgotten: give back what was just taken for it. Stored
         # a moment ago, it was by another delivery of this signal, whose slot this is.
         if admission.verdict is Verdict.ADMITTED and _is_older(ports, request, now):
-            ports.memory.release(Slot.of(action), refund_month=action.month)
+            ports.slots.release(Slot.of(action), refund_month=action.month)
         _is_stored(ports, request)
         return request.action_id
     with contextlib.suppress(OutageError):  # a Memory that is away is rebuilt, and looks at all
@@ -107,14 +107,14 @@ def submit(ports: Ports, asked: Signal) -> str:
 
 def _admit(ports: Ports, request: Request) -> Admission:
     """Ask Memory; where it knows less of the governor than Documents do, tell it, ask again."""
-    admission = ports.memory.admit(request)
+    admission = ports.slots.admit(request)
     if admission.verdict not in _STALE:
         return admission
     # Once a second at most: refusals must stay cheap.
-    if not ports.memory.claim_tick(f"boot:{request.account_id}", 1):
+    if not ports.watches.claim_tick(f"boot:{request.account_id}", 1):
         return admission
     if boot_governor(ports, request.account_id):
-        return ports.memory.admit(request)
+        return ports.slots.admit(request)
     return admission
 
 
@@ -183,9 +183,9 @@ def _tell_of_the_unusual(ports: Ports, action: Action, era: str, asked_at: datet
     """Memory may have been rebuilt before a slow action was stored; one may be due very soon."""
     slot = Slot.of(action)
     if elapsed_ms(timestamp(asked_at), ports.clock.now()) > rules.STORED_MS:
-        ports.memory.hold(slot, action.month, era)
+        ports.slots.hold(slot, action.month, era)
     if action.queue_timeout_ms < rules.FIRST_LOOK_MS:
-        ports.memory.look_again(slot, action.queue_timeout_ms)
+        ports.slots.look_again(slot, action.queue_timeout_ms)
 
 
 def _is_older(ports: Ports, request: Request, now: datetime) -> bool:

@@ -24,7 +24,7 @@ _AT_ONCE = 50
 
 def dead_letters(ports: Ports) -> None:
     """Publish some of them again, once a minute."""
-    if ports.memory.lease_left_s() > 0 and ports.memory.claim_tick("revive", 0.9 * EVERY_S):
+    if ports.lease.lease_left_s() > 0 and ports.watches.claim_tick("revive", 0.9 * EVERY_S):
         try:
             revive(ports)
         except OutageError as error:

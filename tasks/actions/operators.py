@@ -75,7 +75,7 @@ def retry_rollback(ports: Ports, account_id: str, action_id: str) -> Action:
         except ConflictError:
             continue  # it is being tried just now, or has been
         with contextlib.suppress(OutageError):  # the look only matters should there be no broker
-            ports.memory.look_again(Slot.of(due), 0)
+            ports.slots.look_again(Slot.of(due), 0)
         publish.roll_back(due)
         return due
     raise ConflictError("action-busy", f"action {action_id} is moving just now; try again")

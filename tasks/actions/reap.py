@@ -38,9 +38,9 @@ def look_at_due(ports: Ports) -> None:
 
 def _due(ports: Ports) -> Iterator[tuple[Slot, int | None]]:
     """Where to look, and how long ago Memory admitted what is there, if it knows."""
-    for due in ports.memory.due(_BATCH):
+    for due in ports.slots.due(_BATCH):
         yield due.slot, due.age_ms
-    for slot, claim in ports.memory.claims():
+    for slot, claim in ports.slots.claims():
         if ports.processes.is_gone(claim):
             yield slot, None
 
@@ -51,17 +51,15 @@ def _look_apart(ports: Ports, slot: Slot, age_ms: int | None) -> None:
         try:
             _look_at_slot(ports, slot, age_ms)
         except OutageError as error:
-            ports.memory.look_again(slot, rules.FIRST_LOOK_MS)
-            if ports.memory.standing(slot.account_id) is Verdict.ADMITTED and not _is_drilled(
-                ports
-            ):
+            ports.slots.look_again(slot, rules.FIRST_LOOK_MS)
+            if ports.lease.standing(slot.account_id) is Verdict.ADMITTED and not _is_drilled(ports):
                 raise
             _LOG.info("%s waits for its tenant's store: %s", slot.action_id, error)
 
 
 def _is_drilled(ports: Ports) -> bool:
     """Whether some tenants' store fails on purpose: it keeps nobody else's actions waiting."""
-    drill = ports.memory.drill()
+    drill = ports.modes.drill()
     return drill is not None and drill.scope is Scope.SOME
 
 
@@ -73,7 +71,7 @@ def look_at_all(ports: Ports) -> int:
         with isolating_errors(document.path):
             held = Held(transitions.known(Action.stored(document.data)), document.revision)
             overdue = rules.is_overdue(held.action, ports.clock.now())
-            if overdue and not ports.memory.is_watched(Slot.of(held.action)):
+            if overdue and not ports.slots.is_watched(Slot.of(held.action)):
                 orphans += 1
                 _LOG.error("action %s had been lost sight of", held.action.action_id)
             _look(ports, held)
@@ -85,10 +83,10 @@ def _look_at_slot(ports: Ports, slot: Slot, age_ms: int | None) -> None:
     if held is not None:
         _look(ports, held, is_new_to_memory=age_ms is None)
     elif age_ms is not None and age_ms < rules.UNSTORED_MS:
-        ports.memory.look_again(slot, rules.UNSTORED_MS - age_ms)
+        ports.slots.look_again(slot, rules.UNSTORED_MS - age_ms)
     else:
         # Admitted, and lost before it was stored: nobody was told it was accepted.
-        ports.memory.release(slot, refund_month=month_of(ports.clock.now()))
+        ports.slots.release(slot, refund_month=month_of(ports.clock.now()))
 
 
 def _look(ports: Ports, held: Held, *, is_new_to_memory: bool = False) -> None:
@@ -101,7 +99,7 @@ def _look(ports: Ports, held: Held, *, is_new_to_memory: bool = False) -> None:
         case ActionState.ROLLING_BACK | ActionState.ROLLBACK_FAILED:
             _look_at_undo(ports, action)
         case _:
-            ports.memory.release(Slot.of(action))
+            ports.slots.release(Slot.of(action))
 
 
 def _look_at_queued(ports: Ports, held: Held, is_new_to_memory: bool) -> None:
@@ -114,13 +112,13 @@ def _look_at_queued(ports: Ports, held: Held, is_new_to_memory: bool) -> None:
     if age_ms >= action.queue_timeout_ms:
         expire(ports, held)
         return
-    begun = None if is_new_to_memory else ports.memory.last_begun()
+    begun = None if is_new_to_memory else ports.slots.last_begun()
     if begun is None or rules.is_passed_over(
         instant(action.accepted_at), begun.accepted_at, begun.ago_s
     ):
         _hand_out(ports, publish.execute, action, rules.queued_look_in_ms(action, age_ms))
     else:
-        ports.memory.look_again(Slot.of(action), rules.queued_look_in_ms(action, age_ms))
+        ports.slots.look_again(Slot.of(action), rules.queued_look_in_ms(action, age_ms))
 
 
 def _look_at_running(ports: Ports, held: Held) -> None:
@@ -133,7 +131,7 @@ def _look_at_running(ports: Ports, held: Held) -> None:
     since = claim.claimed_at if claim else action.accepted_at
     run_ms = elapsed_ms(since, ports.clock.now())
     recover.recover(ports, held, _lost(action, run_ms), run_ms=run_ms, undo_here=False)
-    ports.memory.look_again(Slot.of(action), rules.FIRST_LOOK_MS)
+    ports.slots.look_again(Slot.of(action), rules.FIRST_LOOK_MS)
 
 
 def _look_at_undo(ports: Ports, action: Action) -> None:
@@ -157,14 +155,14 @@ def _is_spooled(ports: Ports, action: Action) -> bool:
     """Whether its end is known, and only waits for the store to be drained into."""
     if not spool.holds(ports, action.account_id, action.action_id):
         return False
-    ports.memory.look_again(Slot.of(action), rules.FIRST_LOOK_MS)
+    ports.slots.look_again(Slot.of(action), rules.FIRST_LOOK_MS)
     return True
 
 
 def _hand_out(ports: Ports, send: Callable[[Action], None], action: Action, rest_ms: int) -> None:
     """Publish a message again, once within its rest."""
-    ports.memory.look_again(Slot.of(action), rest_ms)
-    if ports.memory.claim_tick(f"enqueue:{action.action_id}", rest_ms / 2000):
+    ports.slots.look_again(Slot.of(action), rest_ms)
+    if ports.watches.claim_tick(f"enqueue:{action.action_id}", rest_ms / 2000):
         send(action)
 
 
@@ -181,7 +179,7 @@ def _has_ended(ports: Ports, action: Action, claim: ProcessClaim) -> bool:
             return False  # its process lives, and is at something else by now
         _LOG.warning("action %s is past its hard limit; its process is killed", action.action_id)
         ports.processes.kill(claim)
-    ports.memory.look_again(Slot.of(action), max(500, left_ms))
+    ports.slots.look_again(Slot.of(action), max(500, left_ms))
     return False
 
 

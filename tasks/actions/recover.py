@@ -95,7 +95,7 @@ def take_over(ports: Ports, account_id: str, action_id: str) -> None:
     Raises:
         OutageError: Memory, Documents or the spool does not answer; nothing was undone.
     """
-    if ports.memory.standing(account_id) is not Verdict.ADMITTED:
+    if ports.lease.standing(account_id) is not Verdict.ADMITTED:
         return  # the reaper hands it out again, afterwards
     found = transitions.load(ports, account_id, action_id)
     if found is None or not may_take_over(ports, found.action):

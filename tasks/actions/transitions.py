@@ -62,7 +62,7 @@ def note_begun(ports: Ports, action: Action, claim: ProcessClaim) -> bool:
     """
     accepted_at, look_in_ms = instant(action.accepted_at), rules.look_in_ms(action)
     try:
-        verdict = ports.memory.begin(Slot.of(action), claim, look_in_ms, accepted_at=accepted_at)
+        verdict = ports.slots.begin(Slot.of(action), claim, look_in_ms, accepted_at=accepted_at)
     except OutageError as error:
         _LOG.warning("action %s is not begun: %s", action.action_id, error)
         return False
@@ -74,7 +74,7 @@ def note_begun(ports: Ports, action: Action, claim: ProcessClaim) -> bool:
 def note_undo(ports: Ports, action: Action, claim: ProcessClaim) -> None:
     """Tell the reaper who is about to undo an action."""
     with contextlib.suppress(OutageError):
-        ports.memory.begin_undo(Slot.of(action), claim, rules.look_in_ms(action))
+        ports.slots.begin_undo(Slot.of(action), claim, rules.look_in_ms(action))
 
 
 def is_abandoned(ports: Ports, action: Action, claim: ProcessClaim) -> bool:
@@ -91,7 +91,7 @@ def is_abandoned(ports: Ports, action: Action, claim: ProcessClaim) -> bool:
 def free_slot(ports: Ports, action: Action, *, look_in_ms: int | None = None) -> None:
     """Give the slot of an ended action back; where Memory is away the reaper does it later."""
     try:
-        ports.memory.release(Slot.of(action), look_in_ms=look_in_ms)
+        ports.slots.release(Slot.of(action), look_in_ms=look_in_ms)
     except OutageError as error:
         _LOG.warning("the slot of %s waits for the reaper: %s", action.action_id, error)
 

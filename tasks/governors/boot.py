@@ -39,7 +39,7 @@ def _boot(
     ports: Ports, account_id: str, tenant: Document | None, entitlements: list[Document]
 ) -> bool:
     if tenant is None:
-        ports.memory.forget(account_id)
+        ports.governors.forget(account_id)
         return False
     state = Tenant.stored(tenant.data).state
     all_terms = [Entitlement.stored(d.data) for d in entitlements]
@@ -49,7 +49,7 @@ def _boot(
     known_as = GovernorState.STABLE if admits else state
     chosen = live if admits else all_terms
     terms = [t for e in chosen if (t := _usable_terms(ports, e)) is not None]
-    ports.memory.boot(account_id, known_as, terms)
+    ports.governors.boot(account_id, known_as, terms)
     return admits
 
 

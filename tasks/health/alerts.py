@@ -28,15 +28,15 @@ def carry_out(ports: Ports) -> None:
     What there was no time for is due again when its holding is over.
     """
     together: dict[tuple[str, str, str], list[Letter]] = defaultdict(list)
-    for letter in ports.memory.take_letters(_AT_ONCE, _HOLD_S):
+    for letter in ports.outbox.take_letters(_AT_ONCE, _HOLD_S):
         together[letter.address, letter.alert.severity, letter.alert.cause].append(letter)
     for letters in for_a_while(ports, together.values(), _PATIENCE_S):
         fault = ports.alerts.deliver(letters)
         for letter in letters:
             if fault:
-                ports.memory.not_delivered(letter, fault, _rest_s(letter.attempts))
+                ports.outbox.not_delivered(letter, fault, _rest_s(letter.attempts))
             else:
-                ports.memory.delivered(letter)
+                ports.outbox.delivered(letter)
         if fault:
             _LOG.error(
                 "%d alerts were not delivered, they are tried again: %s", len(letters), fault

@@ -34,44 +34,43 @@ def keep_lease(ports: Ports, settings: Settings) -> None:
     Raises:
         OutageError: Memory is away, so that nothing is admitted; or what a rebuild raises.
     """
-    known = ports.memory.health(Scope.ALL)
-    is_held = ports.memory.lease_left_s() > 0
+    known = ports.modes.health(Scope.ALL)
+    is_held = ports.lease.lease_left_s() > 0
     name, every_s = "health", settings.health_interval_s
     if known.is_degraded or not is_held:
         name, every_s = "probe", settings.probe_interval_s
-    if not ports.memory.claim_tick(name, 0.9 * every_s):
+    if not ports.watches.claim_tick(name, 0.9 * every_s):
         return
-    before = ports.memory.seen(["health", "beat", "ingress"])
-    drill, began = ports.memory.drill(), ports.clock.now()
+    before = ports.watches.seen(["health", "beat", "ingress"])
+    drill, began = ports.modes.drill(), ports.clock.now()
     try:
         is_first = probe(ports, "health/probe", settings.store_timeout_s)
     except Exception as error:  # whatever it is, the store cannot be relied upon
         _failed(ports, settings, Scope.ALL, drill, began, error)
         return
     finally:
-        ports.memory.beat_alive("health", max(ALIVE_FOR_S, 2 * every_s))
+        ports.watches.beat_alive("health", max(ALIVE_FOR_S, 2 * every_s))
     if known.is_degraded:
         if not (_is_drained(ports, began) and _recover(ports, settings, Scope.ALL, known)):
             return  # the next probe goes on with it
     else:
         if not is_held and not is_first:
-            _owe_a_lapse(ports, outages.lapsed(ports, settings, known, before, began))
-        ports.memory.note_success(Scope.ALL, known)
+            _owe_a_lapse(ports, settings, outages.lapsed(ports, settings, known, before, began))
+        ports.modes.note_success(Scope.ALL, known)
     _admit(ports, settings, began)
     _is_drained(ports, began)  # what a moment's failure left there
 
 
-def _owe_a_lapse(ports: Ports, outage: Outage) -> None:
+def _owe_a_lapse(ports: Ports, settings: Settings, outage: Outage) -> None:
     """Nobody had checked, or Memory was lost: an outage may wait in the spool, unknown to it."""
     _is_drained(ports, instant(outage.recovered_at or outage.began_at))
-    if not ports.memory.owed(Scope.ALL):
-        text = outage.model_dump_json()
-        ports.memory.owe(Scope.ALL, outage.outage_id, text, instead_of="")
+    if not ports.modes.owed(Scope.ALL):
+        ports.modes.owe(Scope.ALL, outage, instead_of=None, lease_s=settings.lease_s)
 
 
 def _admit(ports: Ports, settings: Settings, began: datetime) -> None:
     """After a good check: the lease, and then the receipts that are owed."""
-    if not ports.memory.extend_lease(settings.lease_s) and not rebuild(ports, settings.lease_s):
+    if not ports.lease.extend_lease(settings.lease_s) and not rebuild(ports, settings.lease_s):
         return  # another rebuild goes on: nothing is admitted yet
     for scope in Scope:
         outages.receipt_ended(ports, scope, began)
@@ -82,22 +81,22 @@ def is_in_doubt(ports: Ports) -> bool:
 
     What the spool knows is asked for each action by itself.
     """
-    if ports.memory.standing(SYSTEM_ACCOUNT) is not Verdict.ADMITTED:
+    if ports.lease.standing(SYSTEM_ACCOUNT) is not Verdict.ADMITTED:
         return True
-    return ports.memory.health(Scope.ALL).failures > 0
+    return ports.modes.health(Scope.ALL).failures > 0
 
 
 def watch_drilled(ports: Ports, settings: Settings) -> None:
     """The same for the tenants a drill names, as long as it or its outage lasts."""
-    known, drill = ports.memory.health(Scope.SOME), ports.memory.drill()
+    known, drill = ports.modes.health(Scope.SOME), ports.modes.drill()
     drill = drill if drill and drill.scope is Scope.SOME else None
     accounts = _drilled_accounts(known, drill)
     if not accounts:
         if known.failures:
-            ports.memory.note_success(Scope.SOME, known)
+            ports.modes.note_success(Scope.SOME, known)
         return
     every_s = settings.probe_interval_s if known.is_degraded else settings.health_interval_s
-    if not ports.memory.claim_tick(f"health:{Scope.SOME}", 0.9 * every_s):
+    if not ports.watches.claim_tick(f"health:{Scope.SOME}", 0.9 * every_s):
         return
     began = ports.clock.now()
     try:
@@ -109,7 +108,7 @@ def watch_drilled(ports: Ports, settings: Settings) -> None:
         if not (_is_drained(ports, began) and _recover(ports, settings, Scope.SOME, known)):
             return
     else:
-        ports.memory.note_success(Scope.SOME, known)
+        ports.modes.note_success(Scope.SOME, known)
     outages.receipt_ended(ports, Scope.SOME, began)
 
 
@@ -147,7 +146,7 @@ def probe(ports: Ports, path: str, call_bound_s: float) -> bool:
 
 def _drilled_accounts(known: Health, drill: Drill | None) -> list[str]:
     if known.outage:
-        return list(Outage.model_validate_json(known.outage).accounts)
+        return list(known.outage.accounts)
     return list(drill.accounts) if drill else []
 
 
@@ -178,26 +177,23 @@ def _failed(
     """
     code = error.status if isinstance(error, OutageError) else "INTERNAL"
     detail = public_detail(error)[:512] if isinstance(error, GovernorError) else repr(error)[:512]
-    failures = ports.memory.note_failure(scope, timestamp(began), code, detail)
+    failures = ports.modes.note_failure(scope, timestamp(began), code, detail)
     _LOG.warning("health check of %s failed, %d in a row: %s: %s", scope, failures, code, detail)
     if failures < CHECKS_TO_DEGRADE:
         return
     if drill and drill.scope is not scope:
         drill = None
-    known = ports.memory.health(scope)
-    if known.outage:
-        outage = Outage.model_validate_json(known.outage)
-    else:
+    known = ports.modes.health(scope)
+    outage = known.outage
+    if outage is None:
         outage = outages.begun(ports, settings, scope, known, drill)
-        text = outage.model_dump_json()
-        if not ports.memory.degrade(scope, text, outage.accounts, instead_of=""):
+        if not ports.modes.degrade(scope, outage, instead_of=None):
             return  # another check was faster
         _LOG.critical("degraded: everything new of %s is refused (%s)", outage.affected, code)
     outages.tell_begun(ports, outage, began)
     if outage.drill and drill is None:
         real = outage.evolve(drill=False)
-        text = real.model_dump_json()
-        if ports.memory.degrade(scope, text, real.accounts, instead_of=known.outage):
+        if ports.modes.degrade(scope, real, instead_of=outage):
             outages.tell_real(ports, outage, code, detail)
 
 
@@ -206,12 +202,15 @@ def _recover(ports: Ports, settings: Settings, scope: Scope, known: Health) -> b
 
     Signals that were on their way to the store when it was given up are answered and counted first.
     """
-    outage = Outage.model_validate_json(known.outage)
+    outage = known.outage
+    if outage is None:
+        return False
     since = outage.degraded_at or outage.began_at
     degraded_for_s = elapsed_ms(since, ports.clock.now()) / 1000
     ports.clock.sleep(max(0.0, 2.2 * settings.store_timeout_s - degraded_for_s))
-    over = outage.evolve(recovered_at=timestamp(ports.clock.now())).model_dump_json()
-    if not ports.memory.owe(scope, outage.outage_id, over, instead_of=known.outage):
+    over = outage.evolve(recovered_at=timestamp(ports.clock.now()))
+    lease_s = settings.lease_s if scope is Scope.ALL else 0
+    if not ports.modes.owe(scope, over, instead_of=outage, lease_s=lease_s):
         return False
     _LOG.warning("recovered: %s are served again", outage.affected)
     return True

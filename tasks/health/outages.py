@@ -75,19 +75,19 @@ def lapsed(
 def tell_begun(ports: Ports, outage: Outage, check_began: datetime) -> None:
     """Alert, and spool what is to be committed; with the next probe again, where that fails."""
     told_as = f"told:{outage.outage_id}"
-    if not ports.memory.claim_tick(told_as, _TELLING_S):
+    if not ports.watches.claim_tick(told_as, _TELLING_S):
         return
     writes, told = _beginning(ports, outage, check_began)
-    if ports.memory.claim_tick(f"alerted:{outage.outage_id}", _TOLD_FOR_S):
+    if ports.watches.claim_tick(f"alerted:{outage.outage_id}", _TOLD_FOR_S):
         ports.alerts.send(told)  # not a moment later: the receipt cannot be committed now
     try:
         spool.put(ports, SYSTEM_ACCOUNT, outage.outage_id, 1, writes)
     except OutageError as error:
         _LOG.error("the outage is not receipted yet, Objects are away too: %s", error)
-        ports.memory.drop_tick(told_as)
+        ports.watches.drop_tick(told_as)
         return
-    ports.memory.drop_tick(told_as)
-    ports.memory.claim_tick(told_as, _TOLD_FOR_S)
+    ports.watches.drop_tick(told_as)
+    ports.watches.claim_tick(told_as, _TOLD_FOR_S)
 
 
 def tell_real(ports: Ports, outage: Outage, error_code: str, error_detail: str) -> None:
@@ -113,21 +113,19 @@ def receipt_ended(ports: Ports, scope: Scope, began: datetime) -> None:
     Raises:
         OutageError: some are owed still, and the next check goes on with them.
     """
-    owed = ports.memory.owed(scope)
+    owed = ports.modes.owed(scope)
     for each in owed:
-        outage = Outage.model_validate_json(each.outage)
-        _end(ports, outage, each.refused, began)
-        ports.memory.settle(scope, outage.outage_id)
+        _end(ports, each.outage, each.refused, began)
+        ports.modes.settle(scope, each.outage.outage_id)
     if owed and scope is Scope.ALL:
         _end_forgotten(ports, began)
 
 
 def _end_forgotten(ports: Ports, began: datetime) -> None:
     """Where Memory was lost during an outage, only Documents still know that it had begun."""
-    in_memory = " ".join(
-        [ports.memory.health(scope).outage for scope in Scope]
-        + [each.outage for scope in Scope for each in ports.memory.owed(scope)]
-    )
+    open_ones = [ports.modes.health(scope).outage for scope in Scope]
+    owed = [each.outage for scope in Scope for each in ports.modes.owed(scope)]
+    in_memory = {each.outage_id for each in (*open_ones, *owed) if each}
     for found in ports.documents.scan("outages", where=[Where("state", "==", "open")]):
         left = Outage.stored(found.data)
         if left.outage_id not in in_memory:

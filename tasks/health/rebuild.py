@@ -29,17 +29,17 @@ def rebuild(ports: Ports, lease_s: float) -> bool:
     Raises:
         OutageError: a store did not answer, or Memory was lost again; nothing is admitted.
     """
-    era = ports.memory.begin_rebuild(_STEP_S)
+    era = ports.lease.begin_rebuild(_STEP_S)
     if era is None:
         return False
     try:
         ports.clock.sleep(STORED_MS / 1000)  # what was admitted just before is stored by then
         restore_memory(ports, era)
-        if not ports.memory.create_lease(lease_s, era):
+        if not ports.lease.create_lease(lease_s, era):
             raise _lost_again()
         publish.topics()  # they may have been lost with Memory; nobody waits for that
     except BaseException:
-        ports.memory.continue_rebuild(era, 0)
+        ports.lease.continue_rebuild(era, 0)
         raise
     return True
 
@@ -56,12 +56,12 @@ def restore_memory(ports: Ports, era: str) -> None:
         action = Action.stored(document.data)
         rests = action.state is ActionState.ROLLBACK_FAILED
         (looked_at if rests else held).append(Slot.of(action))
-    ports.memory.restore_slots(held, looked_at)
+    ports.slots.restore_slots(held, looked_at)
     month = quota.month_of(ports.clock.now())
     used: Counter[tuple[str, str, str]] = Counter()
     for document in _each(ports, era, "actions", Where("month", "==", month), group=True):
         used[document.data["account_id"], document.data["sku_id"], month] += 1
-    ports.memory.restore_use(used)
+    ports.governors.restore_use(used)
     governors = 0
     for document in _each(ports, era, "tenants"):
         governors += boot_governor(ports, document.data["account_id"])
@@ -75,7 +75,7 @@ def _each(
     renewed_at = ports.clock.monotonic_s()
     for number, document in enumerate(every(ports.documents, collection, *where, group=group)):
         if number % _STEP == 0 or ports.clock.monotonic_s() > renewed_at + _STEP_S / 4:
-            if not ports.memory.continue_rebuild(era, _STEP_S):
+            if not ports.lease.continue_rebuild(era, _STEP_S):
                 raise _lost_again()
             renewed_at = ports.clock.monotonic_s()
         yield document

@@ -20,7 +20,7 @@ _WAITING_MS = 5_000
 
 def look(ports: Ports) -> None:
     """Find the troubles that no work comes upon."""
-    if ports.memory.claim_tick("troubles", 0.9 * LOOK_EVERY_S):
+    if ports.watches.claim_tick("troubles", 0.9 * LOOK_EVERY_S):
         look_for_all(ports)
 
 
@@ -40,7 +40,7 @@ def look_for_all(ports: Ports) -> None:
         if error:
             policy_unusable(ports, error, sku_id, plan_type)
         else:
-            ports.memory.end_trouble(f"policy-unusable/{sku_id}/{plan_type}")
+            ports.troubles.end_trouble(f"policy-unusable/{sku_id}/{plan_type}")
     _count(
         ports,
         "actions",
@@ -67,7 +67,7 @@ def look_for_all(ports: Ports) -> None:
             alerts=False,
         )
     else:
-        ports.memory.end_trouble("no-alert-address")
+        ports.troubles.end_trouble("no-alert-address")
 
 
 def compare_clocks(ports: Ports) -> None:
@@ -75,12 +75,12 @@ def compare_clocks(ports: Ports) -> None:
     now, host = ports.clock.now(), ports.processes.claim(ports.clock.now()).host
     off = {
         "itself, as it ran before": now - ports.clock.steady(),
-        "the clock of Memory's server": now - ports.memory.time(),
+        "the clock of Memory's server": now - ports.watches.time(),
     }
     against, by = max(off.items(), key=lambda pair: abs(pair[1]))
     name = f"clock-off/{host}"
     if abs(by) <= MAX_AHEAD:
-        ports.memory.end_trouble(name)
+        ports.troubles.end_trouble(name)
         return
     tell(
         ports,
@@ -100,7 +100,7 @@ def _look_for_waiting(ports: Ports) -> None:
     ages_ms = [elapsed_ms(at, now) for at in waiting if isinstance(at, str)]
     late_ms = [age_ms for age_ms in ages_ms if age_ms > _WAITING_MS]
     if not late_ms:
-        ports.memory.end_trouble("actions-waiting")
+        ports.troubles.end_trouble("actions-waiting")
         return
     tell(
         ports,
@@ -117,7 +117,7 @@ def _count(ports: Ports, collection: str, state: str, name: str, words: str) -> 
         collection, group=collection == "actions", where=[where], limit=_AT_MOST
     )
     if not found:
-        ports.memory.end_trouble(name)
+        ports.troubles.end_trouble(name)
         return
     number = f"at least {_AT_MOST}" if len(found) == _AT_MOST else str(len(found))
     tell(ports, name, f"{number} {words}", alerts=False)  # each raised its own

@@ -37,16 +37,16 @@ _STATES_AT_ONCE = 1_000
 
 def is_due(ports: Ports) -> str:
     """The scope of the pass that is due now, for whoever asks first; empty when none is."""
-    if not ports.memory.claim_tick("audit", EVERY_HOUR_S):
+    if not ports.watches.claim_tick("audit", EVERY_HOUR_S):
         return ""
     # A pass over everything that did not come to its end is begun again.
-    was_judged = ports.memory.alive([_EVERYTHING])[_EVERYTHING]
+    was_judged = ports.watches.alive([_EVERYTHING])[_EVERYTHING]
     return "new" if was_judged else "everything"
 
 
 def note_everything_judged(ports: Ports) -> None:
     """Note that a pass over everything came to its end."""
-    ports.memory.beat_alive(_EVERYTHING, EVERY_DAY_S)
+    ports.watches.beat_alive(_EVERYTHING, EVERY_DAY_S)
 
 
 def judge(ports: Ports, account_id: str, scope: str, number: int) -> int | None:

@@ -42,7 +42,7 @@ _HOLD_S = 10
 
 def sweep(ports: Ports) -> bool:
     """Seal the ledgers that grew, those that wait longest first; whether there may be more."""
-    taken = ports.memory.take_unsealed(_AT_ONCE, _HOLD_S)
+    taken = ports.unsealed.take_unsealed(_AT_ONCE, _HOLD_S)
     for account_id, token in taken:
         try:
             is_done = seal_or_report(ports, account_id)
@@ -50,9 +50,9 @@ def sweep(ports: Ports) -> bool:
             _LOG.warning("the ledger of %s is not sealed: %s", account_id, error)
             continue
         if is_done:
-            ports.memory.sealed(account_id, token)
+            ports.unsealed.sealed(account_id, token)
         else:
-            ports.memory.mark_unsealed(account_id)
+            ports.unsealed.mark_unsealed(account_id)
     return len(taken) == _AT_ONCE
 
 

@@ -259,7 +259,7 @@ def ask_for_a_seal(ports: Ports, writes: Sequence[Write]) -> None:
     """Mark the ledgers that grew; where Memory is away, the reconcile finds them."""
     for account_id in sorted({ledger_of(write) for write in writes} - {""}):
         try:
-            ports.memory.mark_unsealed(account_id)
+            ports.unsealed.mark_unsealed(account_id)
         except OutageError as error:
             _LOG.warning(
                 "the ledger of %s is sealed by the hourly pass, not at once: %s", account_id, error

@@ -14,10 +14,10 @@ def ledger_of(operation: str, account_id: str = SYSTEM_ACCOUNT) -> str:
 def tally(ports: Ports) -> None:
     """Freeze the counts of the last window and commit a receipt for each ledger they touch."""
     window = timestamp(ports.clock.now())
-    for frozen, ledgers in ports.memory.take_counts(window).items():
+    for frozen, ledgers in ports.tallies.take_counts(window).items():
         for ledger, reasons in ledgers.items():
             _receipt(ports, frozen, ledger, reasons)
-        ports.memory.drop_counts(frozen)
+        ports.tallies.drop_counts(frozen)
 
 
 def _receipt(ports: Ports, window: str, ledger: str, reasons: dict[str, int]) -> None:

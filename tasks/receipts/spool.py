@@ -69,7 +69,7 @@ def put(
             raise OutageError("spool-taken", f"{name} holds another commit: {error}", 5) from error
     _LOG.warning("a commit of %s/%s waits in the spool", account_id, subject)
     try:
-        ports.memory.note_spooled()
+        ports.modes.note_spooled()
     except OutageError:
         pass  # a hint: the next health check lists the spool
 
@@ -102,7 +102,7 @@ def drain(ports: Ports) -> int:
             else:
                 continue
         left += 1
-    ports.memory.note_spooled(left)
+    ports.modes.note_spooled(left)
     return left
 
 

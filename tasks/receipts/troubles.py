@@ -27,7 +27,7 @@ def tell(
         alerts: false where another alert was raised already.
     """
     try:
-        is_new = ports.memory.note_trouble(name, detail, blocks=blocks, seconds=SHOWN_FOR_S)
+        is_new = ports.troubles.note_trouble(name, detail, blocks=blocks, seconds=SHOWN_FOR_S)
     except OutageError as error:
         _LOG.error("%s: %s (Memory does not know of it: %s)", name, detail, error)
         return

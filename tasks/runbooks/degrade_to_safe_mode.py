@@ -15,7 +15,7 @@ def check(by_beat: bool = False) -> None:
     """A health check of every scope, if one is due."""
     ports, settings = wiring.ports(), load()
     if by_beat:
-        ports.memory.beat_alive("beat", 2 * settings.health_interval_s)
+        ports.watches.beat_alive("beat", 2 * settings.health_interval_s)
     keep_lease(ports, settings)
     watch_drilled(ports, settings)
 

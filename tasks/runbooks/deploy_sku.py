@@ -202,7 +202,7 @@ def _undo_governor(ports: Ports, run: Run, _entry: JournalEntry) -> None:
     # live in it, and undoing the documents boots whatever was there before.
     tenant = ports.documents.get(records.tenant_path(run.account_id))
     if tenant and tenant.data["created_by"] == run.maker:
-        ports.memory.forget(run.account_id)
+        ports.governors.forget(run.account_id)
         if tenant.data["generation"] == 1:
             ports.secrets.withdraw_tenant_key(run.account_id)
 

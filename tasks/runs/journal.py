@@ -52,7 +52,7 @@ def end(
     with contextlib.suppress(OutageError):
         runbook.ended(ports, run)
     with contextlib.suppress(OutageError):
-        ports.memory.announce(run.run_id)
+        ports.announcements.announce(run.run_id)
     with contextlib.suppress(OutageError):
         _start_next(ports, run.account_id)
 

@@ -40,10 +40,10 @@ def _look_at_run(ports: Ports, run: Run) -> None:
         if age_s < _RUN_STALE_S or _waits_its_turn(ports, run):
             return
     if run.runbook not in RUNBOOKS_BY_NAME:
-        if ports.memory.claim_tick(f"unknown:{run.run_id}", _UNKNOWN_EVERY_S):
+        if ports.watches.claim_tick(f"unknown:{run.run_id}", _UNKNOWN_EVERY_S):
             _LOG.error("run %s is of %s, which nobody here knows", run.run_id, run.runbook)
         return
-    if ports.memory.claim_tick(f"restart:{run.run_id}", every_s):
+    if ports.watches.claim_tick(f"restart:{run.run_id}", every_s):
         _LOG.warning("run %s (%s) is taken up again", run.run_id, run.state)
         publish.run(run)
 

@@ -67,7 +67,7 @@ def carry_on(ports: Ports, runbook: Runbook, run_id: str) -> None:
             with contextlib.suppress(OutageError):
                 runbook.ended(ports, run)  # whoever ended it may have died before it came to this
             return
-        standing = ports.memory.standing(run.account_id)
+        standing = ports.lease.standing(run.account_id)
         if standing is not Verdict.ADMITTED:
             _LOG.warning("run %s rests: %s; the reaper has it go on", run_id, standing)
             return

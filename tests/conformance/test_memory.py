@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from adapters.valkey.memory import ValkeyMemory, ValkeyNotices
 from governor.errors import OutageError
-from governor.health import Drill, Fault, Scope
+from governor.health import Drill, Fault, Outage, Scope
 from governor.quota import Verdict, decide
 from governor.records import ProcessClaim, timestamp
 from ports.alerts import Alert, Letter
@@ -517,8 +517,9 @@ def test_a_degraded_mode_refuses_counts_and_is_lifted_again(memory: Memory) -> N
     assert memory.note_failure(Scope.ALL, "since", "UNAVAILABLE", "away") == 1
     assert memory.note_failure(Scope.ALL, "since", "UNAVAILABLE", "away") == 1  # told again
     assert memory.note_failure(Scope.ALL, "later", "ABORTED", "moved") == 2
-    assert memory.degrade(Scope.ALL, "outage", [], instead_of="")
-    assert not memory.degrade(Scope.ALL, "another", [], instead_of="")
+    outage, other = _outage("o"), _outage("p")
+    assert memory.degrade(Scope.ALL, outage, instead_of=None)
+    assert not memory.degrade(Scope.ALL, other, instead_of=None)
 
     assert [_ask(memory, a) for a in ("a1", "a1", "a2")] == [Verdict.DEGRADED] * 3
     assert memory.begin(A1, OWN, 1, accepted_at=AT) is Verdict.DEGRADED
@@ -530,20 +531,52 @@ def test_a_degraded_mode_refuses_counts_and_is_lifted_again(memory: Memory) -> N
         failing_since="since",
         error_code="ABORTED",
         error_detail="moved",
-        outage="outage",
+        outage=outage,
         refused={"acme": 3},
     )
 
-    assert not memory.owe(Scope.ALL, "o", "over", instead_of="another")
+    over = outage.evolve(recovered_at="2026-01-01T00:00:09.000000Z")
+    assert not memory.owe(Scope.ALL, over, instead_of=other)
     assert memory.standing("acme") is Verdict.DEGRADED
-    assert memory.owe(Scope.ALL, "o", "over", instead_of="outage")
+    assert memory.owe(Scope.ALL, over, instead_of=outage)
     assert memory.standing("acme") is Verdict.ADMITTED
     assert memory.health(Scope.ALL) == Health()
-    assert memory.owe(Scope.ALL, "p", "too", instead_of="")
-    owed = sorted(memory.owed(Scope.ALL), key=lambda each: each.outage)
-    assert owed == [Owed("over", {"acme": 3}), Owed("too", {})]
+    assert memory.owe(Scope.ALL, other, instead_of=None)
+    owed = sorted(memory.owed(Scope.ALL), key=lambda each: each.outage.outage_id)
+    assert owed == [Owed(over, {"acme": 3}), Owed(other, {})]
     memory.settle(Scope.ALL, "o")
-    assert memory.owed(Scope.ALL) == [Owed("too", {})]
+    assert memory.owed(Scope.ALL) == [Owed(other, {})]
+
+
+def test_a_recovery_and_its_lease_are_one_moment_and_a_lapse_is_owed_once(memory: Memory) -> None:
+    _open(memory)
+    assert memory.extend_lease(0.05)
+    outage, lapse = _outage("o"), _outage("lapse")
+    assert memory.degrade(Scope.ALL, outage, instead_of=None)
+    while memory.lease_left_s():
+        time.sleep(0.01)
+
+    assert memory.owe(Scope.ALL, outage, instead_of=outage, lease_s=0.3)
+    assert memory.lease_left_s() > 0
+    assert not memory.owe(Scope.ALL, lapse, instead_of=None, lease_s=0.3)  # by a check beside it
+    assert [each.outage for each in memory.owed(Scope.ALL)] == [outage]
+
+    while memory.lease_left_s():
+        time.sleep(0.01)
+    assert memory.owe(Scope.ALL, lapse, instead_of=None, lease_s=5)
+    assert not memory.owe(Scope.ALL, _outage("again"), instead_of=None, lease_s=5)
+
+
+def _outage(outage_id: str, *accounts: str) -> Outage:
+    return Outage(
+        outage_id=outage_id,
+        scope=Scope.SOME if accounts else Scope.ALL,
+        accounts=list(accounts),
+        reason="sqlite_recovered",
+        error_code="UNAVAILABLE",
+        error_detail="away",
+        began_at="2026-01-01T00:00:00.000000Z",
+    )
 
 
 def test_a_good_check_forgets_the_refusals_before_it_and_none_since(memory: Memory) -> None:
@@ -560,14 +593,15 @@ def test_a_good_check_forgets_the_refusals_before_it_and_none_since(memory: Memo
 
 def test_some_tenants_are_refused_while_others_are_served(memory: Memory) -> None:
     _open(memory)
-    assert memory.degrade(Scope.SOME, "outage", ["acme"], instead_of="")
+    outage = _outage("o", "acme")
+    assert memory.degrade(Scope.SOME, outage, instead_of=None)
 
     assert _ask(memory, "a1") is Verdict.DEGRADED
     assert memory.begin(A1, OWN, 1, accepted_at=AT) is Verdict.DEGRADED
     assert memory.standing("other") is Verdict.ADMITTED
     assert memory.health(Scope.SOME).refused == {"acme": 1}
     assert not memory.health(Scope.ALL).is_degraded
-    assert memory.owe(Scope.SOME, "o", "over", instead_of="outage")
+    assert memory.owe(Scope.SOME, outage, instead_of=outage)
     assert memory.standing("acme") is Verdict.ADMITTED
 
 

@@ -17,7 +17,7 @@ class FewPorts:
     """Memory alone: it is all that counting needs."""
 
     def __init__(self, memory: Any) -> None:
-        self.memory = memory
+        self.tallies = memory
 
 
 @pytest.fixture
