@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -559,3 +559,30 @@ def test_one_tenants_drill_keeps_nobody_elses_actions_waiting(ports: Ports) -> N
 def _alerts_are_heard(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     with caplog.at_level(logging.INFO, "ggen"):
         yield
+
+
+class Beside:
+    """Memory on a real adapter; another check is carried out before the lease is lengthened."""
+
+    def __init__(self, inner: object, check: Callable[[], None]) -> None:
+        self._inner, self._check = inner, [check]
+
+    def extend_lease(self, seconds: float) -> bool:
+        while self._check:
+            self._check.pop()()
+        return bool(self._inner.extend_lease(seconds))  # type: ignore[attr-defined]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+def test_a_check_in_the_middle_of_a_recovery_tells_of_no_second_outage(ports: Ports) -> None:
+    short = SETTINGS.model_copy(update={"lease_s": 0.5})
+    checked(ports, settings=short)
+    checked(failing(ports, Fault.REFUSE), 3, short)
+    until(lambda: not ports.memory.lease_left_s())
+    memory = Beside(ports.memory, lambda: checked(ports, settings=short))
+
+    checked(dataclasses.replace(ports, memory=memory), settings=short)  # type: ignore[arg-type]
+
+    assert told_of(ports) == ["degraded_mode", "degraded_mode_cleared"]
