@@ -1,7 +1,7 @@
 """The Celery app and its configuration, nothing else.
 
-Celery carries work and decides nothing: outcomes are documents and receipts. The reason for each
-setting stands beside it; the measurements are in ``docs/decisions/0002-celery-carries.md``.
+Celery carries work and decides nothing: outcomes are documents and receipts. A comment beside a
+setting gives its reason; the measurements are in ``docs/decisions/0002-celery-carries.md``.
 """
 
 import gc
@@ -22,13 +22,13 @@ from tasks import poison
 from tasks.flower_events import TellInBatches
 
 PUBLISH_ONCE = {"max_retries": 1, "interval_start": 0.05, "interval_step": 0.0}
-"""For messages the reaper repeats anyway: nobody is kept waiting for a broker that is away."""
+"""For messages the reaper repeats anyway: the sender does not wait for a broker that is away."""
 
 ACTIONS, RUNBOOKS, LEDGER, HEALTH = "actions", "runbooks", "ledger", "health"
 
 
 def configuration() -> dict[str, Any]:
-    """Everything Celery is told; read when the app is first used, never at import."""
+    """All settings of Celery; read when the app is first used, never at import."""
     settings = load()
     return {
         "broker_url": broker_url(settings),
@@ -69,7 +69,7 @@ def configuration() -> dict[str, Any]:
         "worker_soft_shutdown_timeout": 3,  # with REMAP_SIGTERM: bounded stops, work requeued
         "worker_hijack_root_logger": False,
         "worker_max_tasks_per_child": 10_000,
-        "task_create_missing_queues": False,  # a typo must fail, not make a queue nobody reads
+        "task_create_missing_queues": False,  # a typo must fail, not make a queue no worker reads
         "task_queues": [
             Queue(name, Exchange(name), routing_key=name)
             for name in (ACTIONS, RUNBOOKS, LEDGER, HEALTH)

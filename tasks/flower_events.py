@@ -1,4 +1,4 @@
-"""Live events, told in batches: what Flower shows may be a fifth of a second old.
+"""Live events, published in batches: what Flower shows may be a fifth of a second old.
 
 Celery publishes what happened to its tasks after each turn of the worker's loop: under a steady
 load one message for every change, and a third of the worker's own time.

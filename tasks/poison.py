@@ -20,7 +20,7 @@ _LOG = logging.getLogger("ggen.broker")
 
 
 def _read(text: str) -> Any:
-    """What a message says; of what is no JSON, its text."""
+    """A message's content, parsed; where its text is no JSON, the text itself."""
     try:
         return loads(text)
     except (ValueError, TypeError, RecursionError):

@@ -1,6 +1,6 @@
 """Messages, sent by the name of their task: no engine imports a task, so no circle can arise.
 
-A lost message is repeated by the reaper, so a broker that is away is no error of whoever sends one.
+The reaper repeats a lost message, so a broker that is away is no error for the sender.
 """
 
 import logging

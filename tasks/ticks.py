@@ -1,6 +1,6 @@
 """What beat has done again and again: one task for each entry of ``beat_schedule.py``.
 
-A tick is claimed by whoever carries it out, so a second beat does no harm. The work itself is a
+A worker claims each tick that it carries out, so a second beat does no harm. The work itself is a
 function of ports, in its room.
 """
 
@@ -55,7 +55,7 @@ def reap_what_is_due() -> None:
 
 
 def look(ports: Ports) -> None:
-    """End what is past its time, take up what was dropped."""
+    """End actions past their time, take up dropped actions and runs."""
     action_reaper.look_at_due(ports)
     run_reaper.look(ports)
 
@@ -106,7 +106,7 @@ def tell_of_poison(queue: str, digest: str) -> None:
 
 @app.task(name="audit.watch", send_events=False)
 def verify_ledgers() -> None:
-    """Begin a pass over all ledgers when its hour has come; whoever ticks first begins it."""
+    """Begin a pass over all ledgers when its hour has come; the first worker to tick begins it."""
     if scope := patrol.is_due(wiring.ports()):
         _audit(scope, f"tenants/{SYSTEM_ACCOUNT}", 0)
 

@@ -1,4 +1,4 @@
-"""Admission: a signal becomes an action, durably, before anybody is told so (D8)."""
+"""Admission: store a signal durably as an action before the ingress acknowledges it (D8)."""
 
 import contextlib
 import hashlib
@@ -32,7 +32,7 @@ _NOT_ASKED = (Verdict.NO_LEASE, Verdict.DEGRADED, Verdict.CONFLICT)
 """Refusals that look at nothing else."""
 
 _STALE = (Verdict.UNKNOWN_TENANT, Verdict.DRAINING, Verdict.NOT_PERMITTED)
-"""Refusals that may rest on a Memory that was told too little."""
+"""Refusals that may be wrong: Memory may know less of the governor than Documents do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +168,8 @@ def _pending(ports: Ports, asked: Signal, request: Request, admission: Admission
 def _refuse_payload(action: Action) -> None:
     """Have the handler's model look at the payload before anything is stored of it (D29).
 
-    A model that fails in its own way is its author's mistake, not the tenant's: the action is
-    accepted, and ends failed where its author is told.
+    A model that raises any other error is its author's mistake, not the tenant's. The action is
+    accepted. It ends as failed in the worker, whose log shows the error to the author.
     """
     try:
         registered()[action.handler].parse(action.payload)

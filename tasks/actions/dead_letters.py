@@ -1,7 +1,7 @@
-"""Dead letters live again: what was pushed in vain a hundred times is published anew (D8).
+"""Republish dead letters: signals whose push failed a hundred times (D8).
 
-Only while new actions are admitted: before that it would die once more. A signal that comes twice
-changes nothing, so a letter is buried after it was published, never before.
+Only while new actions are admitted: before that, a signal would become a dead letter again. A
+signal that comes twice changes nothing, so a letter is buried after it was published, never before.
 """
 
 import logging
@@ -37,7 +37,7 @@ def revive(ports: Ports) -> int:
     Raises:
         OutageError: they cannot be read.
     """
-    # What was not buried in time is told again, in a minute.
+    # The next pass, in a minute, gets the letters again that were not buried in time.
     return sum(_revive(ports, letter) for letter in for_a_while(ports, _all(ports), PATIENCE_S))
 
 

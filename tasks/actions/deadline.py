@@ -5,10 +5,10 @@ main thread between two bytecodes or out of a blocking system call. Celery's own
 backstop: they are armed in another process, and were measured 5.7 s late.
 
 The kernel changes between busy processes only every few milliseconds (4 on most), so of eight busy
-loops on two cores the last would hear of its deadline 12 ms late. Shortly before its deadline the
-timer therefore fires every half millisecond while a call burns processor time, and the call lends
-its core to whoever is waiting for one. Not sooner: each lending costs it a turn of the kernel's. A
-call that merely waits is left alone.
+loops on two cores the last would hear of its deadline 12 ms late. In the last 250 ms before its
+deadline, the timer therefore fires every 0.5 ms while a call burns processor time. Each time, the
+call yields its core to a process that waits for one. Not sooner: each yield costs the call a turn
+of the kernel's. A call that merely waits is left alone.
 
 A signal that comes just before a call enters the kernel to wait there is not looked at until the
 wait ends. So the timer always repeats by itself, until Python has dealt with it.

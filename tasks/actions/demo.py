@@ -17,7 +17,7 @@ from governor.errors import RecoverableError, UnrecoverableError
 
 
 class Nothing(BaseModel):
-    """No payload, or one nobody reads."""
+    """No payload, or one that the handler ignores."""
 
 
 class Sleep(BaseModel):

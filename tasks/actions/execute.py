@@ -26,7 +26,7 @@ _LOG = logging.getLogger("ggen.actions")
 
 def carry_out(ports: Ports, account_id: str, action_id: str) -> None:
     """Claim, run and end one action; does nothing when it is not pending any more."""
-    # (1) Whoever finds it started changes nothing: the reaper ends what its claimer cannot.
+    # (1) A worker that finds it started changes nothing: the reaper ends what its claimer cannot.
     found = transitions.load(ports, account_id, action_id)
     if found is None or found.action.state is not ActionState.PENDING:
         return

@@ -49,7 +49,7 @@ def found(ports: Ports, account_id: str, action_id: str) -> Action:
 
 
 def receipts(ports: Ports, action: Action) -> list[dict[str, object]]:
-    """What is receipted of an action, oldest first; of failed rollbacks the last hundred."""
+    """The receipts of an action, oldest first; of failed rollbacks the last hundred."""
     ids = [receipt_id(action.account_id, operation, action.action_id, 1) for operation in _ENDS]
     ids += [
         receipt_id(action.account_id, "rollback_failed", action.action_id, attempt)

@@ -27,7 +27,7 @@ from tasks.sweep import for_a_while, isolating_errors
 _LOG = logging.getLogger("ggen.reaper")
 _BATCH = 500
 PATIENCE_S = 4.0
-"""How long one sweep begins new looks at what is due; the next goes on, a second later."""
+"""How long one sweep begins new looks at due slots; the next goes on, a second later."""
 
 
 def look_at_due(ports: Ports) -> None:
@@ -37,7 +37,7 @@ def look_at_due(ports: Ports) -> None:
 
 
 def _due(ports: Ports) -> Iterator[tuple[Slot, int | None]]:
-    """Where to look, and how long ago Memory admitted what is there, if it knows."""
+    """Each slot to look at, and how long ago Memory admitted its action, if Memory knows."""
     for due in ports.slots.due(_BATCH):
         yield due.slot, due.age_ms
     for slot, claim in ports.slots.claims():
@@ -58,7 +58,7 @@ def _look_apart(ports: Ports, slot: Slot, age_ms: int | None) -> None:
 
 
 def _is_drilled(ports: Ports) -> bool:
-    """Whether some tenants' store fails on purpose: it keeps nobody else's actions waiting."""
+    """Whether a drill fails some tenants' store: other tenants' actions must not wait for it."""
     drill = ports.modes.drill()
     return drill is not None and drill.scope is Scope.SOME
 
@@ -85,7 +85,7 @@ def _look_at_slot(ports: Ports, slot: Slot, age_ms: int | None) -> None:
     elif age_ms is not None and age_ms < rules.UNSTORED_MS:
         ports.slots.look_again(slot, rules.UNSTORED_MS - age_ms)
     else:
-        # Admitted, and lost before it was stored: nobody was told it was accepted.
+        # Admitted, and lost before it was stored: the ingress never acknowledged its signal.
         ports.slots.release(slot, refund_month=month_of(ports.clock.now()))
 
 
@@ -103,9 +103,9 @@ def _look(ports: Ports, held: Held, *, is_new_to_memory: bool = False) -> None:
 
 
 def _look_at_queued(ports: Ports, held: Held, is_new_to_memory: bool) -> None:
-    """Nobody claimed it: its time is up, or its message was lost, or the queue is long.
+    """Look at an action no worker claimed: it expired, its message was lost, or the queue is long.
 
-    What Memory has lost and was told again has lost its message too: the queue lies beside Memory.
+    An action that Memory lost and got back has lost its message too: the queue lies beside Memory.
     """
     action = held.action
     age_ms = elapsed_ms(action.accepted_at, ports.clock.now())

@@ -101,7 +101,7 @@ def take_over(ports: Ports, account_id: str, action_id: str) -> None:
     if found is None or not may_take_over(ports, found.action):
         return
     if spool.holds(ports, account_id, action_id):
-        return  # it was undone, and the store is yet to be told
+        return  # it was undone; its end still waits in the spool
     action = found.action
     events = ["retry"] if action.state is ActionState.ROLLBACK_FAILED else []
     claim = ports.processes.claim(ports.clock.now())
@@ -117,7 +117,7 @@ def take_over(ports: Ports, account_id: str, action_id: str) -> None:
 
 
 def may_take_over(ports: Ports, action: Action) -> bool:
-    """Whether a rollback is due and nobody else is at it."""
+    """Whether a rollback is due and no other process is at it."""
     now = ports.clock.now()
     if action.state is ActionState.ROLLBACK_FAILED:
         return action.retry_at is not None and instant(action.retry_at) <= now

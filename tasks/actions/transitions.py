@@ -25,7 +25,7 @@ _LOG = logging.getLogger("ggen.actions")
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """An action as it was last read or written, and the revision that fences whoever moves it.
+    """An action as it was last read or written, and the revision that fences its next move.
 
     With ``spooled`` commits of it waiting there is none: the next must be spooled behind them.
     """
@@ -57,8 +57,9 @@ def path_of(action: Action) -> str:
 def note_begun(ports: Ports, action: Action, claim: ProcessClaim) -> bool:
     """Tell the reaper who is about to begin an action, and how long that may last (D10).
 
-    Told before the claim is committed: whoever dies in between has started nothing. False where
-    nothing new may begin now: the action stays as it is, and the reaper deals with it afterwards.
+    The worker does so before it commits the claim: if it dies in between, it has started nothing.
+    False where nothing new may begin now: the action stays as it is, and the reaper deals with it
+    afterwards.
     """
     accepted_at, look_in_ms = instant(action.accepted_at), rules.look_in_ms(action)
     try:
@@ -110,7 +111,7 @@ def end_fields(action: Action) -> dict[str, Any]:
 
 
 def context_of(action: Action, deadline_s: float) -> ActionContext:
-    """What a handler or its rollback is told; ``deadline_s`` on the monotonic clock."""
+    """The context that a handler or its rollback gets; ``deadline_s`` on the monotonic clock."""
     return ActionContext(
         action.account_id,
         action.sku_id,
@@ -138,9 +139,9 @@ def log_failure(action: Action, what: str, error: BaseException) -> None:
 
 
 def claim(ports: Ports, held: Held, claimed: Action) -> Held | None:
-    """Commit a claim; None when somebody was first.
+    """Commit a claim; None when another process was first.
 
-    A claim that may have landed is as good as an outcome nobody can tell: its process dies.
+    A claim that may or may not have landed counts as an unknown outcome: its process dies.
     """
 
     def take() -> Held | None:
@@ -155,10 +156,10 @@ def claim(ports: Ports, held: Held, claimed: Action) -> Held | None:
 def move(
     ports: Ports, held: Held, after: Action, *proofs: Create, asks_for_seal: bool = True
 ) -> Held:
-    """Commit an action's next state with its receipts, if nobody moved it since ``held``.
+    """Commit an action's next state with its receipts, if no process moved it since ``held``.
 
     Raises:
-        ConflictError: somebody did; nothing was written (D18: late results are refused).
+        ConflictError: another process did; nothing was written (D18: late results are refused).
         OutageError: no answer in time; it MAY HAVE LANDED.
     """
     writes: list[Write] = [Update(path_of(after), after.document(), held.revision), *proofs]

@@ -45,7 +45,7 @@ def _boot(
     all_terms = [Entitlement.stored(d.data) for d in entitlements]
     live = [e for e in all_terms if e.state in LIVE]
     admits = state in LIVE and bool(live)
-    # What is still being provisioned is known to Memory already, but admits nothing.
+    # Memory already knows a governor that is still being provisioned; it admits nothing.
     known_as = GovernorState.STABLE if admits else state
     chosen = live if admits else all_terms
     terms = [t for e in chosen if (t := _usable_terms(ports, e)) is not None]
@@ -56,7 +56,7 @@ def _boot(
 def _usable_terms(ports: Ports, entitlement: Entitlement) -> Terms | None:
     """An entitlement's terms; None, and an alarm, when its policy cannot be used here.
 
-    One that cannot be used keeps nobody else's door shut, not even of the same account.
+    An unusable policy blocks no other entitlement, not even one of the same account.
     """
     try:
         return _terms(ports, entitlement)

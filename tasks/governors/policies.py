@@ -72,7 +72,7 @@ def unusable(ports: Ports) -> Iterator[tuple[str, str, PolicyError | None]]:
 
 
 def forget_loaded() -> None:
-    """Have policies read and checked anew."""
+    """Clear the cache, so that policies are read and checked again."""
     _load.cache_clear()
 
 

@@ -1,7 +1,7 @@
 """Topics made good: the embedded ones lie beside Memory, and are lost with it.
 
-Not part of a rebuild of Memory: a thousand topics take minutes to look at where they are Pub/Sub's,
-and one of them that cannot be repaired must keep nobody from being admitted.
+Not part of a rebuild of Memory: a thousand topics take minutes to look at where they are Pub/Sub's.
+A topic that cannot be repaired must not keep any tenant from being admitted.
 """
 
 import logging

@@ -1,1 +1,1 @@
-"""The life of an outage: noticed, refused, healed, told."""
+"""The life of an outage: detection, refusal of new work, recovery, reports."""

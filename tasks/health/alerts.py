@@ -1,4 +1,4 @@
-"""Alerts on their way out: tried until somebody takes them, apart from whatever raised them.
+"""Alert delivery: retried until the address accepts, apart from the code that raised the alert.
 
 Alerts of one cause that wait together become one message, so that a storm is not a flood.
 """
@@ -16,14 +16,14 @@ _FIRST_RETRY_S, _LAST_RETRY_S = 5.0, 600.0
 
 
 def deliver(ports: Ports) -> None:
-    """Deliver what is due, one deliverer at a time."""
+    """Deliver due alerts, one deliverer at a time."""
     with alone(ports, "deliver", _HOLD_S) as is_alone:
         if is_alone:
             carry_out(ports)
 
 
 def carry_out(ports: Ports) -> None:
-    """Deliver what is due, one message for each address, severity and cause, for a while.
+    """Deliver due alerts, one message for each address, severity and cause, for a while.
 
     What there was no time for is due again when its holding is over.
     """

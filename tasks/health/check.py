@@ -62,7 +62,10 @@ def keep_lease(ports: Ports, settings: Settings) -> None:
 
 
 def _owe_a_lapse(ports: Ports, settings: Settings, outage: Outage) -> None:
-    """Nobody had checked, or Memory was lost: an outage may wait in the spool, unknown to it."""
+    """Record an outage that no check saw, unless Memory already owes the receipt of one.
+
+    The spool is drained first: it may hold an outage that Memory does not know.
+    """
     _is_drained(ports, instant(outage.recovered_at or outage.began_at))
     if not ports.modes.owed(Scope.ALL):
         ports.modes.owe(Scope.ALL, outage, instead_of=None, lease_s=settings.lease_s)
@@ -151,7 +154,7 @@ def _drilled_accounts(known: Health, drill: Drill | None) -> list[str]:
 
 
 def _is_drained(ports: Ports, began: datetime) -> bool:
-    """Land what the spool kept; false where some of it, or nobody knows how much, still waits.
+    """Land what the spool kept; False where some, or an unknown amount, of it still waits.
 
     Also where it took so long that the check which found the store well is not to be believed.
     """

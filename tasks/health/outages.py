@@ -1,4 +1,4 @@
-"""What is told of an outage: how it began, and how it ended, each in one commit with its receipt.
+"""Record the beginning and the end of an outage, each in one commit with its receipt.
 
 Its beginning is signed while the store is away, so it goes by the spool and lands with the rest.
 """
@@ -51,7 +51,7 @@ def lapsed(
     before: Mapping[str, Seen | None],
     now: datetime,
 ) -> Outage:
-    """The outage that nobody saw: the lease ran out, or was lost with Memory (idea 5)."""
+    """The outage that no check saw: the lease ran out, or was lost with Memory (idea 5)."""
     checked, beat, ingress = (before[each] for each in ("health", "beat", "ingress"))
     cause = silence(
         checked_ago_s=checked.ago_s if checked else None,
@@ -73,7 +73,7 @@ def lapsed(
 
 
 def tell_begun(ports: Ports, outage: Outage, check_began: datetime) -> None:
-    """Alert, and spool what is to be committed; with the next probe again, where that fails."""
+    """Alert, and spool the commit; where that fails, the next probe tries again."""
     told_as = f"told:{outage.outage_id}"
     if not ports.watches.claim_tick(told_as, _TELLING_S):
         return
@@ -163,7 +163,7 @@ def _end(ports: Ports, outage: Outage, refused: Mapping[str, int], began: dateti
         proof,
         *(_cleared(ports, each, cleared, refused.get(each, 0), began) for each in outage.accounts),
     ]
-    is_news = outage.reason != Silence.STOPPED  # whoever stopped everything knows
+    is_news = outage.reason != Silence.STOPPED  # the operator who stopped everything knows
     try:
         land(ports, [*writes, *raised] if is_news else writes)
     except ConflictError as error:

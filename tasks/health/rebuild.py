@@ -1,6 +1,6 @@
 """Memory rebuilt from Documents: the only beginning of a lease where Memory had been lost.
 
-So an emptied Memory cannot admit too much: what is under way and what was used is put back first.
+So an emptied Memory cannot admit too much: actions under way and used quota are put back first.
 """
 
 import logging
@@ -37,7 +37,7 @@ def rebuild(ports: Ports, lease_s: float) -> bool:
         restore_memory(ports, era)
         if not ports.lease.create_lease(lease_s, era):
             raise _lost_again()
-        publish.topics()  # they may have been lost with Memory; nobody waits for that
+        publish.topics()  # they may have been lost with Memory; the rebuild does not wait
     except BaseException:
         ports.lease.continue_rebuild(era, 0)
         raise
@@ -45,7 +45,7 @@ def rebuild(ports: Ports, lease_s: float) -> bool:
 
 
 def restore_memory(ports: Ports, era: str) -> None:
-    """Put back what is under way, then this month's use (never too little of it), then who is who.
+    """Put back actions under way, then this month's use (never too little of it), then governors.
 
     Raises:
         OutageError: as ``rebuild``.

@@ -35,7 +35,7 @@ def poison(ports: Ports, queue: str, digest: str) -> None:
 
 
 def look_for_all(ports: Ports) -> None:
-    """Note what is there now; what is gone is forgotten by itself, a policy at once."""
+    """Note the present troubles; past ones expire by themselves, those of a policy at once."""
     for sku_id, plan_type, error in policies.unusable(ports):
         if error:
             policy_unusable(ports, error, sku_id, plan_type)

@@ -1,6 +1,6 @@
 """Archiving a ledger: one pass over its log into files, then one deterministic ``tar.gz``.
 
-Memory does not grow with the ledger: what is read goes to disk, and from there into the archive.
+Memory use does not grow with the ledger: receipts go to disk, and from there into the archive.
 Nothing is signed here. A ledger that does not hold is not archived.
 """
 
@@ -44,11 +44,11 @@ def write_archive(
         ports: the stores and keys.
         account_id: whose ledger.
         target: where it is written; need not be seekable.
-        progress: told how many receipts were read so far.
+        progress: called with the number of receipts read so far.
 
     Raises:
         InputError: the account has no ledger, or nothing of it is sealed.
-        BrokenLogError: what is stored is not what was sealed; says where. Nothing was written.
+        BrokenLogError: the stored log differs from the sealed one; says where. Nothing was written.
         OutageError: a store is away. Nothing was written.
     """
     last = stored_log.newest_signed(ports, account_id)

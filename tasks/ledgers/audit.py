@@ -1,8 +1,8 @@
 """A ledger read side by side with its log, and judged: nothing that is stored is left out.
 
-The receipts come in order of creation, the leaves in the order of the log, and each leaf finds its
-receipt among those that were created by then; what is left over is not sealed. One pass, and memory
-for one page.
+The receipts come in order of creation, the leaves in the order of the log. Each leaf finds its
+receipt among those that were created by then; receipts left over are not sealed. One pass, and
+memory for one page.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -57,10 +57,10 @@ def audit_ledger(
         examine_all: carries out ``examine`` over chunks. With an empty answer for each, only the
             places are judged.
         until: receipts created after this are not asked for; None: every one is.
-        progress: told how many leaves were read so far.
+        progress: called with the number of leaves read so far.
 
     Raises:
-        OutageError: a store is away, so nothing can be told.
+        OutageError: a store is away, so the ledger cannot be judged.
     """
     while True:
         report, ring = Report(account_id), ports.keys.ring()

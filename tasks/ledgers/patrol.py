@@ -1,4 +1,4 @@
-"""Every ledger is verified without being asked: what is new every hour, everything every day.
+"""Verify every ledger without being asked: new receipts every hour, everything every day.
 
 Each pass is also the reconcile: it reads all receipts and all leaves, without any window, and has
 sealed what it finds left over. One slice of one ledger at a time, so that it is never in the way.
@@ -36,7 +36,7 @@ _STATES_AT_ONCE = 1_000
 
 
 def is_due(ports: Ports) -> str:
-    """The scope of the pass that is due now, for whoever asks first; empty when none is."""
+    """The scope of the pass that is due now, for the first process to ask; empty when none is."""
     if not ports.watches.claim_tick("audit", EVERY_HOUR_S):
         return ""
     # A pass over everything that did not come to its end is begun again.
@@ -56,7 +56,7 @@ def judge(ports: Ports, account_id: str, scope: str, number: int) -> int | None:
 
     Raises:
         BrokenLogError: it cannot be read on from here.
-        OutageError: a store is away; the next pass begins anew.
+        OutageError: a store is away; the next pass starts over.
     """
     mark = ports.documents.get(_mark_path(account_id))
     known, pins = _known(ports, account_id, mark)

@@ -1,10 +1,10 @@
 """Sealing: receipts that are committed get their order, and a signature over all of it.
 
-Anyone may seal, any number at once: whoever creates the next seal first has decided it. One round:
+Any number of processes may seal at once: the first to create the next seal decides it. One round:
 
     (1) settle   the newest seal has its checkpoint; where its sealer died, it is signed now
     (2) look     at the receipts that are not in the log yet, in order of creation
-    (3) seal     hash them anew, append them, create the next seal; somebody was first: look again
+    (3) seal     rehash and append them, create the next seal; another sealer was first: look again
     (4) settle   read it back, recompute it, keep a copy of its checkpoint elsewhere, sign it
 
 Emission leaves a mark in Memory, and so does a verification that asks for a seal; a sweep takes
@@ -27,7 +27,7 @@ from tasks.receipts.commit import alert, land, receipt, tell
 
 _LOG = logging.getLogger("ggen.ledger")
 _MAX_ROUNDS = 16
-"""Seals made, or lost to others, in one call; what is left goes on in the next."""
+"""Seals made, or lost to others, in one call; the next call goes on with the rest."""
 
 _WORTH_A_ROUND = 64
 """After fewer receipts than this a sealer does not look again at once: a ledger that keeps growing
@@ -68,7 +68,7 @@ def seal_or_report(ports: Ports, account_id: str, late: tuple[str, ...] = ()) ->
 
 
 def seal_ledger(ports: Ports, account_id: str, late: tuple[str, ...] = ()) -> bool:
-    """Seal what is not sealed yet; False when there is more to do.
+    """Seal the receipts that are not sealed yet; False when there is more to do.
 
     Args:
         ports: the stores, the keys and the clock.
@@ -77,7 +77,7 @@ def seal_ledger(ports: Ports, account_id: str, late: tuple[str, ...] = ()) -> bo
             were created after them are in it.
 
     Raises:
-        BrokenLogError: what is stored was tampered with, or is an older copy. Nothing was signed.
+        BrokenLogError: the stored log was tampered with, or is an older copy. Nothing was signed.
         OutageError: a store is away; what was done stays, and the next sealer goes on.
     """
     for _ in range(_MAX_ROUNDS):
@@ -102,7 +102,7 @@ def seal_ledger(ports: Ports, account_id: str, late: tuple[str, ...] = ()) -> bo
 
 
 def _create(ports: Ports, account_id: str, last: Seal | None, batch: list[Document]) -> Seal | None:
-    """Create the next seal; None when somebody else was first."""
+    """Create the next seal; None when another sealer was first."""
     stored = list(map(stored_log.stored, batch))
     built = next_seal(account_id, last, stored, ports.keys.ring(), ports.clock.steady())
     write = Create(records.seal_path(account_id, built.seal_id), built.document())
@@ -149,7 +149,7 @@ def _tell_of_a_new_key(ports: Ports, account_id: str, last: Seal) -> bool:
     try:
         land(ports, [proof])
     except ConflictError:
-        return False  # told before
+        return False  # receipted before
     return True
 
 

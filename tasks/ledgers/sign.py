@@ -42,7 +42,7 @@ def settle(ports: Ports, account_id: str, seal: Seal, *, is_ours: bool = False) 
 
     Raises:
         BrokenLogError: the seal is not what its receipts make, or not the tree that was signed.
-        OutageError: a store is away; whoever comes next goes on from what is there.
+        OutageError: a store is away; the next sealer goes on from the stored state.
     """
     before = seal_at(ports, account_id, seal.number - 1)
     if before:
@@ -121,7 +121,7 @@ def _recompute(ports: Ports, account_id: str, before: Seal | None, seal: Seal) -
 def _recompute_from_receipts(
     ports: Ports, account_id: str, before: Seal | None, seal: Seal
 ) -> None:
-    """Build another's seal anew from the receipts it names, before anything signs it."""
+    """Rebuild another sealer's seal from the receipts it names, before anything signs it."""
     leaves = [parse_leaf(text) for text in seal.leaves]
     ids = [leaf.receipt_id for leaf in leaves]
     found = [ports.documents.get(records.receipt_path(account_id, each)) for each in ids]
@@ -161,7 +161,7 @@ def _in_time(before: Seal | None, leaves: list[Leaf], batch: list[Document]) -> 
 def _mirror(ports: Ports, account_id: str, seal: Seal) -> str:
     """Sign, and keep the note where a restored database cannot take it back; the one that counts.
 
-    Whoever kept one before us has signed this number: theirs must be this very tree.
+    A sealer that kept a note before us has signed this number: its tree must be this very one.
     """
     kept = mirrored(ports, account_id, seal.number)
     if kept is None:

@@ -1,4 +1,4 @@
-"""From state to receipt: what is stored as ended must have the receipt that says so.
+"""From state to receipt: an action or run stored as ended must have the receipt of its end.
 
 The audit of a ledger goes from log to receipt. A receipt that was deleted before its seal is in no
 log, but its action still names it.
@@ -26,7 +26,7 @@ def missing_receipts(ports: Ports, account_id: str) -> Iterator[Finding]:
     """A finding for each action and run of an account that lacks a receipt it must have.
 
     Raises:
-        OutageError: the store is away, so nothing can be told.
+        OutageError: the store is away, so the receipts cannot be checked.
     """
     after = ""
     while page := page_after(ports, account_id, after):
@@ -75,7 +75,7 @@ def _ended(document: Document) -> tuple[str, str, list[str]]:
 
 
 def _receipts_of(action: Action) -> list[str]:
-    """The ids of the receipts that an action's end stands for."""
+    """The ids of the receipts that an action's end must have."""
     told = [action.failure_receipt_id] if action.failure_receipt_id else []
     operation, attempt = {
         ActionState.COMPLETE: ("action_complete", 1),

@@ -1,6 +1,6 @@
 """The sealed log of an account as its stores hold it: seals, checkpoints, receipts, side by side.
 
-Nothing here writes. What is read is what is stored; whether it holds is for ``ledger.audit``.
+Nothing here writes. It reads the log as stored; ``ledger.audit`` judges whether it holds.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,7 +32,7 @@ Cursor = tuple[datetime, str]
 
 
 class BrokenLogError(GovernorError):
-    """What is stored of a log is not what was sealed: nothing more is signed on top of it."""
+    """The stored log differs from the sealed one: nothing more is signed on top of it."""
 
     def __init__(self, account_id: str, fault: str) -> None:
         super().__init__("ledger-broken", f"the ledger of {account_id}: {fault}")
@@ -42,7 +42,7 @@ class BrokenLogError(GovernorError):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a receipt stands in the sealed log."""
+    """The place of a receipt in the sealed log."""
 
     leaf: Leaf
     seal: Seal
@@ -134,7 +134,7 @@ def find_leaf(
 
 
 def leaf_of(seal: Seal, text: str) -> Leaf:
-    """A leaf as it stands in a seal.
+    """A leaf, parsed from its text in a seal.
 
     Raises:
         BrokenLogError: it is none.
@@ -171,7 +171,8 @@ def listed(ports: Ports, account_id: str, after: Cursor | None) -> Iterator[Docu
 def unsealed(ports: Ports, account_id: str, last: Seal | None, limit: int) -> list[Document]:
     """Receipts that are not in the log up to ``last``, in order of creation.
 
-    Costs what is new, and where the store may give a document late, what is younger than that.
+    The cost grows with the number of new receipts. Where the store may list a document late, it
+    grows also with the receipts younger than that delay.
     """
     if last is None:
         return list(islice(listed(ports, account_id, None), limit))
@@ -185,7 +186,7 @@ def unsealed(ports: Ports, account_id: str, last: Seal | None, limit: int) -> li
 
 
 def reached(ports: Ports, account_id: str, last: Seal) -> tuple[datetime, set[str]]:
-    """How far a log has come in the order of creation, and what is sealed about there.
+    """How far a log has come in the order of creation, and the ids sealed about there.
 
     Not when it was recorded: while a clock was set ahead, receipts were recorded before they were
     created, as the store says.

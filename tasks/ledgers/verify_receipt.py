@@ -24,7 +24,7 @@ CHECKS = (
     Check.COMPLETENESS,
     Check.INCLUSION,
 )
-"""What is judged of one receipt, in the order in which it is told."""
+"""The checks of one receipt, in the order in which they are reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def verify_receipt(ports: Ports, account_id: str, receipt_id: str) -> Verdict:
 
     Raises:
         InputError: there is no such receipt in this account's ledger.
-        OutageError: a store is away, so nothing can be told.
+        OutageError: a store is away, so the receipt cannot be judged.
     """
     found = ports.documents.get(receipt_path(account_id, receipt_id))
     if found is None:

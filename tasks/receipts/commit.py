@@ -25,7 +25,7 @@ MAX_TEXT_CHARS = 1024
 """Bound of a free text beside the ledger."""
 
 STALE_AFTER = MAX_BEHIND / 2
-"""How old a receipt may be when it is committed; verification refuses what is twice as old."""
+"""How old a receipt may be when it is committed; verification refuses one twice as old."""
 
 
 def receipt(
@@ -100,7 +100,7 @@ def alert(
     cause_receipt: Create | None = None,
     drill: bool | None = None,
 ) -> tuple[list[Create], Alert]:
-    """What is committed of an alert, its receipt first, and the alert, to be sent once it is."""
+    """An alert's writes, its receipt first, and the alert, to be sent once they are committed."""
     writes = explained(
         ports,
         "alert_raised",
@@ -139,7 +139,7 @@ def land(
         The revision of each write, as ``Documents.commit`` does.
 
     Raises:
-        ConflictError: somebody else wrote first; nothing of this commit is stored.
+        ConflictError: another process wrote first; nothing of this commit is stored.
         OutageError: still no answer after ``patience_s``; it MAY HAVE LANDED. Or the receipt was
             signed too long ago, and nothing was written.
     """
@@ -184,7 +184,8 @@ def refuse_if_stale(ports: Ports, writes: Sequence[Write]) -> None:
 def tell(ports: Ports, told: Alert, *writes: Write) -> bool:
     """Commit an alert's receipt, and what goes with it, and only then send it.
 
-    False when this was told before, which is once for ever: nothing was written or sent.
+    False when this alert was raised before: each is raised only once, for ever. Nothing was written
+    or sent.
 
     Raises:
         OutageError: as ``land`` does; nothing was sent.
@@ -198,9 +199,9 @@ def tell(ports: Ports, told: Alert, *writes: Write) -> bool:
 
 
 def _tell_of_a_conflict(ports: Ports, writes: Sequence[Write]) -> None:
-    """Receipt and alarm that one operation is told with two different words; the first stand.
+    """Receipt and alarm that one operation has two different receipts; the first one is kept.
 
-    Where the state moved as well, somebody was merely faster, and all is in order.
+    Where the state moved as well, another process was merely faster, and all is in order.
     """
     told_twice = [
         (write, kept)

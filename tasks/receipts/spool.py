@@ -2,7 +2,7 @@
 
 An outcome that only one process knows outlives the outage there: the state, its precondition and
 the signed receipts, under ``spool/{account}/{subject}.{number}``, created once and never changed.
-Whoever would end an action in another's place asks here first (``holds``).
+A process that would end another's action in its place asks here first (``holds``).
 """
 
 import hashlib
@@ -64,7 +64,7 @@ def put(
     try:
         ports.spool.create(name, content)
     except ConflictError as error:
-        # The same operations, kept before and told at another moment; or somebody else's.
+        # The same operations, kept before with other timestamps; or another process's commit.
         if _operations(marked) != _operations(_commit(ports.spool.get(name) or b"")):
             raise OutageError("spool-taken", f"{name} holds another commit: {error}", 5) from error
     _LOG.warning("a commit of %s/%s waits in the spool", account_id, subject)
@@ -75,7 +75,7 @@ def put(
 
 
 def holds(ports: Ports, account_id: str, subject: str) -> bool:
-    """Whether the end of something waits here. Raises OutageError where nobody can say."""
+    """Whether the end of something waits here. Raises OutageError if the spool cannot be read."""
     return any(True for _ in ports.spool.names(f"{_FOLDER}/{account_id}/{subject}."))
 
 
@@ -110,7 +110,7 @@ def _land(ports: Ports, name: str) -> None:
     try:
         content = ports.spool.get(name)
     except InputError:
-        return  # no name of ours: somebody else's file, that means nothing here
+        return  # no name of ours: a foreign file, which means nothing here
     if content is None:
         return  # landed by another check meanwhile
     writes = [_signed_anew(ports, write) for write in _commit(content)]
@@ -129,7 +129,7 @@ def _land(ports: Ports, name: str) -> None:
     _LOG.warning("%s has landed", name)
     try:
         ports.spool.delete(name)
-    except OutageError as error:  # it keeps nobody out: it would only be found to be stored again
+    except OutageError as error:  # it keeps no tenant out: the next drain finds it stored already
         _LOG.error("%s has landed and cannot be removed (see GGEN_SPOOL_URL): %s", name, error)
 
 
@@ -170,7 +170,7 @@ def _is_stored(ports: Ports, writes: Sequence[Write | _Follows]) -> bool:
 
 
 def _said(data: Mapping[str, Any]) -> dict[str, Any]:
-    """What a receipt tells; of what somebody spoilt, nothing that another tells."""
+    """A receipt's fields but for ``spooled``; those of a spoilt document match no receipt's."""
     try:
         fields = SignedReceipt.stored(data).fields()
     except (UnreadableError, InputError):
@@ -183,7 +183,7 @@ def _receipts(writes: Sequence[Write | _Follows]) -> list[Create]:
 
 
 def _marked(ports: Ports, write: Write) -> Write:
-    """A receipt signed anew, saying that it was spooled; anything else as it is."""
+    """A receipt, marked as spooled and signed again; any other write as it is."""
     if not isinstance(write, Create) or not ledger_of(write):
         return write
     fields = SignedReceipt.stored(write.data).fields()
@@ -251,7 +251,7 @@ def _set_aside(
 
 
 def _kept_sha256(ports: Ports, refused: Create, writes: Sequence[Write | _Follows]) -> str:
-    """What stands instead: the receipt under that id, or else the state that had moved on."""
+    """The digest of the winner: the receipt stored under that id, or the state that moved on."""
     found = ports.documents.get(refused.path)
     if found is not None:
         return str(found.data.get("sha256") or _sha256(found.data))

@@ -21,7 +21,7 @@ def check(by_beat: bool = False) -> None:
 
 
 class Degradation(BaseModel):
-    """What sets the runbook off; nobody types it in."""
+    """What sets the runbook off; the health check finds it, no operator types it in."""
 
     failure_reason: str = Field(
         description="the status of the failed call, in gRPC's words: `UNAVAILABLE`, "

@@ -1,7 +1,7 @@
 """Runbook 1, Deploy New SKU: the provisioning chain of a new entitlement (D3).
 
-The steps and their undos stand in ``STEPS``; Runbook 6 carries them out. Every step looks at what
-is there before it acts, so that it can be repeated, and undoes only what its own run made.
+The steps and their undos are in ``STEPS``; Runbook 6 carries them out. Every step looks at its
+resources before it acts, so that it can be repeated. It undoes only what its own run made.
 """
 
 from typing import Any

@@ -52,7 +52,7 @@ def _choose_policy(ports: Ports, run: Run) -> Result:
     found = ports.documents.get(records.entitlement_path(run.account_id, run.event.sku_id))
     former = Entitlement.stored(found.data) if found else None
     if former and former.run_id != run.run_id and run.event.event_time < former.event_time:
-        # It tells of a time before what is in force: acknowledged, and nothing changes (D4).
+        # The event is older than the entitlement in force: acknowledge it, change nothing (D4).
         return Result(ends_with=_receipt_of(ports, former.run_id))
     if run.event.event_type == "entitlement.plan_changed":
         _refuse_unless_live(former)

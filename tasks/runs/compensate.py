@@ -103,7 +103,7 @@ def _land_or_give_way(ports: Ports, writes: list[Write]) -> None:
 
 
 def _end(ports: Ports, runbook: Runbook, run_id: str) -> None:
-    """One commit of the run's end, its receipt, and the alert where somebody must look."""
+    """Commit together the run's end, its receipt, and an alert where the operator must look."""
     found, run = load(ports, run_id)
     failed_step = run.failed_step or runbook.steps[0].name
     proof, *texts = runbook.refused(ports, run, failed_step)
@@ -154,7 +154,7 @@ def _alarm(ports: Ports, runbook: Runbook, run: Run, failed_step: str) -> str | 
     known = {step.name: step.alarm for step in runbook.steps}
     if failed_step in run.journal and known.get(failed_step):
         return known[failed_step]
-    # Whoever delivered the event was told 202 by then, and will not deliver it again.
+    # By then the ingress has answered 202: the marketplace will not deliver the event again.
     waited_ms = elapsed_ms(run.started_at, ports.clock.now())
     return "run_failed" if waited_ms > load_settings().webhook_wait_s * 1000 else None
 
@@ -184,7 +184,7 @@ def _put_off(ports: Ports, run_id: str, error: Exception) -> None:
     )
     parked = off.evolve(state=advance(RUN, off.state, "park"), retry_at=parked_for)
     moved = Update(found.path, parked.document(), found.revision)
-    if attempts > PARK_AFTER:  # told already
+    if attempts > PARK_AFTER:  # receipted and alerted already
         land(ports, [moved])
         return
     proofs = explained(

@@ -45,7 +45,7 @@ class Step:
 
     Args:
         name: ``runbook.step``.
-        at: what the step talks to, as it stands in the diagram.
+        at: what the step talks to, by its name in the diagram.
         does: in words, for the manual and the plan.
         undoes: the undo in words; empty when there is nothing to undo.
         reads_only: ``act`` changes nothing, so that a plan may carry it out.

@@ -1,14 +1,14 @@
 """What a failed step means for its run, by the family of its error.
 
 ======================  ================================================================
-family                  what is done
+family                  consequence
 ======================  ================================================================
 Outage                  tried again here for a second, then later and later, with jitter,
                         until the run's deadline; then undone, to be delivered again
 Conflict                looked at and tried again at once, three times; then undone,
                         to be delivered again
 Policy (ours to mend)   undone, to be delivered again
-Input, Denied           undone for good: a redelivery gets the same answer
+Input, Denied           undone, and not retried: a redelivery gets the same answer
 anything else           a fault of ours: undone, to be delivered again, and an alert
 ======================  ================================================================
 """
@@ -42,7 +42,7 @@ from tasks.runs.journal import is_done, is_own, later, load, with_entry
 _LOG = logging.getLogger("ggen.runs")
 _T = TypeVar("_T")
 FAULT_OF_OURS = "internal-error"
-"""The code of what is no error of the families."""
+"""The code of an error that is in none of the families."""
 
 PATIENCE_S = 1.0
 """How long a step is tried again in its own process before its run is put off."""
@@ -100,7 +100,8 @@ def give_up_or_put_off(
 ) -> bool:
     """Store what a step's failure means; whether the run is to be compensated now.
 
-    ``known`` is the run as this process last saw it; whoever lost the step meanwhile has no say.
+    ``known`` is the run as this process last saw it. A process that lost the step meanwhile
+    changes nothing.
 
     Raises:
         ConflictError: the run was moved under this; to be repeated.
@@ -135,7 +136,7 @@ def give_up_or_put_off(
 
 
 def _tell_the_operator(ports: Ports, run: Run, step: Step, error: Exception) -> None:
-    """What the marketplace is not told, and only the operator can mend, is in the log."""
+    """Log the failures that the marketplace does not see and only the operator can mend."""
     if not isinstance(error, GovernorError):
         _LOG.error("run %s failed in %s", run.run_id, step.name, exc_info=error)
     elif is_ours_to_mend(error):

@@ -30,7 +30,7 @@ def begin(ports: Ports, runbook: Runbook, event: MarketplaceEvent, body: bytes) 
     """
     run = new_run(ports, runbook, event, body)
     path = records.run_path(run.run_id)
-    found = ports.documents.get(path)  # a read costs nobody else anything; redelivery is common
+    found = ports.documents.get(path)  # a read costs other processes nothing; redelivery is common
     if found is not None:
         return _again(ports, runbook, found, run)
     try:

@@ -1,7 +1,7 @@
 """A run's own document: read, claimed, handed to the workers, put off, and ended.
 
 ======================  ==========================  ===============================================
-state                   nobody waits longer than    then
+state                   lasts no longer than        then
 ======================  ==========================  ===============================================
 pending                 its deadline (15 minutes)   it is refused for now (``run-deadline``)
 running                 its deadline (60 s more)    it is undone (``run-deadline``)
@@ -48,7 +48,7 @@ def end(
     land(ports, [*writes, *mine])
     if told:
         ports.alerts.send(told)
-    # Whatever of this is missed: admission, whoever waits, and the reaper look by themselves.
+    # If any of this is missed: admission, the waiting ingress and the reaper look by themselves.
     with contextlib.suppress(OutageError):
         runbook.ended(ports, run)
     with contextlib.suppress(OutageError):
@@ -84,7 +84,7 @@ def may_take(ports: Ports, claim: ProcessClaim) -> bool:
 
 
 def take_over(ports: Ports, claim: ProcessClaim | None) -> ProcessClaim:
-    """A claim in this process's name; whoever held it until now acts no more.
+    """A claim in this process's name; the process that held it until now acts no more.
 
     Its process should have been killed by Celery, which does not happen while the worker's parent
     is busy reconnecting to the broker. On another host its time limit has to be relied upon.
@@ -95,7 +95,7 @@ def take_over(ports: Ports, claim: ProcessClaim | None) -> ProcessClaim:
 
 
 def is_free(ports: Ports, run: Run) -> bool:
-    """Whether nobody who lives is at one of the run's steps, or at an undo."""
+    """Whether no other live process is at one of the run's steps, or at an undo."""
     return all(may_take(ports, claim) for claim in claims_of(run))
 
 
@@ -121,7 +121,7 @@ def is_same_process(ports: Ports, claim: ProcessClaim) -> bool:
 
 
 def with_entry(run: Run, step_name: str, entry: JournalEntry) -> Run:
-    """The run with one entry of its journal written anew."""
+    """The run with ``entry`` as its journal's entry of that step."""
     return run.evolve(journal={**run.journal, step_name: entry})
 
 

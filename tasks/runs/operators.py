@@ -33,11 +33,11 @@ def found(ports: Ports, run_id: str) -> Run:
 
 
 def resume(ports: Ports, run_id: str) -> Run:
-    """Have a run taken up now: one that is put off or parked goes on, a failed one begins anew.
+    """Have a run taken up now: one put off or parked goes on, a failed one gets a new attempt.
 
     Raises:
         InputError: there is no such run.
-        ConflictError: it ended for good; nothing was changed.
+        ConflictError: it ended in a final state; nothing was changed.
     """
     for _ in range(_PATIENCE):
         found, run = _known(ports, run_id)

@@ -28,7 +28,7 @@ def look(ports: Ports) -> None:
 
 
 def _look_at_run(ports: Ports, run: Run) -> None:
-    """Have a run taken up again that nobody is at: put off, dropped, or left by a dead process."""
+    """Have a run taken up again that no process is at: put off, dropped, or left by a dead one."""
     age_s = elapsed_ms(run.started_at, ports.clock.now()) / 1000
     if not is_due(ports, run) or not is_free(ports, run):
         return

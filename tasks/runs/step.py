@@ -51,7 +51,7 @@ _LOG = logging.getLogger("ggen.runs")
 
 
 def carry_on(ports: Ports, runbook: Runbook, run_id: str) -> None:
-    """Take a run as far as it goes; whoever else is at it is given way to.
+    """Take a run as far as it goes; give way to another process that is at it.
 
     Raises:
         OutageError: the store does not answer, so nothing could be said of the run; the reaper
@@ -65,7 +65,7 @@ def carry_on(ports: Ports, runbook: Runbook, run_id: str) -> None:
         run = Run.stored(found.data)
         if run.state not in RUN_OPEN:
             with contextlib.suppress(OutageError):
-                runbook.ended(ports, run)  # whoever ended it may have died before it came to this
+                runbook.ended(ports, run)  # the process that ended it may have died before this
             return
         standing = ports.lease.standing(run.account_id)
         if standing is not Verdict.ADMITTED:
