@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -562,27 +563,41 @@ def _alerts_are_heard(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 class Beside:
-    """Memory on a real adapter; another check is carried out before the lease is lengthened."""
+    """A port on a real adapter; something is done before one of its calls, the first time."""
 
-    def __init__(self, inner: object, check: Callable[[], None]) -> None:
-        self._inner, self._check = inner, [check]
-
-    def extend_lease(self, seconds: float) -> bool:
-        while self._check:
-            self._check.pop()()
-        return bool(self._inner.extend_lease(seconds))  # type: ignore[attr-defined]
+    def __init__(self, inner: object, name: str, first: Callable[[], object]) -> None:
+        self._inner, self._name, self._first = inner, name, [first]
 
     def __getattr__(self, name: str) -> Any:
+        if name == self._name and self._first:
+            self._first.pop()()
         return getattr(self._inner, name)
 
 
-def test_a_check_in_the_middle_of_a_recovery_tells_of_no_second_outage(ports: Ports) -> None:
+def test_a_check_that_begins_in_the_middle_of_a_recovery_tells_of_no_second_outage(
+    ports: Ports,
+) -> None:
     short = SETTINGS.model_copy(update={"lease_s": 0.5})
     checked(ports, settings=short)
     checked(failing(ports, Fault.REFUSE), 3, short)
     until(lambda: not ports.memory.lease_left_s())
-    memory = Beside(ports.memory, lambda: checked(ports, settings=short))
+    is_probing, is_over = threading.Event(), threading.Event()
 
-    checked(dataclasses.replace(ports, memory=memory), settings=short)  # type: ignore[arg-type]
+    def probe_slowly() -> None:
+        is_probing.set()
+        is_over.wait(10)
 
+    slow = dataclasses.replace(ports, documents=Beside(ports.documents, "commit", probe_slowly))  # type: ignore[arg-type]
+    second = threading.Thread(target=lambda: checked(slow, settings=short))
+
+    def begin_second() -> None:
+        second.start()
+        is_probing.wait(10)
+
+    first = dataclasses.replace(ports, memory=Beside(ports.memory, "extend_lease", begin_second))  # type: ignore[arg-type]
+    checked(first, settings=short)
+    is_over.set()
+    second.join()
+
+    assert is_probing.is_set()
     assert told_of(ports) == ["degraded_mode", "degraded_mode_cleared"]
