@@ -1,7 +1,7 @@
 """When things fire by themselves: one dict, data only.
 
-Intervals are given by the settings. Ticks are claimed by whoever carries them out, so a second
-beat does no harm; ``expires`` drops the ticks that piled up while nobody consumed.
+The settings give the intervals. A worker claims each tick that it carries out, so a second beat
+does no harm. ``expires`` drops the ticks that piled up while no worker consumed them.
 """
 
 

@@ -1,7 +1,7 @@
 """Alerts: a log line at once, and a letter to each address of ``secrets/alert.urls``.
 
 An address is a URL as Apprise knows them (mailto://, slack://, pagerduty://, json:// …). It holds
-a secret, so nothing but its digest and its kind is ever told.
+a secret, so this module exposes only its digest and its kind.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ _LOG = logging.getLogger("ggen.alerts")
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "critical": logging.CRITICAL}
 _KINDS = {"info": "success", "warning": "warning", "critical": "failure"}
 _SHOWN = 10
-"""Letters of one message that are told in words; of more, their number."""
+"""Most letters that a message lists in full; it counts further ones."""
 
 
 class PostedAlerts:

@@ -55,7 +55,7 @@ class DrilledDocuments:
     def commit(self, writes: Sequence[Write]) -> list[str]:
         fault = next((f for write in writes if (f := self._fault(write.path))), None)
         if fault in (Fault.HANG, Fault.GARBAGE) and random.random() < 0.5:  # noqa: S311  # no secret
-            self._inner.commit(writes)  # it lands, and nobody is told
+            self._inner.commit(writes)  # it lands, but the caller gets an error
         if fault is Fault.DEAF:
             revisions = self._inner.commit(writes)
             if self._is_random():  # else a check of mixed faults could pass

@@ -1,4 +1,4 @@
-"""Who may push where nobody signs: the embedded pump by its token; anybody, from an emulator."""
+"""Authorize unsigned pushes: the embedded pump's by its token, all of them under the emulator."""
 
 import hmac
 

@@ -16,7 +16,7 @@ def checked(writes: Sequence[Write]) -> list[str]:
     """The JSON text of each write of a commit; empty for a Delete.
 
     Raises:
-        InputError: too many, a path that is none, or what is no document.
+        InputError: too many writes, an invalid path, or data that is no document.
     """
     if len(writes) > MAX_WRITES:
         raise InputError("too-many-writes", f"a commit takes at most {MAX_WRITES} writes")

@@ -29,7 +29,7 @@ _BROKER, _MEMORY, _SIGNALS = 0, 1, 2
 
 
 def ports() -> Ports:
-    """This process's ports; opened on first use, anew in a forked child."""
+    """This process's ports, opened on first use. A forked child opens its own."""
     return _ports_of(os.getpid())
 
 
@@ -70,7 +70,7 @@ def import_backends(settings: Settings) -> None:
 
 
 def unknown_alert_addresses(settings: Settings) -> list[int]:
-    """The numbers, from 1, of the addresses for alerts that nobody could deliver to."""
+    """The numbers, from 1, of the alert addresses that Apprise cannot deliver to."""
     return unknown_addresses(SecretFiles(settings.secrets_dir).alert_urls())
 
 

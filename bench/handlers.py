@@ -1,4 +1,4 @@
-"""Actions that are only measured: one that does nothing, and one that stands still in any way.
+"""Actions for measurements: one does nothing, one blocks in a chosen way.
 
 No installation registers them: ``bench.stack`` does, for its own stack.
 """
@@ -27,7 +27,7 @@ class Nothing(BaseModel):
 
 
 class Block(BaseModel):
-    """In what a handler stands still."""
+    """The call in which a handler blocks."""
 
     by: Literal["sleep", "loop", "socket", "tls", "sqlite"]
 
@@ -44,7 +44,7 @@ def _nothing_undone(_context: ActionContext, _payload: Nothing) -> None:
 
 @action("bench.block", payload=Block)
 def block(context: ActionContext, payload: Block) -> None:
-    """Stands still until its deadline ends it."""
+    """Block until the deadline ends the handler."""
     started = time.monotonic()
     try:
         _STAND_STILL[payload.by]()

@@ -71,7 +71,7 @@ class Load:
         self.stop()
 
     def stop(self) -> None:
-        """No more; what is under way is answered first."""
+        """Send no more signals; wait for the answers to those under way."""
         self._stopping.set()
         for thread in self._threads:
             thread.join()

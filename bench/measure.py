@@ -51,7 +51,7 @@ def first_signal(driver: Driver) -> Figures:
 
 
 def idle(driver: Driver) -> Figures:
-    """Memory (PSS) and CPU of the whole stack while nobody asks anything of it."""
+    """Memory (PSS) and CPU of the whole stack while it gets no requests."""
     processes = family(driver.settings)
     time.sleep(10)  # let what was started settle
     seconds = 30.0

@@ -59,7 +59,7 @@ class Client:
         """A JSON read with the API's token.
 
         Raises:
-            GovernorError: of the family the answer's status stands for.
+            GovernorError: of the family that the answer's status maps to.
         """
         headers = {"Authorization": f"Bearer {self.secrets.api_token()}"}
         wanted = {name: value for name, value in query.items() if value is not None}
@@ -111,7 +111,7 @@ def checked(answer: httpx.Response) -> httpx.Response:
     """The answer if it is a success.
 
     Raises:
-        GovernorError: of the family its status stands for, with the problem's own detail.
+        GovernorError: of the family that its status maps to, with the problem's own detail.
     """
     if answer.is_success:
         return answer
@@ -131,7 +131,7 @@ def checked(answer: httpx.Response) -> httpx.Response:
 
 
 def new_id(prefix: str) -> str:
-    """An id nobody used before."""
+    """A new random id."""
     return f"{prefix}-{secrets.token_hex(8)}"
 
 

@@ -99,7 +99,7 @@ def status(
     watch: Annotated[bool, typer.Option(help="Stay, and show what changes.")] = False,
     as_json: Json = False,
 ) -> None:
-    """What runs, how well it is, and what is missing."""
+    """Show the running programs, the stack's health, and missing parts."""
     from cli.commands import stack as command
 
     raise typer.Exit(command.status(as_json, watch))
@@ -276,7 +276,7 @@ def main() -> None:
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(0)  # whoever read us has seen enough
+            sys.exit(0)  # the reader of our output has closed it
         failed = OutageError("io", f"{error.filename or 'input or output'}: {error.strerror}")
         show_error(failed)
         sys.exit(failed.exit_code)

@@ -29,7 +29,7 @@ def show(value: Any, as_json: bool, text: str = "") -> None:
 
 
 def put(text: str) -> None:
-    """Print a text: what is in it moves no cursor, and a reader that left changes no exit code.
+    """Print a text with control characters escaped; a reader that left changes no exit code.
 
     Raises:
         OutageError: standard output does not take it (a full disk).
@@ -79,7 +79,7 @@ def action_line(action: Mapping[str, Any]) -> str:
 
 
 class Progress:
-    """A bar on standard error, for people; nothing where nobody looks."""
+    """A bar on standard error, for people; nothing where that is no terminal."""
 
     def __init__(self, title: str, total: int) -> None:
         self._title, self._total = title, total

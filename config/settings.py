@@ -87,7 +87,7 @@ class Settings(BaseSettings):
     """E-mail of the service account that Pub/Sub pushes as; needed with ``pubsub://``."""
 
     push_without_token: bool = False
-    """Accept pushes that nobody signed, as the Pub/Sub emulator sends them. Refused without
+    """Accept unsigned pushes, as the Pub/Sub emulator sends them. Refused without
     ``PUBSUB_EMULATOR_HOST``: everybody could send signals in every tenant's name."""
 
     firestore_emulator_host: str = Field(default="", validation_alias="FIRESTORE_EMULATOR_HOST")
@@ -221,8 +221,8 @@ def load() -> Settings:
     """The settings of this process.
 
     Raises:
-        InputError: a value out of bounds, or a ``GGEN_`` variable nobody reads; one line that
-            says which, and the nearest name that exists.
+        InputError: a value out of bounds, or an unknown ``GGEN_`` variable. The message is one
+            line; it names the variable and the nearest existing name.
     """
     known = {variable(name) for name in Settings.model_fields}
     for name in sorted(os.environ):

@@ -28,7 +28,7 @@ _STARTS_PROGRAMS = ("up", "demo", "prepare", "run", "bench")
 
 
 def main() -> None:
-    """Run ``ggen``, or say which module stands in its way: exit 2, nothing was started."""
+    """Run ``ggen``, or name the module that conflicts with ours: exit 2, nothing was started."""
     fault = shadowed() or (installed_twice() if sys.argv[1:2] and starts_programs() else "")
     if fault:
         print(f"ggen: {fault}", file=sys.stderr)

@@ -21,7 +21,7 @@ SLOT_MARGIN_MS = 500
 """How long after the hard limit the slot's deadline lies, so that the kill comes first (D10)."""
 
 FIRST_LOOK_MS = 2_000
-"""How long after its admission an action that nobody claimed is looked at: was its message lost?"""
+"""How long after its admission the reaper looks at an unclaimed action: was its message lost?"""
 
 UNSTORED_MS = 15_000
 """How long an admitted action may take to be stored before its slot is taken away again."""
@@ -84,12 +84,12 @@ def rollback_limit_ms(action: Action, *, more: int = 0) -> int:
 
 
 def look_in_ms(action: Action) -> int:
-    """From a claim to the reaper's look at it: nobody should be at the action any more (D10)."""
+    """From a claim to the reaper's look at it: no process should run the action by then (D10)."""
     return hard_limit_ms(action) + SLOT_MARGIN_MS
 
 
 def queued_look_in_ms(action: Action, age_ms: int) -> int:
-    """When to look again at an action nobody claimed: each time it is twice as old, at most."""
+    """When to look again at an unclaimed action: each time it is twice as old, at most."""
     return max(1, min(max(FIRST_LOOK_MS, age_ms), action.queue_timeout_ms - age_ms))
 
 

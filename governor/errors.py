@@ -4,7 +4,7 @@
 
     GovernorError               what happened     HTTP      exit  what to do
     ├── InputError              the caller erred  400/422   2     correct it, do not retry
-    ├── DeniedError             a rule said no    403/429   3     stop, or wait as told
+    ├── DeniedError             a rule said no    403/429   3     stop, or wait ``retry_after_s``
     ├── ConflictError           someone was first 409       4     read again, retry a few times
     └── OutageError             a dependency is   503       5     back off; a write MAY HAVE LANDED:
     │                           down                              read and compare before repeating
@@ -86,7 +86,7 @@ def is_ours_to_mend(error: GovernorError) -> bool:
 
 
 def public_detail(error: Exception) -> str:
-    """What somebody outside may read of an error: no place on the server, no word of a bug."""
+    """The detail of an error for clients: no place on the server, no word of a bug."""
     if not isinstance(error, GovernorError):
         return f"a fault of ours ({type(error).__name__}); its operator finds it in the log"
     if is_ours_to_mend(error):

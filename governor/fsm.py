@@ -14,7 +14,7 @@ S = TypeVar("S", bound=StrEnum)
 
 
 class GovernorState(StrEnum):
-    """``stable``, ``executing`` and ``rolling_back`` are derived from what is in flight."""
+    """``stable``, ``executing`` and ``rolling_back`` are derived from the actions in flight."""
 
     PROVISIONING = "provisioning"
     STABLE = "stable"
@@ -127,7 +127,7 @@ def derived_governor_state(in_flight: int, rolling_back: int) -> GovernorState:
 
 
 def diagram(name: str) -> str:
-    """A Mermaid state diagram of one table, as it stands in ``docs/state-machines.md``."""
+    """A Mermaid state diagram of one table, as ``docs/state-machines.md`` contains it."""
     lines = [f"    {s} --> {t}: {event}" for (s, event), t in TABLES[name].items()]
     return "\n".join(["stateDiagram-v2", *lines])
 

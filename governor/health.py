@@ -1,4 +1,4 @@
-"""Health: when the system refuses, why, and what is kept of an outage (D11, D15).
+"""Health: when and why the system refuses, and the records of an outage (D11, D15).
 
 A *scope* is what fails together: ``ALL`` tenants, or ``SOME``, those a drill names.
 """
@@ -99,7 +99,7 @@ class Outage(Record):
 
 
 def outage_id(scope: Scope, began_at: str) -> str:
-    """One outage is one document, whoever tells of it again."""
+    """One outage is one document: every process that reports it derives the same id."""
     return digest_id("outage", scope, began_at)
 
 

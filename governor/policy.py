@@ -1,7 +1,7 @@
 """Policies: what a plan may do, how much of it, and how fast.
 
 A policy is one JSON document per SKU, plan and version. It is validated whole when it is loaded:
-a signal that leads nowhere or a handler nobody registered is refused then, not when it is used.
+a signal to an undeclared action or an unregistered handler is rejected then, not at its use.
 """
 
 from collections.abc import Collection, Mapping
@@ -128,7 +128,7 @@ class Policy(_Strict):
         return self
 
     def route(self) -> Mapping[str, str]:
-        """Permitted signal type -> action; what is not in it is refused with 403."""
+        """Permitted signal type -> action; the ingress refuses other types with 403."""
         return {s: a for s, a in self.signals.items() if a in self.permissions}
 
 
@@ -136,7 +136,7 @@ def parse(document: bytes, known_handlers: Collection[str]) -> Policy:
     """The policy in ``document``, whole and usable, or a refusal that names each fault.
 
     Raises:
-        InputError: too large, not JSON, a field out of bounds, or a handler nobody registered.
+        InputError: too large, not JSON, a field out of bounds, or an unregistered handler.
     """
     if len(document) > MAX_POLICY_BYTES:
         raise InputError("policy-invalid", f"a policy is at most {MAX_POLICY_BYTES} bytes")

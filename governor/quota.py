@@ -26,7 +26,7 @@ def month_of(at: datetime) -> str:
     """The quota month of a moment, e.g. ``2026-11``.
 
     Raises:
-        InputError: ``at`` is naive, so nobody knows which month it is.
+        InputError: ``at`` is naive, so its month is unknown.
     """
     if at.tzinfo is None:
         raise InputError("naive-datetime", "a quota month needs an aware datetime")

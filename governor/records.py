@@ -63,7 +63,7 @@ class Record(BaseModel):
         """What a store gave back of one.
 
         Raises:
-            UnreadableError: it is none; the store cannot be relied upon, or somebody spoilt it.
+            UnreadableError: it cannot be parsed as one: a store fault, or a manual edit.
         """
         try:
             return cls.model_validate(data)
@@ -271,7 +271,7 @@ class Run(Record):
 
     @property
     def maker(self) -> str:
-        """This attempt at the run, as it stands in what it makes."""
+        """This attempt at the run, as the documents it creates name it."""
         return f"{self.run_id}/{self.attempt}"
 
 

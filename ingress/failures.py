@@ -1,4 +1,4 @@
-"""Who fails too often: an address that does not authenticate, a tenant that sends what is refused.
+"""Limits on failures: of addresses that do not authenticate, of tenants with refused signals.
 
 Only failures count. An address's failures alone are refused: a signed request is served whatever
 else comes from there, since a proxy, or a marketplace, shares one address among many. A tenant has

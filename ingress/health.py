@@ -1,4 +1,4 @@
-"""``/healthz`` (alive), ``/readyz`` (what is missing), ``/metrics``."""
+"""``/healthz`` (alive), ``/readyz`` (missing parts), ``/metrics``."""
 
 from collections.abc import Callable, Sequence
 from math import inf
@@ -37,7 +37,7 @@ async def healthz() -> dict[str, str]:
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", responses={503: {"description": "Something is missing; it says what"}})
 async def readyz(here: Here) -> Response:
-    """Whether work would be done now; 503 names what is missing and since when it is refused."""
+    """Whether the stack does work now; 503 names the missing parts and since when it refuses."""
     needed = [c for c in COMPONENTS if c != "pump" or here.settings.delivers_signals_itself]
     missing, health = await run_in_threadpool(_look, here.ports, needed)
     metrics.READY.set(not missing)
@@ -62,7 +62,7 @@ async def exposition(here: Here) -> Response:
 
 
 def _look(ports: Ports, needed: Sequence[str]) -> tuple[dict[str, str], dict[str, Any]]:
-    """What is missing and why, and what Memory knows of the system's health."""
+    """The missing parts, each with the reason, and what Memory knows of the system's health."""
     missing: dict[str, str] = {}
     health: dict[str, Any] = {"mode": "unknown"}
     if fault := _fault(lambda: ports.documents.get("health/probe")):

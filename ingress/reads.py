@@ -29,7 +29,7 @@ Id = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,127}$")]
 
 @router.get("/tenants/{account_id}")
 async def tenant(account_id: AccountId, here: Here) -> dict[str, Any]:
-    """A governor: its state as derived from what is in flight, its entitlements, their use."""
+    """A governor: its state as derived from the actions in flight, its entitlements, their use."""
     return await here.read(_tenant, here.ports, account_id)
 
 
@@ -94,7 +94,7 @@ def _tenant(ports: Ports, account_id: str) -> dict[str, Any]:
             if ports.lease.standing(account_id) is Verdict.DEGRADED:
                 state = GovernorState.DEGRADED
     except OutageError:
-        pass  # what is stored is still true; what is derived is left out
+        pass  # the stored state is still true; derived values are left out
     return {
         **stored.document(),
         "state": state,

@@ -25,8 +25,8 @@ class Refusals:
     """Counts each refusal once, whatever becomes of Memory meanwhile.
 
     Memory writes to its disk once a second, so a server that crashes forgets its last second. Until
-    it says that a refusal is on its disk, the refusal is kept here too. A server that was started
-    again is told it again, under the same name, so that it counts once.
+    it says that a refusal is on its disk, the refusal is kept here too. After a
+    restart of the server the ingress repeats it under the same name: Memory counts it once.
     """
 
     def __init__(self, ports: Ports) -> None:
@@ -41,14 +41,14 @@ class Refusals:
         await self.flush()
 
     async def hand_over(self) -> None:
-        """Move what is kept here to Memory, for ever."""
+        """Move the refusals kept here to Memory, for ever."""
         while True:
             await asyncio.sleep(1)
             await self.confirm()
             await self.flush()
 
     async def confirm(self) -> None:
-        """Forget what is on Memory's disk; count again what a crashed server may have forgotten."""
+        """Forget refusals on Memory's disk; count again those a crashed server may have lost."""
         if not self._counted:
             return
         counted, self._counted = self._counted, deque()
@@ -62,7 +62,7 @@ class Refusals:
             self._kept.extend(counted)
 
     async def flush(self) -> None:
-        """Count what is kept here, until Memory takes no more."""
+        """Have Memory count the refusals kept here, until it takes no more."""
         while self._kept:
             refusal = self._kept.popleft()
             try:

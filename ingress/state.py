@@ -79,7 +79,7 @@ class State:
     _webhook_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
 
     async def see_memory(self) -> None:
-        """Note for ever that Memory is reached: who was silent is told by who was not."""
+        """Note for ever that the ingress reaches Memory; ``silence`` infers what failed from it."""
         every_s = self.settings.health_interval_s / 2
         while True:
             with contextlib.suppress(OutageError):

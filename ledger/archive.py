@@ -70,7 +70,7 @@ def manifest(digests: Mapping[str, str]) -> bytes:
 
 
 def check_manifest(text: bytes, digests: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """The files that are not as the manifest lists them: name, and what is wrong."""
+    """The files that are not as the manifest lists them: name, and fault."""
     listed = {}
     for line in text.decode(errors="replace").splitlines():
         digest, _, name = line.partition("  ")
@@ -87,7 +87,7 @@ def check_manifest(text: bytes, digests: Mapping[str, str]) -> Iterator[tuple[st
 
 
 def write(target: BinaryIO, members: Iterable[tuple[str, int, IO[bytes]]]) -> None:
-    """A ``tar.gz`` with the same bytes for the same members, whoever makes it and when."""
+    """Write a ``tar.gz``: the same members give the same bytes, on any machine at any time."""
     with (
         gzip.GzipFile("", "wb", _LEVEL, target, mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w|", format=tarfile.GNU_FORMAT) as tar,

@@ -1,7 +1,7 @@
 """A whole log, judged: every receipt, its place, and every tree that was ever signed.
 
-Pure: whoever calls brings what the store or the archive gave back. Where something does not hold a
-``Finding`` says what and where; nothing is skipped silently.
+Pure: the caller passes what the store or the archive returned. A ``Finding`` says what does not
+hold, and where; nothing is skipped silently.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ def line_of(entry: Entry) -> bytes:
     """The line of an archive for a leaf: exactly what the leaf names by its hash.
 
     Raises:
-        InputError: what is stored is something else.
+        InputError: the stored content does not match the leaf's hash.
     """
     leaf = Leaf.model_validate_json(entry.leaf)
     line, _, fault = _content(leaf, entry.content)
@@ -149,7 +149,7 @@ class Pin:
             yield Finding(self._where, Check.CONSISTENCY, fault)
 
     def unmet(self, size: int) -> Iterator[Finding]:
-        """What is wrong when the log ended before it was as long."""
+        """A finding if the log ended before it was as long as the checkpoint."""
         if size < self._pinned.size:
             fault = (
                 f"signed for {self._pinned.size} leaves, but the log has only {size}: its end is "

@@ -35,7 +35,7 @@ class SignalsRefused(_Tally):
 
 
 class AlertRaisedV1(Receipt):
-    """Somebody was told."""
+    """An alert was raised."""
 
     operation: Literal["alert_raised"]
     status: Literal["raised"]
@@ -47,7 +47,7 @@ class AlertRaisedV1(Receipt):
 
 
 class AlertRaised(Receipt, Second):
-    """Somebody was told."""
+    """An alert was raised."""
 
     operation: Literal["alert_raised"]
     status: Literal["raised"]
@@ -81,7 +81,7 @@ class CompensationFailed(Receipt, Second):
 
 
 class ReceiptConflict(Receipt):
-    """The same operation was told twice with different words; the first stands."""
+    """A second receipt of one operation had different content; the first one is kept."""
 
     operation: Literal["receipt_conflict"]
     status: Literal["conflict"]

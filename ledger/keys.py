@@ -1,8 +1,8 @@
 """The keys a verifier trusts, and for how long each was in use.
 
 A key file names everything an auditor must have from us by another way than the ledger itself:
-origin, public keys, and when each key's time began and ended. What is signed by a key that is not
-in it, or was recorded outside of the key's time, is not believed.
+origin, public keys, and when each key's time began and ended. A verifier rejects
+signatures by a key that is not in it, and those recorded outside of their key's time.
 """
 
 import base64
@@ -25,7 +25,7 @@ GRACE = timedelta(seconds=60)
 """What was signed just before a rotation may be recorded this long after it."""
 
 ALWAYS = "1970-01-01T00:00:00.000000Z"
-"""The beginning of a key whose first use nobody noted."""
+"""The beginning of a key whose first use was not recorded."""
 
 _P = 2**255 - 19
 _ORDER_8_Y = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
@@ -36,8 +36,8 @@ _LOW_ORDER_Y = frozenset({0, 1, _P - 1, _ORDER_8_Y, _P - _ORDER_8_Y})
 def load_public_key(raw: bytes) -> Ed25519PublicKey:
     """A public key from its 32 bytes.
 
-    The library would accept keys under which a signature by nobody verifies: points of small
-    order, and second encodings of one point.
+    The library would accept keys for which anyone can forge a signature: points of small order,
+    and second encodings of one point.
 
     Raises:
         InputError: it is such a key, or not 32 bytes.
@@ -60,7 +60,7 @@ def key_id(key: Ed25519PublicKey) -> KeyId:
 
 
 def fingerprint(key: Ed25519PublicKey) -> str:
-    """SHA-256 over a public key's raw 32 bytes, in hex: what is published where people look."""
+    """SHA-256 over a public key's raw 32 bytes, in hex: the value an operator publishes."""
     return hashlib.sha256(key.public_bytes_raw()).hexdigest()
 
 
@@ -77,8 +77,8 @@ def _public_key_text(text: str) -> str:
 class TrustedKey(Record):
     """One key and its time.
 
-    ``valid_until`` is absent while it is in use; ``leaked_at`` is when somebody else may have had
-    it: what was recorded from then on is not believed, to the second.
+    ``valid_until`` is absent while it is in use. ``leaked_at`` is the first time at which another
+    person may have had it. Signatures recorded from then on are rejected, to the second.
     """
 
     key_id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
@@ -123,7 +123,7 @@ def parse_ring(text: str | bytes) -> KeyRing:
     """A key ring from its file.
 
     Raises:
-        InputError: it is none, or holds a key nobody may trust, or one under a name not its own.
+        InputError: it is no key ring, holds an unsafe key, or lists one under another key's id.
     """
     try:
         ring = KeyRing.model_validate(canonical.loads(text))

@@ -1,8 +1,8 @@
 """The log of one account: leaves in their order, sealed in batches into one Merkle tree.
 
 A leaf binds a receipt to its place: account, index, when it was recorded, and the SHA-256 of its
-envelope. A seal is the next batch of leaves and the tree they lead to; whoever creates seal n+1
-first has decided the order.
+envelope. A seal is the next batch of leaves and the tree they lead to. The sealer that creates
+seal n+1 first decides the order.
 """
 
 import hashlib
@@ -114,8 +114,8 @@ def next_seal(
 
     ``now`` is the sealer's steady clock: a time of creation that lies ahead of it is not believed.
 
-    Every receipt is hashed anew and its signature checked; what does not hold becomes a leaf that
-    is marked ``rejected``.
+    Every receipt is hashed again and its signature checked. One that does not hold becomes a leaf
+    that is marked ``rejected``.
     """
     tree = before.tree() if before else Frontier()
     recorded_at = before.recorded_until if before else ""
@@ -149,7 +149,7 @@ def recorded(created_at: datetime, previous: str, now: datetime) -> str:
 
 
 def again(account_id: str, before: Seal | None, leaves: Iterable[str]) -> Seal:
-    """The seal that these very leaves make after ``before``, hashed anew.
+    """The seal that these very leaves make after ``before``, hashed again.
 
     Raises:
         InputError: they do not follow on it; says which one and why.

@@ -1,8 +1,8 @@
 """The Merkle tree of RFC 6962 section 2.1 (RFC 9162 section 2.1): roots and proofs.
 
 A leaf is hashed with a 0x00 before it, two nodes with a 0x01 before them. ``Frontier`` is the tree
-while it grows: what is kept of it is one hash per binary digit of its size, so that appending
-costs the same whatever the size.
+while it grows: it keeps one hash per binary digit of its size, so that appending costs the same
+whatever the size.
 """
 
 import hashlib
@@ -184,7 +184,7 @@ def _split(width: int) -> int:
 
 
 def _path(position: int, last: int, siblings: Proof) -> Iterator[tuple[bytes, bool]]:
-    """The siblings a node meets on its way up, and whether each stands on its left.
+    """The siblings a node meets on its way up, and whether each is on its left.
 
     ``position`` and ``last`` number the node and the last one of its level. Siblings beyond the
     root are left out.

@@ -19,7 +19,7 @@ from ledger.keys import key_id
 PAYLOAD_TYPE = "application/vnd.ggen.receipt.v1+json"
 
 COPIES = ("receipt_id", "account_id", "operation", "timestamp", "status")
-"""What stands beside the signed text as well, for queries."""
+"""The fields that are also stored beside the signed text, for queries."""
 
 
 class SignedReceipt(Record):

@@ -10,7 +10,7 @@ Severity = Literal["info", "warning", "critical"]
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """What somebody should know. Its ``alert_raised`` receipt was committed before it is sent.
+    """A message to the operator. Its ``alert_raised`` receipt was committed before it is sent.
 
     While the store is away it is sent first, and its receipt waits in the spool.
     """
@@ -39,14 +39,14 @@ class Letter:
 
 
 class Alerts(Protocol):
-    """The receipt is the record; delivery is tried until it succeeds, and holds nobody up."""
+    """The receipt is the record; delivery is retried until it succeeds, and blocks no caller."""
 
     def send(self, alert: Alert) -> None:
         """Log it, and have it delivered to every address. Returns at once, and never raises."""
         ...
 
     def addresses(self) -> dict[str, str]:
-        """Who is told: the digest of each address, and its kind. Raises OutageError."""
+        """Where alerts go: the digest of each address, and its kind. Raises OutageError."""
         ...
 
     def deliver(self, letters: Sequence[Letter]) -> str:
@@ -65,7 +65,7 @@ class Outbox(Protocol):
         ...
 
     def take_letters(self, limit: int, hold_s: float) -> list[Letter]:
-        """Letters that are due; nobody else is given them for ``hold_s``."""
+        """Letters that are due; no other caller gets them for ``hold_s``."""
         ...
 
     def delivered(self, letter: Letter) -> None:

@@ -139,8 +139,9 @@ class Documents(Protocol):
             after: ``(created_at, path)`` of the last document one has.
             limit: 1 to 1000.
 
-        What is committed after this call never comes before what it gave, except by up to
-        ``late_s`` of creation time: whoever must not miss it asks again from that much earlier.
+        A document committed after this call never comes before those it gave, except by up to
+        ``late_s`` of creation time. A caller that must not miss it asks again from that much
+        earlier.
 
         Raises:
             OutageError: the store did not answer in time.

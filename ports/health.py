@@ -11,7 +11,7 @@ from governor.quota import Verdict
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What is known of one scope.
+    """What Memory knows of one scope.
 
     ``failures`` in a row began at ``failing_since``. ``outage`` is the one that is open.
     ``refused`` counts signals refused since the last good check began, by account.
@@ -69,7 +69,7 @@ class Modes(Protocol):
     """What checks found, and what follows from it. One checker at a time (``claim_tick``)."""
 
     def health(self, scope: Scope) -> Health:
-        """What is known of a scope."""
+        """What Memory knows of a scope."""
         ...
 
     def note_failure(self, scope: Scope, began: str, error_code: str, error_detail: str) -> int:

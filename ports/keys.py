@@ -8,7 +8,7 @@ from ledger.receipt import Signer
 
 
 class Keys(Protocol):
-    """Read anew when they change, so that a rotation needs no restart.
+    """Reloaded when they change, so that a rotation needs no restart.
 
     Every method raises OutageError when a key cannot be read or is malformed; the message names
     its place and contains no part of it.

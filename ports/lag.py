@@ -10,7 +10,7 @@ class Lag(Protocol):
         """Messages not yet acknowledged, as of up to four minutes ago.
 
         Raises:
-            OutageError: nobody knows just now.
+            OutageError: the number is unknown just now.
         """
         ...
 

@@ -151,7 +151,7 @@ class Slots(Protocol):
         ...
 
     def restore_slots(self, held: Sequence[Slot], looked_at: Sequence[Slot]) -> None:
-        """Put back after a loss what is in flight and what only has to be looked at, now."""
+        """Put back, after a loss, slots in flight and slots that only need a look; all due now."""
         ...
 
     def note_orphans(self, count: int) -> None:
@@ -197,12 +197,12 @@ class Tallies(Protocol):
     def count(
         self, ledger: str, reason: str, batch: str, refused_for: str = "", *, era: str | None = None
     ) -> str:
-        """Add one refusal to a ledger (``operation:account``); once, however often it is told.
+        """Add one refusal to a ledger (``operation:account``); repeats count once.
 
         ``batch`` names this very refusal. ``refused_for`` is the account of a signal that was
         refused because a store did not answer: ``Modes.health`` counts it too. The answer is
-        Memory's era. ``era`` is that answer, when the refusal is told again: a Memory that was
-        lost as a whole meanwhile does not count it, because it may be receipted already.
+        Memory's epoch. A caller that repeats the refusal passes that answer as ``era``. A Memory
+        that lost all data meanwhile does not count it, because it may be receipted already.
         """
         ...
 
@@ -239,8 +239,8 @@ class Unsealed(Protocol):
     def take_unsealed(self, limit: int, hold_s: int) -> list[tuple[str, str]]:
         """Marked accounts with a token each.
 
-        Nobody else is given them for ``hold_s``, unless they are marked again; after that they
-        are given again, because whoever took them has died.
+        No other caller gets them for ``hold_s``, unless they are marked again. After that they are
+        given again, because the process that took them has died or failed.
         """
         ...
 

@@ -11,6 +11,6 @@ class Pushers(Protocol):
 
         Raises:
             InputError: ``unauthorized``; says nothing of what would have been accepted.
-            OutageError: it cannot be told now; to be delivered again.
+            OutageError: the token cannot be checked now; to be delivered again.
         """
         ...

@@ -5,7 +5,7 @@ from typing import Protocol
 
 
 class Secrets(Protocol):
-    """Read anew when they change, so that rotation needs no restart.
+    """Reloaded when they change, so that rotation needs no restart.
 
     Every method raises OutageError when the secret cannot be read or is malformed; the message
     names its place and contains no part of it.

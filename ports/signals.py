@@ -20,7 +20,7 @@ class DeadLetter:
 
 
 class Topic(StrEnum):
-    """What is there of a tenant's topic and subscription."""
+    """The state of a tenant's topic and subscription."""
 
     ABSENT = "absent"
     DAMAGED = "damaged"
@@ -38,7 +38,7 @@ class Signals(Protocol):
     """
 
     def look(self, account_id: str, region: str) -> Topic:
-        """What is there of a tenant's topic; checked, not assumed. Raises OutageError."""
+        """The state of a tenant's topic; checked, not assumed. Raises OutageError."""
         ...
 
     def create(self, account_id: str, region: str) -> None:
@@ -64,7 +64,7 @@ class Signals(Protocol):
         ...
 
     def dead_letters(self, limit: int) -> Sequence[DeadLetter]:
-        """Some messages that could not be delivered; each is told again until it is buried.
+        """Some messages that could not be delivered; each is returned again until it is buried.
 
         Raises OutageError.
         """

@@ -37,7 +37,7 @@ class Processes(Protocol):
         ...
 
     def kill(self, claim: ProcessClaim) -> None:
-        """End exactly the claim's process, if it lives on this host; at once and for good."""
+        """End exactly the claim's process, if it lives on this host; at once, with SIGKILL."""
         ...
 
     def is_gone(self, claim: ProcessClaim) -> bool:

@@ -1,8 +1,8 @@
 """How Google is called: one channel per process, every call bounded, every failure one of ours.
 
 The clients' own defaults block a caller for one to ten minutes when a server does not answer, and
-their channels wait up to two minutes before they try a lost server again. Here each call is told
-``timeout`` and ``retry``, and is repeated, where that is safe, within one bound of its own.
+their channels wait up to two minutes before they try a lost server again. Here each call
+sets ``timeout`` and ``retry``. It is retried only where that is safe, within its own time limit.
 """
 
 import os
@@ -58,7 +58,7 @@ _ANSWERS = (
 
 
 class PerProcess:
-    """A client opened on first use, anew in a forked child: gRPC does not survive a fork."""
+    """A client opened on first use. gRPC does not survive a fork, so each child opens its own."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make

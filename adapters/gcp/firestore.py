@@ -153,8 +153,8 @@ class FirestoreDocuments:
         """Found by when they were asked for, in the order of their commits.
 
         What was asked for in the last seconds before ``after`` may have been committed after it,
-        and is looked at again. What is given was all there when the first page was read: whatever
-        is committed from then on comes after it.
+        and is looked at again. Every returned document existed when the first page was read.
+        Documents committed later come after the returned ones.
         """
         check_path(collection)
         found: list[Document] = []
@@ -275,7 +275,7 @@ def _fields(data: Json) -> dict[str, Any]:
     return {
         "data": {"map_value": {"fields": plain}},
         "json": {"string_value": json.dumps(rest, ensure_ascii=False, separators=(",", ":"))},
-        # An update that changes nothing would else keep its revision, and fence nobody.
+        # Without it, an update that changes nothing keeps its revision and fences no writer.
         "nonce": {"string_value": secrets.token_hex(8)},
     }
 
@@ -294,7 +294,7 @@ def _value(value: Any) -> dict[str, Any]:
 
 
 def _data(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """A document's data; of one that somebody spoilt, its text under no name."""
+    """A document's data; of one that cannot be parsed, its text under an empty name."""
     try:
         rest = json.loads(fields["json"].string_value if "json" in fields else "")
         plain = fields["data"].map_value.fields if "data" in fields else {}

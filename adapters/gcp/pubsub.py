@@ -1,8 +1,9 @@
 """Signals on Pub/Sub: a topic per tenant, pushed to the ingress by a subscription of its own.
 
-What is there is compared, never trusted because it exists: deleting a topic leaves subscriptions
-behind that are bound to nothing. Dead letters of all tenants share one topic, whose subscription
-is read by ``tasks.actions.dead_letters``: a refusal never costs a signal its life (D8).
+An existing topic or subscription is compared with the wanted one, never trusted because it exists.
+Deleting a topic leaves subscriptions behind that are bound to nothing. Dead letters of all tenants
+share one topic. ``tasks.actions.dead_letters`` reads its subscription, so that no refusal loses a
+signal (D8).
 """
 
 import re
@@ -40,7 +41,7 @@ _SOURCE = "CloudPubSubDeadLetterSourceSubscription"
 _OURS = re.compile(r"tenants\.([A-Za-z0-9][A-Za-z0-9_-]{0,127})\.signals")
 _LABELS = {"managed-by": "ggen-governor"}
 _KEPT_S = 7 * 86_400
-"""How long what nobody takes is kept; the emulator takes no longer."""
+"""How long Pub/Sub keeps an unacknowledged message; the emulator accepts no longer time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,7 @@ class PubsubSignals:
             if isinstance(error.__cause__, answers.DeadlineExceeded):
                 return []  # Pub/Sub answers when there is something
             raise
-        except answers.NotFound:  # before the first tenant, or somebody removed it
+        except answers.NotFound:  # before the first tenant, or after a manual removal
             self._has_dead_letters = False
             with self._undisturbed() as budget:
                 self._ensure_dead_letters(budget)
@@ -236,7 +237,7 @@ class PubsubSignals:
             "labels": _LABELS,
             "push_config": self._push.config(),
             "ack_deadline_seconds": 30,  # of a push: how long the ingress may take
-            "expiration_policy": {},  # never; the default deletes what is quiet for 31 days
+            "expiration_policy": {},  # never; the default deletes one idle for 31 days
             "message_retention_duration": {"seconds": _KEPT_S},
             "retry_policy": {
                 "minimum_backoff": {"seconds": 10},
@@ -261,7 +262,7 @@ class _Budget:
         Raises:
             AlreadyExists, NotFound: the answer.
             InputError: Pub/Sub takes it for none.
-            OutageError: no answer in what is left of the time, or none that helps.
+            OutageError: no answer in the remaining time, or no usable one.
         """
         left_s = max(0.0, self._give_up_at - time.monotonic())
         try:
@@ -317,7 +318,8 @@ def _stored_in(*regions: str) -> dict[str, Any]:
 def _differing(there: Subscription, wanted: dict[str, Any]) -> list[str]:
     """The fields of a stored subscription that are not as we would make them.
 
-    One that filters, or was detached, is told as bound to another topic: it must be made anew.
+    A detached one, or one with a filter, counts as bound to another topic. The caller deletes
+    and recreates it.
     """
     differing = {
         name
@@ -334,7 +336,7 @@ def _differing(there: Subscription, wanted: dict[str, Any]) -> list[str]:
 
 
 def _holds(there: Any, wanted: Any) -> bool:
-    """Whether every value of ``wanted`` stands there; Google adds some of its own."""
+    """Whether ``there`` has every value of ``wanted``; Google adds values of its own."""
     if isinstance(there, timedelta):
         return there == timedelta(**wanted)
     if isinstance(there, Mapping):

@@ -1,8 +1,8 @@
 """Objects on Cloud Storage: created only where there is nothing, checked by CRC32C both ways.
 
-A create whose reply was lost is told by its content: ``412`` is resolved by digest. How long an
-object must be kept is the bucket's own affair (docs/google-cloud.md): retention is never set or
-locked from here.
+A create may land although its reply is lost. The retry gets ``412`` and compares the content. How
+long an object must be kept is the bucket's own affair (docs/google-cloud.md): retention is never
+set or locked from here.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ _WRITE = {"timeout": (3, 20), "retry": DEFAULT_RETRY.with_timeout(10)}
 
 _WRITE_SMALL = {"timeout": (0.4, 0.5), "retry": DEFAULT_RETRY.with_timeout(1.0)}
 """Repeated at least once, since a try ends before the repetitions do. At most 1.9 s in all, up to
-``_SMALL`` bytes: the spool stands on the path of an action (D9)."""
+``_SMALL`` bytes: the spool is on the path of an action (D9)."""
 
 _SMALL = 64 * 1024
 

@@ -2,10 +2,10 @@
 
 A lone ``flock`` is unfair, and wakes everybody who waits for it each time. So a writer draws a
 number, holds the slot of that number, and waits for the slot of the number before. A slot is a
-named pipe: its ``flock`` is the truth, a byte in it wakes the one that waits. Whoever dies or gives
-up in the queue lets its successor come too early; the *room* still admits one at a time, and has
-a bell of its own: whoever came too early would else look for it only now and then, and the queue
-behind it would stand still meanwhile, until more of it gave up.
+named pipe: its ``flock`` is the truth, a byte in it wakes the one that waits. A writer that dies or
+gives up in the queue lets its successor come too early. The *room* still admits one at a time, and
+has a bell of its own. Without that bell an early writer would look for the room only now and then.
+Meanwhile the queue behind it would wait until more writers gave up.
 """
 
 import fcntl
@@ -22,7 +22,7 @@ _SLOTS = 512
 """Most writers that can wait at once."""
 
 _LOOK_AGAIN_S = 0.25
-"""How long a death in the queue can go unseen: the dead wake nobody."""
+"""How long a death in the queue can go unseen: a dead writer does not wake its successor."""
 
 
 class FairLock:
@@ -97,7 +97,7 @@ class FairLock:
         path = f"{self._folder}/{name}"  # not by pathlib: three writers an action come by here
         try:
             fd = _opened(path, flags)
-            if fd is None:  # the first one here makes what is missing
+            if fd is None:  # the first writer here creates folder and file
                 self._folder.mkdir(exist_ok=True, mode=0o700)
                 if make:
                     with suppress(FileExistsError):

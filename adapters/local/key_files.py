@@ -27,7 +27,7 @@ class KeyFiles:
         self._files = PrivateFiles()
 
     def create_missing(self) -> None:
-        """Make the first key if there is none, and list those that nobody listed yet.
+        """Make the first key if there is none, and list the key in use if the ring lacks it.
 
         Raises:
             OutageError: the folder cannot be written.
@@ -67,7 +67,7 @@ class KeyFiles:
                 before, ring = self.signer(), self.ring()
                 after = self._create()
                 new = TrustedKey.of(after.public_key, timestamp(at))
-                # Trusted before it is used; the old one ends only once nobody takes it up again.
+                # Trusted before it is used; the old key ends once no process can choose it again.
                 self._write([*ring, new])
                 replace(self._current, after.key_id)
                 self._write([_ended(key, timestamp(at)) for key in ring] + [new])

@@ -1,4 +1,4 @@
-"""Files nobody else may read: read anew when they change, written whole or not at all."""
+"""Files only their owner may read: reloaded when they change, written whole or not at all."""
 
 import os
 import secrets
@@ -51,7 +51,7 @@ class PrivateFiles:
 
 
 class SecretError(ValueError):
-    """Why a file of secrets cannot be used: the number of a line, and no word of what is in it."""
+    """Why a file of secrets cannot be used; may name a line's number, never its content."""
 
 
 def numbered(text: str) -> list[tuple[int, str]]:
@@ -84,7 +84,7 @@ def first_line(text: str) -> str:
 
 
 def write_once(path: Path, make: Callable[[], str]) -> None:
-    """Write a new file whole or not at all; whoever is second keeps the first one's."""
+    """Write a new file whole or not at all; a second writer keeps the first one's."""
     if path.exists():
         return
     scratch = _scratch(path, make())
@@ -96,12 +96,12 @@ def write_once(path: Path, make: Callable[[], str]) -> None:
 
 
 def replace(path: Path, text: str) -> None:
-    """Write a file anew; whoever reads it sees the old one or the new one, whole."""
+    """Replace a file atomically; a reader sees the old one or the new one, whole."""
     _scratch(path, text).replace(path)
 
 
 def unreadable(path: Path, error: OSError) -> OutageError:
-    """A file that cannot be used, told without a word of what is in it."""
+    """The error for a file that cannot be used; it quotes no content of the file."""
     why = error.strerror or type(error).__name__
     if isinstance(error, FileNotFoundError):
         return OutageError(

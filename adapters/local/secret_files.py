@@ -1,4 +1,4 @@
-"""Secrets in files, mode 0600, read anew when they change (D22)."""
+"""Secrets in files, mode 0600, reloaded when they change (D22)."""
 
 import base64
 import hashlib

@@ -141,7 +141,7 @@ class SqliteDocuments:
     ) -> list[Document]:
         name = collection.rsplit("/", 1)[-1]
         check_path(collection)
-        # The group's name stands in the text, so that SQLite may use the partial indexes.
+        # The group's name is a literal of the query, so that SQLite may use the partial indexes.
         clauses, values = [f"grp = '{name}'"], []
         if not group:
             clauses.append("collection = ?")
@@ -272,8 +272,8 @@ def _apply(connection: sqlite3.Connection, write: Write, text: str, now_us: int)
 def _parsed(path: str, text: str) -> dict[str, Any]:
     """A row's document; of a corrupted row, its text under an empty name.
 
-    What is proved must be, byte for byte, what was written: a name that stands twice in a row is
-    read as one value here, and as the other by a query.
+    Receipts, seals and checkpoints must equal, byte for byte, the text that was written. Of a name
+    that one row contains twice, ``json`` reads one value and a query reads the other.
     """
     try:
         data = json.loads(text)

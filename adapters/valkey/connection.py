@@ -17,7 +17,7 @@ from governor.errors import OutageError
 
 TIMEOUT_S = 1.0
 _ON_DISK_WITHIN_S, _ASK_FOR_MS = 5.0, 500
-"""How long a server may take to write down what it was told; it does so once a second."""
+"""How long Valkey may take to write a command to its disk; it does so once a second."""
 
 T = TypeVar("T")
 NOW = """
@@ -49,7 +49,7 @@ def bounded(call: Callable[[], T]) -> T:
 
 
 class Connected:
-    """A client opened on first use, anew in a forked child."""
+    """A client opened on first use. A forked child opens its own."""
 
     def __init__(self, url: str) -> None:
         self._url = url

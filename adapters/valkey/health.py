@@ -1,7 +1,7 @@
 """Lease, mode, drills and signs of life in Valkey: see ``ports.health``.
 
-``ggen:lease`` runs out by itself; ``ggen:era`` stays, for as long as Memory has lost nothing since
-its last rebuild, and is what a lease that ran out is begun anew from.
+``ggen:lease`` expires by itself. ``ggen:era`` names the epoch: it stays while Memory has lost
+nothing since its last rebuild. ``extend_lease`` and ``owe`` renew an expired lease from it.
 """
 
 import json

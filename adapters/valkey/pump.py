@@ -1,8 +1,8 @@
 """The pump: plays Pub/Sub's push for the embedded signals (``python -m adapters.valkey.pump``).
 
-Reads every tenant's stream and delivers each message to the ingress until it answers 2xx, backing
-off from 1 to 60 s per message; what is not acknowledged survives this process, and nothing is ever
-dropped here: only the ingress may call a message hopeless.
+Reads every tenant's stream and delivers each message to the ingress until it answers 2xx. The
+back-off per message grows from 1 to 60 s. Unacknowledged messages survive this process. The pump
+never drops a message: only the ingress may call one hopeless.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ class Pump:
         self._polled_at = float("-inf")
 
     async def deliver_new(self) -> None:
-        """Read what nobody has read yet, for ever."""
+        """Deliver the new messages of every tenant's stream, for ever."""
         while True:
             accounts = [a.decode() for a in await self._redis.smembers(TOPICS)]
             if not accounts:
@@ -142,7 +142,7 @@ class Pump:
             else:
                 self._unacknowledged.add(account_id)
         except redis.RedisError as error:
-            self._unacknowledged.add(account_id)  # accepted, told again: the ingress knows it
+            self._unacknowledged.add(account_id)  # accepted; the ingress knows a redelivery
             _LOG.warning("could not acknowledge a message of %s: %s", account_id, error)
         finally:
             self._under_way.discard((account_id, message_id))

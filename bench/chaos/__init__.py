@@ -1,1 +1,1 @@
-"""What is done to a running stack: processes killed, stores taken away."""
+"""Faults of a running stack: processes killed, stores taken away."""

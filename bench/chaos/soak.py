@@ -32,7 +32,7 @@ from ports.documents import every
 from tasks.ledgers.audit import audit_ledger
 
 LOCKED = "locked"
-"""The file's write lock is held by somebody else: a fault of the file itself."""
+"""Another process holds the file's write lock: a fault of the file itself."""
 
 TENTH = {
     "health_interval_s": 1.0,
@@ -102,7 +102,7 @@ class Soak:
         return done
 
     def quiet(self, minutes: float, account_id: str = "soak-quiet") -> dict[str, Any]:
-        """As many signals as the stack takes, and nothing else: nobody may see an outage."""
+        """Send as many signals as the stack takes, without a fault: it must record no outage."""
         self._until(self._is_well)
         self._driver.subscribe(account_id)
         before = len(list(every(self.ports.documents, "outages")))
@@ -122,7 +122,7 @@ class Soak:
         }
 
     def refusals_are_receipted(self) -> list[str]:
-        """Whether every refusal any client saw stands in its tenant's ledger."""
+        """The loads whose tenant's ledger lacks a refusal that a client saw."""
         faults = []
         for load in self.loads:
             seen = sum(n for status, n in load.statuses().items() if status != 202)

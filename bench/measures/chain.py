@@ -108,7 +108,7 @@ def run(run_id: str, account_id: str) -> None:
 
 
 class _Ends:
-    """When each run or chain was told to have ended."""
+    """When this process received the notice that each run or chain ended."""
 
     def __init__(self) -> None:
         self._at: dict[str, float] = {}

@@ -64,7 +64,7 @@ def same_webhook(driver: Driver) -> Figures:
 
 
 def policy_application(driver: Driver) -> Figures:
-    """The policy of SKU and plan, found, loaded and checked anew, as a run's first step does."""
+    """Find, load and check the policy of SKU and plan, uncached, as a run's first step does."""
     ports = open_ports(driver.settings)
     took_ms = []
     for _ in range(200):
@@ -114,7 +114,7 @@ def _require_200(answers: Sequence[tuple[httpx.Response, float]]) -> None:
 def _probe(
     settings: Settings, stop: Event, told: "multiprocessing.Queue[tuple[str, float]]"
 ) -> None:
-    """Read ``/healthz`` and send signals, by turns, until told to stop."""
+    """Read ``/healthz`` and send signals, by turns, until ``stop`` is set."""
     driver = Driver(settings, "beside")
     told.put(("", 0.0))
     while not stop.is_set():

@@ -1,4 +1,4 @@
-"""Checkpoints somebody kept: what is verified now must extend them."""
+"""Checkpoints an auditor kept: the ledger verified now must extend them."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def pin_of(path: Path, ring: KeyRing, account_id: str) -> Pin:
     """The checkpoint in a file, or in an archive, signed by a trusted key for this account.
 
     Raises:
-        InputError: there is none in it, or it is signed by nobody who is trusted.
+        InputError: the file holds no checkpoint, or no trusted key signed it.
     """
     with path.open("rb") as file:
         is_archive = file.read(2) == _GZIP

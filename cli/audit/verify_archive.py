@@ -83,7 +83,7 @@ def verify_archive(
 def verify_or_tell(
     path: Path, trust: Path, extends: Path | None = None, account_id: str | None = None
 ) -> Judged:
-    """The same; an archive that is refused for what is in it is one that does not hold.
+    """As ``verify_archive``, but an archive rejected for its content is judged not to hold.
 
     Raises:
         InputError: no file of keys, or nothing to extend; nothing was judged.

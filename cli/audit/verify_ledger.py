@@ -57,7 +57,7 @@ def verify_one(ports: Ports, account_id: str, receipt_id: str) -> Verdict:
 
     Raises:
         InputError: there is no such receipt in this account's ledger.
-        OutageError: a store is away, so nothing can be told.
+        OutageError: a store is away; there is no verdict.
     """
     verdict = verify_receipt(ports, account_id, receipt_id)
     if verdict.is_valid and verdict.leaf is None:
@@ -97,13 +97,13 @@ def verify_all(
 
     Raises:
         InputError: the account has no ledger, or the remembered checkpoint is spoilt.
-        OutageError: a store is away, so nothing can be told.
+        OutageError: a store is away; there is no verdict.
     """
     try:
         until = ask_for_a_seal(ports, account_id)
         last = stored_log.newest_signed(ports, account_id)
     except BrokenLogError:
-        until = last = None  # the audit says what is broken, and all else
+        until = last = None  # the audit reports this fault and all others
     ring, path = ports.keys.ring(), settings.pins_dir / f"{account_id}.checkpoint"
     pinned = _pinned(path, ring.log_origin(account_id), ports)
     if last is None and until is None and pinned is None and not _is_known(ports, account_id):
@@ -130,7 +130,7 @@ def verify_all(
 
 
 def ask_for_a_seal(ports: Ports, account_id: str) -> datetime | None:
-    """Have what is there now sealed, and wait for it; when the newest of it was created.
+    """Have the present receipts sealed, and wait; returns the newest one's time of creation.
 
     None when nothing is unsealed, or so much that all of it must be looked at.
     """
@@ -142,7 +142,7 @@ def ask_for_a_seal(ports: Ports, account_id: str) -> datetime | None:
     try:
         ports.unsealed.mark_unsealed(account_id)
     except OutageError:
-        return newest  # no stack runs: what is not sealed stays so
+        return newest  # no stack runs: these receipts stay unsealed
     give_up_at = time.monotonic() + SEAL_WITHIN_S
     while time.monotonic() < give_up_at:
         last = stored_log.newest_signed(ports, account_id)

@@ -36,7 +36,7 @@ def list_actions(
 
 
 def show_action(action_id: ActionId, account_id: AccountOption, as_json: Json = False) -> None:
-    """Show an action: where it is, how long it took, and what is receipted of it."""
+    """Show an action: its state, how long it took, and its receipts."""
     from tasks.actions import operators
 
     ports = _ports()

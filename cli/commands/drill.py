@@ -1,4 +1,4 @@
-"""``ggen drill degrade``: Runbook 4 on purpose, timed and told as it goes."""
+"""``ggen drill degrade``: Runbook 4 on purpose, timed, with each event printed at once."""
 
 import re
 import secrets

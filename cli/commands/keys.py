@@ -39,7 +39,7 @@ def exported() -> str:
 
 
 def disown(key_id: str, leaked_at: str) -> dict[str, str]:
-    """Believe nothing by a key that was recorded since somebody else may have had it.
+    """Reject a key's signatures that were recorded at its leak (``leaked_at``) or later.
 
     Raises:
         InputError: no time, or in the future; no such key, or the one in use. Nothing was changed.

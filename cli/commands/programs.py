@@ -32,7 +32,7 @@ def prepare(as_json: Json = False) -> None:
 
 
 def run(program: Program) -> None:
-    """Become one program of the stack; whoever started this supervises it."""
+    """Become one program of the stack; the process that started this supervises it."""
     from cli.stack import programs, supervisor
     from config.settings import environment, load
 

@@ -1,4 +1,4 @@
-"""Runs for people: found, told in lines, resumed, cancelled, planned."""
+"""Runs for the command line: find, print, resume, cancel and plan them."""
 
 import json
 from collections.abc import Mapping

@@ -46,7 +46,7 @@ def show_run(run_id: RunId, as_json: Json = False) -> None:
 
 
 def resume(run_id: RunId, as_json: Json = False) -> None:
-    """Take a run up now: parked or put off, it goes on; failed, it begins anew."""
+    """Take a run up now: a parked or put-off run goes on, a failed run starts over."""
     from cli.commands import run_reports
 
     run = run_reports.resume(run_id)

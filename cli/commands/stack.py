@@ -37,7 +37,7 @@ def _tell(notices: list[str]) -> None:
 
 
 def status(as_json: bool, watch: bool) -> int:
-    """Print what runs, how well it is, and what is missing; 0 when ready, else 5."""
+    """Print the running programs, the health and missing parts; 0 when ready, otherwise 5."""
     settings = load()
     if watch:
         watching.watch(lambda: _ask(settings), as_json)

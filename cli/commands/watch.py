@@ -24,7 +24,7 @@ _SHOWN = {
 
 
 def health_lines(answer: dict[str, Any]) -> list[str]:
-    """What ``/readyz`` says of the health, a line each; what is empty is left out."""
+    """The health ``/readyz`` reports, a line for each value; empty values are left out."""
     lines = [
         f"{title}: {answer[name]}"
         for name, title in _SHOWN.items()

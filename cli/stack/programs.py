@@ -71,7 +71,7 @@ stdout_logfile_maxbytes = 0
 
 
 def commands(settings: Settings) -> dict[str, list[str]]:
-    """Program -> command line, for the state directory. No secret stands in any of them."""
+    """Program -> command line, for the state directory. None of them contains a secret."""
     python = [sys.executable, "-P", "-m"]  # never a module of the working directory
     celery = [*python, "celery", "-q", "-A", "tasks"]
     worker = [
@@ -159,7 +159,7 @@ def prepare(settings: Settings) -> list[str]:
 
 
 def check_ports(settings: Settings) -> None:
-    """Refuse to start beside somebody else.
+    """Refuse to start while another process uses one of the ports.
 
     Raises:
         OutageError: a port is busy; names the port, its setting and who holds it.
@@ -262,7 +262,7 @@ def _make_private(settings: Settings) -> None:
             try:
                 path.chmod(mode & ~0o077)
             except OSError as error:
-                if error.errno != errno.EROFS:  # what is mounted read-only has its mount's modes
+                if error.errno != errno.EROFS:  # a read-only mount sets the modes itself
                     raise
 
 

@@ -122,7 +122,7 @@ def run(
     A supervisor that dies is replaced, after what it left behind was ended.
 
     Raises:
-        OutageError: not ready in time; says what is missing. Everything was stopped again.
+        OutageError: not ready in time; names the missing parts. Everything was stopped again.
     """
     stopping = False
 
@@ -153,7 +153,7 @@ def detach(settings: Settings) -> None:
     """Start ``ggen up`` in the background and wait until it is ready.
 
     Raises:
-        OutageError: it ended or is not ready in time; says what is missing.
+        OutageError: it ended or is not ready in time; names the missing parts.
     """
     with settings.log_file.open("ab") as log:
         child = subprocess.Popen(
@@ -194,7 +194,7 @@ def wait_ready(settings: Settings, give_up: Callable[[], bool] = lambda: False) 
     """Wait until nothing is missing.
 
     Raises:
-        OutageError: still not ready after ``READY_WITHIN_S``; says what is missing.
+        OutageError: still not ready after ``READY_WITHIN_S``; names the missing parts.
     """
     missing: dict[str, str] = {"ingress": "does not answer"}
     give_up_at = time.monotonic() + READY_WITHIN_S
