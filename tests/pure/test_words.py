@@ -23,18 +23,8 @@ FOLDERS = (
     "ports",
     "tasks",
 )
-CEILINGS = {
-    "nobody": 40,
-    "told": 30,
-    "whoever": 30,
-    "somebody": 20,
-    "anew": 20,
-    "what is": 30,
-    "stands": 20,
-    "as ever": 1,
-    "for good": 10,
-}
-"""How often each may be said in 10,000 words. These numbers only fall; 1 is the aim."""
+RARE = ("nobody", "told", "whoever", "somebody", "anew", "what is", "stands", "as ever", "for good")
+"""Words that hide the subject of a sentence; each at most once in 10,000 words."""
 
 
 def _python(text: str) -> Iterator[str]:
@@ -60,12 +50,12 @@ def _prose() -> str:
 @pytest.fixture(scope="module")
 def said() -> tuple[Counter[str], int]:
     prose = re.sub(r"\s+", " ", _prose())
-    found = Counter({phrase: len(re.findall(rf"\b{phrase}\b", prose)) for phrase in CEILINGS})
+    found = Counter({phrase: len(re.findall(rf"\b{phrase}\b", prose)) for phrase in RARE})
     return found, len(prose.split())
 
 
-@pytest.mark.parametrize("phrase", CEILINGS)
+@pytest.mark.parametrize("phrase", RARE)
 def test_a_word_that_hides_its_subject_is_rare(said: tuple[Counter[str], int], phrase: str) -> None:
     found, words = said
 
-    assert found[phrase] / words * 10_000 <= CEILINGS[phrase]
+    assert found[phrase] / words * 10_000 <= 1
