@@ -6,6 +6,7 @@ An SDK is imported in the branch that chose it, so a machine without it still ru
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
@@ -18,7 +19,7 @@ from adapters.local.system import SystemClock, SystemProcesses
 from adapters.pushers import AnyPusher, TokenPushers
 from config.settings import Settings, load, variable
 from governor.errors import InputError
-from ports import Ports
+from ports import Ports, Times
 from ports.documents import Documents
 from ports.memory import Memory, Notices
 from ports.objects import Objects
@@ -58,6 +59,8 @@ def open_ports(settings: Settings) -> Ports:
         clock=SystemClock(),
         processes=SystemProcesses(),
         pushers=_pushers(settings),
+        times=Times(**{each.name: getattr(settings, each.name) for each in fields(Times)}),
+        store_name=urlsplit(settings.documents_url).scheme or "sqlite",
     )
 
 

@@ -3,7 +3,7 @@
 ``Ports`` is one open connection to each; it is passed as a value and never looked up.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ports.alerts import Alerts, Outbox
 from ports.documents import Documents
@@ -18,10 +18,24 @@ from ports.system import Clock, Processes
 
 
 @dataclass(frozen=True, slots=True)
+class Times:
+    """How long things may last, in seconds, and how often checks are made; an operator's choice."""
+
+    store_timeout_s: float = 1.0
+    health_interval_s: float = 10.0
+    probe_interval_s: float = 2.0
+    lease_s: float = 33.0
+    run_queue_timeout_s: float = 900.0
+    run_deadline_s: float = 60.0
+    webhook_wait_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
 class Ports:
     """Everything a runbook may touch. ``spool`` may lie with ``objects``, or apart from them.
 
     One adapter is behind all of ``memory``. Code names the part it needs: ``ports.lease``.
+    ``store_name`` is the kind of store behind ``documents``, as receipts name it.
     """
 
     documents: Documents
@@ -35,6 +49,8 @@ class Ports:
     clock: Clock
     processes: Processes
     pushers: Pushers
+    times: Times = field(default_factory=Times)
+    store_name: str = "sqlite"
 
     @property
     def slots(self) -> Slots:

@@ -5,7 +5,6 @@ function of ports, in its room.
 """
 
 from adapters import wiring
-from config.settings import load
 from governor.errors import OutageError
 from governor.health import ALIVE_FOR_S
 from governor.records import SYSTEM_ACCOUNT
@@ -30,10 +29,10 @@ _ALONE_S = 6.0
 @app.task(name="canary.sing", send_events=False)
 def prove_consumption(component: str, by_beat: bool = False) -> None:
     """Note that this queue's worker worked just now, and perhaps that beat had it do so."""
-    watches = wiring.ports().watches
-    watches.beat_alive(component, ALIVE_FOR_S)
+    ports = wiring.ports()
+    ports.watches.beat_alive(component, ALIVE_FOR_S)
     if by_beat:
-        watches.beat_alive("beat", 2 * load().health_interval_s)
+        ports.watches.beat_alive("beat", 2 * ports.times.health_interval_s)
 
 
 @app.task(name="reap.sweep", send_events=False)

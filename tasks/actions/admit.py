@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from config.settings import load as load_settings
 from ggen_governor.handlers import registered
 from governor import actions as rules
 from governor import quota, records
@@ -90,7 +89,7 @@ def submit(ports: Ports, asked: Signal) -> str:
             return request.action_id  # accepted before, under another model
         raise
     try:
-        patience_s = load_settings().store_timeout_s
+        patience_s = ports.times.store_timeout_s
         land(ports, [Create(transitions.path_of(action), action.document())], patience_s=patience_s)
     except ConflictError:
         # Stored long before, and Memory had forgotten: give back what was just taken for it. Stored

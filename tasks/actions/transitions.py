@@ -6,7 +6,6 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from config.settings import load as load_settings
 from ggen_governor.handlers import ActionContext, registered
 from governor import actions as rules
 from governor import records
@@ -163,7 +162,7 @@ def move(
         OutageError: no answer in time; it MAY HAVE LANDED.
     """
     writes: list[Write] = [Update(path_of(after), after.document(), held.revision), *proofs]
-    patience_s = load_settings().store_timeout_s
+    patience_s = ports.times.store_timeout_s
     revision, *_ = land(ports, writes, asks_for_seal=asks_for_seal, patience_s=patience_s)
     return Held(after, revision)
 

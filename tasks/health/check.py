@@ -9,7 +9,6 @@ import logging
 from datetime import datetime
 from secrets import token_hex
 
-from config.settings import Settings
 from governor.errors import ConflictError, GovernorError, OutageError, public_detail
 from governor.health import ALIVE_FOR_S, CHECKS_TO_DEGRADE, Drill, Outage, Scope
 from governor.quota import Verdict
@@ -26,7 +25,7 @@ _BELIEVED_FOR_S = 10.0
 """How old a good check may be that has everybody served again."""
 
 
-def keep_lease(ports: Ports, settings: Settings) -> None:
+def keep_lease(ports: Ports) -> None:
     """Check Documents; lengthen the lease, or refuse, or recover (D11).
 
     Each 10 s, and each 2 s while nothing is admitted; another beat does not make it more often.
@@ -36,44 +35,46 @@ def keep_lease(ports: Ports, settings: Settings) -> None:
     """
     known = ports.modes.health(Scope.ALL)
     is_held = ports.lease.lease_left_s() > 0
-    name, every_s = "health", settings.health_interval_s
+    name, every_s = "health", ports.times.health_interval_s
     if known.is_degraded or not is_held:
-        name, every_s = "probe", settings.probe_interval_s
+        name, every_s = "probe", ports.times.probe_interval_s
     if not ports.watches.claim_tick(name, 0.9 * every_s):
         return
     before = ports.watches.seen(["health", "beat", "ingress"])
     drill, began = ports.modes.drill(), ports.clock.now()
     try:
-        is_first = probe(ports, "health/probe", settings.store_timeout_s)
+        is_first = probe(ports, "health/probe", ports.times.store_timeout_s)
     except Exception as error:  # whatever it is, the store cannot be relied upon
-        _failed(ports, settings, Scope.ALL, drill, began, error)
+        _failed(ports, Scope.ALL, drill, began, error)
         return
     finally:
         ports.watches.beat_alive("health", max(ALIVE_FOR_S, 2 * every_s))
     if known.is_degraded:
-        if not (_is_drained(ports, began) and _recover(ports, settings, Scope.ALL, known)):
+        if not (_is_drained(ports, began) and _recover(ports, Scope.ALL, known)):
             return  # the next probe goes on with it
     else:
         if not is_held and not is_first:
-            _owe_a_lapse(ports, settings, outages.lapsed(ports, settings, known, before, began))
+            _owe_a_lapse(ports, outages.lapsed(ports, known, before, began))
         ports.modes.note_success(Scope.ALL, known)
-    _admit(ports, settings, began)
+    _admit(ports, began)
     _is_drained(ports, began)  # what a moment's failure left there
 
 
-def _owe_a_lapse(ports: Ports, settings: Settings, outage: Outage) -> None:
+def _owe_a_lapse(ports: Ports, outage: Outage) -> None:
     """Record an outage that no check saw, unless Memory already owes the receipt of one.
 
     The spool is drained first: it may hold an outage that Memory does not know.
     """
     _is_drained(ports, instant(outage.recovered_at or outage.began_at))
     if not ports.modes.owed(Scope.ALL):
-        ports.modes.owe(Scope.ALL, outage, instead_of=None, lease_s=settings.lease_s)
+        ports.modes.owe(Scope.ALL, outage, instead_of=None, lease_s=ports.times.lease_s)
 
 
-def _admit(ports: Ports, settings: Settings, began: datetime) -> None:
+def _admit(ports: Ports, began: datetime) -> None:
     """After a good check: the lease, and then the receipts that are owed."""
-    if not ports.lease.extend_lease(settings.lease_s) and not rebuild(ports, settings.lease_s):
+    if not ports.lease.extend_lease(ports.times.lease_s) and not rebuild(
+        ports, ports.times.lease_s
+    ):
         return  # another rebuild goes on: nothing is admitted yet
     for scope in Scope:
         outages.receipt_ended(ports, scope, began)
@@ -89,7 +90,7 @@ def is_in_doubt(ports: Ports) -> bool:
     return ports.modes.health(Scope.ALL).failures > 0
 
 
-def watch_drilled(ports: Ports, settings: Settings) -> None:
+def watch_drilled(ports: Ports) -> None:
     """The same for the tenants a drill names, as long as it or its outage lasts."""
     known, drill = ports.modes.health(Scope.SOME), ports.modes.drill()
     drill = drill if drill and drill.scope is Scope.SOME else None
@@ -98,17 +99,17 @@ def watch_drilled(ports: Ports, settings: Settings) -> None:
         if known.failures:
             ports.modes.note_success(Scope.SOME, known)
         return
-    every_s = settings.probe_interval_s if known.is_degraded else settings.health_interval_s
+    every_s = ports.times.probe_interval_s if known.is_degraded else ports.times.health_interval_s
     if not ports.watches.claim_tick(f"health:{Scope.SOME}", 0.9 * every_s):
         return
     began = ports.clock.now()
     try:
-        probe(ports, f"tenants/{accounts[0]}/health/probe", settings.store_timeout_s)
+        probe(ports, f"tenants/{accounts[0]}/health/probe", ports.times.store_timeout_s)
     except Exception as error:  # as above
-        _failed(ports, settings, Scope.SOME, drill, began, error)
+        _failed(ports, Scope.SOME, drill, began, error)
         return
     if known.is_degraded:
-        if not (_is_drained(ports, began) and _recover(ports, settings, Scope.SOME, known)):
+        if not (_is_drained(ports, began) and _recover(ports, Scope.SOME, known)):
             return
     else:
         ports.modes.note_success(Scope.SOME, known)
@@ -168,7 +169,6 @@ def _is_drained(ports: Ports, began: datetime) -> bool:
 
 def _failed(
     ports: Ports,
-    settings: Settings,
     scope: Scope,
     drill: Drill | None,
     began: datetime,
@@ -189,7 +189,7 @@ def _failed(
     known = ports.modes.health(scope)
     outage = known.outage
     if outage is None:
-        outage = outages.begun(ports, settings, scope, known, drill)
+        outage = outages.begun(ports, scope, known, drill)
         if not ports.modes.degrade(scope, outage, instead_of=None):
             return  # another check was faster
         _LOG.critical("degraded: everything new of %s is refused (%s)", outage.affected, code)
@@ -200,7 +200,7 @@ def _failed(
             outages.tell_real(ports, outage, code, detail)
 
 
-def _recover(ports: Ports, settings: Settings, scope: Scope, known: Health) -> bool:
+def _recover(ports: Ports, scope: Scope, known: Health) -> bool:
     """Back to normal; the receipt is owed from this moment on. False where that was moved.
 
     Signals that were on their way to the store when it was given up are answered and counted first.
@@ -210,9 +210,9 @@ def _recover(ports: Ports, settings: Settings, scope: Scope, known: Health) -> b
         return False
     since = outage.degraded_at or outage.began_at
     degraded_for_s = elapsed_ms(since, ports.clock.now()) / 1000
-    ports.clock.sleep(max(0.0, 2.2 * settings.store_timeout_s - degraded_for_s))
+    ports.clock.sleep(max(0.0, 2.2 * ports.times.store_timeout_s - degraded_for_s))
     over = outage.evolve(recovered_at=timestamp(ports.clock.now()))
-    lease_s = settings.lease_s if scope is Scope.ALL else 0
+    lease_s = ports.times.lease_s if scope is Scope.ALL else 0
     if not ports.modes.owe(scope, over, instead_of=outage, lease_s=lease_s):
         return False
     _LOG.warning("recovered: %s are served again", outage.affected)

@@ -7,9 +7,7 @@ import logging
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
-from config.settings import Settings
 from governor.errors import ConflictError, OutageError
 from governor.health import Drill, Outage, Scope, Silence, outage_id, outage_path, silence
 from governor.records import SYSTEM_ACCOUNT, elapsed_ms, instant, timestamp
@@ -24,9 +22,7 @@ _LOG = logging.getLogger("ggen.health")
 _TOLD_FOR_S, _TELLING_S = 7 * 24 * 3600, 30
 
 
-def begun(
-    ports: Ports, settings: Settings, scope: Scope, known: Health, drill: Drill | None
-) -> Outage:
+def begun(ports: Ports, scope: Scope, known: Health, drill: Drill | None) -> Outage:
     """The outage that failed checks have shown."""
     now = timestamp(ports.clock.now())
     since = known.failing_since or now
@@ -34,7 +30,7 @@ def begun(
         outage_id=outage_id(scope, since),
         scope=scope,
         accounts=drill.accounts if drill and scope is Scope.SOME else [],
-        reason=f"{_store(settings)}_recovered",
+        reason=f"{ports.store_name}_recovered",
         error_code=known.error_code,
         error_detail=known.error_detail,
         failure_count=known.failures,
@@ -46,7 +42,6 @@ def begun(
 
 def lapsed(
     ports: Ports,
-    settings: Settings,
     known: Health,
     before: Mapping[str, Seen | None],
     now: datetime,
@@ -59,11 +54,11 @@ def lapsed(
         memory_seen_for_s=ingress.streak_s if ingress else 0,
         worker_up_s=ports.processes.age_s(),
     )
-    unseen_s = max(0.0, (checked.ago_s if checked else 0.0) - settings.lease_s)
+    unseen_s = max(0.0, (checked.ago_s if checked else 0.0) - ports.times.lease_s)
     since = known.failing_since or timestamp(now - timedelta(seconds=unseen_s))
     return Outage(
         outage_id=outage_id(Scope.ALL, since),
-        reason=f"{_store(settings)}_recovered" if known.failures else cause,
+        reason=f"{ports.store_name}_recovered" if known.failures else cause,
         error_code=known.error_code or "NO_LEASE",
         error_detail=known.error_detail or cause.words,
         failure_count=known.failures,
@@ -227,7 +222,3 @@ def _cleared(
 
 def _marks(outage: Outage) -> dict[str, Any]:
     return {"drill": True} if outage.drill else {}
-
-
-def _store(settings: Settings) -> str:
-    return urlsplit(settings.documents_url).scheme or "sqlite"

@@ -3,7 +3,6 @@
 from pydantic import BaseModel, Field
 
 from adapters import wiring
-from config.settings import load
 from governor.records import AccountId
 from tasks.celery import app
 from tasks.health.check import keep_lease, watch_drilled
@@ -13,11 +12,11 @@ from tasks.manual import Manual
 @app.task(name="degrade_to_safe_mode.check", send_events=False)
 def check(by_beat: bool = False) -> None:
     """A health check of every scope, if one is due."""
-    ports, settings = wiring.ports(), load()
+    ports = wiring.ports()
     if by_beat:
-        ports.watches.beat_alive("beat", 2 * settings.health_interval_s)
-    keep_lease(ports, settings)
-    watch_drilled(ports, settings)
+        ports.watches.beat_alive("beat", 2 * ports.times.health_interval_s)
+    keep_lease(ports)
+    watch_drilled(ports)
 
 
 class Degradation(BaseModel):

@@ -6,7 +6,6 @@ which is receipted and alarmed, and taken up again every few minutes until it ho
 
 import logging
 
-from config.settings import load as load_settings
 from governor.actions import error_code
 from governor.errors import ConflictError, public_detail
 from governor.fsm import RUN, RUN_UNDOING, RunState, advance
@@ -156,7 +155,7 @@ def _alarm(ports: Ports, runbook: Runbook, run: Run, failed_step: str) -> str | 
         return known[failed_step]
     # By then the ingress has answered 202: the marketplace will not deliver the event again.
     waited_ms = elapsed_ms(run.started_at, ports.clock.now())
-    return "run_failed" if waited_ms > load_settings().webhook_wait_s * 1000 else None
+    return "run_failed" if waited_ms > ports.times.webhook_wait_s * 1000 else None
 
 
 def _put_off(ports: Ports, run_id: str, error: Exception) -> None:

@@ -6,7 +6,6 @@ Redelivered, the same event finds the same run and gets the same receipt.
 import hashlib
 from datetime import timedelta
 
-from config.settings import load
 from governor import records
 from governor.errors import ConflictError
 from governor.fsm import RunState
@@ -57,7 +56,7 @@ def new_run(ports: Ports, runbook: Runbook, event: MarketplaceEvent, body: bytes
         body=body.decode(),
         event=event,
         started_at=timestamp(now),
-        deadline_at=timestamp(now + timedelta(seconds=load().run_queue_timeout_s)),
+        deadline_at=timestamp(now + timedelta(seconds=ports.times.run_queue_timeout_s)),
     )
 
 

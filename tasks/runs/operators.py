@@ -2,7 +2,6 @@
 
 from datetime import timedelta
 
-from config.settings import load as load_settings
 from governor.errors import ConflictError, InputError
 from governor.fsm import RUN, RUN_ACTING, RUN_OPEN, RUN_UNDOING, RunState, advance
 from governor.records import Cancellation, MarketplaceEvent, Run, timestamp
@@ -99,7 +98,7 @@ def attempt_again(
         state=advance(RUN, former.state, "redeliver"),
         attempt=former.attempt + 1,
         started_at=timestamp(now),
-        deadline_at=timestamp(now + timedelta(seconds=load_settings().run_queue_timeout_s)),
+        deadline_at=timestamp(now + timedelta(seconds=ports.times.run_queue_timeout_s)),
     )
     if not _moved(ports, found, again):
         return load(ports, former.run_id)[1]

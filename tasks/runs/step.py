@@ -22,7 +22,6 @@ import contextlib
 import logging
 from datetime import timedelta
 
-from config.settings import load as load_settings
 from governor import records
 from governor.errors import ConflictError, OutageError
 from governor.fsm import RUN, RUN_ACTING, RUN_OPEN, RUN_UNDOING, RunState, advance
@@ -131,7 +130,7 @@ def _begin(ports: Ports, runbook: Runbook, found: Document, run: Run, step: Step
     begun = with_entry(run, step.name, entry).evolve(retry_at=None)
     writes: list[Write] = []
     if run.state is RunState.PENDING:
-        time_left = timedelta(seconds=load_settings().run_deadline_s)
+        time_left = timedelta(seconds=ports.times.run_deadline_s)
         begun = begun.evolve(
             state=advance(RUN, run.state, "claim"),
             definition_sha256=runbook.definition_sha256(),

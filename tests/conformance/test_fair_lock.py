@@ -16,7 +16,7 @@ from governor.errors import OutageError
 HOLDER = """
 import sys, time
 from pathlib import Path
-from adapters.fair_lock import FairLock
+from adapters.local.fair_lock import FairLock
 with FairLock(Path(sys.argv[1])).held(5):
     print("held", flush=True)
     time.sleep(600)

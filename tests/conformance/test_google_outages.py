@@ -27,6 +27,8 @@ from tests.support.live import new_project
 from tests.support.relay import relay, silent
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.alone
+
 REGION = "us-central1"
 SERVICE = Service("Firestore", "documents-unavailable")
 

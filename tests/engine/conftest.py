@@ -11,7 +11,7 @@ import redis
 
 from config import settings
 from governor.records import MarketplaceEvent
-from ports import Ports
+from ports import Ports, Times
 from tests.conftest import Valkey
 from tests.support.faults import Fault, FaultyDocuments
 from tests.support.google import new_bucket
@@ -41,12 +41,20 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def stores(backend: str, request: pytest.FixtureRequest, valkey: Valkey, tmp_path: Path) -> Stores:
+def times() -> Times:
+    """How long things may last; a module may have its own."""
+    return Times()
+
+
+@pytest.fixture
+def stores(
+    backend: str, request: pytest.FixtureRequest, valkey: Valkey, tmp_path: Path, times: Times
+) -> Stores:
     """The stores of the test's ports, for processes of its own."""
     if backend == "embedded":
-        return Stores(tmp_path, valkey.url)
+        return Stores(tmp_path, valkey.url, times=times)
     hosts = [request.getfixturevalue(each) for each in ("firestore", "pubsub", "storage")]
-    return Stores(tmp_path, valkey.url, Google(*hosts, new_project(), new_bucket(hosts[2])))
+    return Stores(tmp_path, valkey.url, Google(*hosts, new_project(), new_bucket(hosts[2])), times)
 
 
 @pytest.fixture
@@ -79,15 +87,6 @@ def faulty(ports: Ports) -> Callable[[Fault, set[int]], Ports]:
         return dataclasses.replace(ports, documents=documents)  # type: ignore[arg-type]
 
     return make
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Ends of actions go to the spool soon."""
-    monkeypatch.setenv("GGEN_STORE_TIMEOUT_S", "0.1")
-    settings.load.cache_clear()
-    yield
-    settings.load.cache_clear()
 
 
 def event(**changes: str) -> MarketplaceEvent:

@@ -6,7 +6,7 @@ used it: what it does is a function of some module, and what it is told can be p
 
 import multiprocessing
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from adapters.local.system import SystemClock, SystemProcesses
 from adapters.pushers import TokenPushers
 from adapters.valkey.memory import ValkeyMemory
 from adapters.valkey.streams import StreamSignals
-from ports import Ports
+from ports import Ports, Times
 from tests.support.indexes import IndexedDocuments
 
 FORKS = multiprocessing.get_context("forkserver")
@@ -50,6 +50,7 @@ class Stores:
     folder: Path
     valkey_url: str
     google: Google | None = None
+    times: Times = field(default_factory=Times)
 
     def open(self) -> Ports:
         secrets = SecretFiles(self.folder / "secrets")
@@ -66,6 +67,8 @@ class Stores:
             clock=SystemClock(),
             processes=SystemProcesses(),
             pushers=TokenPushers(secrets),
+            times=self.times,
+            store_name="firestore" if self.google else "sqlite",
         )
 
     def process(self, work: Callable[..., object], *arguments: object) -> BaseProcess:

@@ -9,13 +9,12 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from config.settings import Settings
 from governor import records
 from governor.actions import STORED_MS
 from governor.errors import ConflictError, DeniedError, InputError, OutageError
 from governor.quota import month_ends_in_s, month_of
 from ledger.receipt import SignedReceipt
-from ports import Ports
+from ports import Ports, Times
 from ports.memory import Slot
 from tasks import ticks
 from tasks.actions.admit import Signal, submit
@@ -196,22 +195,23 @@ def test_memory_that_is_lost_while_it_is_rebuilt_admits_nothing(
 def test_a_lease_that_is_missing_is_looked_after_more_often_than_one_that_is_held(
     ports: Ports, valkey: Valkey
 ) -> None:
-    settings = Settings(health_interval_s=60, probe_interval_s=0.1, lease_s=200)
+    times = Times(health_interval_s=60, probe_interval_s=0.1, lease_s=200)
+    ports = dataclasses.replace(ports, times=times)
     memory = redis.Redis.from_url(valkey.url)
     action_id = submit(ports, signal_of("s"))
     month = action_of(ports, action_id).month
-    check.keep_lease(ports, settings)
+    check.keep_lease(ports)
     memory.flushdb()
 
-    check.keep_lease(ports, settings)
+    check.keep_lease(ports)
 
     assert ports.memory.lease_left_s() > 190
     assert ports.memory.used("acme", "demo-sku", month) == 1
     memory.delete("ggen:lease")
-    until(lambda: check.keep_lease(ports, settings) or ports.memory.lease_left_s())
-    check.keep_lease(ports, settings)
+    until(lambda: check.keep_lease(ports) or ports.memory.lease_left_s())
+    check.keep_lease(ports)
     memory.expire("ggen:lease", 5)
-    check.keep_lease(ports, settings)  # too soon after the other
+    check.keep_lease(ports)  # too soon after the other
     assert 0 < ports.memory.lease_left_s() <= 5
 
 

@@ -11,14 +11,13 @@ import pytest
 import redis
 
 from adapters.drilled import DrilledDocuments, Switch
-from config.settings import Settings
 from governor.errors import OutageError
 from governor.fsm import ActionState, RunState
 from governor.health import Drill, Fault, Scope
 from governor.quota import Verdict
 from governor.records import Run, action_path, run_path
 from ledger.receipt import SignedReceipt
-from ports import Ports
+from ports import Ports, Times
 from ports.memory import Slot
 from tasks import ticks
 from tasks.actions.admit import Signal, submit
@@ -35,7 +34,6 @@ from tests.support.faults import Watched, WatchedDocuments, Writes, outage
 from tests.support.runs import subscribe
 from tests.support.waiting import until
 
-SETTINGS = Settings(health_interval_s=0.1, probe_interval_s=0.1, lease_s=33, store_timeout_s=0.2)
 STATUS = {
     Fault.REFUSE: {"UNAVAILABLE"},
     Fault.HANG: {"DEADLINE_EXCEEDED"},
@@ -53,8 +51,13 @@ STATUS = {
 }
 
 
+@pytest.fixture
+def times() -> Times:
+    return Times(health_interval_s=0.1, probe_interval_s=0.1, store_timeout_s=0.2)
+
+
 @pytest.fixture(autouse=True)
-def _governor(ports: Ports, impatient: None) -> None:
+def _governor(ports: Ports) -> None:
     subscribe(ports, event(plan_type="professional"))
 
 
@@ -65,11 +68,16 @@ def failing(ports: Ports, fault: Fault, *accounts: str) -> Ports:
     return dataclasses.replace(ports, documents=documents)
 
 
-def checked(ports: Ports, times: int = 1, settings: Settings = SETTINGS) -> None:
+def timed(ports: Ports, **changes: float) -> Ports:
+    """The same ports with other times."""
+    return dataclasses.replace(ports, times=dataclasses.replace(ports.times, **changes))
+
+
+def checked(ports: Ports, times: int = 1) -> None:
     """So many checks are carried out."""
     for _ in range(times):
         until(lambda: _is_due(ports))
-        keep_lease(ports, settings)
+        keep_lease(ports)
 
 
 def _is_due(ports: Ports) -> bool:
@@ -130,7 +138,7 @@ def test_one_check_that_succeeds_is_enough_to_recover(ports: Ports) -> None:
     cleared = platform(ports)[-1]
     cleared = next(f for f in platform(ports) if f["operation"] == "degraded_mode_cleared")
     assert cleared["actions_refused"] == 7
-    assert cleared["reason"] == "sqlite_recovered"
+    assert cleared["reason"] == f"{ports.store_name}_recovered"
     assert 0 < cleared["downtime_seconds"] < 30
     alerts = [f for f in platform(ports) if f["operation"] == "alert_raised"]
     assert [a["severity"] for a in alerts] == ["critical", "info"]
@@ -272,18 +280,18 @@ def test_a_lost_memory_during_an_outage_refuses_and_ends_with_both_receipts(
 def test_the_first_receipt_after_a_silence_says_who_was_silent(
     ports: Ports, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = SETTINGS.model_copy(update={"lease_s": 0.3})
+    ports = timed(ports, lease_s=0.3)
     for seen_for_s, reason in ((60, "health_check_silent"), (0.05, "beat_silent")):
         ports.memory.beat_alive("ingress", 60)
         ports.memory.beat_alive("beat", 60)
-        checked(ports, settings=settings)
+        checked(ports)
         ports.memory.beat_alive("beat", seen_for_s)
         until(lambda: ports.memory.lease_left_s() == 0)
         ports.memory.beat_alive("beat", 60)  # it fires again, a moment before the check it fires
         with pytest.raises(OutageError):
             submit(ports, signal_of("s"))
 
-        checked(ports, settings=settings)
+        checked(ports)
 
         assert ports.memory.standing("acme") is Verdict.ADMITTED
         cleared = [f for f in platform(ports) if f["operation"] == "degraded_mode_cleared"][-1]
@@ -357,7 +365,7 @@ def test_a_drill_of_some_tenants_refuses_those_alone(ports: Ports) -> None:
     away = failing(ports, Fault.REFUSE, "acme")
     for _ in range(3):
         until(lambda: _drilled_check(away))
-    keep_lease(away, SETTINGS)
+    keep_lease(away)
 
     with pytest.raises(OutageError) as refused:
         submit(ports, signal_of("s"))
@@ -381,7 +389,7 @@ def test_a_drill_of_some_tenants_refuses_those_alone(ports: Ports) -> None:
 
 def _drilled_check(ports: Ports) -> bool:
     before = ports.memory.health(Scope.SOME)
-    watch_drilled(ports, SETTINGS)
+    watch_drilled(ports)
     return ports.memory.health(Scope.SOME) != before
 
 
@@ -408,7 +416,7 @@ def test_two_checkers_at_once_count_each_check_once(ports: Ports) -> None:
     away = failing(ports, Fault.REFUSE)
     until(lambda: _is_due(ports))
     for _ in range(10):
-        keep_lease(away, SETTINGS.model_copy(update={"health_interval_s": 30}))
+        keep_lease(timed(away, health_interval_s=30))
 
     assert ports.memory.health(Scope.ALL).failures == 1
 
@@ -577,9 +585,9 @@ class Beside:
 def test_a_check_that_begins_in_the_middle_of_a_recovery_tells_of_no_second_outage(
     ports: Ports,
 ) -> None:
-    short = SETTINGS.model_copy(update={"lease_s": 0.5})
-    checked(ports, settings=short)
-    checked(failing(ports, Fault.REFUSE), 3, short)
+    ports = timed(ports, lease_s=0.5)
+    checked(ports)
+    checked(failing(ports, Fault.REFUSE), 3)
     until(lambda: not ports.memory.lease_left_s())
     is_probing, is_over = threading.Event(), threading.Event()
 
@@ -588,14 +596,14 @@ def test_a_check_that_begins_in_the_middle_of_a_recovery_tells_of_no_second_outa
         is_over.wait(10)
 
     slow = dataclasses.replace(ports, documents=Beside(ports.documents, "commit", probe_slowly))  # type: ignore[arg-type]
-    second = threading.Thread(target=lambda: checked(slow, settings=short))
+    second = threading.Thread(target=lambda: checked(slow))
 
     def begin_second() -> None:
         second.start()
         is_probing.wait(10)
 
     first = dataclasses.replace(ports, memory=Beside(ports.memory, "extend_lease", begin_second))  # type: ignore[arg-type]
-    checked(first, settings=short)
+    checked(first)
     is_over.set()
     second.join()
 

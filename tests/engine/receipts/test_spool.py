@@ -11,7 +11,7 @@ import pytest
 from governor.errors import OutageError
 from governor.fsm import ActionState
 from ledger.receipt import SignedReceipt
-from ports import Ports
+from ports import Ports, Times
 from ports.documents import Update, Write
 from tasks import ticks
 from tasks.actions import transitions
@@ -47,8 +47,14 @@ from tests.support.stores import Stores
 pytestmark = on_both
 
 
+@pytest.fixture
+def times() -> Times:
+    """Ends of actions go to the spool soon."""
+    return Times(store_timeout_s=0.1)
+
+
 @pytest.fixture(autouse=True)
-def _governor(ports: Ports, impatient: None) -> None:
+def _governor(ports: Ports) -> None:
     subscribe(ports, event(plan_type="professional"))
 
 
