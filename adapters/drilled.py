@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from governor.errors import OutageError
 from governor.health import Drill, Fault
-from ports.documents import Document, Documents, Where, Write
+from ports.documents import Document, Documents, Query, Write
 
 T = TypeVar("T")
 _AFTER_FAILURE_S = 10.0
@@ -66,29 +66,8 @@ class DrilledDocuments:
         self._suffer(fault)
         return self._inner.commit(writes)
 
-    def scan(
-        self,
-        collection: str,
-        *,
-        group: bool = False,
-        where: Sequence[Where] = (),
-        order_by: str | None = None,
-        descending: bool = False,
-        after: tuple[str, str] | None = None,
-        limit: int = 100,
-    ) -> list[Document]:
-        return self._read(
-            self._fault(collection),
-            lambda: self._inner.scan(
-                collection,
-                group=group,
-                where=where,
-                order_by=order_by,
-                descending=descending,
-                after=after,
-                limit=limit,
-            ),
-        )
+    def scan(self, query: Query) -> list[Document]:
+        return self._read(self._fault(query.collection), lambda: self._inner.scan(query))
 
     def created(
         self, collection: str, *, after: tuple[datetime, str] | None = None, limit: int = 100

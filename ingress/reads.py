@@ -5,7 +5,8 @@ import binascii
 import json
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Response
+from fastapi import Query as Parameter
 
 from governor import quota, records
 from governor.errors import InputError, OutageError
@@ -17,7 +18,7 @@ from ingress.state import Here, require_token
 from ledger.contracts import MODELS
 from ledger.receipt import SignedReceipt
 from ports import Ports
-from ports.documents import Document, Where
+from ports.documents import Document, Query, Where
 
 router = APIRouter(
     prefix="/v1", dependencies=[Depends(require_token)], responses=documented(401, 404, 422, 429)
@@ -44,9 +45,9 @@ async def action(account_id: AccountId, action_id: Id, here: Here) -> dict[str, 
 async def receipts(
     account_id: LedgerId,
     here: Here,
-    operation: Annotated[str | None, Query(max_length=64)] = None,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    cursor: Annotated[str | None, Query(max_length=1024)] = None,
+    operation: Annotated[str | None, Parameter(max_length=64)] = None,
+    limit: Annotated[int, Parameter(ge=1, le=1000)] = 100,
+    cursor: Annotated[str | None, Parameter(max_length=1024)] = None,
 ) -> Response:
     """Receipts, newest first: each item is a receipt's own fields. A page is at most 1 MiB."""
     if operation is not None and operation not in MODELS:
@@ -80,7 +81,7 @@ async def run(run_id: Id, here: Here) -> dict[str, Any]:
 
 def _tenant(ports: Ports, account_id: str) -> dict[str, Any]:
     stored = Tenant.stored(_found(ports, records.tenant_path(account_id)).data)
-    found = ports.documents.scan(f"tenants/{account_id}/entitlements", limit=1000)
+    found = ports.documents.scan(Query(f"tenants/{account_id}/entitlements", limit=1000))
     entitlements = [Entitlement.stored(d.data) for d in found]
     month = quota.month_of(ports.clock.now())
     state: str = stored.state
@@ -110,12 +111,14 @@ def _receipts(
 ) -> str:
     """A page as JSON text: the signed texts as they are."""
     page = ports.documents.scan(
-        f"tenants/{account_id}/receipts",
-        where=[Where("operation", "==", operation)] if operation else [],
-        order_by="timestamp",
-        descending=True,
-        after=after,
-        limit=limit,
+        Query(
+            f"tenants/{account_id}/receipts",
+            where=[Where("operation", "==", operation)] if operation else [],
+            order_by="timestamp",
+            descending=True,
+            after=after,
+            limit=limit,
+        )
     )
     texts: list[str] = []
     size_bytes = 0

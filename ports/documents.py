@@ -64,12 +64,45 @@ class Where:
     value: str | int | Sequence[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What to look for in a collection, or in a collection group.
+
+    Args:
+        collection: a collection's path; with ``group`` the last name of all collections with that
+            name, wherever they lie.
+        group: whether ``collection`` names a group.
+        where: conditions, all of which hold.
+        order_by: a top-level text field, which every document asked for has; ties order by path.
+            None: the field of a range (``<=``, ``>=``), else the path. A range goes with no other
+            order than that of its own field.
+        descending: turn the whole order round.
+        after: ``(value of order_by or "", path)`` of the last document of the page before.
+        limit: 1 to 1000.
+    """
+
+    collection: str
+    group: bool = False
+    where: Sequence[Where] = ()
+    order_by: str | None = None
+    descending: bool = False
+    after: tuple[str, str] | None = None
+    limit: int = 100
+
+    @property
+    def at_most(self) -> int:
+        """The limit, within its bounds."""
+        return max(1, min(self.limit, 1000))
+
+
 def every(
     documents: "Documents", collection: str, *where: Where, group: bool = False
 ) -> Iterator[Document]:
     """Every document of a collection, or group, that fulfils ``where``, page by page, by path."""
     after = None
-    while page := documents.scan(collection, group=group, where=where, after=after, limit=500):
+    while page := documents.scan(
+        Query(collection, group=group, where=where, after=after, limit=500)
+    ):
         yield from page
         after = ("", page[-1].path)
 
@@ -99,30 +132,8 @@ class Documents(Protocol):
         """
         ...
 
-    def scan(
-        self,
-        collection: str,
-        *,
-        group: bool = False,
-        where: Sequence[Where] = (),
-        order_by: str | None = None,
-        descending: bool = False,
-        after: tuple[str, str] | None = None,
-        limit: int = 100,
-    ) -> list[Document]:
-        """Up to ``limit`` documents of a collection, or of a collection group.
-
-        Args:
-            collection: a collection's path; with ``group`` the last name of all collections
-                called so, wherever they lie.
-            group: whether ``collection`` names a group.
-            where: conditions, all of which hold.
-            order_by: a top-level text field, which every document asked for has; ties order by
-                path. None: the field of a range (``<=``, ``>=``), else the path. A range goes
-                with no other order than that of its own field.
-            descending: turn the whole order round.
-            after: ``(value of order_by or "", path)`` of the last document of the page before.
-            limit: 1 to 1000.
+    def scan(self, query: Query) -> list[Document]:
+        """Up to ``query.limit`` documents, in the order of the query.
 
         Raises:
             OutageError: the store did not answer in time.

@@ -22,7 +22,7 @@ from google.protobuf.json_format import MessageToDict
 from adapters.gcp.calls import NOT_DONE, PerProcess, Service, bounded, channel, outage
 from adapters.rules import check_field, check_path, checked, is_field, order_of
 from governor.errors import ConflictError, InputError
-from ports.documents import Create, Delete, Document, Json, Update, Where, Write
+from ports.documents import Create, Delete, Document, Json, Query, Update, Write
 
 _WHO = Service("Firestore", "documents-unavailable")
 _SCAN_S = 6.0
@@ -117,33 +117,23 @@ class FirestoreDocuments:
             for write, at in zip(writes, times, strict=True)
         ]
 
-    def scan(
-        self,
-        collection: str,
-        *,
-        group: bool = False,
-        where: Sequence[Where] = (),
-        order_by: str | None = None,
-        descending: bool = False,
-        after: tuple[str, str] | None = None,
-        limit: int = 100,
-    ) -> list[Document]:
-        check_path(collection)
-        order_by = order_of(where, order_by)
-        filters = [_filter(f"data.{check_field(w.field)}", w.op, w.value) for w in where]
-        if any(each.op == "in" and not each.value for each in where):
+    def scan(self, query: Query) -> list[Document]:
+        check_path(query.collection)
+        order_by, after = order_of(query.where, query.order_by), query.after
+        filters = [_filter(f"data.{check_field(w.field)}", w.op, w.value) for w in query.where]
+        if any(each.op == "in" and not each.value for each in query.where):
             return []  # Firestore refuses to look for none of nothing
         cursor = [{"string_value": after[0]}] if after and order_by else []
         if after and not after[1].endswith("/"):  # a collection's own path lies before them all
             cursor.append({"reference_value": f"{self._root}/{after[1]}"})
         found = self._query(
-            collection,
+            query.collection,
             filters,
             [f"data.{order_by}"] if order_by else [],
             cursor,
-            max(1, min(limit, 1000)),
-            group=group,
-            descending=descending,
+            query.at_most,
+            group=query.group,
+            descending=query.descending,
         )
         return [self._document(stored) for stored, _ in found]
 

@@ -20,14 +20,7 @@ from adapters.local.fair_lock import FairLock
 from adapters.rules import check_field, check_path, checked, encoded, order_of
 from governor.errors import ConflictError, OutageError
 from governor.records import NO_TIME
-from ports.documents import (
-    Create,
-    Delete,
-    Document,
-    Update,
-    Where,
-    Write,
-)
+from ports.documents import Create, Delete, Document, Query, Update, Where, Write
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SCHEMA = """
@@ -128,37 +121,27 @@ class SqliteDocuments:
         except sqlite3.Error as error:
             raise _outage(error) from error
 
-    def scan(
-        self,
-        collection: str,
-        *,
-        group: bool = False,
-        where: Sequence[Where] = (),
-        order_by: str | None = None,
-        descending: bool = False,
-        after: tuple[str, str] | None = None,
-        limit: int = 100,
-    ) -> list[Document]:
-        name = collection.rsplit("/", 1)[-1]
-        check_path(collection)
+    def scan(self, query: Query) -> list[Document]:
+        name = query.collection.rsplit("/", 1)[-1]
+        check_path(query.collection)
         # The group's name is a literal of the query, so that SQLite may use the partial indexes.
         clauses, values = [f"grp = '{name}'"], []
-        if not group:
+        if not query.group:
             clauses.append("collection = ?")
-            values.append(collection)
-        for condition in where:
+            values.append(query.collection)
+        for condition in query.where:
             clause, bound = _condition(condition)
             clauses.append(clause)
             values.extend(bound)
-        order_by = order_of(where, order_by)
+        order_by = order_of(query.where, query.order_by)
         key = _column(order_by) if order_by else "''"
-        if after:
-            clauses.append(f"({key}, path) {'<' if descending else '>'} (?, ?)")
-            values.extend(after)
-        turn = "DESC" if descending else "ASC"
+        if query.after:
+            clauses.append(f"({key}, path) {'<' if query.descending else '>'} (?, ?)")
+            values.extend(query.after)
+        turn = "DESC" if query.descending else "ASC"
         order = f"{key} {turn}, path {turn}" if order_by else f"path {turn}"
         sql = f"{_SELECT} WHERE {' AND '.join(clauses)} ORDER BY {order} LIMIT ?"
-        return self._read(sql, [*values, max(1, min(limit, 1000))])
+        return self._read(sql, [*values, query.at_most])
 
     def created(
         self, collection: str, *, after: tuple[datetime, str] | None = None, limit: int = 100

@@ -23,7 +23,7 @@ from adapters.wiring import open_documents
 from cli.stack import supervisor
 from config.settings import Settings, environment
 from governor.errors import OutageError
-from ports.documents import Create
+from ports.documents import Create, Query
 
 START_WITHIN_S = 60.0
 BUCKET = "ggen-demo"
@@ -175,7 +175,7 @@ def _warm_up(host: str) -> None:
     documents = open_documents(settings)
     documents.get("runs/warm-up")  # asked for again and again until it is answered
     documents.commit([Create("runs/warm-up", {})])
-    documents.scan("runs", order_by="state")
+    documents.scan(Query("runs", order_by="state"))
     documents.close()
 
 

@@ -8,7 +8,7 @@ from governor.fsm import ACTION, ActionState, advance
 from governor.records import Action, Resolution, timestamp
 from ledger.receipt import SignedReceipt, receipt_id
 from ports import Ports
-from ports.documents import Where
+from ports.documents import Query, Where
 from ports.memory import Slot
 from tasks import publish
 from tasks.actions import transitions
@@ -30,12 +30,14 @@ def listed(
 ) -> list[Action]:
     """Actions of one account, or of all, newest first."""
     found = ports.documents.scan(
-        f"tenants/{account_id}/actions" if account_id else "actions",
-        group=account_id is None,
-        where=[Where("state", "==", state)] if state else [],
-        order_by="accepted_at",
-        descending=True,
-        limit=limit,
+        Query(
+            f"tenants/{account_id}/actions" if account_id else "actions",
+            group=account_id is None,
+            where=[Where("state", "==", state)] if state else [],
+            order_by="accepted_at",
+            descending=True,
+            limit=limit,
+        )
     )
     return [Action.stored(document.data) for document in found]
 

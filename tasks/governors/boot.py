@@ -5,7 +5,7 @@ from governor.errors import PolicyError
 from governor.fsm import GovernorState
 from governor.records import Entitlement, Tenant
 from ports import Ports
-from ports.documents import Document
+from ports.documents import Document, Query
 from ports.memory import Terms
 from tasks.governors import policies
 from tasks.receipts import troubles
@@ -32,7 +32,7 @@ def boot_governor(ports: Ports, account_id: str) -> bool:
 
 def _known(ports: Ports, account_id: str) -> Known:
     tenant = ports.documents.get(records.tenant_path(account_id))
-    return tenant, ports.documents.scan(f"tenants/{account_id}/entitlements", limit=1000)
+    return tenant, ports.documents.scan(Query(f"tenants/{account_id}/entitlements", limit=1000))
 
 
 def _boot(

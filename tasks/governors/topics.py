@@ -9,6 +9,7 @@ import logging
 from governor.errors import GovernorError
 from governor.records import Tenant
 from ports import Ports
+from ports.documents import Query
 from tasks.governors.boot import LIVE
 
 _LOG = logging.getLogger("ggen.signals")
@@ -23,7 +24,9 @@ def repair(ports: Ports, after: str = "") -> str:
         OutageError: the tenants cannot be listed.
     """
     give_up_at = ports.clock.monotonic_s() + PATIENCE_S
-    while page := ports.documents.scan("tenants", after=("", after) if after else None, limit=100):
+    while page := ports.documents.scan(
+        Query("tenants", after=("", after) if after else None, limit=100)
+    ):
         for document in page:
             _repair(ports, Tenant.stored(document.data))
             after = document.path

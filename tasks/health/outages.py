@@ -13,7 +13,7 @@ from governor.health import Drill, Outage, Scope, Silence, outage_id, outage_pat
 from governor.records import SYSTEM_ACCOUNT, elapsed_ms, instant, timestamp
 from ports import Ports
 from ports.alerts import Alert
-from ports.documents import Create, Update, Where, Write
+from ports.documents import Create, Query, Update, Where, Write
 from ports.health import Health, Seen
 from tasks.receipts import spool
 from tasks.receipts.commit import alert, land, receipt
@@ -121,7 +121,7 @@ def _end_forgotten(ports: Ports, began: datetime) -> None:
     open_ones = [ports.modes.health(scope).outage for scope in Scope]
     owed = [each.outage for scope in Scope for each in ports.modes.owed(scope)]
     in_memory = {each.outage_id for each in (*open_ones, *owed) if each}
-    for found in ports.documents.scan("outages", where=[Where("state", "==", "open")]):
+    for found in ports.documents.scan(Query("outages", where=[Where("state", "==", "open")])):
         left = Outage.stored(found.data)
         if left.outage_id not in in_memory:
             now = timestamp(ports.clock.now())

@@ -8,7 +8,7 @@ from governor.fsm import ActionState, RunState
 from governor.records import elapsed_ms
 from ledger.verify import MAX_AHEAD
 from ports import Ports
-from ports.documents import Where
+from ports.documents import Query, Where
 from tasks.governors import policies
 from tasks.poison import ASIDE
 from tasks.receipts.troubles import LOOK_EVERY_S, policy_unusable, tell
@@ -94,7 +94,7 @@ def compare_clocks(ports: Ports) -> None:
 def _look_for_waiting(ports: Ports) -> None:
     """Notice that accepted actions wait for a worker: others have all of them."""
     where = Where("state", "==", ActionState.PENDING)
-    found = ports.documents.scan("actions", group=True, where=[where], limit=_AT_MOST)
+    found = ports.documents.scan(Query("actions", group=True, where=[where], limit=_AT_MOST))
     now = ports.clock.now()
     waiting = [each.data.get("accepted_at") for each in found]  # one may be spoilt
     ages_ms = [elapsed_ms(at, now) for at in waiting if isinstance(at, str)]
@@ -114,7 +114,7 @@ def _look_for_waiting(ports: Ports) -> None:
 def _count(ports: Ports, collection: str, state: str, name: str, words: str) -> None:
     where = Where("state", "==", state)
     found = ports.documents.scan(
-        collection, group=collection == "actions", where=[where], limit=_AT_MOST
+        Query(collection, group=collection == "actions", where=[where], limit=_AT_MOST)
     )
     if not found:
         ports.troubles.end_trouble(name)

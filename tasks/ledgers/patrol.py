@@ -15,7 +15,7 @@ from ledger.keys import KeyRing
 from ledger.log import Seal, seal_id
 from ledger.verify import Finding
 from ports import Ports
-from ports.documents import Create, Document, Update, Where
+from ports.documents import Create, Document, Query, Update, Where
 from tasks.ledgers import stored_log
 from tasks.ledgers.audit import Chunk, audit_ledger, here
 from tasks.ledgers.report import Report, clock_words
@@ -130,18 +130,18 @@ def next_ledger(ports: Ports, path: str) -> str | None:
     scan = ports.documents.scan
     if path.startswith("tenants/") and "/seals/" not in path:
         after = None if path == f"tenants/{SYSTEM_ACCOUNT}" else ("", path)
-        for document in scan("tenants", after=after, limit=1):
+        for document in scan(Query("tenants", after=after, limit=1)):
             return document.path
         path = "tenants/-/seals/"
     first = [Where("seal_id", "==", seal_id(1))]
     while "/seals/" in path:
         after = None if path == "tenants/-/seals/" else ("", path)
-        found = scan("seals", group=True, where=first, after=after, limit=1)
+        found = scan(Query("seals", group=True, where=first, after=after, limit=1))
         path = found[0].path if found else "runs/"
         if found and not _is_elsewhere(ports, ledger_at(ports, path), is_sealed=True):
             return path
     ended = [Where("state", "in", RUN_ENDED_BADLY)]
-    while runs := scan("runs", where=ended, after=("", path), limit=1):
+    while runs := scan(Query("runs", where=ended, after=("", path), limit=1)):
         path = runs[0].path
         if not _is_elsewhere(ports, ledger_at(ports, path), is_sealed=False):
             return path

@@ -12,7 +12,7 @@ from governor.records import Action, Run, receipt_path
 from ledger.receipt import receipt_id
 from ledger.verify import Check, Finding
 from ports import Ports
-from ports.documents import Document, Where
+from ports.documents import Document, Query, Where
 
 _ENDED = (
     ActionState.COMPLETE,
@@ -43,11 +43,11 @@ def page_after(ports: Ports, account_id: str, after: str, limit: int = 500) -> l
     start = ("", after) if after else None
     if not after.startswith("runs/"):
         where = [Where("state", "in", _ENDED)]
-        if page := ports.documents.scan(actions, where=where, after=start, limit=limit):
+        if page := ports.documents.scan(Query(actions, where=where, after=start, limit=limit)):
             return page
         start = None
     of_account = [Where("account_id", "==", account_id)]
-    return ports.documents.scan(runs, where=of_account, after=start, limit=limit)
+    return ports.documents.scan(Query(runs, where=of_account, after=start, limit=limit))
 
 
 def missing_of(ports: Ports, account_id: str, page: Sequence[Document]) -> Iterator[Finding]:

@@ -24,7 +24,7 @@ from ledger.checkpoint import Checkpoint
 from ledger.log import Leaf, Seal, Stored, parse_leaf, seal_id
 from ledger.verify import MAX_AHEAD
 from ports import Ports
-from ports.documents import Document, Where
+from ports.documents import Document, Query, Where
 
 PAGE = 1000
 _LONG_AGO = instant("2000-01-01T00:00:00.000000Z")
@@ -52,7 +52,7 @@ class Place:
 def newest(ports: Ports, account_id: str) -> Seal | None:
     """The last seal of a ledger; None when nothing was sealed yet."""
     found = ports.documents.scan(
-        f"tenants/{account_id}/seals", order_by="seal_id", descending=True, limit=1
+        Query(f"tenants/{account_id}/seals", order_by="seal_id", descending=True, limit=1)
     )
     return _seal(account_id, found[0]) if found else None
 
@@ -150,7 +150,7 @@ def since(ports: Ports, account_id: str, at: datetime) -> Iterator[Seal]:
     collection, after = f"tenants/{account_id}/seals", None
     where = [Where("recorded_until", ">=", timestamp(at))]
     while found := ports.documents.scan(
-        collection, where=where, order_by="recorded_until", after=after, limit=8
+        Query(collection, where=where, order_by="recorded_until", after=after, limit=8)
     ):
         for document in found:
             yield _seal(account_id, document)
@@ -252,13 +252,13 @@ def strays(ports: Ports, account_id: str) -> list[str]:
     return [
         document.path
         for path in (seal_path(account_id, seal_id(1)), checkpoint_path(account_id, seal_id(1)))
-        for document in ports.documents.scan(path.rpartition("/")[0], limit=1)
+        for document in ports.documents.scan(Query(path.rpartition("/")[0], limit=1))
         if document.path < path
     ]
 
 
 def _beyond(ports: Ports, collection: str, path: str) -> list[str]:
-    return [d.path for d in ports.documents.scan(collection, after=("", path), limit=10)]
+    return [d.path for d in ports.documents.scan(Query(collection, after=("", path), limit=10))]
 
 
 def stored(document: Document) -> Stored:

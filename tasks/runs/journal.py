@@ -24,7 +24,7 @@ from governor.fsm import RunState
 from governor.records import JournalEntry, ProcessClaim, Run, elapsed_ms, instant, timestamp
 from ports import Ports
 from ports.alerts import Alert
-from ports.documents import Delete, Document, Where, Write
+from ports.documents import Delete, Document, Query, Where, Write
 from tasks import publish
 from tasks.receipts.commit import land
 from tasks.runs.definition import RUNBOOKS_BY_NAME, Runbook
@@ -59,7 +59,7 @@ def end(
 
 def _start_next(ports: Ports, account_id: str) -> None:
     waiting = [Where("state", "==", RunState.PENDING), Where("account_id", "==", account_id)]
-    for found in ports.documents.scan("runs", where=waiting, order_by="started_at", limit=1):
+    for found in ports.documents.scan(Query("runs", where=waiting, order_by="started_at", limit=1)):
         upcoming = Run.stored(found.data)
         if upcoming.runbook in RUNBOOKS_BY_NAME:
             publish.run(upcoming)

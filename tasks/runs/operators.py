@@ -6,7 +6,7 @@ from governor.errors import ConflictError, InputError
 from governor.fsm import RUN, RUN_ACTING, RUN_OPEN, RUN_UNDOING, RunState, advance
 from governor.records import Cancellation, MarketplaceEvent, Run, timestamp
 from ports import Ports
-from ports.documents import Document, Update, Where
+from ports.documents import Document, Query, Update, Where
 from tasks import publish
 from tasks.receipts.commit import land
 from tasks.runs.definition import RUNBOOKS_BY_NAME, Runbook
@@ -21,7 +21,7 @@ def listed(ports: Ports, account_id: str | None, *, only_open: bool, limit: int)
     if account_id:
         where.append(Where("account_id", "==", account_id))
     found = ports.documents.scan(
-        "runs", where=where, order_by="started_at", descending=True, limit=limit
+        Query("runs", where=where, order_by="started_at", descending=True, limit=limit)
     )
     return [Run.stored(document.data) for document in found]
 

@@ -11,7 +11,7 @@ import pytest
 from adapters.gcp.firestore import FirestoreDocuments
 from adapters.local.sqlite import SqliteDocuments
 from governor.errors import ConflictError, InputError, OutageError
-from ports.documents import MAX_DOCUMENT_BYTES, Create, Delete, Documents, Update, Where
+from ports.documents import MAX_DOCUMENT_BYTES, Create, Delete, Documents, Query, Update, Where
 from tests.support.live import new_project
 
 Open = Callable[[], Documents]
@@ -149,7 +149,7 @@ def test_creation_times_never_decrease_in_commit_order(documents: Documents) -> 
     for n in range(50):
         documents.commit([Create(f"runs/r{n:02}", {})])
 
-    times = [d.created_at for d in documents.scan("runs")]
+    times = [d.created_at for d in documents.scan(Query("runs"))]
 
     assert times == sorted(times)
     assert times[0].tzinfo is not None
@@ -164,7 +164,13 @@ def test_a_scan_pages_through_a_collection_in_either_direction(documents: Docume
         seen: list[str] = []
         after = None
         while page := documents.scan(
-            "tenants/a/receipts", order_by="timestamp", descending=descending, after=after, limit=2
+            Query(
+                "tenants/a/receipts",
+                order_by="timestamp",
+                descending=descending,
+                after=after,
+                limit=2,
+            )
         ):
             seen += [d.path for d in page]
             after = (page[-1].data["timestamp"], page[-1].path)
@@ -183,7 +189,7 @@ def test_a_group_is_scanned_wherever_its_collections_lie(documents: Documents) -
     )
 
     found = documents.scan(
-        "actions", group=True, where=[Where("state", "in", ("pending", "running"))]
+        Query("actions", group=True, where=[Where("state", "in", ("pending", "running"))])
     )
 
     assert [d.path for d in found] == ["tenants/a/actions/1", "tenants/b/actions/2"]
@@ -202,7 +208,9 @@ def test_a_group_is_scanned_wherever_its_collections_lie(documents: Documents) -
 def test_conditions(documents: Documents, where: Where, expected: list[str]) -> None:
     documents.commit([Create(f"runs/{x}", {"n": n}) for n, x in enumerate("abc", 1)])
 
-    assert [d.path.removeprefix("runs/") for d in documents.scan("runs", where=[where])] == expected
+    assert [
+        d.path.removeprefix("runs/") for d in documents.scan(Query("runs", where=[where]))
+    ] == expected
 
 
 def test_a_range_orders_by_its_field_and_goes_with_no_other_order(documents: Documents) -> None:
@@ -210,16 +218,19 @@ def test_a_range_orders_by_its_field_and_goes_with_no_other_order(documents: Doc
         documents.commit([Create(f"runs/{name}", {"at": at, "by": name})])
     later = [Where("at", ">=", "t2")]
 
-    assert [d.data["at"] for d in documents.scan("runs", where=later)] == ["t2", "t3"]
+    assert [d.data["at"] for d in documents.scan(Query("runs", where=later))] == ["t2", "t3"]
     with pytest.raises(InputError):
-        documents.scan("runs", where=later, order_by="by")
+        documents.scan(Query("runs", where=later, order_by="by"))
 
 
 def test_a_page_may_begin_before_every_document_of_a_collection(documents: Documents) -> None:
     documents.commit([Create("runs/a", {}), Create("runs/b", {})])
 
-    assert [d.path for d in documents.scan("runs", after=("", "runs/"))] == ["runs/a", "runs/b"]
-    assert [d.path for d in documents.scan("runs", after=("", "runs/a"))] == ["runs/b"]
+    assert [d.path for d in documents.scan(Query("runs", after=("", "runs/")))] == [
+        "runs/a",
+        "runs/b",
+    ]
+    assert [d.path for d in documents.scan(Query("runs", after=("", "runs/a")))] == ["runs/b"]
 
 
 def test_an_update_that_changes_nothing_changes_the_revision(documents: Documents) -> None:
@@ -254,9 +265,9 @@ def test_any_json_comes_back_as_it_was(documents: Documents, data: dict[str, obj
 
 def test_a_field_name_is_never_code(documents: Documents) -> None:
     with pytest.raises(InputError):
-        documents.scan("runs", where=[Where("n') OR 1=1 --", "==", 1)])
+        documents.scan(Query("runs", where=[Where("n') OR 1=1 --", "==", 1)]))
     with pytest.raises(InputError):
-        documents.scan("runs' OR '1'='1")
+        documents.scan(Query("runs' OR '1'='1"))
 
 
 @pytest.mark.parametrize("attempt", range(10))

@@ -9,7 +9,7 @@ from adapters.drilled import DrilledDocuments, Switch
 from adapters.local.sqlite import SqliteDocuments
 from governor.errors import OutageError
 from governor.health import Drill, Fault
-from ports.documents import Create
+from ports.documents import Create, Query
 
 BOUND_S = 0.1
 
@@ -64,14 +64,14 @@ def test_every_fault_fails_as_its_name_says(
     }.get(fault, (False, False))
     if fault not in (Fault.SLOW, Fault.GARBAGE):
         with pytest.raises(OutageError):
-            documents.scan("runs")
+            documents.scan(Query("runs"))
         with pytest.raises(OutageError):
             documents.created("tenants/acme/actions")
     if fault in (Fault.SLOW, Fault.HANG):
         assert time.monotonic() - began > BOUND_S
     lever.drill = None
     assert documents.get("runs/r")
-    assert len(documents.scan("runs")) >= 1
+    assert len(documents.scan(Query("runs"))) >= 1
     documents.close()
 
 
@@ -96,12 +96,12 @@ def test_a_drill_of_some_tenants_leaves_the_others_alone(
 
     assert documents.get("runs/r")
     assert documents.get("tenants/other") is None
-    assert documents.scan("actions", group=True)
+    assert documents.scan(Query("actions", group=True))
     for path in ("tenants/acme", "tenants/acme/actions/x"):
         with pytest.raises(OutageError):
             documents.get(path)
     with pytest.raises(OutageError):
-        documents.scan("tenants/acme/actions")
+        documents.scan(Query("tenants/acme/actions"))
     with pytest.raises(OutageError):
         documents.commit([Create("runs/other", {}), Create("tenants/acme/actions/y", {})])
     assert documents.get("runs/other") is None

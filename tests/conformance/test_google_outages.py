@@ -20,7 +20,7 @@ from adapters.gcp.pubsub import PubsubSignals, Push
 from adapters.gcp.storage import GcsObjects
 from adapters.local.system import SystemClock, free_ports
 from governor.errors import GovernorError, OutageError
-from ports.documents import Create, Update
+from ports.documents import Create, Query, Update
 from ports.signals import Topic
 from tests.support.google import emulator, new_bucket
 from tests.support.live import new_project
@@ -61,7 +61,7 @@ BOUNDS_S: dict[str, tuple[float, Callable[[Away], object]]] = {
     "action path: get": (1.1, lambda a: a.documents.get("runs/r")),
     "action path: commit": (1.1, lambda a: a.documents.commit([Create("runs/r", {})])),
     "health": (2.1, _check_health),
-    "read": (8, lambda a: a.documents.scan("runs")),
+    "read": (8, lambda a: a.documents.scan(Query("runs"))),
     "publish": (10, lambda a: a.signals.publish("x", b"{}")),
     "admin: create": (30, lambda a: a.signals.create("x", REGION)),
     "admin: look": (30, lambda a: a.signals.look("x", REGION)),
@@ -309,7 +309,7 @@ def test_a_database_that_is_not_there_is_an_outage_and_not_an_empty_store(
         for call in (
             lambda: documents.get("runs/r"),
             lambda: documents.commit([Create("runs/r", {})]),
-            lambda: documents.scan("runs"),
+            lambda: documents.scan(Query("runs")),
         ):
             with pytest.raises(OutageError, match="does not exist"):
                 call()
@@ -327,7 +327,7 @@ def test_whatever_google_answers_is_an_error_of_ours(code: grpc.StatusCode) -> N
         away = _away(host)
         for call in (
             lambda: away.documents.get("runs/r"),
-            lambda: away.documents.scan("runs"),
+            lambda: away.documents.scan(Query("runs")),
             lambda: away.documents.commit([Create("runs/r", {})]),
             lambda: away.signals.publish("x", b""),
             lambda: away.signals.look("x", REGION),

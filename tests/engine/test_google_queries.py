@@ -6,7 +6,7 @@ from governor.fsm import ActionState
 from governor.quota import month_of
 from governor.records import SYSTEM_ACCOUNT
 from ports import Ports
-from ports.documents import Where
+from ports.documents import Query, Where
 from tasks import ticks
 from tasks.actions import operators, reap
 from tasks.actions.admit import submit
@@ -44,10 +44,10 @@ def test_what_operators_list(ports: Ports) -> None:
 def test_what_readers_list(ports: Ports) -> None:
     for where in ([Where("operation", "==", "action_complete")], []):
         found = ports.documents.scan(
-            "tenants/acme/receipts", where=where, order_by="timestamp", descending=True
+            Query("tenants/acme/receipts", where=where, order_by="timestamp", descending=True)
         )
         assert found
-    assert len(ports.documents.scan("tenants/acme/entitlements")) == 1
+    assert len(ports.documents.scan(Query("tenants/acme/entitlements"))) == 1
 
 
 def test_what_sweepers_look_for(ports: Ports) -> None:

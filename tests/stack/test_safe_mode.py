@@ -17,7 +17,7 @@ from cli.stack.supervisor import processes
 from config.settings import environment
 from governor.health import Fault, Silence
 from ledger.receipt import SignedReceipt
-from ports.documents import Where
+from ports.documents import Query, Where
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.alone
@@ -102,11 +102,13 @@ def test_whoever_falls_silent_has_everything_refused_and_is_named_afterwards(
 
     def told() -> list[str]:
         found = soak.ports.documents.scan(
-            "tenants/_system/receipts",
-            order_by="timestamp",
-            descending=True,
-            where=[Where("operation", "==", "degraded_mode_cleared")],
-            limit=1,
+            Query(
+                "tenants/_system/receipts",
+                order_by="timestamp",
+                descending=True,
+                where=[Where("operation", "==", "degraded_mode_cleared")],
+                limit=1,
+            )
         )
         return [SignedReceipt.stored(d.data).fields()["reason"] for d in found]
 

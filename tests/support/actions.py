@@ -21,6 +21,7 @@ from governor.records import Action
 from ledger.receipt import SignedReceipt
 from ledger.verify import Recorded, verify
 from ports import Ports
+from ports.documents import Query
 from ports.memory import Slot
 from tasks import ticks
 from tasks.actions.admit import Signal
@@ -66,7 +67,7 @@ def action_of(ports: Ports, action_id: str) -> Action:
 
 
 def receipts(ports: Ports, action_id: str) -> list[dict[str, Any]]:
-    found = ports.documents.scan("tenants/acme/receipts", order_by="timestamp", limit=1000)
+    found = ports.documents.scan(Query("tenants/acme/receipts", order_by="timestamp", limit=1000))
     fields = [SignedReceipt.model_validate(d.data).fields() for d in found]
     return [f for f in fields if f.get("action_id") == action_id]
 
@@ -90,7 +91,7 @@ def _carry_out(ports: Ports, action_id: str, lost: range) -> None:
 
 
 def every_receipt_is_valid(ports: Ports) -> bool:
-    for document in ports.documents.scan("tenants/acme/receipts", limit=1000):
+    for document in ports.documents.scan(Query("tenants/acme/receipts", limit=1000)):
         stored = SignedReceipt.model_validate(document.data)
         entry = Recorded(stored, document.path.rsplit("/", 1)[1], document.created_at)
         assert all(f.holds for f in verify(entry, account_id="acme", ring=ports.keys.ring()))

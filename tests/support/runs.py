@@ -12,6 +12,7 @@ from governor.quota import Verdict
 from governor.records import JournalEntry, MarketplaceEvent, Run, instant
 from ledger.receipt import SignedReceipt
 from ports import Ports
+from ports.documents import Query
 from ports.memory import Request
 from ports.signals import Topic
 from ports.system import Clock
@@ -111,7 +112,7 @@ def failing(step_name: str, error: Exception) -> Runbook:
 
 
 def receipts(ports: Ports, account_id: str = ACCOUNT) -> list[dict[str, Any]]:
-    found = ports.documents.scan(f"tenants/{account_id}/receipts", order_by="timestamp")
+    found = ports.documents.scan(Query(f"tenants/{account_id}/receipts", order_by="timestamp"))
     return [SignedReceipt.model_validate(d.data).fields() for d in found]
 
 
@@ -145,7 +146,7 @@ def nothing_is_left(ports: Ports, account_id: str = ACCOUNT) -> bool:
         memory_knows(ports, account_id) is Verdict.UNKNOWN_TENANT
         and not has_key(ports, account_id)
         and ports.documents.get(records.tenant_path(account_id)) is None
-        and not ports.documents.scan(f"tenants/{account_id}/entitlements")
+        and not ports.documents.scan(Query(f"tenants/{account_id}/entitlements"))
         and ports.signals.look(account_id, "us-central1") is Topic.ABSENT
         and ports.documents.get(records.turn_path(account_id)) is None
     )
@@ -153,7 +154,7 @@ def nothing_is_left(ports: Ports, account_id: str = ACCOUNT) -> bool:
 
 def everything_is_there(ports: Ports, account_id: str = ACCOUNT) -> bool:
     tenant = ports.documents.get(records.tenant_path(account_id))
-    entitlements = ports.documents.scan(f"tenants/{account_id}/entitlements")
+    entitlements = ports.documents.scan(Query(f"tenants/{account_id}/entitlements"))
     return (
         memory_knows(ports, account_id) is Verdict.NOT_PERMITTED
         and has_key(ports, account_id)

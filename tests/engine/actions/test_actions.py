@@ -9,6 +9,7 @@ import pytest
 
 from governor.fsm import ActionState
 from ports import Ports
+from ports.documents import Query
 from tasks.actions.admit import Signal, submit
 from tasks.actions.execute import carry_out
 from tasks.actions.recover import take_over
@@ -83,7 +84,7 @@ def test_each_bad_end_has_its_state_and_receipts(
         failure, undone = receipts(ports, action_id)
         assert undone["previous_action_receipt_id"] == failure["receipt_id"]
     elif has_undo:
-        last = ports.documents.scan("tenants/acme/receipts", order_by="timestamp")[-1]
+        last = ports.documents.scan(Query("tenants/acme/receipts", order_by="timestamp"))[-1]
         assert last.data["operation"] == "alert_raised"
 
 

@@ -15,6 +15,7 @@ from governor.errors import ConflictError, DeniedError, InputError, OutageError
 from governor.quota import month_ends_in_s, month_of
 from ledger.receipt import SignedReceipt
 from ports import Ports, Times
+from ports.documents import Query
 from ports.memory import Slot
 from tasks import ticks
 from tasks.actions.admit import Signal, submit
@@ -238,7 +239,7 @@ def test_one_unusable_policy_keeps_nobody_else_from_being_booted(
     assert submit(ports, Signal("other", "s", "demo.succeed", None, {}))
     causes = [
         SignedReceipt.model_validate(d.data).fields().get("cause")
-        for d in ports.documents.scan("tenants/_system/receipts")
+        for d in ports.documents.scan(Query("tenants/_system/receipts"))
     ]
     assert causes.count("policy-unusable") == 1
 

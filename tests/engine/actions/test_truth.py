@@ -21,7 +21,7 @@ from governor.records import ProcessClaim, action_path
 from ledger import contracts
 from ledger.receipt import receipt_id
 from ports import Ports
-from ports.documents import Create, Update
+from ports.documents import Create, Query, Update
 from ports.memory import Slot
 from tasks.actions import operators
 from tasks.actions.admit import submit
@@ -177,7 +177,7 @@ def test_no_words_of_a_handler_enter_the_ledger_and_a_bug_is_in_the_log(
 
     failed = receipts(ports, action_id)[0]
     assert WORDS in text_of(ports, failed)
-    for document in ports.documents.scan("tenants/acme/receipts", limit=1000):
+    for document in ports.documents.scan(Query("tenants/acme/receipts", limit=1000)):
         assert WORDS not in document.data["payload"]
     (line,) = [r for r in caplog.records if "test.fate failed" in r.getMessage()]
     assert action_id in line.getMessage()
@@ -214,7 +214,7 @@ def test_a_payload_the_model_refuses_is_refused_at_the_door_and_costs_nothing(
         assert refused.value.code == "payload-invalid"
         assert "recoverable" in refused.value.detail
 
-    assert ports.documents.scan("tenants/acme/actions") == []
+    assert ports.documents.scan(Query("tenants/acme/actions")) == []
     assert in_flight(ports) == 0
     assert ports.memory.used("acme", "demo-sku", month) == 0
     assert [r["operation"] for r in all_receipts(ports)] == ["entitlement_active"]
@@ -270,7 +270,9 @@ def test_a_policy_in_force_that_cannot_be_used_is_told_once_and_shown_until_it_i
     alerts = [r for r in all_receipts(ports, "_system") if r["operation"] == "alert_raised"]
     assert [a["cause"] for a in alerts] == ["policy-unusable"]
     assert "crm.missing" in caplog.text
-    (pointer,) = [d for d in ports.documents.scan("policies") if d.path.endswith("crm~starter")]
+    (pointer,) = [
+        d for d in ports.documents.scan(Query("policies")) if d.path.endswith("crm~starter")
+    ]
     policies.forget_loaded()
     ports.objects.create("policies/crm/starter/1.0.1.json", _policy("demo.succeed", "1.0.1"))
     ports.documents.commit([Update(pointer.path, {"policy_version": "1.0.1"}, pointer.revision)])

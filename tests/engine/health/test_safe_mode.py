@@ -18,6 +18,7 @@ from governor.quota import Verdict
 from governor.records import Run, action_path, run_path
 from ledger.receipt import SignedReceipt
 from ports import Ports, Times
+from ports.documents import Query
 from ports.memory import Slot
 from tasks import ticks
 from tasks.actions.admit import Signal, submit
@@ -90,7 +91,9 @@ def _is_due(ports: Ports) -> bool:
 
 
 def platform(ports: Ports, account_id: str = "_system") -> list[dict[str, Any]]:
-    found = ports.documents.scan(f"tenants/{account_id}/receipts", order_by="timestamp", limit=1000)
+    found = ports.documents.scan(
+        Query(f"tenants/{account_id}/receipts", order_by="timestamp", limit=1000)
+    )
     fields = [SignedReceipt.stored(d.data).fields() for d in found]
     told = ("degraded_mode", "degraded_mode_cleared", "alert_raised", "receipt_conflict")
     return [f for f in fields if f["operation"] in told]

@@ -24,7 +24,7 @@ from governor.errors import ConflictError
 from governor.quota import Verdict
 from governor.records import instant
 from ports import Ports
-from ports.documents import Document, every
+from ports.documents import Document, Query, every
 from tasks.health import troubles
 from tasks.ledgers import patrol, stored_log
 from tasks.ledgers.archive import write_archive
@@ -193,7 +193,7 @@ def test_a_clock_that_differs_is_noticed_alarmed_and_named(stepped: Ports) -> No
     assert "+3600 s" in found.detail
     alerts = [
         d
-        for d in stepped.documents.scan("tenants/_system/receipts")
+        for d in stepped.documents.scan(Query("tenants/_system/receipts"))
         if isinstance(d, Document) and d.data["operation"] == "alert_raised"
     ]
     assert len(alerts) == 1

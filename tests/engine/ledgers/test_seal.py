@@ -14,7 +14,7 @@ from governor.records import checkpoint_path, receipt_path, seal_path
 from ledger.log import MAX_LEAVES, Seal, Stored, again, next_seal, parse_leaf
 from ledger.receipt import SignedReceipt
 from ports import Ports
-from ports.documents import Create, Document, Update
+from ports.documents import Create, Document, Query, Update
 from tasks.ledgers import seal as sealing
 from tasks.ledgers import stored_log
 from tasks.ledgers.seal import seal_ledger
@@ -220,7 +220,7 @@ def test_a_poison_receipt_is_sealed_as_rejected_alarmed_and_holds_up_nobody(
     assert "not the fields" in (leaves["junk"].rejected or "")
     told_of = [
         text_of(ports, SignedReceipt.stored(d.data).fields())
-        for d in ports.documents.scan(f"tenants/{ACCOUNT}/receipts")
+        for d in ports.documents.scan(Query(f"tenants/{ACCOUNT}/receipts"))
         if d.data.get("operation") == "alert_raised"
     ]
     assert len(told_of) == 1
@@ -241,7 +241,7 @@ def test_a_forged_seal_is_never_signed(ports: Ports, tmp_path: Path, forge: str)
     honest: list[Document] = []
 
     def stop() -> None:
-        honest.extend(ports.documents.scan(f"tenants/{ACCOUNT}/seals", limit=10))
+        honest.extend(ports.documents.scan(Query(f"tenants/{ACCOUNT}/seals", limit=10)))
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -390,7 +390,7 @@ def test_one_operation_told_with_other_words_is_a_conflict_that_is_receipted_and
 
     again = ports.documents.get("runs/r")
     assert again == state
-    stored = ports.documents.scan(f"tenants/{ACCOUNT}/receipts")
+    stored = ports.documents.scan(Query(f"tenants/{ACCOUNT}/receipts"))
     operations = sorted(d.data["operation"] for d in stored)
     assert operations == ["action_complete", "alert_raised", "receipt_conflict"]
     conflict = next(d for d in stored if d.data["operation"] == "receipt_conflict")
@@ -408,7 +408,7 @@ def test_who_is_merely_slower_has_no_conflict(ports: Ports) -> None:
     with pytest.raises(ConflictError):
         land(ports, [Update(state.path, {"n": 2}, state.revision), told(ports, "x")])
 
-    stored = ports.documents.scan(f"tenants/{ACCOUNT}/receipts")
+    stored = ports.documents.scan(Query(f"tenants/{ACCOUNT}/receipts"))
     assert [d.data["operation"] for d in stored] == ["action_complete"]
 
 

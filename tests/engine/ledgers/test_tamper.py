@@ -14,6 +14,7 @@ from ledger.log import Seal, seal_id
 from ledger.receipt import SignedReceipt
 from ledger.receipt import receipt_id as receipt_id_of
 from ports import Ports
+from ports.documents import Query
 from tasks.actions.admit import submit
 from tasks.actions.execute import carry_out
 from tasks.ledgers import stored_log
@@ -552,7 +553,7 @@ def test_receipts_across_a_rotation_are_valid_and_a_leaked_key_is_not_believed(
     ids += emit(ports, "x")
     assert seal_ledger(ports, ACCOUNT)
 
-    rotated = ports.documents.scan(f"tenants/{ACCOUNT}/receipts", limit=100)
+    rotated = ports.documents.scan(Query(f"tenants/{ACCOUNT}/receipts", limit=100))
     told_of = [d for d in rotated if d.data["operation"] == "key_rotated"]
     assert len(told_of) == 1
     assert f'"key_id":"{after}"' in told_of[0].data["payload"]

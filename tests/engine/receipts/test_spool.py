@@ -12,7 +12,7 @@ from governor.errors import OutageError
 from governor.fsm import ActionState
 from ledger.receipt import SignedReceipt
 from ports import Ports, Times
-from ports.documents import Update, Write
+from ports.documents import Query, Update, Write
 from tasks import ticks
 from tasks.actions import transitions
 from tasks.actions.admit import submit
@@ -239,7 +239,8 @@ def test_what_comes_too_late_is_set_aside_and_told(ports: Ports) -> None:
     (aside,) = ports.spool.names("aside/")
     assert aside.startswith(f"aside/acme/{action_id}.0001-")
     said = [
-        SignedReceipt.stored(d.data).fields() for d in ports.documents.scan("tenants/acme/receipts")
+        SignedReceipt.stored(d.data).fields()
+        for d in ports.documents.scan(Query("tenants/acme/receipts"))
     ]
     assert {t["operation"] for t in said} >= {"receipt_conflict", "alert_raised"}
     assert spool.drain(ports) == 0
@@ -379,7 +380,7 @@ def test_a_key_that_was_changed_meanwhile_spoils_no_receipt(ports: Ports) -> Non
 
     (landed,) = [
         SignedReceipt.stored(d.data)
-        for d in ports.documents.scan("tenants/acme/receipts")
+        for d in ports.documents.scan(Query("tenants/acme/receipts"))
         if d.data["operation"] == "action_complete"
     ]
     assert landed.key_id == now_used

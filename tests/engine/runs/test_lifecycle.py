@@ -10,7 +10,7 @@ from governor.errors import ConflictError, OutageError
 from governor.fsm import GovernorState, RunState
 from governor.records import Entitlement, MarketplaceEvent
 from ports import Ports
-from ports.documents import Update
+from ports.documents import Query, Update
 from ports.signals import Topic
 from tasks.governors import policies
 from tasks.runbooks.entitlement_lifecycle import begin
@@ -226,7 +226,7 @@ def test_two_entitlements_live_side_by_side(ports: Ports) -> None:
     subscribe(ports, event(event_id="e-2", sku_id="other-sku"))
 
     assert [r["sku_id"] for r in receipts(ports)] == ["demo-sku", "other-sku"]
-    assert len(ports.documents.scan("tenants/acme/entitlements")) == 2
+    assert len(ports.documents.scan(Query("tenants/acme/entitlements"))) == 2
 
 
 def test_a_second_entitlement_that_fails_never_shuts_the_door_of_the_first(ports: Ports) -> None:
@@ -243,7 +243,7 @@ def test_a_second_entitlement_that_fails_never_shuts_the_door_of_the_first(ports
 
     assert run_of(ports, second.run_id).state is RunState.FAILED
     assert submit(ports, Signal("acme", "s2", "demo.succeed", None, {}))
-    assert len(ports.documents.scan("tenants/acme/entitlements")) == 1
+    assert len(ports.documents.scan(Query("tenants/acme/entitlements"))) == 1
 
 
 def test_a_registered_policy_version_never_changes(ports: Ports) -> None:

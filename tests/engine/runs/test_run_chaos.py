@@ -19,6 +19,7 @@ from governor.errors import ConflictError, GovernorError, OutageError
 from governor.fsm import RunState
 from governor.records import JournalEntry, Run
 from ports import Ports
+from ports.documents import Query
 from tasks import publish
 from tasks.runbooks.entitlement_lifecycle import RUNBOOK, begin
 from tasks.runs import failure, operators, step
@@ -152,7 +153,7 @@ def _check_account(ports: Ports, account_id: str, mine: list[Run]) -> None:
     if complete:
         assert everything_is_there(ports, account_id)
         newest = max(complete, key=lambda run: run.event.event_time)
-        (entitlement,) = ports.documents.scan(f"tenants/{account_id}/entitlements")
+        (entitlement,) = ports.documents.scan(Query(f"tenants/{account_id}/entitlements"))
         assert entitlement.data["plan_type"] == newest.event.plan_type
     else:
         assert nothing_is_left(ports, account_id)

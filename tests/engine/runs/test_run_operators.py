@@ -7,6 +7,7 @@ from governor.errors import ConflictError, InputError
 from governor.fsm import RunState
 from governor.records import Effect
 from ports import Ports
+from ports.documents import Query
 from tasks.runbooks.entitlement_lifecycle import RUNBOOK, begin, new_run
 from tasks.runs import operators
 from tasks.runs.operators import attempt_again
@@ -163,8 +164,11 @@ def test_runs_are_listed_newest_first(ports: Ports) -> None:
 def _everything(ports: Ports) -> list[object]:
     groups = ("tenants", "runs", "turns")
     return [
-        *(ports.documents.scan(name, limit=100) for name in groups),
-        *(ports.documents.scan(n, group=True, limit=100) for n in ("entitlements", "receipts")),
+        *(ports.documents.scan(Query(name, limit=100)) for name in groups),
+        *(
+            ports.documents.scan(Query(n, group=True, limit=100))
+            for n in ("entitlements", "receipts")
+        ),
         ports.signals.look("acme", "us-central1"),
         memory_knows(ports, "acme"),
         has_key(ports, "acme"),

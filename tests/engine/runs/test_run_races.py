@@ -16,7 +16,7 @@ from governor.fsm import RunState
 from governor.records import JournalEntry, ProcessClaim, Run, instant
 from ports import Ports
 from ports.alerts import Alert
-from ports.documents import Update
+from ports.documents import Query, Update
 from ports.signals import Topic
 from tasks import ticks
 from tasks.runbooks.entitlement_lifecycle import RUNBOOK, begin, new_run
@@ -365,10 +365,10 @@ def test_an_alert_is_sent_even_if_nothing_after_its_commit_works(ports: Ports) -
         def __getattr__(self, name: str) -> Any:
             return getattr(ports.documents, name)
 
-        def scan(self, collection: str, **more: Any) -> Any:
-            if collection == "runs":
+        def scan(self, query: Query) -> Any:
+            if query.collection == "runs":
                 raise OutageError("documents-unavailable", "no answer")
-            return ports.documents.scan(collection, **more)
+            return ports.documents.scan(query)
 
     broken = dataclasses.replace(ports, alerts=Heard(), documents=Deaf())  # type: ignore[arg-type]
     run = begin(ports, event(), b"{}")
@@ -419,7 +419,7 @@ def _changes(*deliveries: dict[str, Any], ports: Ports) -> str:
     play(ports, begin(ports, first, b"{}").run_id, failing("deploy_sku.documents", FAILS))
     for each in others:
         subscribe(ports, each)
-    (entitlement,) = ports.documents.scan("tenants/acme/entitlements")
+    (entitlement,) = ports.documents.scan(Query("tenants/acme/entitlements"))
     return str(entitlement.data["plan_type"])
 
 

@@ -10,7 +10,7 @@ from governor.errors import ConflictError, InputError, OutageError
 from governor.fsm import RunState
 from governor.records import Effect, Run
 from ports import Ports
-from ports.documents import Update
+from ports.documents import Query, Update
 from ports.signals import Topic
 from tasks.runbooks.entitlement_lifecycle import RUNBOOK, begin
 from tasks.runs import step
@@ -115,7 +115,7 @@ def test_a_replayed_message_changes_nothing(ports: Ports) -> None:
 def test_a_message_without_a_run_changes_nothing(ports: Ports) -> None:
     step.carry_on(ports, RUNBOOK, "run-of-nobody")
 
-    assert ports.documents.scan("runs") == []
+    assert ports.documents.scan(Query("runs")) == []
 
 
 def test_runs_of_one_account_take_turns_and_another_account_is_not_held_up(ports: Ports) -> None:
@@ -206,7 +206,7 @@ def test_an_event_this_version_does_not_serve_is_refused_at_the_door(ports: Port
     with pytest.raises(InputError, match="not served"):
         begin(ports, event(event_type="entitlement.cancelled"), b"{}")
 
-    assert ports.documents.scan("runs") == []
+    assert ports.documents.scan(Query("runs")) == []
 
 
 def test_no_signal_is_accepted_before_the_receipt_is_committed(ports: Ports) -> None:
