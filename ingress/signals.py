@@ -20,8 +20,8 @@ from ingress.problems import documented, signed_with, status_of
 from ingress.state import Here, State
 from ports import Ports
 from tasks.actions.admit import Signal, submit
-from tasks.receipts.commit import explained, land
-from tasks.receipts.refusals import ledger_of
+from tasks.receipts.commit import commit_once, explained
+from tasks.receipts.refusals import tally_of
 
 router = APIRouter()
 _FOREIGN = (
@@ -146,7 +146,7 @@ def _dead_letter(ports: Ports, envelope: PushEnvelope, error: GovernorError) -> 
         error_code=error.code,
     )
     try:
-        land(ports, proofs)
+        commit_once(ports, proofs)
     except ConflictError:
         pass  # delivered and receipted before
     metrics.SIGNALS.labels("dead-lettered").inc()
@@ -157,4 +157,4 @@ async def _count(here: State, account_id: str, error: GovernorError) -> None:
     ledger = SYSTEM_ACCOUNT if error.code in _FOREIGN else account_id
     by_store = isinstance(error, OutageError) and error.code not in _COUNTED
     refused_for = account_id if by_store else ""
-    await here.refusals.add(ledger_of("signals_refused", ledger), error.code, refused_for)
+    await here.refusals.add(tally_of("signals_refused", ledger), error.code, refused_for)

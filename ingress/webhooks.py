@@ -18,7 +18,7 @@ from ingress.state import Here, State
 from ledger.receipt import SignedReceipt
 from ports import Ports
 from tasks.actions.admit import refusal
-from tasks.receipts.refusals import ledger_of
+from tasks.receipts.refusals import tally_of
 from tasks.runbooks import entitlement_lifecycle
 
 router = APIRouter()
@@ -124,4 +124,4 @@ def _ended(run: Run, stored: SignedReceipt) -> Response:
 async def _count(here: State, error: GovernorError) -> None:
     metrics.WEBHOOKS.labels("rejected").inc()
     if status_of(error) < 500 or error.code in _NOTHING_BEGAN:
-        await here.refusals.add(ledger_of("webhook_rejected"), error.code)
+        await here.refusals.add(tally_of("webhook_rejected"), error.code)

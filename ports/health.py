@@ -103,7 +103,7 @@ class Modes(Protocol):
         """Outages that are over and not receipted yet."""
         ...
 
-    def settle(self, scope: Scope, outage_id: str) -> None:
+    def receipted(self, scope: Scope, outage_id: str) -> None:
         """An outage was receipted."""
         ...
 

@@ -16,7 +16,7 @@ from tasks.governors import topics
 from tasks.health import alerts, troubles
 from tasks.health.check import is_in_doubt
 from tasks.ledgers import patrol, seal
-from tasks.ledgers.sign import report
+from tasks.ledgers.sign import raise_alarm
 from tasks.receipts import refusals
 from tasks.runs import reap as run_reaper
 from tasks.sweep import alone
@@ -128,7 +128,7 @@ def audit_slice(scope: str, path: str, number: int, after: str | None = None) ->
     except OutageError:
         raise
     except Exception as error:  # whatever is wrong with one ledger, the others are judged
-        report(ports, account_id, error)
+        raise_alarm(ports, account_id, error)
     if reached is not None:
         _audit(scope, path, reached)
     elif looked or (after is None and scope == "everything"):

@@ -207,7 +207,7 @@ class ValkeyHealth(ValkeySlots):
             for outage, refused in pairs
         ]
 
-    def settle(self, scope: Scope, outage_id: str) -> None:
+    def receipted(self, scope: Scope, outage_id: str) -> None:
         bounded(lambda: self._redis.hdel(_owed(scope), outage_id))
 
     def note_spooled(self, count: int | None = None) -> None:

@@ -27,7 +27,7 @@ from ports.documents import Create
 from tasks.celery import PUBLISH_ONCE, app
 from tasks.manual import Manual
 from tasks.publish import RUN_TIME_LIMIT_S
-from tasks.receipts.commit import land, receipt
+from tasks.receipts.commit import commit_once, receipt
 from tasks.runs.definition import RUNBOOKS_BY_NAME, Result, Runbook, Step
 from tasks.runs.step import carry_on
 
@@ -175,7 +175,7 @@ def _ours_ms(ports: Ports, ends: _Ends, token: str) -> float:
         started_at=timestamp(now),
         deadline_at=timestamp(now + timedelta(seconds=60)),
     )
-    land(ports, [Create(records.run_path(new.run_id), new.document())])
+    commit_once(ports, [Create(records.run_path(new.run_id), new.document())])
     app.signature(
         "bench.run",
         kwargs={"run_id": new.run_id, "account_id": ACCOUNT},

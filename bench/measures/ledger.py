@@ -20,7 +20,7 @@ from ports import Ports
 from ports.documents import Create
 from tasks.ledgers import stored_log
 from tasks.ledgers.seal import seal_ledger
-from tasks.receipts.commit import land, receipt
+from tasks.receipts.commit import commit_once, receipt
 
 _BATCH = 400
 LARGE = 100_000
@@ -148,7 +148,7 @@ def _emit(
     took, began = [], time.monotonic()
     for n in range(each):
         at = time.perf_counter()
-        land(ports, [_receipt(ports, account_id, f"{writer}-{n}")])
+        commit_once(ports, [_receipt(ports, account_id, f"{writer}-{n}")])
         took.append((time.perf_counter() - at) * 1000)
     results.put((began, time.monotonic(), took))
     ports.documents.close()
@@ -173,7 +173,7 @@ def _receipt(ports: Ports, account_id: str, subject: str) -> Create:
 def _fill(ports: Ports, account_id: str, count: int, start: int = 0) -> None:
     for at in range(start, start + count, _BATCH):
         end = min(at + _BATCH, start + count)
-        land(ports, [_receipt(ports, account_id, str(n)) for n in range(at, end)])
+        commit_once(ports, [_receipt(ports, account_id, str(n)) for n in range(at, end)])
 
 
 def _until_sealed(settings: Settings, account_id: str, size: int, within_s: float = 30) -> float:
@@ -194,7 +194,7 @@ def _sealing_ms(ports: Ports, new: int, times: int) -> float:
         subject = f"{time.monotonic_ns()}-{n}"
         made = [_receipt(ports, "bench-growth", f"{subject}-{m}") for m in range(new)]
         for at in range(0, new, _BATCH):
-            land(ports, made[at : at + _BATCH])
+            commit_once(ports, made[at : at + _BATCH])
         began = time.perf_counter()
         while not seal_ledger(ports, "bench-growth"):
             pass

@@ -21,7 +21,7 @@ from ledger.keys import KeyRing, TrustedKey, parse_ring
 from ledger.log import Log
 from ledger.merkle import Frontier
 from ledger.verify import Check, Finding
-from tasks.ledgers.audit import chunks, here
+from tasks.ledgers.audit import chunks, in_this_process
 from tasks.ledgers.report import Report
 
 _MANY = 2000
@@ -62,7 +62,9 @@ def verify_archive(
         if archive.RECEIPTS not in digests:
             report.add([Finding(archive.RECEIPTS, Check.COMPLETENESS, "is missing")])
             return Judged(report)
-        examine_all = opened.enter_context(examining()) if checkpoint.size > _MANY else here
+        examine_all = (
+            opened.enter_context(examining()) if checkpoint.size > _MANY else in_this_process
+        )
         progress = opened.enter_context(Progress(f"verifying {path.name}", checkpoint.size))
         pins = [pin_of(extends, trusted, report.account_id)] if extends else []
         reading = _Reading(folder, checkpoint, report, pins)

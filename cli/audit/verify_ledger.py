@@ -18,11 +18,11 @@ from ledger.audit import Pin
 from ledger.checkpoint import Checkpoint, open_checkpoint
 from ports import Ports
 from tasks.ledgers import stored_log
-from tasks.ledgers.audit import audit_ledger, here
+from tasks.ledgers.audit import audit_ledger, in_this_process
 from tasks.ledgers.report import Report
 from tasks.ledgers.states import missing_receipts
 from tasks.ledgers.stored_log import BrokenLogError
-from tasks.ledgers.verify_receipt import CHECKS, Verdict, verify_receipt
+from tasks.ledgers.verify_receipt import CHECKS, Judgement, verify_receipt
 
 VALID, BROKEN, NOT_SEALED, CLOCK_OFF = 0, 1, 6, 7
 """Exit codes of a verification (D22)."""
@@ -52,7 +52,7 @@ def open_ledger() -> Ports:
     return opened()
 
 
-def verify_one(ports: Ports, account_id: str, receipt_id: str) -> Verdict:
+def verify_one(ports: Ports, account_id: str, receipt_id: str) -> Judgement:
     """Judge one receipt, after asking for a seal if it has none.
 
     Raises:
@@ -66,14 +66,14 @@ def verify_one(ports: Ports, account_id: str, receipt_id: str) -> Verdict:
     return verdict
 
 
-def code_of(verdict: Verdict) -> int:
+def code_of(verdict: Judgement) -> int:
     """The exit code for one receipt."""
     if not verdict.is_valid:
         return BROKEN
     return VALID if verdict.leaf else NOT_SEALED
 
 
-def told(verdict: Verdict) -> list[str]:
+def told(verdict: Judgement) -> list[str]:
     """A line for each check."""
     found = {finding.check: finding for finding in verdict.findings}
     lines = []
@@ -114,7 +114,7 @@ def verify_all(
     with ExitStack() as opened:
         total = last.tree_size if last else 0
         progress = opened.enter_context(Progress(f"verifying {account_id}", total))
-        examine_all = opened.enter_context(examining()) if total > _MANY else here
+        examine_all = opened.enter_context(examining()) if total > _MANY else in_this_process
         report = audit_ledger(
             ports,
             account_id,

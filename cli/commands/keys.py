@@ -12,7 +12,7 @@ from ledger.keys import GRACE, fingerprint
 from ports import Ports
 from ports.documents import every
 from tasks.ledgers import stored_log
-from tasks.receipts.commit import land, receipt
+from tasks.receipts.commit import commit_once, receipt
 
 
 def listed() -> list[dict[str, Any]]:
@@ -74,7 +74,7 @@ def rotate(leaked_at: str | None) -> dict[str, str | None]:
         proof = receipt(
             ports, "key_rotated", SYSTEM_ACCOUNT, after, previous_key_id=before, key_id=after
         )
-        land(ports, [proof])
+        commit_once(ports, [proof])
     except ConflictError:
         pass  # the sealer was faster to tell
     except GovernorError as error:

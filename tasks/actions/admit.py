@@ -21,7 +21,7 @@ from tasks import publish
 from tasks.actions import transitions
 from tasks.governors import policies
 from tasks.governors.boot import boot_governor
-from tasks.receipts.commit import land
+from tasks.receipts.commit import commit_once
 
 _LOG = logging.getLogger("ggen.signals")
 _CLOCK_SKEW = timedelta(seconds=5)
@@ -90,7 +90,9 @@ def submit(ports: Ports, asked: Signal) -> str:
         raise
     try:
         patience_s = ports.times.store_timeout_s
-        land(ports, [Create(transitions.path_of(action), action.document())], patience_s=patience_s)
+        commit_once(
+            ports, [Create(transitions.path_of(action), action.document())], patience_s=patience_s
+        )
     except ConflictError:
         # Stored long before, and Memory had forgotten: give back what was just taken for it. Stored
         # a moment ago, it was by another delivery of this signal, whose slot this is.

@@ -11,7 +11,7 @@ from governor.errors import ConflictError, InputError, OutageError
 from governor.records import SYSTEM_ACCOUNT
 from ports import Ports
 from ports.signals import DeadLetter
-from tasks.receipts.commit import explained, land
+from tasks.receipts.commit import commit_once, explained
 from tasks.sweep import for_a_while
 
 _LOG = logging.getLogger("ggen.signals")
@@ -84,6 +84,6 @@ def _receipt(ports: Ports, letter: DeadLetter, error: InputError) -> None:
         error_code=error.code,
     )
     try:
-        land(ports, proofs)
+        commit_once(ports, proofs)
     except ConflictError:
         pass  # receipted before, and not buried

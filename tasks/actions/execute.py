@@ -19,12 +19,12 @@ from tasks.actions import recover, transitions
 from tasks.actions.deadline import Ended, Ending, run_within
 from tasks.actions.transitions import Held
 from tasks.receipts.commit import receipt
-from tasks.receipts.fence import or_die
+from tasks.receipts.fence import or_kill_self
 
 _LOG = logging.getLogger("ggen.actions")
 
 
-def carry_out(ports: Ports, account_id: str, action_id: str) -> None:
+def execute(ports: Ports, account_id: str, action_id: str) -> None:
     """Claim, run and end one action; does nothing when it is not pending any more."""
     # (1) A worker that finds it started changes nothing: the reaper ends what its claimer cannot.
     found = transitions.load(ports, account_id, action_id)
@@ -50,7 +50,7 @@ def carry_out(ports: Ports, account_id: str, action_id: str) -> None:
     # (4) The handler, under its deadline. (5) The end: state and receipt in one commit; then what
     # must be undone.
     context = transitions.context_of(action, ports.clock.monotonic_s() + budget_ms / 1000)
-    or_die(lambda: _settle(ports, held, context, _run(action, context, budget_ms)))
+    or_kill_self(lambda: _end(ports, held, context, _run(action, context, budget_ms)))
 
 
 def expire(ports: Ports, found: Held) -> None:
@@ -79,7 +79,7 @@ def expire(ports: Ports, found: Held) -> None:
         **transitions.end_fields(ended),
     )
     try:
-        transitions.move(ports, found, ended, proof, asks_for_seal=False)
+        transitions.commit(ports, found, ended, proof, asks_for_seal=False)
     except ConflictError:
         return  # claimed or ended meanwhile
     transitions.free_slot(ports, action)
@@ -112,7 +112,7 @@ def _learned(context: ActionContext) -> str | None:
     return text if text is None or len(text) <= rules.MAX_RESULT_BYTES else None
 
 
-def _settle(ports: Ports, held: Held, context: ActionContext, ended: Ended) -> None:
+def _end(ports: Ports, held: Held, context: ActionContext, ended: Ended) -> None:
     action, run_ms = held.action, round(ended.elapsed_s * 1000)
     if ended.ending is not Ending.RETURNED:
         if ended.error:
@@ -140,7 +140,7 @@ def _settle(ports: Ports, held: Held, context: ActionContext, ended: Ended) -> N
         **transitions.end_fields(done),
     )
     try:
-        transitions.settle(ports, held, done, proof)
+        transitions.commit_or_spool(ports, held, done, proof)
     except ConflictError:
         _LOG.warning(
             "action %s was ended by the reaper; its late result is refused", action.action_id

@@ -15,7 +15,7 @@ from tasks.actions import transitions
 from tasks.actions.transitions import Held
 from tasks.receipts.commit import receipt
 
-_PATIENCE = 5
+_TRIES = 5
 _ENDS = (
     "action_resolved",
     "action_complete",
@@ -69,11 +69,11 @@ def retry_rollback(ports: Ports, account_id: str, action_id: str) -> Action:
         InputError: there is no such action.
         ConflictError: its rollback has not failed; nothing was changed.
     """
-    for _ in range(_PATIENCE):
+    for _ in range(_TRIES):
         held = _rollback_failed(ports, account_id, action_id)
         due = held.action.evolve(retry_at=timestamp(ports.clock.now()))
         try:
-            transitions.move(ports, held, due)
+            transitions.commit(ports, held, due)
         except ConflictError:
             continue  # it is being tried just now, or has been
         with contextlib.suppress(OutageError):  # the look only matters should there be no broker
@@ -90,7 +90,7 @@ def resolve(ports: Ports, account_id: str, action_id: str, operator: str, reason
         InputError: there is no such action.
         ConflictError: its rollback has not failed; nothing was changed.
     """
-    for _ in range(_PATIENCE):
+    for _ in range(_TRIES):
         held = _rollback_failed(ports, account_id, action_id)
         now = timestamp(ports.clock.now())
         wish = Resolution(operator=operator, reason=reason, resolved_at=now)
@@ -115,7 +115,7 @@ def resolve(ports: Ports, account_id: str, action_id: str, operator: str, reason
             reason=reason,
         )
         try:
-            transitions.move(ports, held, ended, proof)
+            transitions.commit(ports, held, ended, proof)
         except ConflictError:
             continue  # it is being tried just now, or has been
         transitions.free_slot(ports, ended)

@@ -28,7 +28,7 @@ from tasks.actions.deadline import Ended, Ending, run_within
 from tasks.actions.transitions import Held
 from tasks.receipts import spool
 from tasks.receipts.commit import alert, explained, receipt
-from tasks.receipts.fence import or_die
+from tasks.receipts.fence import or_kill_self
 
 _LOG = logging.getLogger("ggen.actions")
 
@@ -71,9 +71,9 @@ def recover(
     ended = ended.evolve(failure_receipt_id=proof.data["receipt_id"])
     try:
         if undo_here:
-            now_held = transitions.settle(ports, held, ended, *writes)
+            now_held = transitions.commit_or_spool(ports, held, ended, *writes)
         else:
-            now_held = transitions.move(ports, held, ended, *writes, asks_for_seal=False)
+            now_held = transitions.commit(ports, held, ended, *writes, asks_for_seal=False)
     except ConflictError:
         _LOG.warning("action %s had been ended by somebody else", action.action_id)
         return
@@ -89,7 +89,7 @@ def recover(
         publish.roll_back(ended)
 
 
-def take_over(ports: Ports, account_id: str, action_id: str) -> None:
+def roll_back(ports: Ports, account_id: str, action_id: str) -> None:
     """Claim a rollback that is due and carry it out; does nothing when it is not.
 
     Raises:
@@ -113,7 +113,7 @@ def take_over(ports: Ports, account_id: str, action_id: str) -> None:
     )
     held = transitions.claim(ports, found, claimed)
     if held is not None:
-        or_die(lambda: _undo(ports, held))
+        or_kill_self(lambda: _undo(ports, held))
 
 
 def may_take_over(ports: Ports, action: Action) -> bool:
@@ -134,7 +134,7 @@ def _undo(ports: Ports, held: Held) -> None:
     elapsed = round(ended.elapsed_s * 1000)
     if ended.ending is Ending.RETURNED:
         after, proofs = _undone(ports, action), [_undone_receipt(ports, action, elapsed)]
-        transitions.settle(ports, held, after, *proofs)
+        transitions.commit_or_spool(ports, held, after, *proofs)
         transitions.free_slot(ports, action)
         return
     if ended.error:
@@ -156,7 +156,7 @@ def _undo(ports: Ports, held: Held) -> None:
             cause_receipt=proofs[0],
         )
         proofs += raised
-    transitions.settle(ports, held, after, *proofs)
+    transitions.commit_or_spool(ports, held, after, *proofs)
     if told:
         ports.alerts.send(told)
     rest_ms = round(rules.retry_after_s(after.rollback_attempts) * 1000)

@@ -16,8 +16,8 @@ from ports import Ports
 from ports.documents import Create, Update, Write
 from ports.memory import Slot
 from tasks.receipts import spool
-from tasks.receipts.commit import land, refuse_if_stale
-from tasks.receipts.fence import or_die
+from tasks.receipts.commit import commit_once, refuse_if_stale
+from tasks.receipts.fence import or_kill_self
 
 _LOG = logging.getLogger("ggen.actions")
 
@@ -145,14 +145,14 @@ def claim(ports: Ports, held: Held, claimed: Action) -> Held | None:
 
     def take() -> Held | None:
         try:
-            return move(ports, held, claimed)
+            return commit(ports, held, claimed)
         except ConflictError:
             return None
 
-    return or_die(take)
+    return or_kill_self(take)
 
 
-def move(
+def commit(
     ports: Ports, held: Held, after: Action, *proofs: Create, asks_for_seal: bool = True
 ) -> Held:
     """Commit an action's next state with its receipts, if no process moved it since ``held``.
@@ -163,21 +163,21 @@ def move(
     """
     writes: list[Write] = [Update(path_of(after), after.document(), held.revision), *proofs]
     patience_s = ports.times.store_timeout_s
-    revision, *_ = land(ports, writes, asks_for_seal=asks_for_seal, patience_s=patience_s)
+    revision, *_ = commit_once(ports, writes, asks_for_seal=asks_for_seal, patience_s=patience_s)
     return Held(after, revision)
 
 
-def settle(ports: Ports, held: Held, after: Action, *proofs: Create) -> Held:
+def commit_or_spool(ports: Ports, held: Held, after: Action, *proofs: Create) -> Held:
     """Commit what only this process knows of its action, now or, while the store is away, later.
 
     Raises:
-        ConflictError: as ``move``.
+        ConflictError: as ``commit``.
         OutageError: the spool did not answer either; both may have it.
     """
     refuse_if_stale(ports, proofs)
     if not held.spooled:
         try:
-            return move(ports, held, after, *proofs, asks_for_seal=False)
+            return commit(ports, held, after, *proofs, asks_for_seal=False)
         except OutageError as error:
             _LOG.warning("the end of %s is spooled: %s", after.action_id, error)
     writes: list[Write] = [Update(path_of(after), after.document(), held.revision), *proofs]

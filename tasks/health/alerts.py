@@ -19,10 +19,10 @@ def deliver(ports: Ports) -> None:
     """Deliver due alerts, one deliverer at a time."""
     with alone(ports, "deliver", _HOLD_S) as is_alone:
         if is_alone:
-            carry_out(ports)
+            deliver_due(ports)
 
 
-def carry_out(ports: Ports) -> None:
+def deliver_due(ports: Ports) -> None:
     """Deliver due alerts, one message for each address, severity and cause, for a while.
 
     What there was no time for is due again when its holding is over.

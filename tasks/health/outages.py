@@ -16,7 +16,7 @@ from ports.alerts import Alert
 from ports.documents import Create, Query, Update, Where, Write
 from ports.health import Health, Seen
 from tasks.receipts import spool
-from tasks.receipts.commit import alert, land, receipt
+from tasks.receipts.commit import alert, commit_once, receipt
 
 _LOG = logging.getLogger("ggen.health")
 _TOLD_FOR_S, _TELLING_S = 7 * 24 * 3600, 30
@@ -111,7 +111,7 @@ def receipt_ended(ports: Ports, scope: Scope, began: datetime) -> None:
     owed = ports.modes.owed(scope)
     for each in owed:
         _end(ports, each.outage, each.refused, began)
-        ports.modes.settle(scope, each.outage.outage_id)
+        ports.modes.receipted(scope, each.outage.outage_id)
     if owed and scope is Scope.ALL:
         _end_forgotten(ports, began)
 
@@ -160,7 +160,7 @@ def _end(ports: Ports, outage: Outage, refused: Mapping[str, int], began: dateti
     ]
     is_news = outage.reason != Silence.STOPPED  # the operator who stopped everything knows
     try:
-        land(ports, [*writes, *raised] if is_news else writes)
+        commit_once(ports, [*writes, *raised] if is_news else writes)
     except ConflictError as error:
         raise OutageError("outage-moved", f"{path} was moved meanwhile: {error}", 2) from error
     if is_news:

@@ -30,7 +30,9 @@ Chunk = Sequence[Entry]
 Examine = Callable[[Iterable[Chunk], str, KeyRing], Iterable[list[Finding]]]
 
 
-def here(chunks: Iterable[Chunk], account_id: str, ring: KeyRing) -> Iterator[list[Finding]]:
+def in_this_process(
+    chunks: Iterable[Chunk], account_id: str, ring: KeyRing
+) -> Iterator[list[Finding]]:
     """Examine in this process, one chunk after the other."""
     return (examine(chunk, account_id, ring) for chunk in chunks)
 
@@ -42,7 +44,7 @@ def audit_ledger(
     after: Seal | None = None,
     last: Seal | None = None,
     pins: Sequence[Pin] = (),
-    examine_all: Examine = here,
+    examine_all: Examine = in_this_process,
     until: datetime | None = None,
     progress: Callable[[int], None] = lambda _done: None,
 ) -> Report:

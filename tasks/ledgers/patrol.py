@@ -17,13 +17,13 @@ from ledger.verify import Finding
 from ports import Ports
 from ports.documents import Create, Document, Query, Update, Where
 from tasks.ledgers import stored_log
-from tasks.ledgers.audit import Chunk, audit_ledger, here
+from tasks.ledgers.audit import Chunk, audit_ledger, in_this_process
 from tasks.ledgers.report import Report, clock_words
 from tasks.ledgers.seal import seal_or_report
-from tasks.ledgers.sign import report
+from tasks.ledgers.sign import raise_alarm
 from tasks.ledgers.states import missing_of, page_after
 from tasks.ledgers.stored_log import BrokenLogError
-from tasks.receipts.commit import alert, land, tell
+from tasks.receipts.commit import alert, commit_and_send, commit_once
 
 EVERY_HOUR_S, EVERY_DAY_S = 3_600, 86_400
 _EVERYTHING = "everything-judged"
@@ -67,7 +67,9 @@ def judge(ports: Ports, account_id: str, scope: str, number: int) -> int | None:
         after=stored_log.seal_at(ports, account_id, number),
         last=last,
         pins=pins,
-        examine_all=_only_places if scope == "new" and last and last.number <= known else here,
+        examine_all=_only_places
+        if scope == "new" and last and last.number <= known
+        else in_this_process,
     )
     if judged.clock_off:
         words = clock_words(judged.clock_off, judged.clock_off_s).removeprefix(", ")
@@ -96,7 +98,7 @@ def _report_all(ports: Ports, account_id: str, found: Sequence[Finding], more: i
     if found:
         first, more = found[0], len(found) + more - 1
         fault = f"{first.subject}: {first.check}: {first.fault}; and {more} more findings"
-        report(ports, account_id, BrokenLogError(account_id, fault))
+        raise_alarm(ports, account_id, BrokenLogError(account_id, fault))
 
 
 def _tell_of_clocks(ports: Ports, account_id: str, words: str) -> None:
@@ -110,7 +112,7 @@ def _tell_of_clocks(ports: Ports, account_id: str, words: str) -> None:
         f"the ledger of {account_id} is valid, {words}: a machine's clock was set, or a receipt "
         f"was dated back. See: ggen verify-ledger --account-id {account_id} --strict",
     )
-    tell(ports, told, *writes)
+    commit_and_send(ports, told, *writes)
 
 
 def ledger_at(ports: Ports, path: str) -> str:
@@ -192,7 +194,7 @@ def _remember(ports: Ports, account_id: str, mark: Document | None, judged: Repo
     data = {"seal": judged.seals, "note": judged.checkpoint}
     path = _mark_path(account_id)
     try:
-        land(ports, [Update(path, data, mark.revision) if mark else Create(path, data)])
+        commit_once(ports, [Update(path, data, mark.revision) if mark else Create(path, data)])
     except ConflictError:
         pass  # another pass has come just as far
 

@@ -21,9 +21,9 @@ from ports import Ports
 from ports.alerts import Alert
 from ports.documents import Create, Document
 from tasks.ledgers import stored_log
-from tasks.ledgers.sign import refuse_an_older_copy, report, settle
+from tasks.ledgers.sign import raise_alarm, refuse_an_older_copy, sign_newest
 from tasks.ledgers.stored_log import note_of
-from tasks.receipts.commit import alert, land, receipt, tell
+from tasks.receipts.commit import alert, commit_and_send, commit_once, receipt
 
 _LOG = logging.getLogger("ggen.ledger")
 _MAX_ROUNDS = 16
@@ -63,7 +63,7 @@ def seal_or_report(ports: Ports, account_id: str, late: tuple[str, ...] = ()) ->
     except OutageError:
         raise
     except Exception as error:  # whatever is wrong with one ledger, the others are sealed
-        report(ports, account_id, error)
+        raise_alarm(ports, account_id, error)
         return True
 
 
@@ -83,7 +83,7 @@ def seal_ledger(ports: Ports, account_id: str, late: tuple[str, ...] = ()) -> bo
     for _ in range(_MAX_ROUNDS):
         last = stored_log.newest(ports, account_id)
         if last:
-            settle(ports, account_id, last)
+            sign_newest(ports, account_id, last)
         refuse_an_older_copy(ports, account_id, last)
         batch = _overlooked(ports, account_id, last, late)
         taken = {document.path for document in batch}
@@ -95,7 +95,7 @@ def seal_ledger(ports: Ports, account_id: str, late: tuple[str, ...] = ()) -> bo
             continue  # its receipt belongs into this very seal
         built = _create(ports, account_id, last, batch)
         if built:
-            settle(ports, account_id, built, is_ours=True)
+            sign_newest(ports, account_id, built, is_ours=True)
             if len(batch) < _WORTH_A_ROUND:
                 return True  # what came meanwhile left a mark of its own, for the next sweep
     return False
@@ -109,9 +109,9 @@ def _create(ports: Ports, account_id: str, last: Seal | None, batch: list[Docume
     rejected = [leaf for text in built.leaves if (leaf := parse_leaf(text)).rejected is not None]
     if rejected:
         proofs, told = _poison(ports, account_id, built, rejected)
-        return built if tell(ports, told, write, *proofs) else None
+        return built if commit_and_send(ports, told, write, *proofs) else None
     try:
-        land(ports, [write])
+        commit_once(ports, [write])
     except ConflictError:
         return None
     return built
@@ -147,7 +147,7 @@ def _tell_of_a_new_key(ports: Ports, account_id: str, last: Seal) -> bool:
         key_id=signer.key_id,
     )
     try:
-        land(ports, [proof])
+        commit_once(ports, [proof])
     except ConflictError:
         return False  # receipted before
     return True

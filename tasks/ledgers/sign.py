@@ -26,12 +26,12 @@ from tasks.ledgers.stored_log import (
     tree_of,
     unsealed,
 )
-from tasks.receipts.commit import alert, land, tell
+from tasks.receipts.commit import alert, commit_and_send, commit_once
 
 _LOG = logging.getLogger("ggen.ledger")
 
 
-def settle(ports: Ports, account_id: str, seal: Seal, *, is_ours: bool = False) -> None:
+def sign_newest(ports: Ports, account_id: str, seal: Seal, *, is_ours: bool = False) -> None:
     """See to it that the newest seal has its checkpoint, and that it is that of its tree.
 
     Args:
@@ -54,7 +54,7 @@ def settle(ports: Ports, account_id: str, seal: Seal, *, is_ours: bool = False) 
         note = _mirror(ports, account_id, seal)
         try:
             path = records.checkpoint_path(account_id, seal.seal_id)
-            land(ports, [Create(path, {"note": note})])
+            commit_once(ports, [Create(path, {"note": note})])
         except ConflictError:
             pass  # another sealer's, which is checked like any
     check_signed(ports, account_id, seal)
@@ -91,7 +91,7 @@ def refuse_an_older_copy(ports: Ports, account_id: str, last: Seal | None) -> No
     )
 
 
-def report(ports: Ports, account_id: str, error: Exception) -> None:
+def raise_alarm(ports: Ports, account_id: str, error: Exception) -> None:
     """Tell, once a day, of a ledger that cannot be trusted; on the platform's own ledger."""
     is_ours = not isinstance(error, GovernorError)
     _LOG.critical("the ledger of %s: %s", account_id, error, exc_info=error if is_ours else None)
@@ -105,7 +105,7 @@ def report(ports: Ports, account_id: str, error: Exception) -> None:
         str(error) or type(error).__name__,
         attempt=today,
     )
-    tell(ports, told, *proof)
+    commit_and_send(ports, told, *proof)
 
 
 def _recompute(ports: Ports, account_id: str, before: Seal | None, seal: Seal) -> None:

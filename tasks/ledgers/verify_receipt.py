@@ -28,7 +28,7 @@ CHECKS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Judgement:
     """A finding for each check; inclusion is missing while the receipt is not sealed."""
 
     findings: list[Finding]
@@ -40,7 +40,7 @@ class Verdict:
         return all(finding.holds for finding in self.findings)
 
 
-def verify_receipt(ports: Ports, account_id: str, receipt_id: str) -> Verdict:
+def verify_receipt(ports: Ports, account_id: str, receipt_id: str) -> Judgement:
     """Judge one receipt of an account.
 
     Raises:
@@ -51,7 +51,7 @@ def verify_receipt(ports: Ports, account_id: str, receipt_id: str) -> Verdict:
     if found is None:
         if leaf := _sealed_once(ports, account_id, receipt_id):
             gone = f"was sealed as leaf {leaf.index}, and is no longer stored"
-            return Verdict([Finding(receipt_id, Check.COMPLETENESS, gone)], leaf)
+            return Judgement([Finding(receipt_id, Check.COMPLETENESS, gone)], leaf)
         raise InputError(
             "no-such-receipt", f"the ledger of {account_id} has no receipt {receipt_id}"
         )
@@ -59,12 +59,12 @@ def verify_receipt(ports: Ports, account_id: str, receipt_id: str) -> Verdict:
         place = _signed_place(ports, account_id, found)
         findings = _checks(ports, account_id, found, place)
         if place is None:
-            return Verdict(findings, None)
+            return Judgement(findings, None)
         inclusion_fault = _inclusion_fault(ports, account_id, place)
     except BrokenLogError as error:
         fault = Finding(receipt_id, Check.INCLUSION, error.fault)
-        return Verdict([*_checks(ports, account_id, found, None), fault], None)
-    return Verdict([*findings, Finding(receipt_id, Check.INCLUSION, inclusion_fault)], place.leaf)
+        return Judgement([*_checks(ports, account_id, found, None), fault], None)
+    return Judgement([*findings, Finding(receipt_id, Check.INCLUSION, inclusion_fault)], place.leaf)
 
 
 def _sealed_once(ports: Ports, account_id: str, receipt_id: str) -> Leaf | None:

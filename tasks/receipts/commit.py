@@ -120,7 +120,7 @@ def alert(
     return writes, told
 
 
-def land(
+def commit_once(
     ports: Ports,
     writes: Sequence[Write],
     *,
@@ -154,7 +154,7 @@ def land(
             try:
                 revisions = ports.documents.commit(writes)
             except ConflictError:
-                landed = _landed(ports, writes)
+                landed = _committed(ports, writes)
                 if landed is None:
                     _tell_of_a_conflict(ports, writes)
                     raise
@@ -171,7 +171,7 @@ def refuse_if_stale(ports: Ports, writes: Sequence[Write]) -> None:
         OutageError: it did; nothing was written.
     """
     for write in writes:
-        if isinstance(write, Create) and ledger_of(write):
+        if isinstance(write, Create) and account_of(write):
             age = ports.clock.now() - instant(write.data["timestamp"])
             if age > STALE_AFTER:
                 raise OutageError(
@@ -181,17 +181,17 @@ def refuse_if_stale(ports: Ports, writes: Sequence[Write]) -> None:
                 )
 
 
-def tell(ports: Ports, told: Alert, *writes: Write) -> bool:
+def commit_and_send(ports: Ports, told: Alert, *writes: Write) -> bool:
     """Commit an alert's receipt, and what goes with it, and only then send it.
 
     False when this alert was raised before: each is raised only once, for ever. Nothing was written
     or sent.
 
     Raises:
-        OutageError: as ``land`` does; nothing was sent.
+        OutageError: as ``commit_once`` does; nothing was sent.
     """
     try:
-        land(ports, writes)
+        commit_once(ports, writes)
     except ConflictError:
         return False
     ports.alerts.send(told)
@@ -206,15 +206,15 @@ def _tell_of_a_conflict(ports: Ports, writes: Sequence[Write]) -> None:
     told_twice = [
         (write, kept)
         for write in writes
-        if isinstance(write, Create) and ledger_of(write)
+        if isinstance(write, Create) and account_of(write)
         for kept in [ports.documents.get(write.path)]
         if kept is not None and kept.data != write.data
     ]
-    states = [write for write in writes if not ledger_of(write) and not is_text(write)]
+    states = [write for write in writes if not account_of(write) and not is_text(write)]
     if not told_twice or not states or not all(_still_holds(ports, write) for write in states):
         return
     for write, kept in told_twice:
-        account_id, name = ledger_of(write), write.path.rpartition("/")[2]
+        account_id, name = account_of(write), write.path.rpartition("/")[2]
         proof = receipt(
             ports,
             "receipt_conflict",
@@ -234,7 +234,7 @@ def _tell_of_a_conflict(ports: Ports, writes: Sequence[Write]) -> None:
             f"receipt {name} exists with other content; it was kept",
             cause_receipt=proof,
         )
-        tell(ports, told, proof, *raised)
+        commit_and_send(ports, told, proof, *raised)
 
 
 def _still_holds(ports: Ports, write: Write) -> bool:
@@ -245,7 +245,7 @@ def _still_holds(ports: Ports, write: Write) -> bool:
     return found is not None and found.revision == write.revision
 
 
-def ledger_of(write: Write) -> str:
+def account_of(write: Write) -> str:
     """The account whose ledger a write adds to; empty when it is no receipt."""
     segments = write.path.split("/")
     return segments[1] if segments[2:3] == ["receipts"] else ""
@@ -258,7 +258,7 @@ def is_text(write: Write) -> bool:
 
 def ask_for_a_seal(ports: Ports, writes: Sequence[Write]) -> None:
     """Mark the ledgers that grew; where Memory is away, the reconcile finds them."""
-    for account_id in sorted({ledger_of(write) for write in writes} - {""}):
+    for account_id in sorted({account_of(write) for write in writes} - {""}):
         try:
             ports.unsealed.mark_unsealed(account_id)
         except OutageError as error:
@@ -267,7 +267,7 @@ def ask_for_a_seal(ports: Ports, writes: Sequence[Write]) -> None:
             )
 
 
-def _landed(ports: Ports, writes: Sequence[Write]) -> list[str] | None:
+def _committed(ports: Ports, writes: Sequence[Write]) -> list[str] | None:
     """The revisions of these writes, if the store holds what they leave behind: our own commit."""
     revisions = []
     for write in writes:

@@ -14,7 +14,7 @@ _LOG = logging.getLogger("ggen.fence")
 _T = TypeVar("_T")
 
 
-def or_die(tell: Callable[[], _T]) -> _T:
+def or_kill_self(tell: Callable[[], _T]) -> _T:
     """Store an outcome; a process that cannot dies, and the reaper goes by the documents."""
     try:
         return tell()

@@ -3,10 +3,10 @@
 from governor.errors import ConflictError
 from governor.records import SYSTEM_ACCOUNT, timestamp
 from ports import Ports
-from tasks.receipts.commit import land, receipt
+from tasks.receipts.commit import commit_once, receipt
 
 
-def ledger_of(operation: str, account_id: str = SYSTEM_ACCOUNT) -> str:
+def tally_of(operation: str, account_id: str = SYSTEM_ACCOUNT) -> str:
     """The name under which Memory counts one ledger's refusals."""
     return f"{operation}:{account_id}"
 
@@ -33,6 +33,6 @@ def _receipt(ports: Ports, window: str, ledger: str, reasons: dict[str, int]) ->
         by_reason=reasons,
     )
     try:
-        land(ports, [proof])
+        commit_once(ports, [proof])
     except ConflictError:
         pass  # committed before, and the window not yet dropped

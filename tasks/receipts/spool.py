@@ -18,11 +18,18 @@ from ledger import canonical, contracts
 from ledger.receipt import SignedReceipt
 from ports import Ports
 from ports.documents import Create, Update, Write
-from tasks.receipts.commit import alert, ask_for_a_seal, is_text, ledger_of, receipt, tell
+from tasks.receipts.commit import (
+    account_of,
+    alert,
+    ask_for_a_seal,
+    commit_and_send,
+    is_text,
+    receipt,
+)
 
 _LOG = logging.getLogger("ggen.spool")
 _FOLDER, _ASIDE = "spool", "aside"
-_PATIENCE = 3
+_TRIES = 3
 """Outages after which a drain tries no more of what waits."""
 
 
@@ -88,7 +95,7 @@ def drain(ports: Ports) -> int:
     left, outages, blocked = 0, 0, set()
     for name in ports.spool.names(f"{_FOLDER}/"):
         chain = name.rpartition(".")[0]
-        if outages < _PATIENCE and chain not in blocked:
+        if outages < _TRIES and chain not in blocked:
             try:
                 _land(ports, name)
             except OutageError as error:
@@ -148,7 +155,7 @@ def _operations(writes: Sequence[Write | _Follows]) -> list[str]:
 
 def _signed_anew(ports: Ports, write: Write | _Follows) -> Write | _Follows:
     """A receipt under the key in use: one retired meanwhile is not believed of what lands now."""
-    if not isinstance(write, Create) or not ledger_of(write):
+    if not isinstance(write, Create) or not account_of(write):
         return write
     signer = ports.keys.signer()
     if write.data.get("key_id") == signer.key_id:
@@ -179,12 +186,12 @@ def _said(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _receipts(writes: Sequence[Write | _Follows]) -> list[Create]:
-    return [w for w in writes if isinstance(w, Create) and ledger_of(w)]
+    return [w for w in writes if isinstance(w, Create) and account_of(w)]
 
 
 def _marked(ports: Ports, write: Write) -> Write:
     """A receipt, marked as spooled and signed again; any other write as it is."""
-    if not isinstance(write, Create) or not ledger_of(write):
+    if not isinstance(write, Create) or not account_of(write):
         return write
     fields = SignedReceipt.stored(write.data).fields()
     contract = contracts.validate({**fields, "spooled": True})
@@ -226,7 +233,7 @@ def _set_aside(
     """Keep what cannot land where a person finds it, and say so: a receipt of each it tells."""
     aside = _kept_aside(ports, name, content)
     for refused in _receipts(writes):
-        account_id, identity = ledger_of(refused), refused.path.rpartition("/")[2]
+        account_id, identity = account_of(refused), refused.path.rpartition("/")[2]
         proof = receipt(
             ports,
             "receipt_conflict",
@@ -246,7 +253,7 @@ def _set_aside(
             f"a spooled commit came too late ({error}); it is kept as {aside}",
             cause_receipt=proof,
         )
-        tell(ports, told, proof, *raised)
+        commit_and_send(ports, told, proof, *raised)
     ports.spool.delete(name)
 
 
@@ -255,7 +262,7 @@ def _kept_sha256(ports: Ports, refused: Create, writes: Sequence[Write | _Follow
     found = ports.documents.get(refused.path)
     if found is not None:
         return str(found.data.get("sha256") or _sha256(found.data))
-    states = [w for w in writes if not (isinstance(w, Create) and (ledger_of(w) or is_text(w)))]
+    states = [w for w in writes if not (isinstance(w, Create) and (account_of(w) or is_text(w)))]
     there = ports.documents.get(states[0].path) if states else None
     return _sha256(there.data if there else {})
 
@@ -270,7 +277,7 @@ def _refuse_unreadable(ports: Ports, name: str, content: bytes) -> None:
         aside[-256:],
         f"what lay in the spool is no commit; it is kept as {aside}",
     )
-    tell(ports, told, *raised)
+    commit_and_send(ports, told, *raised)
     ports.spool.delete(name)
 
 

@@ -5,8 +5,7 @@ import logging
 from governor.errors import GovernorError, OutageError
 from governor.records import SYSTEM_ACCOUNT
 from ports import Ports
-from tasks.receipts.commit import alert
-from tasks.receipts.commit import tell as send
+from tasks.receipts.commit import alert, commit_and_send
 
 _LOG = logging.getLogger("ggen.troubles")
 LOOK_EVERY_S = 30.0
@@ -42,7 +41,7 @@ def tell(
         ports, "critical", cause, SYSTEM_ACCOUNT, subject or cause, detail, attempt=again
     )
     try:
-        send(ports, told, *writes)
+        commit_and_send(ports, told, *writes)
     except OutageError as error:
         ports.alerts.send(told)
         _LOG.error("the alert of %s is not receipted: %s", name, error)

@@ -25,7 +25,7 @@ from ports.signals import Topic
 from tasks.governors import policies
 from tasks.governors.boot import LIVE, boot_governor
 from tasks.manual import Manual
-from tasks.receipts.commit import land
+from tasks.receipts.commit import commit_once
 from tasks.runs.definition import Result, Step
 
 BOOT_FAILED = "governor_boot_failed"
@@ -76,7 +76,7 @@ def _undo_documents(ports: Ports, run: Run, entry: JournalEntry) -> None:
             writes.append(_restore(entitlement, entry.result["previous_entitlement"]))
         if tenant and tenant.data["created_by"] == run.maker:
             writes.append(_restore(tenant, entry.result["previous_tenant"]))
-        land(ports, writes)
+        commit_once(ports, writes)
     boot_governor(ports, run.account_id)
 
 

@@ -1,18 +1,17 @@
 """Runbook 5, Recover from Action Failure: an action is carried out, and undone where it failed."""
 
 from adapters import wiring
-from tasks.actions.execute import carry_out
-from tasks.actions.recover import take_over
+from tasks.actions import execute, recover
 from tasks.celery import app
 
 
 @app.task(name="execute_action.run")
-def execute(account_id: str, action_id: str) -> None:
+def execute_action(account_id: str, action_id: str) -> None:
     """Carry out one action, at most once (D18)."""
-    carry_out(wiring.ports(), account_id, action_id)
+    execute.execute(wiring.ports(), account_id, action_id)
 
 
 @app.task(name="recover_action.roll_back")
-def roll_back(account_id: str, action_id: str) -> None:
+def roll_back_action(account_id: str, action_id: str) -> None:
     """Undo an action whose own child cannot any more, or whose rollback failed before."""
-    take_over(wiring.ports(), account_id, action_id)
+    recover.roll_back(wiring.ports(), account_id, action_id)

@@ -13,11 +13,11 @@ from governor.records import Run, elapsed_ms
 from ports import Ports
 from ports.alerts import Alert
 from ports.documents import Document, Update, Write
-from tasks.receipts.commit import alert, explained, land, receipt
-from tasks.receipts.fence import or_die
+from tasks.receipts.commit import alert, commit_once, explained, receipt
+from tasks.receipts.fence import or_kill_self
 from tasks.runs.definition import ElsewhereError, Runbook
-from tasks.runs.failure import FAULT_OF_OURS, patiently
-from tasks.runs.journal import end, is_due, is_same_process, later, load, may_take, take_over
+from tasks.runs.failure import FAULT_OF_OURS, with_retries
+from tasks.runs.journal import claim_from, end, is_due, is_same_process, later, load, may_take
 
 _LOG = logging.getLogger("ggen.runs")
 PARK_AFTER = 5
@@ -51,7 +51,7 @@ def compensate(ports: Ports, runbook: Runbook, run_id: str) -> None:
         failure = error
     else:
         return
-    or_die(lambda: patiently(_put_off, ports, run_id, failure))
+    or_kill_self(lambda: with_retries(_put_off, ports, run_id, failure))
 
 
 def _undo_steps(ports: Ports, runbook: Runbook, run_id: str) -> None:
@@ -78,9 +78,9 @@ def _undo_steps(ports: Ports, runbook: Runbook, run_id: str) -> None:
             raise ElsewhereError("undone-elsewhere", f"{step.name} is being undone")
         # Claimed before it acts: the run cannot end, nor another begin, while an undo is at work.
         acting = entry.claim if entry.state == "intent" else None
-        claim = take_over(ports, entry.undo_claim or acting)
+        claim = claim_from(ports, entry.undo_claim or acting)
         _journal(ports, found, run, step.name, undo_claim=claim)
-        patiently(step.undo, ports, run, entry)
+        with_retries(step.undo, ports, run, entry)
         found, run = load(ports, run_id)
         mine = run.journal.get(step.name)
         if mine is None or mine.undo_claim != claim:
@@ -96,7 +96,7 @@ def _journal(ports: Ports, found: Document, run: Run, step_name: str, **changes:
 
 def _land_or_give_way(ports: Ports, writes: list[Write]) -> None:
     try:
-        land(ports, writes)
+        commit_once(ports, writes)
     except ConflictError as error:
         raise ElsewhereError(error.code, error.detail) from error
 
@@ -176,7 +176,7 @@ def _put_off(ports: Ports, run_id: str, error: Exception) -> None:
     }
     off = run.evolve(journal=freed, undo_attempts=attempts, retry_at=later(ports, attempts))
     if attempts < PARK_AFTER:
-        land(ports, [Update(found.path, off.document(), found.revision)])
+        commit_once(ports, [Update(found.path, off.document(), found.revision)])
         return
     parked_for = later(
         ports, attempts - PARK_AFTER + 1, first_s=_PARKED_FIRST_S, longest_s=_PARKED_LONGEST_S
@@ -184,7 +184,7 @@ def _put_off(ports: Ports, run_id: str, error: Exception) -> None:
     parked = off.evolve(state=advance(RUN, off.state, "park"), retry_at=parked_for)
     moved = Update(found.path, parked.document(), found.revision)
     if attempts > PARK_AFTER:  # receipted and alerted already
-        land(ports, [moved])
+        commit_once(ports, [moved])
         return
     proofs = explained(
         ports,
@@ -208,5 +208,5 @@ def _put_off(ports: Ports, run_id: str, error: Exception) -> None:
         attempt=run.attempt,
         cause_receipt=proofs[0],
     )
-    land(ports, [moved, *proofs, *raised])
+    commit_once(ports, [moved, *proofs, *raised])
     ports.alerts.send(told)

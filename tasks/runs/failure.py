@@ -35,7 +35,7 @@ from governor.records import Run, instant
 from ports import Ports
 from ports.documents import Document, Update
 from tasks.receipts import troubles
-from tasks.receipts.commit import land
+from tasks.receipts.commit import commit_once
 from tasks.runs.definition import ElsewhereError, Runbook, Step
 from tasks.runs.journal import is_done, is_own, later, load, with_entry
 
@@ -50,7 +50,7 @@ PATIENCE_S = 1.0
 _CONFLICTS = 3
 
 
-def patiently(effect: Callable[..., _T], *arguments: object) -> _T:
+def with_retries(effect: Callable[..., _T], *arguments: object) -> _T:
     """``effect(*arguments)``, which is idempotent, tried again while its failure may pass soon.
 
     Raises:
@@ -131,7 +131,7 @@ def give_up_or_put_off(
         retryable=not isinstance(error, (InputError, DeniedError)),
         retry_at=None,
     )
-    land(ports, [Update(found.path, failed.document(), found.revision)])
+    commit_once(ports, [Update(found.path, failed.document(), found.revision)])
     return True
 
 
@@ -160,4 +160,4 @@ def _put_off(ports: Ports, found: Document, run: Run, step: Step, error: Excepti
     retry_at = min(later(ports, attempts), run.deadline_at)
     _LOG.warning("run %s: %s is tried again at %s (%s)", run.run_id, step.name, retry_at, error)
     off = with_entry(run, step.name, freed).evolve(retry_at=retry_at)
-    land(ports, [Update(found.path, off.document(), found.revision)])
+    commit_once(ports, [Update(found.path, off.document(), found.revision)])

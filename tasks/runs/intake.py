@@ -13,7 +13,7 @@ from governor.records import MarketplaceEvent, Run, timestamp
 from ports import Ports
 from ports.documents import Create, Document
 from tasks import publish
-from tasks.receipts.commit import land
+from tasks.receipts.commit import commit_once
 from tasks.runs.definition import Runbook
 from tasks.runs.operators import attempt_again
 
@@ -33,7 +33,7 @@ def begin(ports: Ports, runbook: Runbook, event: MarketplaceEvent, body: bytes) 
     if found is not None:
         return _again(ports, runbook, found, run)
     try:
-        land(ports, [Create(path, run.document())])
+        commit_once(ports, [Create(path, run.document())])
     except ConflictError:
         found = ports.documents.get(path)
         if found is None:

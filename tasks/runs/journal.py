@@ -26,7 +26,7 @@ from ports import Ports
 from ports.alerts import Alert
 from ports.documents import Delete, Document, Query, Where, Write
 from tasks import publish
-from tasks.receipts.commit import land
+from tasks.receipts.commit import commit_once
 from tasks.runs.definition import RUNBOOKS_BY_NAME, Runbook
 
 _LOG = logging.getLogger("ggen.runs")
@@ -45,7 +45,7 @@ def end(
     """Commit a run's end, send its alert, give the turn back, tell who waits, start who is next."""
     turn = ports.documents.get(records.turn_path(run.account_id))
     mine = [Delete(turn.path, turn.revision)] if turn and turn.data["run_id"] == run.run_id else []
-    land(ports, [*writes, *mine])
+    commit_once(ports, [*writes, *mine])
     if told:
         ports.alerts.send(told)
     # If any of this is missed: admission, the waiting ingress and the reaper look by themselves.
@@ -83,7 +83,7 @@ def may_take(ports: Ports, claim: ProcessClaim) -> bool:
     return elapsed_ms(claim.claimed_at, ports.clock.now()) > STEP_MAX_AGE_S * 1000
 
 
-def take_over(ports: Ports, claim: ProcessClaim | None) -> ProcessClaim:
+def claim_from(ports: Ports, claim: ProcessClaim | None) -> ProcessClaim:
     """A claim in this process's name; the process that held it until now acts no more.
 
     Its process should have been killed by Celery, which does not happen while the worker's parent

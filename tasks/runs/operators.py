@@ -8,11 +8,11 @@ from governor.records import Cancellation, MarketplaceEvent, Run, timestamp
 from ports import Ports
 from ports.documents import Document, Query, Update, Where
 from tasks import publish
-from tasks.receipts.commit import land
+from tasks.receipts.commit import commit_once
 from tasks.runs.definition import RUNBOOKS_BY_NAME, Runbook
 from tasks.runs.journal import load
 
-_PATIENCE = 5
+_TRIES = 5
 
 
 def listed(ports: Ports, account_id: str | None, *, only_open: bool, limit: int) -> list[Run]:
@@ -38,7 +38,7 @@ def resume(ports: Ports, run_id: str) -> Run:
         InputError: there is no such run.
         ConflictError: it ended in a final state; nothing was changed.
     """
-    for _ in range(_PATIENCE):
+    for _ in range(_TRIES):
         found, run = _known(ports, run_id)
         runbook = _runbook_of(run)
         if run.state is RunState.FAILED:
@@ -60,7 +60,7 @@ def cancel(ports: Ports, run_id: str, operator: str, reason: str) -> Run:
         ConflictError: it ended, or is being undone already; nothing was changed.
     """
     wish = Cancellation(operator=operator, reason=reason, requested_at=timestamp(ports.clock.now()))
-    for _ in range(_PATIENCE):
+    for _ in range(_TRIES):
         found, run = _known(ports, run_id)
         if run.state in RUN_UNDOING:
             raise ConflictError("run-undone", f"run {run_id} is being undone already")
@@ -124,7 +124,7 @@ def _runbook_of(run: Run) -> Runbook:
 
 def _moved(ports: Ports, found: Document, run: Run) -> bool:
     try:
-        land(ports, [Update(found.path, run.document(), found.revision)])
+        commit_once(ports, [Update(found.path, run.document(), found.revision)])
     except ConflictError:
         return False
     return True

@@ -30,19 +30,19 @@ from governor.records import Effect, JournalEntry, Run, timestamp
 from ports import Ports
 from ports.documents import Create, Document, Update, Write
 from tasks import publish
-from tasks.receipts.commit import land
-from tasks.receipts.fence import or_die
+from tasks.receipts.commit import commit_once
+from tasks.receipts.fence import or_kill_self
 from tasks.runs.compensate import compensate
 from tasks.runs.definition import ElsewhereError, Result, Runbook, Step
-from tasks.runs.failure import give_up_or_put_off, patiently, reason_to_stop
+from tasks.runs.failure import give_up_or_put_off, reason_to_stop, with_retries
 from tasks.runs.journal import (
     HAND_OVER_S,
+    claim_from,
     end,
     is_done,
     is_due,
     is_free,
     load,
-    take_over,
     with_entry,
 )
 
@@ -104,16 +104,16 @@ def run_step(ports: Ports, runbook: Runbook, step_name: str, run_id: str) -> boo
         # (3) intent
         run = _begin(ports, runbook, found, run, step)
         # (4) act
-        result = patiently(step.act, ports, run)
+        result = with_retries(step.act, ports, run)
         # (5) commit; again where an operator's wish was written meanwhile
-        patiently(_finish, ports, runbook, run, step, result)
+        with_retries(_finish, ports, runbook, run, step, result)
         return True
     except ElsewhereError as error:
         _LOG.info("run %s: %s goes on elsewhere (%s)", run_id, step_name, error)
         return False
     except Exception as error:  # whatever a step raises, its run must not be stuck
         failure = error
-    if or_die(lambda: patiently(give_up_or_put_off, ports, runbook, run, step, failure)):
+    if or_kill_self(lambda: with_retries(give_up_or_put_off, ports, runbook, run, step, failure)):
         compensate(ports, runbook, run_id)
     return False
 
@@ -123,8 +123,8 @@ def _begin(ports: Ports, runbook: Runbook, found: Document, run: Run, step: Step
     earlier = run.journal.get(step.name)
     entry = JournalEntry(
         state="intent",
-        effects=_meant(patiently(step.look, ports, run), earlier),
-        claim=take_over(ports, earlier.claim if earlier else None),
+        effects=_meant(with_retries(step.look, ports, run), earlier),
+        claim=claim_from(ports, earlier.claim if earlier else None),
         attempts=earlier.attempts if earlier else 0,
     )
     begun = with_entry(run, step.name, entry).evolve(retry_at=None)
@@ -138,7 +138,7 @@ def _begin(ports: Ports, runbook: Runbook, found: Document, run: Run, step: Step
         )
         writes.append(Create(records.turn_path(run.account_id), {"run_id": run.run_id}))
     try:
-        land(ports, [Update(found.path, begun.document(), found.revision), *writes])
+        commit_once(ports, [Update(found.path, begun.document(), found.revision), *writes])
     except ConflictError as error:
         raise ElsewhereError(error.code, error.detail) from error
     return begun
@@ -151,7 +151,7 @@ def _finish(ports: Ports, runbook: Runbook, run: Run, step: Step, result: Result
     done = with_entry(current, step.name, _done(run.journal[step.name], result))
     is_last = step is runbook.steps[-1] or result.ends_with is not None
     if not is_last:
-        land(ports, [Update(found.path, done.document(), found.revision), *result.writes])
+        commit_once(ports, [Update(found.path, done.document(), found.revision), *result.writes])
         return
     if current.cancellation:
         stop = reason_to_stop(ports, runbook, current)

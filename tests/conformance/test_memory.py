@@ -544,7 +544,7 @@ def test_a_degraded_mode_refuses_counts_and_is_lifted_again(memory: Memory) -> N
     assert memory.owe(Scope.ALL, other, instead_of=None)
     owed = sorted(memory.owed(Scope.ALL), key=lambda each: each.outage.outage_id)
     assert owed == [Owed(over, {"acme": 3}), Owed(other, {})]
-    memory.settle(Scope.ALL, "o")
+    memory.receipted(Scope.ALL, "o")
     assert memory.owed(Scope.ALL) == [Owed(other, {})]
 
 

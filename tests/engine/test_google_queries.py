@@ -10,7 +10,7 @@ from ports.documents import Query, Where
 from tasks import ticks
 from tasks.actions import operators, reap
 from tasks.actions.admit import submit
-from tasks.actions.execute import carry_out
+from tasks.actions.execute import execute
 from tasks.health import rebuild
 from tasks.ledgers import stored_log
 from tasks.ledgers.audit import audit_ledger
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.parametrize("backend", ["google"], indirect=True)
 @pytest.fixture(autouse=True)
 def _something_of_everything(ports: Ports) -> None:
     subscribe(ports, event(plan_type="professional"))
-    carry_out(ports, "acme", submit(ports, signal_of("s")))
+    execute(ports, "acme", submit(ports, signal_of("s")))
     assert seal_ledger(ports, "acme")
 
 

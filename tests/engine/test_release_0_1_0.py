@@ -19,8 +19,8 @@ from ledger.keys import fingerprint, parse_ring
 from ports import Ports
 from ports.documents import every
 from tasks import ticks
-from tasks.actions.execute import carry_out
-from tasks.actions.recover import take_over
+from tasks.actions.execute import execute
+from tasks.actions.recover import roll_back
 from tasks.health.rebuild import rebuild
 from tasks.ledgers.archive import write_archive
 from tasks.ledgers.seal import seal_ledger
@@ -126,8 +126,8 @@ def _play_to_the_end(ports: Ports) -> None:
     for _ in range(20):
         ticks.look(ports)
         for name in ("lost", "pending", "rollback_failed"):
-            carry_out(ports, "acme", NAMED[name])
-            take_over(ports, "acme", NAMED[name])
+            execute(ports, "acme", NAMED[name])
+            roll_back(ports, "acme", NAMED[name])
         undoing = action_of(ports, NAMED["rollback_failed"])
         due = [undoing.retry_at] if undoing.state != "rolled_back" else []
         for document in every(ports.documents, "runs"):

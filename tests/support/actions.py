@@ -25,7 +25,7 @@ from ports.documents import Query
 from ports.memory import Slot
 from tasks import ticks
 from tasks.actions.admit import Signal
-from tasks.actions.execute import carry_out
+from tasks.actions.execute import execute
 from tasks.governors import policies
 from tests.engine.conftest import event
 from tests.support.faults import FaultyDocuments
@@ -87,7 +87,7 @@ def worker(stores: Stores, action_id: str, lost: range = range(0)) -> BaseProces
 
 def _carry_out(ports: Ports, action_id: str, lost: range) -> None:
     documents = FaultyDocuments(ports.documents, "lost", set(lost))
-    carry_out(dataclasses.replace(ports, documents=documents), "acme", action_id)  # type: ignore[arg-type]
+    execute(dataclasses.replace(ports, documents=documents), "acme", action_id)  # type: ignore[arg-type]
 
 
 def every_receipt_is_valid(ports: Ports) -> bool:

@@ -18,7 +18,7 @@ from tasks.ledgers import stored_log
 from tasks.ledgers.audit import audit_ledger
 from tasks.ledgers.report import Report
 from tasks.ledgers.seal import seal_ledger
-from tasks.receipts.commit import land, receipt
+from tasks.receipts.commit import commit_once, receipt
 from tests.support.faults import WatchedDocuments, WatchedObjects, Writes
 
 ACCOUNT = "acme"
@@ -45,7 +45,7 @@ def emit(ports: Ports, *subjects: str, account_id: str = ACCOUNT) -> list[str]:
     """Commit a receipt for each subject; their ids."""
     made = [told(ports, subject, account_id) for subject in subjects]
     for one in made:
-        land(ports, [one])
+        commit_once(ports, [one])
     return [str(one.data["receipt_id"]) for one in made]
 
 

@@ -30,8 +30,8 @@ from ports import Ports
 from ports.memory import Slot
 from tasks.actions import reap
 from tasks.actions.admit import Signal, submit
-from tasks.actions.execute import carry_out
-from tasks.actions.recover import take_over
+from tasks.actions.execute import execute
+from tasks.actions.recover import roll_back
 from tasks.governors import policies
 from tests.engine.conftest import event
 from tests.support.actions import action_of, receipts
@@ -234,8 +234,8 @@ class Crowd:
 
 
 _ACTORS: dict[str, Callable[[Ports, str], object]] = {
-    "message": lambda ports, action_id: carry_out(ports, "acme", action_id),
-    "undo": lambda ports, action_id: take_over(ports, "acme", action_id),
+    "message": lambda ports, action_id: execute(ports, "acme", action_id),
+    "undo": lambda ports, action_id: roll_back(ports, "acme", action_id),
     "reaper": lambda ports, _: reap.look_at_due(ports),
     "scan": lambda ports, _: reap.look_at_all(ports),
 }

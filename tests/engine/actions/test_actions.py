@@ -11,8 +11,8 @@ from governor.fsm import ActionState
 from ports import Ports
 from ports.documents import Query
 from tasks.actions.admit import Signal, submit
-from tasks.actions.execute import carry_out
-from tasks.actions.recover import take_over
+from tasks.actions.execute import execute
+from tasks.actions.recover import roll_back
 from tests.engine.conftest import event, on_both
 from tests.support.actions import (
     action_of,
@@ -41,7 +41,7 @@ def test_a_good_action_is_complete_with_one_receipt_and_its_slot_free(ports: Por
     action_id = submit(ports, signal_of("s"))
     assert in_flight(ports) == 1
 
-    carry_out(ports, "acme", action_id)
+    execute(ports, "acme", action_id)
 
     assert action_of(ports, action_id).state is ActionState.COMPLETE
     assert operations(ports, action_id) == ["action_complete"]
@@ -72,7 +72,7 @@ def test_each_bad_end_has_its_state_and_receipts(
         offer(ports, kind)
     action_id = submit(ports, signal_of("s", kind, **payload))
 
-    carry_out(ports, "acme", action_id)
+    execute(ports, "acme", action_id)
 
     assert action_of(ports, action_id).state == state
     assert operations(ports, action_id) == told
@@ -90,14 +90,14 @@ def test_each_bad_end_has_its_state_and_receipts(
 
 def test_a_failed_rollback_is_alarmed_and_tried_again_until_it_holds(ports: Ports) -> None:
     action_id = submit(ports, signal_of("s", "demo.rollback_fails", times=2))
-    carry_out(ports, "acme", action_id)
+    execute(ports, "acme", action_id)
 
     assert action_of(ports, action_id).state is ActionState.ROLLBACK_FAILED
-    take_over(ports, "acme", action_id)  # not due yet
+    roll_back(ports, "acme", action_id)  # not due yet
     assert action_of(ports, action_id).rollback_attempts == 1
-    take_over(later(ports, 2), "acme", action_id)
+    roll_back(later(ports, 2), "acme", action_id)
     assert action_of(ports, action_id).state is ActionState.ROLLBACK_FAILED
-    take_over(later(ports, 5), "acme", action_id)
+    roll_back(later(ports, 5), "acme", action_id)
 
     assert action_of(ports, action_id).state is ActionState.ROLLED_BACK
     assert operations(ports, action_id) == [
@@ -143,7 +143,7 @@ def test_whichever_write_fails_once_there_is_one_outcome(
     broken = faulty(fault, {failing})
 
     action_id = submit(broken, signal_of("s", kind, **payload))
-    carry_out(broken, "acme", action_id)
+    execute(broken, "acme", action_id)
 
     told = operations(ports, action_id)
     assert told[-1] == last
@@ -157,7 +157,7 @@ def test_a_payload_model_that_fails_in_its_own_way_ends_the_action_and_nobody_el
     offer(ports, "test.odd_payload")
     action_id = submit(ports, Signal("acme", "odd", "test.odd_payload", None, {}))
 
-    carry_out(ports, "acme", action_id)
+    execute(ports, "acme", action_id)
 
     assert action_of(ports, action_id).state is ActionState.FAILED
     assert action_of(ports, action_id).error_code == "payload-invalid"

@@ -19,7 +19,7 @@ from ports.documents import Query
 from ports.memory import Slot
 from tasks import ticks
 from tasks.actions.admit import Signal, submit
-from tasks.actions.execute import carry_out
+from tasks.actions.execute import execute
 from tasks.governors import policies
 from tasks.health import check, rebuild
 from tests.conftest import Valkey
@@ -37,10 +37,10 @@ def _governor(ports: Ports) -> None:
 
 def test_the_same_signal_again_is_the_same_action_and_costs_nothing(ports: Ports) -> None:
     first = submit(ports, signal_of("s"))
-    carry_out(ports, "acme", first)
+    execute(ports, "acme", first)
 
     assert submit(ports, signal_of("s")) == first
-    carry_out(ports, "acme", first)
+    execute(ports, "acme", first)
     assert operations(ports, first) == ["action_complete"]
     assert ports.memory.used("acme", "demo-sku", action_of(ports, first).month) == 1
     with pytest.raises(ConflictError):
@@ -51,7 +51,7 @@ def test_a_duplicate_memory_forgot_is_found_in_documents_and_refunded(
     ports: Ports, valkey: Valkey
 ) -> None:
     action_id = submit(ports, signal_of("s"))
-    carry_out(ports, "acme", action_id)
+    execute(ports, "acme", action_id)
     redis.Redis.from_url(valkey.url).delete(f"ggen:seen:{action_id}")
     after = later(ports, 10)
 
@@ -73,7 +73,7 @@ def test_a_signal_whose_store_is_away_is_refused_and_may_be_repeated(
 
     action_id = submit(ports, signal_of("s"))
 
-    carry_out(ports, "acme", action_id)
+    execute(ports, "acme", action_id)
     assert operations(ports, action_id) == ["action_complete"]
     assert ports.memory.used("acme", "demo-sku", action_of(ports, action_id).month) == 1
     assert in_flight(ports) == 0
@@ -83,7 +83,7 @@ def test_a_wiped_memory_is_rebuilt_before_anything_is_admitted(
     ports: Ports, valkey: Valkey
 ) -> None:
     done, waiting = submit(ports, signal_of("done")), submit(ports, signal_of("waits"))
-    carry_out(ports, "acme", done)
+    execute(ports, "acme", done)
     redis.Redis.from_url(valkey.url).flushdb()
     with pytest.raises(OutageError):
         submit(ports, signal_of("refused"))
@@ -96,7 +96,7 @@ def test_a_wiped_memory_is_rebuilt_before_anything_is_admitted(
     ticks.look(ports)  # a restored slot is looked at first, and kept: its action is pending
     assert in_flight(ports) == 1
     assert submit(ports, signal_of("waits")) == waiting
-    carry_out(ports, "acme", waiting)
+    execute(ports, "acme", waiting)
     assert in_flight(ports) == 0
 
 
@@ -138,7 +138,7 @@ def test_a_health_check_reads_what_it_wrote(ports: Ports) -> None:
 
 def test_a_duplicate_is_never_refused_whatever_is_used_up(ports: Ports, valkey: Valkey) -> None:
     done = submit(ports, signal_of("done"))
-    carry_out(ports, "acme", done)
+    execute(ports, "acme", done)
     for n in range(20):
         submit(ports, signal_of(f"s{n}"))
     redis.Redis.from_url(valkey.url).delete(f"ggen:seen:{done}")

@@ -17,8 +17,8 @@ from ports.memory import Slot
 from tasks import ticks
 from tasks.actions import reap, transitions
 from tasks.actions.admit import submit
-from tasks.actions.execute import carry_out
-from tasks.actions.recover import take_over
+from tasks.actions.execute import execute
+from tasks.actions.recover import roll_back
 from tasks.health import rebuild
 from tests.conftest import Valkey
 from tests.engine.conftest import event, on_both
@@ -52,11 +52,11 @@ def test_an_action_whose_worker_was_killed_is_ended_and_undone(
     action_id = submit(ports, signal_of("s", "demo.sleep", seconds=0.4))
     killed_while_running(ports, stores, action_id)
 
-    carry_out(ports, "acme", action_id)  # the redelivered message changes nothing
+    execute(ports, "acme", action_id)  # the redelivered message changes nothing
     assert action_of(ports, action_id).state is ActionState.RUNNING
     ticks.look(later(ports, 1))
     assert action_of(ports, action_id).state is ActionState.ROLLING_BACK
-    take_over(later(ports, 2), "acme", action_id)
+    roll_back(later(ports, 2), "acme", action_id)
 
     assert operations(ports, action_id) == ["action_timeout", "action_rolled_back"]
     assert in_flight(ports) == 0
@@ -101,7 +101,7 @@ def test_an_action_nobody_claimed_expires_unbegun(ports: Ports) -> None:
     assert (proof["operation"], proof["phase"]) == ("action_timeout", "queued")
     assert action_of(ports, action_id).state is ActionState.FAILED
     assert in_flight(ports) == 0
-    carry_out(ports, "acme", action_id)
+    execute(ports, "acme", action_id)
     assert operations(ports, action_id) == ["action_timeout"]
 
 
@@ -144,7 +144,7 @@ def test_a_process_that_cannot_tell_whether_it_claimed_dies(ports: Ports, stores
     child.join()
 
     assert child.exitcode == -signal.SIGKILL
-    carry_out(ports, "acme", action_id)
+    execute(ports, "acme", action_id)
     assert operations(ports, action_id) == ["action_complete"]
 
 
@@ -160,7 +160,7 @@ def test_a_claim_past_its_hard_limit_is_killed_and_then_undone(
 
     assert child.exitcode == -signal.SIGKILL
     ticks.look(later(ports, 10))
-    take_over(later(ports, 11), "acme", action_id)
+    roll_back(later(ports, 11), "acme", action_id)
     assert operations(ports, action_id) == ["action_timeout", "action_rolled_back"]
 
 
@@ -174,7 +174,7 @@ def test_an_undo_that_hangs_is_killed_and_tried_again(ports: Ports, stores: Stor
     child.join()
 
     assert child.exitcode == -signal.SIGKILL
-    take_over(later(ports, 12), "acme", action_id)
+    roll_back(later(ports, 12), "acme", action_id)
     assert operations(ports, action_id) == ["action_failed", "action_rolled_back"]
     assert in_flight(ports) == 0
 
@@ -187,7 +187,7 @@ def test_a_claim_of_another_host_is_fenced_once_its_hard_limit_is_over(ports: Po
     assert action_of(ports, action_id).state is ActionState.RUNNING  # who knows
     look(later(ports, 10), action_id)
     assert action_of(ports, action_id).state is ActionState.ROLLING_BACK
-    take_over(later(ports, 11), "acme", action_id)
+    roll_back(later(ports, 11), "acme", action_id)
 
     assert operations(ports, action_id) == ["action_timeout", "action_rolled_back"]
 
@@ -196,13 +196,13 @@ def _taken_elsewhere(ports: Ports, action_id: str) -> None:
     held = transitions.load(ports, "acme", action_id)
     assert held
     there = ports.processes.claim(ports.clock.now()).evolve(host="elsewhere")
-    transitions.move(ports, held, held.action.evolve(state=ActionState.RUNNING, claim=there))
+    transitions.commit(ports, held, held.action.evolve(state=ActionState.RUNNING, claim=there))
 
 
 def test_a_long_queue_is_not_made_longer(ports: Ports, valkey: Valkey) -> None:
     """Nothing says that its message is lost: what came before it is being begun just now."""
     before, waiting = submit(ports, signal_of("before")), submit(ports, signal_of("waits"))
-    carry_out(ports, "acme", before)
+    execute(ports, "acme", before)
     broker = redis.Redis.from_url(valkey.broker_url)
     broker.flushdb()
 
@@ -229,7 +229,7 @@ def test_what_memory_forgot_is_found_in_the_store_and_counted(ports: Ports, valk
 
     assert operations(ports, waiting) == ["action_timeout"]
     assert operations(ports, running) == ["action_timeout"]
-    take_over(after, "acme", running)
+    roll_back(after, "acme", running)
     assert reap.look_at_all(after) == 0
     assert in_flight(ports) == 0
 
@@ -238,7 +238,7 @@ def test_a_retry_of_a_rollback_that_memory_forgot_is_handed_out_again(
     ports: Ports, valkey: Valkey
 ) -> None:
     action_id = submit(ports, signal_of("forgotten retry", "demo.rollback_fails", times=1))
-    carry_out(ports, "acme", action_id)
+    execute(ports, "acme", action_id)
     redis.Redis.from_url(valkey.url).flushdb()
     rebuild.rebuild(ports, 33)
     assert in_flight(ports) == 0  # it holds no place, and is looked at all the same
@@ -285,7 +285,7 @@ def test_what_waited_when_memory_was_lost_is_handed_out_at_once_however_busy_the
     redis.Redis.from_url(valkey.url).flushdb()
     rebuild.rebuild(ports, 33)
     broker = redis.Redis.from_url(valkey.broker_url)
-    carry_out(ports, "acme", submit(ports, signal_of("another", "demo.succeed")))
+    execute(ports, "acme", submit(ports, signal_of("another", "demo.succeed")))
     broker.flushdb()
 
     ticks.look(ports)

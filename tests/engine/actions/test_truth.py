@@ -25,8 +25,8 @@ from ports.documents import Create, Query, Update
 from ports.memory import Slot
 from tasks.actions import operators
 from tasks.actions.admit import submit
-from tasks.actions.execute import carry_out
-from tasks.actions.recover import take_over
+from tasks.actions.execute import execute
+from tasks.actions.recover import roll_back
 from tasks.governors import policies
 from tasks.health import troubles
 from tests.conftest import Valkey
@@ -67,7 +67,7 @@ def forget(monkeypatch: pytest.MonkeyPatch) -> None:
 def act(ports: Ports, kind: str, **payload: Any) -> str:
     offer(ports, kind)
     action_id = submit(ports, signal_of("s", kind, **payload))
-    carry_out(ports, "acme", action_id)
+    execute(ports, "acme", action_id)
     return action_id
 
 
@@ -231,7 +231,7 @@ def test_a_payload_model_that_fails_in_its_own_way_is_its_authors_mistake(ports:
 def test_a_rollback_that_keeps_failing_alerts_once_and_is_given_more_time(ports: Ports) -> None:
     action_id = act(ports, "test.fate", raises="recoverable", undo_s=0.3)
     for ahead_s in (3, 8):
-        take_over(later(ports, ahead_s), "acme", action_id)
+        roll_back(later(ports, ahead_s), "acme", action_id)
 
     told = [r["operation"] for r in all_receipts(ports)]
     assert told.count("rollback_failed") == 2
@@ -247,7 +247,7 @@ def test_an_operator_resolves_a_rollback_that_never_holds(ports: Ports) -> None:
     assert (ended.state, ended.retry_at) == (ActionState.FAILED, None)
     proof = receipts(ports, action_id)[-1]
     assert (proof["operation"], proof["operator"]) == ("action_resolved", "alice")
-    take_over(later(ports, 60), "acme", action_id)
+    roll_back(later(ports, 60), "acme", action_id)
     assert operations(ports, action_id)[-1] == "action_resolved"
     assert in_flight(ports) == 0
 
@@ -350,7 +350,7 @@ def test_an_action_of_release_0_1_0_without_an_undo_ends_failed(ports: Ports) ->
     old = {k: v for k, v in found.data.items() if k not in ("has_rollback", "is_alerted")}
     ports.documents.commit([Update(found.path, old, found.revision)])
 
-    carry_out(ports, "acme", action_id)
+    execute(ports, "acme", action_id)
 
     assert action_of(ports, action_id).state is ActionState.FAILED
     assert receipts(ports, action_id)[0]["rollback"] == "none"
@@ -388,7 +388,7 @@ def test_a_rollback_whose_first_attempt_was_lost_alerts_at_the_first_failure_see
     ports.documents.commit([Update(found.path, lost.document(), found.revision)])
 
     for attempt in (2, 3):
-        take_over(later(ports, 600 * attempt), "acme", action_id)
+        roll_back(later(ports, 600 * attempt), "acme", action_id)
         assert action_of(ports, action_id).rollback_attempts == attempt + 1
 
     alerts = [r for r in all_receipts(ports) if r["operation"] == "alert_raised"]

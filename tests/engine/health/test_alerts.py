@@ -13,7 +13,7 @@ import redis
 from adapters.alerts import digest_of, unknown_addresses
 from ports import Ports
 from ports.alerts import Alert, Letter
-from tasks.health.alerts import carry_out
+from tasks.health.alerts import deliver_due
 from tests.conftest import Valkey
 from tests.support.stores import Stores
 
@@ -86,7 +86,7 @@ def test_an_alert_reaches_its_address_once_however_often_it_is_sent(
 
     for _ in range(3):
         ports.alerts.send(alert())
-        carry_out(ports)
+        deliver_due(ports)
 
     (told,) = hook.taken
     assert told["title"] == "ggen critical: degraded_mode"
@@ -102,15 +102,15 @@ def test_what_is_not_taken_can_be_seen_and_is_tried_until_it_is(
     ports.alerts.send(alert())
 
     for attempts in (1, 2, 3):
-        carry_out(ports)
+        deliver_due(ports)
         (letter,) = ports.memory.undelivered(10)
         assert (letter.attempts, letter.fault) == (attempts, "json: not taken")
-        carry_out(ports)  # it rests first
+        deliver_due(ports)  # it rests first
         assert ports.memory.undelivered(10)[0].attempts == attempts
         at_once(valkey)
 
     hook.refuses = False
-    carry_out(ports)
+    deliver_due(ports)
     assert len(hook.taken) == 1
     assert not ports.memory.undelivered(10)
     assert "not delivered" in caplog.text
@@ -123,7 +123,7 @@ def test_no_secret_of_an_address_is_told_anywhere(
     hook.refuses = True
     with caplog.at_level(0):
         ports.alerts.send(alert())
-        carry_out(ports)
+        deliver_due(ports)
 
     memory = redis.Redis.from_url(valkey.url)
     kept = b" ".join(memory.hvals("ggen:letters")) + b" ".join(memory.keys("*"))
@@ -138,7 +138,7 @@ def test_a_storm_of_one_cause_is_one_message(ports: Ports, hook: Hook, addresses
         ports.alerts.send(alert(number, cause="action_failed", subject=f"action-{number}"))
     ports.alerts.send(alert(99, severity="info"))
 
-    carry_out(ports)
+    deliver_due(ports)
 
     assert sorted(told["title"] for told in hook.taken) == [
         "ggen critical: action_failed (30 times)",
@@ -155,7 +155,7 @@ def test_one_address_that_takes_nothing_keeps_no_other_from_being_told(
     addresses.write_text(f"json://127.0.0.1:1/nobody\n{hook.url}\n")
     ports.alerts.send(alert())
 
-    carry_out(ports)
+    deliver_due(ports)
 
     assert len(hook.taken) == 1
     assert len(ports.memory.undelivered(10)) == 1
@@ -166,11 +166,11 @@ def test_an_address_that_was_removed_is_waited_for_no_longer(
 ) -> None:
     addresses.write_text("json://127.0.0.1:1/nobody")
     ports.alerts.send(alert())
-    carry_out(ports)
+    deliver_due(ports)
     addresses.unlink()
     at_once(valkey)
 
-    carry_out(ports)
+    deliver_due(ports)
 
     assert not ports.memory.undelivered(10)
 

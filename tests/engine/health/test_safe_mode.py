@@ -22,7 +22,7 @@ from ports.documents import Query
 from ports.memory import Slot
 from tasks import ticks
 from tasks.actions.admit import Signal, submit
-from tasks.actions.execute import carry_out
+from tasks.actions.execute import execute
 from tasks.health import check
 from tasks.health.check import keep_lease, watch_drilled
 from tasks.receipts import spool
@@ -192,7 +192,7 @@ def test_nothing_is_admitted_before_the_spool_is_drained(ports: Ports) -> None:
     action_id = submit(ports, signal_of("s"))
     documents = WatchedDocuments(ports.documents, Writes(2, "lost", lambda: None))
     running = dataclasses.replace(ports, documents=Watched(documents, _Later(), "commit"))  # type: ignore[arg-type]
-    carry_out(running, "acme", action_id)
+    execute(running, "acme", action_id)
     checked(failing(ports, Fault.REFUSE), 3)
     unlistable = dataclasses.replace(ports, spool=Watched(ports.spool, _Always(), "names"))  # type: ignore[arg-type]
 
@@ -224,7 +224,7 @@ class _Later(Writes):
         self.count += 1
         if self.count > 1:
             raise OutageError("injected", "no answer")
-        return carry_out()
+        return execute()
 
 
 def test_what_waits_in_the_queue_is_not_begun_and_goes_on_afterwards(ports: Ports) -> None:
@@ -233,13 +233,13 @@ def test_what_waits_in_the_queue_is_not_begun_and_goes_on_afterwards(ports: Port
     checked(failing(ports, Fault.QUOTA), 3)
 
     for action_id in (soon, late):
-        carry_out(ports, "acme", action_id)  # the store would answer by now
+        execute(ports, "acme", action_id)  # the store would answer by now
         assert action_of(ports, action_id).state is ActionState.PENDING
     assert check.is_in_doubt(ports)
 
     checked(ports)
     assert not check.is_in_doubt(ports)
-    carry_out(ports, "acme", soon)
+    execute(ports, "acme", soon)
     look(later(ports, 60), late)
     assert operations(ports, soon) == ["action_complete"]
     assert operations(ports, late) == ["action_timeout"]
@@ -327,9 +327,9 @@ def test_a_recovery_that_is_not_receipted_at_once_is_receipted_once(
         def write(self, carry_out: Any) -> Any:
             self.count += 1
             if self.count <= 2:  # the probe, and the spooled beginning
-                return carry_out()
+                return execute()
             if fault == "landed":
-                carry_out()
+                execute()
             raise OutageError("injected", "no answer")
 
     unwell = dataclasses.replace(ports, documents=WatchedDocuments(ports.documents, Unwell()))  # type: ignore[arg-type]
@@ -526,7 +526,7 @@ def test_an_outage_that_is_owed_keeps_its_own_figures_when_the_next_one_comes(
         def write(self, carry_out: Any) -> Any:
             self.count += 1
             if self.count <= 2:
-                return carry_out()
+                return execute()
             raise OutageError("injected", "no answer")
 
     checked(ports)

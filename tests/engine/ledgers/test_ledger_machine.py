@@ -24,7 +24,7 @@ from ports import Ports
 from ports.documents import Create
 from tasks.ledgers.seal import seal_ledger
 from tasks.ledgers.stored_log import BrokenLogError
-from tasks.receipts.commit import land
+from tasks.receipts.commit import commit_once
 from tests.support.faults import Fault, Writes, outage
 from tests.support.ledgers import (
     ACCOUNT,
@@ -92,11 +92,11 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(fault=FAULTS)
     def emit_and_die(self, fault: Fault) -> None:
         with pytest.raises(Killed):
-            land(watched(self.ports, Writes(1, fault, _kill)), [self._told()])
+            commit_once(watched(self.ports, Writes(1, fault, _kill)), [self._told()])
 
     @rule(fault=FAULTS)
     def emit_and_hear_of_failure(self, fault: Fault) -> None:
-        land(watched(self.ports, Writes(1, fault, outage)), [self._told()])
+        commit_once(watched(self.ports, Writes(1, fault, outage)), [self._told()])
 
     @rule()
     def emit_once_more(self) -> None:
@@ -169,7 +169,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _land(self, once: Create) -> None:
         try:
-            land(self.ports, [once])
+            commit_once(self.ports, [once])
         except ConflictError:
             found = self.ports.documents.get(once.path)
             assert found is not None

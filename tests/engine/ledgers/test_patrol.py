@@ -10,11 +10,11 @@ from ledger.receipt import receipt_id
 from ports import Ports
 from ports.documents import Create
 from tasks.actions.admit import submit
-from tasks.actions.execute import carry_out
+from tasks.actions.execute import execute
 from tasks.ledgers import patrol, stored_log
 from tasks.ledgers.patrol import judge, judge_states, ledger_at, next_ledger
 from tasks.ledgers.seal import seal_ledger
-from tasks.ledgers.sign import report
+from tasks.ledgers.sign import raise_alarm
 from tasks.ledgers.stored_log import BrokenLogError
 from tests.engine.conftest import event
 from tests.support.actions import signal_of
@@ -83,7 +83,7 @@ def test_every_action_is_compared_with_its_receipts_a_slice_at_a_time(
     subscribe(ports, event())
     ids = [submit(ports, signal_of(f"s-{n}")) for n in range(5)]
     for action_id in ids:
-        carry_out(ports, ACCOUNT, action_id)
+        execute(ports, ACCOUNT, action_id)
     gone = receipt_id(ACCOUNT, "action_complete", max(ids))
     run_sql(
         tmp_path / "documents.db",
@@ -134,7 +134,7 @@ def test_the_checkpoint_judged_last_must_be_extended(ports: Ports, tmp_path: Pat
 
 def test_a_broken_ledger_is_told_once_a_day_on_the_platforms_own(ports: Ports) -> None:
     for _ in range(2):
-        report(ports, ACCOUNT, BrokenLogError(ACCOUNT, "receipt x: immutability: spoilt"))
+        raise_alarm(ports, ACCOUNT, BrokenLogError(ACCOUNT, "receipt x: immutability: spoilt"))
 
     (alarm,) = receipts(ports, "_system")
     assert alarm["severity"] == "critical"

@@ -19,7 +19,7 @@ from tasks.ledgers import seal as sealing
 from tasks.ledgers import stored_log
 from tasks.ledgers.seal import seal_ledger
 from tasks.ledgers.stored_log import BrokenLogError
-from tasks.receipts.commit import land
+from tasks.receipts.commit import commit_once
 from tests.support.faults import Fault, Writes, die, outage
 from tests.support.ledgers import (
     ACCOUNT,
@@ -68,7 +68,7 @@ def test_what_is_emitted_is_sealed_in_the_order_of_its_commits(ports: Ports) -> 
 def test_receipts_of_one_commit_are_all_sealed_even_across_two_seals(ports: Ports) -> None:
     many = [told(ports, str(n)) for n in range(MAX_LEAVES + 300)]
     for at in range(0, len(many), 500):
-        land(ports, many[at : at + 500])
+        commit_once(ports, many[at : at + 500])
 
     assert seal_ledger(ports, ACCOUNT)
 
@@ -137,10 +137,10 @@ def test_an_emitter_killed_at_its_commit_leaves_one_receipt_once_repeated(
 ) -> None:
     once = told(ports, "x")
 
-    child = _process(ports, lambda: land(watched(ports, Writes(1, fault, die)), [once]))
+    child = _process(ports, lambda: commit_once(watched(ports, Writes(1, fault, die)), [once]))
     child.join(30)
     assert child.exitcode == -9
-    land(ports, [once])
+    commit_once(ports, [once])
 
     assert seal_ledger(ports, ACCOUNT)
     assert _holds(ports, [str(once.data["receipt_id"])])
@@ -185,7 +185,7 @@ def test_many_sealers_at_once_make_one_log(ports: Ports, sealers: int) -> None:
 def test_ten_thousand_honest_receipts_raise_no_alarm(ports: Ports) -> None:
     def work(writer: int) -> None:
         for batch in range(50):
-            land(ports, [told(ports, f"{writer}-{batch}-{n}") for n in range(50)])
+            commit_once(ports, [told(ports, f"{writer}-{batch}-{n}") for n in range(50)])
 
     children = [_process(ports, lambda n=n: work(n)) for n in range(4)]  # type: ignore[misc]
     while any(child.is_alive() for child in children):
@@ -309,7 +309,7 @@ def test_a_receipt_signed_long_before_its_commit_is_told_anew(ports: Ports) -> N
     stale = told(dataclasses.replace(ports, clock=Behind()), "x")  # type: ignore[arg-type]
 
     with pytest.raises(OutageError, match="told anew"):
-        land(ports, [stale])
+        commit_once(ports, [stale])
 
     assert ports.documents.get(stale.path) is None
 
@@ -351,7 +351,7 @@ def test_a_store_that_gives_documents_late_is_sealed_without_a_gap(
         def __getattr__(self, name: str) -> object:
             return getattr(ports.documents, name)
 
-    land(ports, [early])
+    commit_once(ports, [early])
     ids += emit(ports, "after")
     behind = dataclasses.replace(ports, documents=Late())  # type: ignore[arg-type]
     assert seal_ledger(behind, ACCOUNT)
@@ -386,7 +386,7 @@ def test_one_operation_told_with_other_words_is_a_conflict_that_is_receipted_and
 
     for _ in range(2):
         with pytest.raises(ConflictError):
-            land(ports, [Update(state.path, {"n": 2}, state.revision), told(ports, "x")])
+            commit_once(ports, [Update(state.path, {"n": 2}, state.revision), told(ports, "x")])
 
     again = ports.documents.get("runs/r")
     assert again == state
@@ -403,10 +403,10 @@ def test_who_is_merely_slower_has_no_conflict(ports: Ports) -> None:
     ports.documents.commit([Create("runs/r", {"n": 1})])
     state = ports.documents.get("runs/r")
     assert state
-    land(ports, [Update(state.path, {"n": 2}, state.revision), told(ports, "x")])
+    commit_once(ports, [Update(state.path, {"n": 2}, state.revision), told(ports, "x")])
 
     with pytest.raises(ConflictError):
-        land(ports, [Update(state.path, {"n": 2}, state.revision), told(ports, "x")])
+        commit_once(ports, [Update(state.path, {"n": 2}, state.revision), told(ports, "x")])
 
     stored = ports.documents.scan(Query(f"tenants/{ACCOUNT}/receipts"))
     assert [d.data["operation"] for d in stored] == ["action_complete"]

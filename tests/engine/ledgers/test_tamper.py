@@ -16,7 +16,7 @@ from ledger.receipt import receipt_id as receipt_id_of
 from ports import Ports
 from ports.documents import Query
 from tasks.actions.admit import submit
-from tasks.actions.execute import carry_out
+from tasks.actions.execute import execute
 from tasks.ledgers import stored_log
 from tasks.ledgers.seal import seal_ledger
 from tasks.ledgers.states import missing_receipts
@@ -163,7 +163,7 @@ def test_a_receipt_deleted_before_its_seal_is_missed_by_its_action(
     kept = submit(ports, signal_of("kept"))
     gone = submit(ports, signal_of("gone"))
     for action_id in (kept, gone):
-        carry_out(ports, "acme", action_id)
+        execute(ports, "acme", action_id)
     path = receipt_path(ACCOUNT, receipt_id_of("acme", "action_complete", gone))
     run_sql(database, "DELETE FROM documents WHERE path = ?", path)
     assert seal_ledger(ports, ACCOUNT)

@@ -16,8 +16,8 @@ from ports.documents import Query, Update, Write
 from tasks import ticks
 from tasks.actions import transitions
 from tasks.actions.admit import submit
-from tasks.actions.execute import carry_out
-from tasks.actions.recover import take_over
+from tasks.actions.execute import execute
+from tasks.actions.recover import roll_back
 from tasks.ledgers.seal import seal_ledger
 from tasks.receipts import spool
 from tests.engine.conftest import event, on_both
@@ -95,7 +95,7 @@ def kept(ports: Ports) -> list[str]:
 def test_an_end_the_store_does_not_take_lands_once_it_is_back(ports: Ports, fault: Fault) -> None:
     action_id = submit(ports, signal_of("s"))
 
-    carry_out(away(ports, fault), "acme", action_id)
+    execute(away(ports, fault), "acme", action_id)
 
     assert kept(ports) == [f"spool/acme/{action_id}.0001"]
     assert ports.memory.spooled() == 1
@@ -112,7 +112,7 @@ def test_an_end_the_store_does_not_take_lands_once_it_is_back(ports: Ports, faul
 def test_a_failure_and_its_undo_land_in_their_order(ports: Ports, fault: Fault) -> None:
     action_id = submit(ports, signal_of("s", "demo.sleep", seconds=2))
 
-    carry_out(away(ports, fault), "acme", action_id)
+    execute(away(ports, fault), "acme", action_id)
 
     assert len(kept(ports)) == 2
     assert spool.drain(ports) == 0
@@ -125,12 +125,12 @@ def test_a_failure_and_its_undo_land_in_their_order(ports: Ports, fault: Fault) 
 
 def test_a_rollback_that_fails_meanwhile_is_tried_again_afterwards(ports: Ports) -> None:
     action_id = submit(ports, signal_of("s", "demo.rollback_fails", times=1))
-    carry_out(away(ports), "acme", action_id)
+    execute(away(ports), "acme", action_id)
 
     assert spool.drain(ports) == 0
 
     assert action_of(ports, action_id).state is ActionState.ROLLBACK_FAILED
-    take_over(later(ports, 5), "acme", action_id)
+    roll_back(later(ports, 5), "acme", action_id)
     assert operations(ports, action_id)[-1] == "action_rolled_back"
 
 
@@ -138,7 +138,7 @@ def test_nobody_ends_in_anothers_place_what_waits_in_the_spool(ports: Ports) -> 
     done = submit(ports, signal_of("done"))
     failed = submit(ports, signal_of("failed", "demo.sleep", seconds=2))
     for action_id in (done, failed):
-        carry_out(away(ports), "acme", action_id)
+        execute(away(ports), "acme", action_id)
 
     look(later(ports, 60), done, failed)  # far past every limit, in a process that lives
 
@@ -151,7 +151,7 @@ def test_nobody_ends_in_anothers_place_what_waits_in_the_spool(ports: Ports) -> 
 def test_an_undo_that_waits_in_the_spool_is_not_handed_out(ports: Ports) -> None:
     action_id = submit(ports, signal_of("s", "demo.sleep", seconds=2))
     commits = Away(ports.documents, "lost", commits=2)  # the claim, and the failure's receipt
-    carry_out(dataclasses.replace(ports, documents=commits), "acme", action_id)  # type: ignore[arg-type]
+    execute(dataclasses.replace(ports, documents=commits), "acme", action_id)  # type: ignore[arg-type]
     assert action_of(ports, action_id).state is ActionState.ROLLING_BACK
 
     look(later(ports, 60), action_id)
@@ -172,13 +172,13 @@ def test_with_both_stores_away_the_process_dies_and_the_reaper_ends_it(
     assert child.exitcode == -signal.SIGKILL
     assert not kept(ports)
     ticks.look(later(ports, 1))
-    take_over(later(ports, 2), "acme", action_id)
+    roll_back(later(ports, 2), "acme", action_id)
     assert operations(ports, action_id) == ["action_timeout", "action_rolled_back"]
 
 
 def _carry_out_without_stores(ports: Ports, action_id: str) -> None:
     objects = Watched(ports.spool, Writes(1, "lost", outage), "create")
-    carry_out(dataclasses.replace(away(ports), spool=objects), "acme", action_id)  # type: ignore[arg-type]
+    execute(dataclasses.replace(away(ports), spool=objects), "acme", action_id)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("fault", ["lost", "landed"])
@@ -188,7 +188,7 @@ def test_a_drain_may_end_at_any_write(
 ) -> None:
     ids = [submit(ports, signal_of(f"s{n}", "demo.sleep", seconds=2)) for n in range(2)]
     for action_id in ids:
-        carry_out(away(ports), "acme", action_id)
+        execute(away(ports), "acme", action_id)
 
     for at in range(1, 20):
         child = stores.process(_drain, at, fault, happens)
@@ -226,11 +226,11 @@ def test_a_spool_whose_answer_is_lost_keeps_what_it_took(ports: Ports, fault: Fa
 
 def test_what_comes_too_late_is_set_aside_and_told(ports: Ports) -> None:
     action_id = submit(ports, signal_of("s"))
-    carry_out(away(ports), "acme", action_id)
+    execute(away(ports), "acme", action_id)
     stale = transitions.load(ports, "acme", action_id)
     assert stale
     moved = stale.action.evolve(error_detail="somebody else was here")
-    transitions.move(ports, stale, moved)
+    transitions.commit(ports, stale, moved)
 
     assert spool.drain(ports) == 0
 
@@ -250,7 +250,7 @@ def test_what_is_no_commit_is_set_aside_and_holds_nothing_up(ports: Ports) -> No
     ports.spool.create("spool/acme/a-0.0001", b"rubbish")
     ports.spool.create("spool/acme/a-1.0001", json.dumps({"writes": [{"path": "x"}]}).encode())
     action_id = submit(ports, signal_of("s"))
-    carry_out(away(ports), "acme", action_id)
+    execute(away(ports), "acme", action_id)
 
     assert spool.drain(ports) == 0
 
@@ -261,7 +261,7 @@ def test_what_is_no_commit_is_set_aside_and_holds_nothing_up(ports: Ports) -> No
 def test_a_store_that_is_still_away_leaves_everything_where_it_is(ports: Ports) -> None:
     ids = [submit(ports, signal_of(f"s{n}")) for n in range(5)]
     for action_id in ids:
-        carry_out(away(ports), "acme", action_id)
+        execute(away(ports), "acme", action_id)
     nowhere = dataclasses.replace(ports, documents=Away(ports.documents, "lost", 0))  # type: ignore[arg-type]
 
     assert spool.drain(nowhere) == 5
@@ -273,7 +273,7 @@ def test_a_store_that_is_still_away_leaves_everything_where_it_is(ports: Ports) 
 def test_of_two_drains_at_once_each_commit_lands_once(ports: Ports, stores: Stores) -> None:
     ids = [submit(ports, signal_of(f"s{n}", "demo.sleep", seconds=1)) for n in range(6)]
     for action_id in ids:
-        carry_out(away(ports), "acme", action_id)
+        execute(away(ports), "acme", action_id)
 
     drains = [stores.process(spool.drain) for _ in range(3)]
     for each in drains:
@@ -288,7 +288,7 @@ def test_of_two_drains_at_once_each_commit_lands_once(ports: Ports, stores: Stor
 def test_a_receipt_that_waited_for_long_is_in_order_because_it_says_so(ports: Ports) -> None:
     past = later(ports, -300)
     action_id = submit(past, signal_of("s"))
-    carry_out(away(past), "acme", action_id)
+    execute(away(past), "acme", action_id)
 
     assert spool.drain(ports) == 0
 
@@ -313,7 +313,7 @@ def test_a_store_that_forgets_what_it_took_keeps_it_in_the_spool(ports: Ports) -
             return getattr(ports.documents, name)
 
     action_id = submit(ports, signal_of("s"))
-    carry_out(away(ports), "acme", action_id)
+    execute(away(ports), "acme", action_id)
 
     assert spool.drain(dataclasses.replace(ports, documents=Forgetful())) == 1  # type: ignore[arg-type]
 
@@ -328,7 +328,7 @@ def test_somebody_elses_file_in_the_spool_holds_nothing_up(ports: Ports, stores:
         folder.mkdir(parents=True)
         (folder / ".nfs0001").write_bytes(b"not ours")
     action_id = submit(ports, signal_of("s"))
-    carry_out(away(ports), "acme", action_id)
+    execute(away(ports), "acme", action_id)
 
     assert spool.drain(ports) == 0
 
@@ -348,7 +348,7 @@ def test_a_bug_of_ours_holds_nothing_up(ports: Ports, monkeypatch: pytest.Monkey
         raise KeyError("a bug")
 
     action_id = submit(ports, signal_of("s"))
-    carry_out(away(ports), "acme", action_id)
+    execute(away(ports), "acme", action_id)
     monkeypatch.setattr(spool, "_is_stored", broken)
 
     assert spool.drain(ports) == 0
@@ -358,7 +358,7 @@ def test_a_bug_of_ours_holds_nothing_up(ports: Ports, monkeypatch: pytest.Monkey
 
 def test_a_place_in_the_spool_that_is_taken_by_another_commit_is_an_outage(ports: Ports) -> None:
     ours, others = (submit(ports, signal_of(name)) for name in ("ours", "others"))
-    carry_out(away(ports), "acme", others)
+    execute(away(ports), "acme", others)
     content = ports.spool.get(f"spool/acme/{others}.0001")
     assert content
     ports.spool.create(f"spool/acme/{ours}.0001", content)
@@ -373,7 +373,7 @@ def test_a_place_in_the_spool_that_is_taken_by_another_commit_is_an_outage(ports
 
 def test_a_key_that_was_changed_meanwhile_spoils_no_receipt(ports: Ports) -> None:
     action_id = submit(ports, signal_of("s"))
-    carry_out(away(ports), "acme", action_id)
+    execute(away(ports), "acme", action_id)
     _, now_used = ports.keys.rotate(ports.clock.now())
 
     assert spool.drain(ports) == 0
@@ -390,9 +390,9 @@ def test_a_key_that_was_changed_meanwhile_spoils_no_receipt(ports: Ports) -> Non
 def test_a_rollback_that_waits_in_the_spool_is_not_done_again(ports: Ports) -> None:
     action_id = submit(ports, signal_of("s", "demo.sleep", seconds=2))
     commits = Away(ports.documents, "lost", commits=2)
-    carry_out(dataclasses.replace(ports, documents=commits), "acme", action_id)  # type: ignore[arg-type]
+    execute(dataclasses.replace(ports, documents=commits), "acme", action_id)  # type: ignore[arg-type]
 
-    take_over(later(ports, 60), "acme", action_id)  # as if its process were gone
+    roll_back(later(ports, 60), "acme", action_id)  # as if its process were gone
 
     assert spool.drain(ports) == 0
     assert operations(ports, action_id) == ["action_timeout", "action_rolled_back"]
