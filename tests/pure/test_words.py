@@ -59,3 +59,11 @@ def test_a_word_that_hides_its_subject_is_rare(said: tuple[Counter[str], int], p
     found, words = said
 
     assert found[phrase] / words * 10_000 <= 1
+
+
+def test_every_decision_that_is_cited_is_written_down() -> None:
+    page = (ROOT / "docs" / "spec" / "decisions.md").read_text()
+    cited = set(re.findall(r"\bD[1-9][0-9]?\b", _prose()))
+
+    assert cited == {f"D{n}" for n in range(1, 32)} & cited
+    assert not [each for each in cited if f"**{each}**" not in page]
