@@ -18,8 +18,8 @@ from bench.stack import Driver
 from config.settings import Settings, environment
 from ports import Ports
 from ports.documents import Create
-from tasks.ledgers import stored_log
 from tasks.ledgers.seal import seal_ledger
+from tasks.ledgers.stored_log import StoredLog
 from tasks.receipts.commit import commit_once, receipt
 
 _BATCH = 400
@@ -180,7 +180,7 @@ def _until_sealed(settings: Settings, account_id: str, size: int, within_s: floa
     """Seconds until that many receipts are sealed and signed."""
     ports, began = open_ports(settings), time.monotonic()
     while (passed := time.monotonic() - began) < within_s:
-        last = stored_log.newest_signed(ports, account_id)
+        last = StoredLog.of(ports, account_id).newest_signed()
         if last and last.tree_size >= size:
             break
         time.sleep(0.01)

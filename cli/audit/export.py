@@ -21,7 +21,7 @@ from ports.documents import Document
 from tasks.ledgers import stored_log
 from tasks.ledgers.archive import Archived, write_archive
 from tasks.ledgers.report import Report
-from tasks.ledgers.stored_log import BrokenLogError
+from tasks.ledgers.stored_log import BrokenLogError, StoredLog
 from tasks.ledgers.walk import Walk
 
 
@@ -42,7 +42,7 @@ def receipts(ports: Ports, account_id: str, wanted: Wanted) -> Iterator[dict[str
     """
     report = Report(account_id)
     first = _first_seal(ports, account_id, wanted.since)
-    last = stored_log.newest(ports, account_id)  # before the listing begins
+    last = StoredLog.of(ports, account_id).newest()  # before the listing begins
     walk = Walk(ports, ports.keys.ring(), report, first, asks_for_time=False)
     left = wanted.limit
     for item in _all(walk, last):
@@ -76,7 +76,7 @@ def archive(ports: Ports, account_id: str, output: Path | None) -> Archived:
         InputError: standard output is a terminal, or nothing is sealed.
         ConflictError: the file is there already; it was left as it is.
     """
-    last = stored_log.newest_signed(ports, account_id)
+    last = StoredLog.of(ports, account_id).newest_signed()
     progress = Progress(f"archiving {account_id}", last.tree_size if last else 0)
     with progress, _target(output) as target:
         return write_archive(ports, account_id, target, progress.advance_to)
@@ -84,10 +84,11 @@ def archive(ports: Ports, account_id: str, output: Path | None) -> Archived:
 
 def unsealed(ports: Ports, account_id: str) -> int:
     """How many receipts are not in the signed log; of what has no seal, of the next thousand."""
-    newest = stored_log.newest(ports, account_id)
-    signed = stored_log.newest_signed(ports, account_id)
+    stored = StoredLog.of(ports, account_id)
+    newest = stored.newest()
+    signed = stored.newest_signed()
     unsigned = len(newest.leaves) if newest and newest != signed else 0
-    return unsigned + len(stored_log.unsealed(ports, account_id, newest, stored_log.PAGE))
+    return unsigned + len(stored.unsealed(newest, stored_log.PAGE))
 
 
 def since(text: str) -> str:
@@ -107,11 +108,12 @@ def since(text: str) -> str:
 
 def _first_seal(ports: Ports, account_id: str, since: str) -> Seal | None:
     """The last seal of which nothing can be wanted: a timestamp lies at most 5 s ahead."""
+    log = StoredLog.of(ports, account_id)
     if not since:
         return None
-    for seal in stored_log.since(ports, account_id, instant(since) - MAX_AHEAD):
-        return stored_log.seal_at(ports, account_id, seal.number - 1)
-    return stored_log.newest_signed(ports, account_id)
+    for seal in log.since(instant(since) - MAX_AHEAD):
+        return log.seal_at(seal.number - 1)
+    return log.newest_signed()
 
 
 def _all(walk: Walk, last: Seal | None) -> Iterator[dict[str, Any]]:

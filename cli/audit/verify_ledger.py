@@ -21,7 +21,7 @@ from tasks.ledgers import stored_log
 from tasks.ledgers.audit import audit_ledger, in_this_process
 from tasks.ledgers.report import Report
 from tasks.ledgers.states import missing_receipts
-from tasks.ledgers.stored_log import BrokenLogError
+from tasks.ledgers.stored_log import BrokenLogError, StoredLog
 from tasks.ledgers.verify_receipt import CHECKS, Judgement, verify_receipt
 
 VALID, BROKEN, NOT_SEALED, CLOCK_OFF = 0, 1, 6, 7
@@ -101,7 +101,7 @@ def verify_all(
     """
     try:
         until = ask_for_a_seal(ports, account_id)
-        last = stored_log.newest_signed(ports, account_id)
+        last = StoredLog.of(ports, account_id).newest_signed()
     except BrokenLogError:
         until = last = None  # the audit reports this fault and all others
     ring, path = ports.keys.ring(), settings.pins_dir / f"{account_id}.checkpoint"
@@ -134,8 +134,9 @@ def ask_for_a_seal(ports: Ports, account_id: str) -> datetime | None:
 
     None when nothing is unsealed, or so much that all of it must be looked at.
     """
-    last = stored_log.newest_signed(ports, account_id)
-    waiting = stored_log.unsealed(ports, account_id, last, stored_log.PAGE)
+    log = StoredLog.of(ports, account_id)
+    last = log.newest_signed()
+    waiting = log.unsealed(last, stored_log.PAGE)
     if not waiting:
         return datetime.fromisoformat(last.recorded_until) if last else None
     newest = waiting[-1].created_at
@@ -145,7 +146,7 @@ def ask_for_a_seal(ports: Ports, account_id: str) -> datetime | None:
         return newest  # no stack runs: these receipts stay unsealed
     give_up_at = time.monotonic() + SEAL_WITHIN_S
     while time.monotonic() < give_up_at:
-        last = stored_log.newest_signed(ports, account_id)
+        last = log.newest_signed()
         if last and datetime.fromisoformat(last.recorded_until) >= newest:
             break
         time.sleep(0.05)
@@ -208,5 +209,5 @@ def _remember(path: Path, note: str) -> None:
 def _is_known(ports: Ports, account_id: str) -> bool:
     return (
         ports.documents.get(f"tenants/{account_id}") is not None
-        or stored_log.mirrored(ports, account_id, 1) is not None
+        or StoredLog.of(ports, account_id).mirrored(1) is not None
     )

@@ -11,7 +11,7 @@ from governor.records import SYSTEM_ACCOUNT, instant, timestamp
 from ledger.keys import GRACE, fingerprint
 from ports import Ports
 from ports.documents import every
-from tasks.ledgers import stored_log
+from tasks.ledgers.stored_log import StoredLog
 from tasks.receipts.commit import commit_once, receipt
 
 
@@ -92,7 +92,7 @@ def _refuse_if_recorded_ahead(ports: Ports, now: datetime) -> None:
         SYSTEM_ACCOUNT,
         *(d.path.split("/")[1] for d in every(ports.documents, "tenants")),
     ):
-        last = stored_log.newest(ports, account_id)
+        last = StoredLog.of(ports, account_id).newest()
         if last and instant(last.recorded_until) > now + GRACE:
             raise ConflictError(
                 "clock-behind",

@@ -16,10 +16,9 @@ from ledger import archive
 from ledger.audit import Entry, line_of
 from ledger.tiles import Tiles
 from ports import Ports
-from tasks.ledgers import stored_log
 from tasks.ledgers.audit import report_ends
 from tasks.ledgers.report import Report
-from tasks.ledgers.stored_log import BrokenLogError
+from tasks.ledgers.stored_log import BrokenLogError, StoredLog
 from tasks.ledgers.walk import Walk
 
 
@@ -51,7 +50,7 @@ def write_archive(
         BrokenLogError: the stored log differs from the sealed one; says where. Nothing was written.
         OutageError: a store is away. Nothing was written.
     """
-    last = stored_log.newest_signed(ports, account_id)
+    last = StoredLog.of(ports, account_id).newest_signed()
     if last is None:
         raise InputError(
             "nothing-sealed",

@@ -21,6 +21,7 @@ from ledger.verify import Check, Finding
 from ports import Ports
 from tasks.ledgers import stored_log
 from tasks.ledgers.report import MAX_FINDINGS, Report
+from tasks.ledgers.stored_log import StoredLog
 from tasks.ledgers.walk import Walk
 
 CHUNK = 250
@@ -87,23 +88,24 @@ def audit_ledger(
 
 def report_ends(ports: Ports, account_id: str, last: int) -> Iterator[Finding]:
     """Whether anything was signed beyond the seal that was read last."""
+    stored = StoredLog.of(ports, account_id)
     copies = [name.rpartition("/")[2] for name in ports.objects.names(mirror_name(account_id, ""))]
     strays = [name for name in copies if not _is_number(name)]
     for name in strays[:1]:
         yield Finding(f"the object {name!r} among the copies", Check.CONSISTENCY, "is no copy")
     for name in [each for each in copies if _is_number(each) and each > seal_id(last)][:1]:
-        if not stored_log.is_seal(ports, account_id, int(name)):  # else the log has grown since
+        if not stored.is_seal(int(name)):  # else the log has grown since
             yield Finding(
                 f"the copy of checkpoint {int(name)}",
                 Check.CONSISTENCY,
                 f"was signed, but the store's log ends with seal {last}: the store is an older "
                 "copy, or its end was removed",
             )
-    for path in stored_log.strays(ports, account_id):
+    for path in stored.strays():
         yield Finding(path, Check.CONSISTENCY, "is no seal or checkpoint of this log")
-    for path in stored_log.checkpoints_beyond(ports, account_id, last)[:1]:
+    for path in stored.checkpoints_beyond(last)[:1]:
         name = path.rpartition("/")[2]
-        if not _is_number(name) or not stored_log.is_seal(ports, account_id, int(name)):
+        if not _is_number(name) or not stored.is_seal(int(name)):
             yield Finding(path, Check.CONSISTENCY, "a checkpoint without its seal")
 
 

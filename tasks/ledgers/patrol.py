@@ -16,13 +16,12 @@ from ledger.log import Seal, seal_id
 from ledger.verify import Finding
 from ports import Ports
 from ports.documents import Create, Document, Query, Update, Where
-from tasks.ledgers import stored_log
 from tasks.ledgers.audit import Chunk, audit_ledger, in_this_process
 from tasks.ledgers.report import Report, clock_words
 from tasks.ledgers.seal import seal_or_report
 from tasks.ledgers.sign import raise_alarm
 from tasks.ledgers.states import missing_of, page_after
-from tasks.ledgers.stored_log import BrokenLogError
+from tasks.ledgers.stored_log import BrokenLogError, StoredLog
 from tasks.receipts.commit import alert, commit_and_send, commit_once
 
 EVERY_HOUR_S, EVERY_DAY_S = 3_600, 86_400
@@ -64,7 +63,7 @@ def judge(ports: Ports, account_id: str, scope: str, number: int) -> int | None:
     judged = audit_ledger(
         ports,
         account_id,
-        after=stored_log.seal_at(ports, account_id, number),
+        after=StoredLog.of(ports, account_id).seal_at(number),
         last=last,
         pins=pins,
         examine_all=_only_places
@@ -155,22 +154,23 @@ def _is_elsewhere(ports: Ports, account_id: str, *, is_sealed: bool) -> bool:
     return (
         account_id == SYSTEM_ACCOUNT
         or ports.documents.get(f"tenants/{account_id}") is not None
-        or (not is_sealed and stored_log.is_seal(ports, account_id, 1))
+        or (not is_sealed and StoredLog.of(ports, account_id).is_seal(1))
     )
 
 
 def _last_of_slice(ports: Ports, account_id: str, number: int) -> Seal | None:
     """Where to stop; None to go to the end."""
-    newest = stored_log.newest_signed(ports, account_id)
+    log = StoredLog.of(ports, account_id)
+    newest = log.newest_signed()
     if newest is None or newest.number <= number + _SEALS_AT_ONCE:
         return None
     leaves = 0
     for upcoming in range(number + 1, number + _SEALS_AT_ONCE):
-        seal = stored_log.seal_at(ports, account_id, upcoming)
+        seal = log.seal_at(upcoming)
         leaves += len(seal.leaves) if seal else 0
         if leaves >= _LEAVES_AT_ONCE:
             return seal
-    return stored_log.seal_at(ports, account_id, number + _SEALS_AT_ONCE)
+    return log.seal_at(number + _SEALS_AT_ONCE)
 
 
 def _known(ports: Ports, account_id: str, mark: Document | None) -> tuple[int, list[Pin]]:

@@ -22,7 +22,7 @@ from ports.alerts import Alert
 from ports.documents import Create, Document
 from tasks.ledgers import stored_log
 from tasks.ledgers.sign import raise_alarm, refuse_an_older_copy, sign_newest
-from tasks.ledgers.stored_log import note_of
+from tasks.ledgers.stored_log import StoredLog
 from tasks.receipts.commit import alert, commit_and_send, commit_once, receipt
 
 _LOG = logging.getLogger("ggen.ledger")
@@ -81,13 +81,13 @@ def seal_ledger(ports: Ports, account_id: str, late: tuple[str, ...] = ()) -> bo
         OutageError: a store is away; what was done stays, and the next sealer goes on.
     """
     for _ in range(_MAX_ROUNDS):
-        last = stored_log.newest(ports, account_id)
+        last = StoredLog.of(ports, account_id).newest()
         if last:
             sign_newest(ports, account_id, last)
         refuse_an_older_copy(ports, account_id, last)
         batch = _overlooked(ports, account_id, last, late)
         taken = {document.path for document in batch}
-        due = stored_log.unsealed(ports, account_id, last, MAX_LEAVES - len(batch))
+        due = StoredLog.of(ports, account_id).unsealed(last, MAX_LEAVES - len(batch))
         batch += [document for document in due if document.path not in taken]
         if not batch:
             return True
@@ -127,14 +127,14 @@ def _overlooked(
         for document in found
         if document and last and records.timestamp(document.created_at) < last.recorded_until
     ]
-    known = stored_log.known_ids(ports, account_id, last, missed)
+    known = StoredLog.of(ports, account_id).known_ids(last, missed)
     return [d for d in missed if stored_log.id_of(d) not in known][: MAX_LEAVES // 2]
 
 
 def _tell_of_a_new_key(ports: Ports, account_id: str, last: Seal) -> bool:
     """Receipt that another key signs from here on; False when that is nothing new."""
     ring, signer = ports.keys.ring(), ports.keys.signer()
-    note = note_of(ports, account_id, last) or ""
+    note = StoredLog.of(ports, account_id).note_of(last) or ""
     _, before = open_checkpoint(note, ring.log_origin(account_id), ring)
     if before.key_id == signer.key_id:
         return False

@@ -15,17 +15,7 @@ from ledger.checkpoint import sign
 from ledger.log import Leaf, Seal, again, next_seal, parse_leaf
 from ports import Ports
 from ports.documents import Create, Document
-from tasks.ledgers.stored_log import (
-    BrokenLogError,
-    known_ids,
-    mirrored,
-    newest,
-    note_of,
-    seal_at,
-    stored,
-    tree_of,
-    unsealed,
-)
+from tasks.ledgers.stored_log import BrokenLogError, StoredLog, stored, tree_of
 from tasks.receipts.commit import alert, commit_and_send, commit_once
 
 _LOG = logging.getLogger("ggen.ledger")
@@ -44,11 +34,12 @@ def sign_newest(ports: Ports, account_id: str, seal: Seal, *, is_ours: bool = Fa
         BrokenLogError: the seal is not what its receipts make, or not the tree that was signed.
         OutageError: a store is away; the next sealer goes on from the stored state.
     """
-    before = seal_at(ports, account_id, seal.number - 1)
+    log = StoredLog.of(ports, account_id)
+    before = log.seal_at(seal.number - 1)
     if before:
         check_signed(ports, account_id, before)
     _recompute(ports, account_id, before, seal)
-    if note_of(ports, account_id, seal) is None:
+    if log.note_of(seal) is None:
         if not is_ours:
             _recompute_from_receipts(ports, account_id, before, seal)
         note = _mirror(ports, account_id, seal)
@@ -66,7 +57,7 @@ def check_signed(ports: Ports, account_id: str, seal: Seal) -> None:
     Raises:
         BrokenLogError: it has none, or not that one.
     """
-    note = note_of(ports, account_id, seal)
+    note = StoredLog.of(ports, account_id).note_of(seal)
     if note is None:
         raise BrokenLogError(account_id, f"seal {seal.number} has no checkpoint")
     _check_note(ports, account_id, seal, note, f"checkpoint {seal.number}")
@@ -78,10 +69,11 @@ def refuse_an_older_copy(ports: Ports, account_id: str, last: Seal | None) -> No
     Raises:
         BrokenLogError: the store was restored from a backup, or its end was removed.
     """
+    log = StoredLog.of(ports, account_id)
     number = last.number + 1 if last else 1
-    if mirrored(ports, account_id, number) is None:
+    if log.mirrored(number) is None:
         return
-    latest = newest(ports, account_id)
+    latest = log.newest()
     if latest is not None and latest.number >= number:
         return  # another sealer has just been here
     raise BrokenLogError(
@@ -114,7 +106,7 @@ def _recompute(ports: Ports, account_id: str, before: Seal | None, seal: Seal) -
         expected = again(account_id, before, seal.leaves)
     except InputError as error:
         raise BrokenLogError(account_id, f"seal {seal.number}: {error.detail}") from error
-    if expected != seal or seal_at(ports, account_id, seal.number) != seal:
+    if expected != seal or StoredLog.of(ports, account_id).seal_at(seal.number) != seal:
         raise BrokenLogError(account_id, f"seal {seal.number} was read back with another tree")
 
 
@@ -128,7 +120,7 @@ def _recompute_from_receipts(
     present = [document for document in found if document is not None]
     if len(present) < len(ids) or len(set(ids)) < len(ids):
         raise BrokenLogError(account_id, f"seal {seal.number} names receipts that are not there")
-    if known_ids(ports, account_id, before, present).intersection(ids):
+    if StoredLog.of(ports, account_id).known_ids(before, present).intersection(ids):
         raise BrokenLogError(account_id, f"seal {seal.number} names receipts that are sealed")
     ring, now = ports.keys.ring(), ports.clock.steady()
     rebuilt = next_seal(account_id, before, list(map(stored, present)), ring, now)
@@ -144,7 +136,7 @@ def _in_order(ports: Ports, account_id: str, before: Seal | None, batch: list[Do
     if ports.documents.late_s:
         order = [(document.created_at, document.path) for document in due]
         return order == sorted(order)
-    expected = unsealed(ports, account_id, before, len(due))
+    expected = StoredLog.of(ports, account_id).unsealed(before, len(due))
     return [document.path for document in due] == [document.path for document in expected]
 
 
@@ -163,13 +155,14 @@ def _mirror(ports: Ports, account_id: str, seal: Seal) -> str:
 
     A sealer that kept a note before us has signed this number: its tree must be this very one.
     """
-    kept = mirrored(ports, account_id, seal.number)
+    log = StoredLog.of(ports, account_id)
+    kept = log.mirrored(seal.number)
     if kept is None:
         note = sign(tree_of(seal, ports.keys.ring().log_origin(account_id)), ports.keys.signer())
         try:
             ports.objects.create(records.mirror_name(account_id, seal.seal_id), note.encode())
         except ConflictError:
-            kept = mirrored(ports, account_id, seal.number) or ""
+            kept = log.mirrored(seal.number) or ""
         else:
             return note
     _check_note(ports, account_id, seal, kept, f"the copy of checkpoint {seal.number}")

@@ -24,7 +24,8 @@ from ledger.checkpoint import Checkpoint
 from ledger.log import Leaf, Seal, Stored, parse_leaf, seal_id
 from ledger.verify import MAX_AHEAD
 from ports import Ports
-from ports.documents import Document, Query, Where
+from ports.documents import Document, Documents, Query, Where
+from ports.objects import Objects
 
 PAGE = 1000
 _LONG_AGO = instant("2000-01-01T00:00:00.000000Z")
@@ -49,88 +50,195 @@ class Place:
     before: Seal | None
 
 
-def newest(ports: Ports, account_id: str) -> Seal | None:
-    """The last seal of a ledger; None when nothing was sealed yet."""
-    found = ports.documents.scan(
-        Query(f"tenants/{account_id}/seals", order_by="seal_id", descending=True, limit=1)
-    )
-    return _seal(account_id, found[0]) if found else None
+@dataclass(frozen=True, slots=True)
+class StoredLog:
+    """The log of one account; reads alone."""
 
+    documents: Documents
+    objects: Objects
+    account_id: str
 
-def newest_signed(ports: Ports, account_id: str) -> Seal | None:
-    """The last seal that has its checkpoint: the one after it may be in the making."""
-    last = newest(ports, account_id)
-    if last and note_of(ports, account_id, last) is None:
-        return seal_at(ports, account_id, last.number - 1)
-    return last
+    @classmethod
+    def of(cls, ports: Ports, account_id: str) -> "StoredLog":
+        """The log of an account, on these stores."""
+        return cls(ports.documents, ports.objects, account_id)
 
+    def newest(self) -> Seal | None:
+        """The last seal of a ledger; None when nothing was sealed yet."""
+        found = self.documents.scan(
+            Query(f"tenants/{self.account_id}/seals", order_by="seal_id", descending=True, limit=1)
+        )
+        return _seal(self.account_id, found[0]) if found else None
 
-def seal_at(ports: Ports, account_id: str, number: int) -> Seal | None:
-    """The seal of a number; None for 0, before the first.
+    def newest_signed(self) -> Seal | None:
+        """The last seal that has its checkpoint: the one after it may be in the making."""
+        last = self.newest()
+        if last and self.note_of(last) is None:
+            return self.seal_at(last.number - 1)
+        return last
 
-    Raises:
-        BrokenLogError: it is not there, though a later one is.
-    """
-    seal = seal_or_none(ports, account_id, number) if number else None
-    if number and seal is None:
-        raise BrokenLogError(account_id, f"seal {number} is missing")
-    return seal
+    def seal_at(self, number: int) -> Seal | None:
+        """The seal of a number; None for 0, before the first.
 
+        Raises:
+            BrokenLogError: it is not there, though a later one is.
+        """
+        seal = self.seal_or_none(number) if number else None
+        if number and seal is None:
+            raise BrokenLogError(self.account_id, f"seal {number} is missing")
+        return seal
 
-def seal_or_none(ports: Ports, account_id: str, number: int) -> Seal | None:
-    """The seal of a number; None while there is none."""
-    found = ports.documents.get(seal_path(account_id, seal_id(number)))
-    return None if found is None else _seal(account_id, found)
+    def seal_or_none(self, number: int) -> Seal | None:
+        """The seal of a number; None while there is none."""
+        found = self.documents.get(seal_path(self.account_id, seal_id(number)))
+        return None if found is None else _seal(self.account_id, found)
 
+    def is_seal(self, number: int) -> bool:
+        """Whether there is a document for this seal, whatever is in it."""
+        return self.documents.get(seal_path(self.account_id, seal_id(number))) is not None
 
-def is_seal(ports: Ports, account_id: str, number: int) -> bool:
-    """Whether there is a document for this seal, whatever is in it."""
-    return ports.documents.get(seal_path(account_id, seal_id(number))) is not None
+    def note_of(self, seal: Seal) -> str | None:
+        """The signed checkpoint of a seal; None while there is none."""
+        found = self.documents.get(checkpoint_path(self.account_id, seal.seal_id))
+        if found is None:
+            return None
+        note = found.data.get("note")
+        if found.data != {"note": note} or not isinstance(note, str):
+            raise BrokenLogError(
+                self.account_id, f"checkpoint {seal.number} is stored with other fields"
+            )
+        return note
 
+    def mirrored(self, number: int) -> str | None:
+        """The copy of a checkpoint that a restored database cannot take back."""
+        content = self.objects.get(mirror_name(self.account_id, seal_id(number)))
+        return None if content is None else content.decode(errors="replace")
 
-def note_of(ports: Ports, account_id: str, seal: Seal) -> str | None:
-    """The signed checkpoint of a seal; None while there is none."""
-    found = ports.documents.get(checkpoint_path(account_id, seal.seal_id))
-    if found is None:
+    def place_of(self, receipt: Document) -> Place | None:
+        """Where a stored receipt is in the log; None while it is not sealed."""
+        # Where the sealer did not believe the store's time of creation, it recorded it earlier.
+        for at in (receipt.created_at, _LONG_AGO):
+            for seal, leaf in self.find_leaf(id_of(receipt), at):
+                return Place(leaf, seal, self.seal_at(seal.number - 1))
         return None
-    note = found.data.get("note")
-    if found.data != {"note": note} or not isinstance(note, str):
-        raise BrokenLogError(account_id, f"checkpoint {seal.number} is stored with other fields")
-    return note
 
+    def find_leaf(self, receipt_id: str, at: datetime) -> Iterator[tuple[Seal, Leaf]]:
+        """The leaves of a receipt that was created at ``at`` or later, with their seals."""
+        for seal in self.since(at):
+            for offset, text in enumerate(seal.leaves):
+                if receipt_id in text and (leaf := leaf_of(seal, text)).receipt_id == receipt_id:
+                    if leaf.index != seal.first_index + offset:
+                        raise BrokenLogError(
+                            self.account_id, f"seal {seal.number}: its leaves are not in order"
+                        )
+                    yield seal, leaf
 
-def mirrored(ports: Ports, account_id: str, number: int) -> str | None:
-    """The copy of a checkpoint that a restored database cannot take back."""
-    content = ports.objects.get(mirror_name(account_id, seal_id(number)))
-    return None if content is None else content.decode(errors="replace")
+    def since(self, at: datetime) -> Iterator[Seal]:
+        """The seals that may hold what was created at ``at`` or later, in order."""
+        collection, after = f"tenants/{self.account_id}/seals", None
+        where = [Where("recorded_until", ">=", timestamp(at))]
+        while found := self.documents.scan(
+            Query(collection, where=where, order_by="recorded_until", after=after, limit=8)
+        ):
+            for document in found:
+                yield _seal(self.account_id, document)
+            after = (found[-1].data["recorded_until"], found[-1].path)
+
+    def listed(self, after: Cursor | None) -> Iterator[Document]:
+        """The receipts of a ledger in order of creation, page by page."""
+        collection = f"tenants/{self.account_id}/receipts"
+        while page := self.documents.created(collection, after=after, limit=PAGE):
+            yield from page
+            upcoming = (page[-1].created_at, page[-1].path)
+            if after is not None and upcoming <= after:
+                raise BrokenLogError(
+                    self.account_id, f"its receipts cannot be listed past {page[-1].path}"
+                )
+            after = upcoming
+
+    def unsealed(self, last: Seal | None, limit: int) -> list[Document]:
+        """Receipts that are not in the log up to ``last``, in order of creation.
+
+        The cost grows with the number of new receipts. Where the store may list a document late, it
+        grows also with the receipts younger than that delay.
+        """
+        if last is None:
+            return list(islice(self.listed(None), limit))
+        floor, known = self.reached(last)
+        fresh = (d for d in self.listed((floor, "")) if id_of(d) not in known)
+        found: list[Document] = []
+        while len(found) < limit and (batch := list(islice(fresh, limit))):
+            sealed_before = self.known_ids(last, batch)
+            found += [document for document in batch if id_of(document) not in sealed_before]
+        return found[:limit]
+
+    def reached(self, last: Seal) -> tuple[datetime, set[str]]:
+        """How far a log has come in the order of creation, and the ids sealed about there.
+
+        Not when it was recorded: while a clock was set ahead, receipts were recorded before the
+        store's time of their creation.
+        """
+        late = timedelta(seconds=self.documents.late_s)
+        leaf = leaf_of(last, last.leaves[-1])
+        found = self.documents.get(receipt_path(self.account_id, leaf.receipt_id))
+        at = instant(last.recorded_until)
+        if found is not None and found.created_at < NO_TIME:
+            at = max(at, found.created_at)
+        since = timestamp(instant(last.recorded_until) - late)
+        return at - late, self.sealed_ids(last, since)
+
+    def known_ids(self, last: Seal | None, batch: Sequence[Document]) -> set[str]:
+        """Ids up to ``last`` among which these receipts would be if they had been sealed before.
+
+        They say themselves when they were made, so that a changed time of creation hides none.
+        """
+        if not batch:
+            return set()
+        oldest = min(map(_made_at, batch))
+        return self.sealed_ids(last, timestamp(oldest - MAX_AHEAD))
+
+    def sealed_ids(self, last: Seal | None, floor: str) -> set[str]:
+        """The ids of all receipts up to ``last`` that were recorded at ``floor`` or later."""
+        found: set[str] = set()
+        while last:
+            for text in reversed(last.leaves):
+                leaf = leaf_of(last, text)
+                if leaf.recorded_at < floor:
+                    return found
+                found.add(leaf.receipt_id)
+            last = self.seal_at(last.number - 1)
+        return found
+
+    def seals_beyond(self, number: int) -> list[str]:
+        """Paths of seals after a number, the first few."""
+        return self._beyond(
+            f"tenants/{self.account_id}/seals", seal_path(self.account_id, seal_id(number))
+        )
+
+    def checkpoints_beyond(self, number: int) -> list[str]:
+        """Paths of checkpoints after a number, the first few."""
+        path = checkpoint_path(self.account_id, seal_id(number))
+        return self._beyond(f"tenants/{self.account_id}/checkpoints", path)
+
+    def strays(self) -> list[str]:
+        """Paths of documents that lie before the first seal or checkpoint."""
+        return [
+            document.path
+            for path in (
+                seal_path(self.account_id, seal_id(1)),
+                checkpoint_path(self.account_id, seal_id(1)),
+            )
+            for document in self.documents.scan(Query(path.rpartition("/")[0], limit=1))
+            if document.path < path
+        ]
+
+    def _beyond(self, collection: str, path: str) -> list[str]:
+        return [d.path for d in self.documents.scan(Query(collection, after=("", path), limit=10))]
 
 
 def tree_of(seal: Seal, origin: str) -> Checkpoint:
     """The tree that a seal states."""
     return Checkpoint(origin, seal.tree_size, bytes.fromhex(seal.root))
-
-
-def place_of(ports: Ports, account_id: str, receipt: Document) -> Place | None:
-    """Where a stored receipt is in the log; None while it is not sealed."""
-    # Where the sealer did not believe the store's time of creation, it recorded it earlier.
-    for at in (receipt.created_at, _LONG_AGO):
-        for seal, leaf in find_leaf(ports, account_id, id_of(receipt), at):
-            return Place(leaf, seal, seal_at(ports, account_id, seal.number - 1))
-    return None
-
-
-def find_leaf(
-    ports: Ports, account_id: str, receipt_id: str, at: datetime
-) -> Iterator[tuple[Seal, Leaf]]:
-    """The leaves of a receipt that was created at ``at`` or later, with their seals."""
-    for seal in since(ports, account_id, at):
-        for offset, text in enumerate(seal.leaves):
-            if receipt_id in text and (leaf := leaf_of(seal, text)).receipt_id == receipt_id:
-                if leaf.index != seal.first_index + offset:
-                    raise BrokenLogError(
-                        account_id, f"seal {seal.number}: its leaves are not in order"
-                    )
-                yield seal, leaf
 
 
 def leaf_of(seal: Seal, text: str) -> Leaf:
@@ -145,75 +253,6 @@ def leaf_of(seal: Seal, text: str) -> Leaf:
         raise BrokenLogError(seal.account_id, f"seal {seal.number}: {error.detail}") from error
 
 
-def since(ports: Ports, account_id: str, at: datetime) -> Iterator[Seal]:
-    """The seals that may hold what was created at ``at`` or later, in order."""
-    collection, after = f"tenants/{account_id}/seals", None
-    where = [Where("recorded_until", ">=", timestamp(at))]
-    while found := ports.documents.scan(
-        Query(collection, where=where, order_by="recorded_until", after=after, limit=8)
-    ):
-        for document in found:
-            yield _seal(account_id, document)
-        after = (found[-1].data["recorded_until"], found[-1].path)
-
-
-def listed(ports: Ports, account_id: str, after: Cursor | None) -> Iterator[Document]:
-    """The receipts of a ledger in order of creation, page by page."""
-    collection = f"tenants/{account_id}/receipts"
-    while page := ports.documents.created(collection, after=after, limit=PAGE):
-        yield from page
-        upcoming = (page[-1].created_at, page[-1].path)
-        if after is not None and upcoming <= after:
-            raise BrokenLogError(account_id, f"its receipts cannot be listed past {page[-1].path}")
-        after = upcoming
-
-
-def unsealed(ports: Ports, account_id: str, last: Seal | None, limit: int) -> list[Document]:
-    """Receipts that are not in the log up to ``last``, in order of creation.
-
-    The cost grows with the number of new receipts. Where the store may list a document late, it
-    grows also with the receipts younger than that delay.
-    """
-    if last is None:
-        return list(islice(listed(ports, account_id, None), limit))
-    floor, known = reached(ports, account_id, last)
-    fresh = (d for d in listed(ports, account_id, (floor, "")) if id_of(d) not in known)
-    found: list[Document] = []
-    while len(found) < limit and (batch := list(islice(fresh, limit))):
-        sealed_before = known_ids(ports, account_id, last, batch)
-        found += [document for document in batch if id_of(document) not in sealed_before]
-    return found[:limit]
-
-
-def reached(ports: Ports, account_id: str, last: Seal) -> tuple[datetime, set[str]]:
-    """How far a log has come in the order of creation, and the ids sealed about there.
-
-    Not when it was recorded: while a clock was set ahead, receipts were recorded before they were
-    created, as the store says.
-    """
-    late = timedelta(seconds=ports.documents.late_s)
-    leaf = leaf_of(last, last.leaves[-1])
-    found = ports.documents.get(receipt_path(account_id, leaf.receipt_id))
-    at = instant(last.recorded_until)
-    if found is not None and found.created_at < NO_TIME:
-        at = max(at, found.created_at)
-    since = timestamp(instant(last.recorded_until) - late)
-    return at - late, sealed_ids(ports, account_id, last, since)
-
-
-def known_ids(
-    ports: Ports, account_id: str, last: Seal | None, batch: Sequence[Document]
-) -> set[str]:
-    """Ids up to ``last`` among which these receipts would be if they had been sealed before.
-
-    They say themselves when they were made, so that a changed time of creation hides none.
-    """
-    if not batch:
-        return set()
-    oldest = min(map(_made_at, batch))
-    return sealed_ids(ports, account_id, last, timestamp(oldest - MAX_AHEAD))
-
-
 def _made_at(document: Document) -> datetime:
     """When a document says that it was made, or was created, whichever is earlier."""
     try:
@@ -221,44 +260,6 @@ def _made_at(document: Document) -> datetime:
         return max(min(made_at, document.created_at), _LONG_AGO)
     except (KeyError, ValueError, TypeError, OverflowError):
         return document.created_at  # it is no receipt, and will be rejected
-
-
-def sealed_ids(ports: Ports, account_id: str, last: Seal | None, floor: str) -> set[str]:
-    """The ids of all receipts up to ``last`` that were recorded at ``floor`` or later."""
-    found: set[str] = set()
-    while last:
-        for text in reversed(last.leaves):
-            leaf = leaf_of(last, text)
-            if leaf.recorded_at < floor:
-                return found
-            found.add(leaf.receipt_id)
-        last = seal_at(ports, account_id, last.number - 1)
-    return found
-
-
-def seals_beyond(ports: Ports, account_id: str, number: int) -> list[str]:
-    """Paths of seals after a number, the first few."""
-    return _beyond(ports, f"tenants/{account_id}/seals", seal_path(account_id, seal_id(number)))
-
-
-def checkpoints_beyond(ports: Ports, account_id: str, number: int) -> list[str]:
-    """Paths of checkpoints after a number, the first few."""
-    path = checkpoint_path(account_id, seal_id(number))
-    return _beyond(ports, f"tenants/{account_id}/checkpoints", path)
-
-
-def strays(ports: Ports, account_id: str) -> list[str]:
-    """Paths of documents that lie before the first seal or checkpoint."""
-    return [
-        document.path
-        for path in (seal_path(account_id, seal_id(1)), checkpoint_path(account_id, seal_id(1)))
-        for document in ports.documents.scan(Query(path.rpartition("/")[0], limit=1))
-        if document.path < path
-    ]
-
-
-def _beyond(ports: Ports, collection: str, path: str) -> list[str]:
-    return [d.path for d in ports.documents.scan(Query(collection, after=("", path), limit=10))]
 
 
 def stored(document: Document) -> Stored:

@@ -15,7 +15,7 @@ from ledger.verify import Check, Finding, Recorded, verify
 from ports import Ports
 from ports.documents import Document
 from tasks.ledgers import stored_log
-from tasks.ledgers.stored_log import BrokenLogError, Place
+from tasks.ledgers.stored_log import BrokenLogError, Place, StoredLog
 
 CHECKS = (
     Check.IMMUTABILITY,
@@ -71,14 +71,15 @@ def _sealed_once(ports: Ports, account_id: str, receipt_id: str) -> Leaf | None:
     """The leaf of a receipt that is gone, if it ever had one."""
     if not receipt_id:
         return None
-    for _, leaf in stored_log.find_leaf(ports, account_id, receipt_id, instant(ALWAYS)):
+    for _, leaf in StoredLog.of(ports, account_id).find_leaf(receipt_id, instant(ALWAYS)):
         return leaf
     return None
 
 
 def _signed_place(ports: Ports, account_id: str, found: Document) -> Place | None:
-    place = stored_log.place_of(ports, account_id, found)
-    signed = stored_log.newest_signed(ports, account_id)
+    log = StoredLog.of(ports, account_id)
+    place = log.place_of(found)
+    signed = log.newest_signed()
     if place and (signed is None or place.seal.number > signed.number):
         return None  # its seal is in the making
     return place
@@ -125,7 +126,7 @@ def _recorded_before(place: Place) -> str:
 def _inclusion_fault(ports: Ports, account_id: str, place: Place) -> str:
     """Why the leaf is not proved to be under the root that was signed; empty when it is."""
     ring, seal = ports.keys.ring(), place.seal
-    note = stored_log.note_of(ports, account_id, seal)
+    note = StoredLog.of(ports, account_id).note_of(seal)
     tree = stored_log.tree_of(seal, ring.log_origin(account_id))
     where = f"checkpoint {seal.number}"
     if note is None:

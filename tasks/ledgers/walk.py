@@ -15,7 +15,7 @@ from ports import Ports
 from ports.documents import Document
 from tasks.ledgers import stored_log
 from tasks.ledgers.report import Report
-from tasks.ledgers.stored_log import BrokenLogError
+from tasks.ledgers.stored_log import BrokenLogError, StoredLog
 
 _LINES_OF_A_NOTE = 5
 
@@ -41,6 +41,7 @@ class Walk:
         self._until, self._asks_for_time = until, asks_for_time
         self._ports, self._ring, self._report, self._pins = ports, ring, report, pins
         self._account_id = report.account_id
+        self._stored = StoredLog.of(ports, self._account_id)
         self._origin = ring.log_origin(self._account_id)
         tree = after.tree() if after else Frontier()
         self._log = Log(self._account_id, tree, after.recorded_until if after else "")
@@ -52,10 +53,10 @@ class Walk:
         if after:
             late = timedelta(seconds=ports.documents.late_s)
             self._floor = timestamp(instant(after.recorded_until) - late)
-            floor, known = stored_log.reached(ports, self._account_id, after)
+            floor, known = self._stored.reached(after)
             start = floor, ""
         self._known, self._cursor = known, start
-        self._listing = stored_log.listed(ports, self._account_id, start)
+        self._listing = self._stored.listed(start)
         self._ahead: set[str] = set()
         """Leaves whose receipts the store says were created later: they are listed later too."""
         self._upcoming = self._next()
@@ -69,7 +70,7 @@ class Walk:
             if last and number > last.number:
                 break
             try:
-                seal = stored_log.seal_or_none(self._ports, self._account_id, number)
+                seal = self._stored.seal_or_none(number)
             except BrokenLogError as error:
                 self._stop(number, error.fault)
                 return
@@ -112,12 +113,12 @@ class Walk:
         copy_name = f"the copy of checkpoint {seal.number}"
         until = seal.recorded_until if self._asks_for_time else None
         try:
-            note = stored_log.note_of(self._ports, self._account_id, seal)
+            note = self._stored.note_of(seal)
         except BrokenLogError as error:
             self._fault(f"checkpoint {seal.number}", error.fault)
             return True
         # After the checkpoint, since it is made before it.
-        copy = stored_log.mirrored(self._ports, self._account_id, seal.number)
+        copy = self._stored.mirrored(seal.number)
         if copy is not None:
             self._report.add(check_checkpoint(copy, copy_name, until, tree, self._ring))
         if note is None:
@@ -146,8 +147,8 @@ class Walk:
 
     def _gap(self, number: int) -> None:
         """Whether there are seals beyond the one that is not there."""
-        later = stored_log.seals_beyond(self._ports, self._account_id, number)
-        if later and not stored_log.is_seal(self._ports, self._account_id, number):
+        later = self._stored.seals_beyond(number)
+        if later and not self._stored.is_seal(number):
             self._stop(number, f"is missing, though there is {later[0]}")
 
     def _receipt_of(self, leaf: Leaf) -> Document | None:
@@ -186,7 +187,7 @@ class Walk:
                 identity = stored_log.id_of(document)
                 if identity not in self._known and identity not in self._ahead:
                     return document
-            self._listing = stored_log.listed(self._ports, self._account_id, self._cursor)
+            self._listing = self._stored.listed(self._cursor)
         return None
 
     def _asks_for(self, text: str) -> bool:

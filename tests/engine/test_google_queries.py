@@ -12,10 +12,10 @@ from tasks.actions import operators, reap
 from tasks.actions.admit import submit
 from tasks.actions.execute import execute
 from tasks.health import rebuild
-from tasks.ledgers import stored_log
 from tasks.ledgers.audit import audit_ledger
 from tasks.ledgers.patrol import next_ledger
 from tasks.ledgers.seal import seal_ledger
+from tasks.ledgers.stored_log import StoredLog
 from tasks.runs import operators as runs
 from tasks.runs.journal import _start_next
 from tests.engine.conftest import event
@@ -64,10 +64,10 @@ def test_what_the_ledger_asks_for(ports: Ports) -> None:
     report = audit_ledger(ports, "acme")
     assert not report.findings
     assert report.unsealed == 0
-    last = stored_log.newest(ports, "acme")
+    last = StoredLog.of(ports, "acme").newest()
     assert last
-    assert list(stored_log.since(ports, "acme", ports.clock.now())) == []
-    assert stored_log.seals_beyond(ports, "acme", last.number) == []
+    assert list(StoredLog.of(ports, "acme").since(ports.clock.now())) == []
+    assert StoredLog.of(ports, "acme").seals_beyond(last.number) == []
     path: str | None = f"tenants/{SYSTEM_ACCOUNT}"
     seen = []
     while path := next_ledger(ports, path):

@@ -9,7 +9,7 @@ import pytest
 
 from adapters.wiring import open_ports
 from config.settings import Settings
-from tasks.ledgers.stored_log import newest_signed
+from tasks.ledgers.stored_log import StoredLog
 from tests.stack.conftest import Stack, new_stack
 from tests.support.ledgers import emit
 from tests.support.waiting import until
@@ -50,7 +50,7 @@ def test_what_was_just_receipted_is_sealed_and_proved(stack: Stack) -> None:
 def test_receipts_are_sealed_within_a_second_by_nobody_asking(stack: Stack) -> None:
     stack.subscribe("led-quick")
     ports = open_ports(Settings(state_dir=stack.state, valkey_port=stack.valkey_port))
-    until(lambda: newest_signed(ports, "led-quick"), 5)
+    until(lambda: StoredLog.of(ports, "led-quick").newest_signed(), 5)
     ports.documents.close()
 
 
@@ -274,7 +274,7 @@ def test_without_a_stack_what_is_not_sealed_is_never_called_valid_and_is_sealed_
 
     assert left.ggen("up", "--detach").returncode == 0
     ports = open_ports(Settings(state_dir=left.state, valkey_port=left.valkey_port))
-    until(lambda: newest_signed(ports, "left").tree_size == 2, 20)  # type: ignore[union-attr]
+    until(lambda: StoredLog.of(ports, "left").newest_signed().tree_size == 2, 20)  # type: ignore[union-attr]
     ports.documents.close()
     assert _verify(left, "left")[0] == 0
     assert left.ggen("down").returncode == 0

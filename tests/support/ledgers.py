@@ -14,10 +14,10 @@ from ledger.log import parse_leaf
 from ledger.merkle import Frontier, leaf_hash
 from ports import Ports
 from ports.documents import Create
-from tasks.ledgers import stored_log
 from tasks.ledgers.audit import audit_ledger
 from tasks.ledgers.report import Report
 from tasks.ledgers.seal import seal_ledger
+from tasks.ledgers.stored_log import StoredLog
 from tasks.receipts.commit import commit_once, receipt
 from tests.support.faults import WatchedDocuments, WatchedObjects, Writes
 
@@ -79,10 +79,11 @@ def faults(ports: Ports, account_id: str = ACCOUNT, **more: Any) -> str:
 
 def sealed_ids(ports: Ports, account_id: str = ACCOUNT) -> list[str]:
     """The receipts of the log, in its order."""
-    last = stored_log.newest(ports, account_id)
+    stored = StoredLog.of(ports, account_id)
+    last = stored.newest()
     found = []
     for number in range(1, (last.number if last else 0) + 1):
-        seal = stored_log.seal_at(ports, account_id, number)
+        seal = stored.seal_at(number)
         assert seal
         found += [parse_leaf(text).receipt_id for text in seal.leaves]
     return found
@@ -101,10 +102,11 @@ def signed(ports: Ports, account_id: str = ACCOUNT) -> list[Checkpoint]:
 
 def contradicted(ports: Ports, account_id: str = ACCOUNT) -> list[Checkpoint]:
     """The signed checkpoints that the log as it is now does not extend."""
-    last = stored_log.newest(ports, account_id)
+    stored = StoredLog.of(ports, account_id)
+    last = stored.newest()
     trees, tree = {}, Frontier()
     for number in range(1, (last.number if last else 0) + 1):
-        seal = stored_log.seal_at(ports, account_id, number)
+        seal = stored.seal_at(number)
         assert seal
         for text in seal.leaves:
             tree = tree.append(leaf_hash(text.encode()))

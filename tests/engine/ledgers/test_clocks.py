@@ -26,9 +26,10 @@ from governor.records import instant
 from ports import Ports
 from ports.documents import Document, Query, every
 from tasks.health import troubles
-from tasks.ledgers import patrol, stored_log
+from tasks.ledgers import patrol
 from tasks.ledgers.archive import write_archive
 from tasks.ledgers.seal import seal_ledger
+from tasks.ledgers.stored_log import StoredLog
 from tasks.ledgers.verify_receipt import verify_receipt
 from tests.support.leases import lease
 from tests.support.ledgers import ACCOUNT, audit, emit, faults, run_sql
@@ -145,8 +146,8 @@ def test_one_document_of_tomorrow_moves_no_other(stepped: Ports, tmp_path: Path)
         assert seal_ledger(stepped, account_id)
         assert not faults(stepped, account_id)
 
-    other = stored_log.newest(stepped, "other")
-    acme = stored_log.newest(stepped, ACCOUNT)
+    other = StoredLog.of(stepped, "other").newest()
+    acme = StoredLog.of(stepped, ACCOUNT).newest()
     assert other
     assert acme
     assert instant(acme.recorded_until) <= clock.now()

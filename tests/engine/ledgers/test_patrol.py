@@ -11,11 +11,11 @@ from ports import Ports
 from ports.documents import Create
 from tasks.actions.admit import submit
 from tasks.actions.execute import execute
-from tasks.ledgers import patrol, stored_log
+from tasks.ledgers import patrol
 from tasks.ledgers.patrol import judge, judge_states, ledger_at, next_ledger
 from tasks.ledgers.seal import seal_ledger
 from tasks.ledgers.sign import raise_alarm
-from tasks.ledgers.stored_log import BrokenLogError
+from tasks.ledgers.stored_log import BrokenLogError, StoredLog
 from tests.engine.conftest import event
 from tests.support.actions import signal_of
 from tests.support.ledgers import ACCOUNT, build, emit, faults, run_sql, sealed_ids, spoil, told
@@ -155,4 +155,4 @@ def test_every_ledger_has_its_turn_also_those_without_a_tenant(ports: Ports) -> 
         seen.append(ledger_at(ports, path))
 
     assert seen == ["a", "a-b", "c", "a-orphan", "orphan", "turned-away"]
-    assert stored_log.newest(ports, "orphan").seal_id == seal_id(1)  # type: ignore[union-attr]
+    assert StoredLog.of(ports, "orphan").newest().seal_id == seal_id(1)  # type: ignore[union-attr]

@@ -18,7 +18,7 @@ from ports.documents import Create, Document, Query, Update
 from tasks.ledgers import seal as sealing
 from tasks.ledgers import stored_log
 from tasks.ledgers.seal import seal_ledger
-from tasks.ledgers.stored_log import BrokenLogError
+from tasks.ledgers.stored_log import BrokenLogError, StoredLog
 from tasks.receipts.commit import commit_once
 from tests.support.faults import Fault, Writes, die, outage
 from tests.support.ledgers import (
@@ -72,7 +72,7 @@ def test_receipts_of_one_commit_are_all_sealed_even_across_two_seals(ports: Port
 
     assert seal_ledger(ports, ACCOUNT)
 
-    last = stored_log.newest(ports, ACCOUNT)
+    last = StoredLog.of(ports, ACCOUNT).newest()
     assert last
     assert (last.number, last.tree_size) == (2, MAX_LEAVES + 300)
     assert _holds(ports, [str(one.data["receipt_id"]) for one in many])
@@ -190,7 +190,7 @@ def test_ten_thousand_honest_receipts_raise_no_alarm(ports: Ports) -> None:
     children = [_process(ports, lambda n=n: work(n)) for n in range(4)]  # type: ignore[misc]
     while any(child.is_alive() for child in children):
         seal_ledger(ports, ACCOUNT)
-        assert faults(ports, last=stored_log.newest_signed(ports, ACCOUNT)) == ""
+        assert faults(ports, last=StoredLog.of(ports, ACCOUNT).newest_signed()) == ""
     while not seal_ledger(ports, ACCOUNT):
         pass
 
@@ -211,7 +211,7 @@ def test_a_poison_receipt_is_sealed_as_rejected_alarmed_and_holds_up_nobody(
     assert seal_ledger(ports, ACCOUNT)
     assert seal_ledger(ports, ACCOUNT)  # the alert's own receipt
 
-    seal = stored_log.seal_at(ports, ACCOUNT, 1)
+    seal = StoredLog.of(ports, ACCOUNT).seal_at(1)
     assert seal
     leaves = {leaf.receipt_id: leaf for leaf in map(parse_leaf, seal.leaves)}
     assert leaves[first].rejected is None
@@ -246,8 +246,8 @@ def test_a_forged_seal_is_never_signed(ports: Ports, tmp_path: Path, forge: str)
 
     with pytest.raises(KeyboardInterrupt):
         seal_ledger(watched(ports, Writes(1, "landed", stop)), ACCOUNT)
-    seal = stored_log.seal_at(ports, ACCOUNT, 3)
-    before = stored_log.seal_at(ports, ACCOUNT, 2)
+    seal = StoredLog.of(ports, ACCOUNT).seal_at(3)
+    before = StoredLog.of(ports, ACCOUNT).seal_at(2)
     assert seal
     assert before
     leaf, ring = parse_leaf(seal.leaves[0]), ports.keys.ring()

@@ -17,10 +17,9 @@ from ports import Ports
 from ports.documents import Query
 from tasks.actions.admit import submit
 from tasks.actions.execute import execute
-from tasks.ledgers import stored_log
 from tasks.ledgers.seal import seal_ledger
 from tasks.ledgers.states import missing_receipts
-from tasks.ledgers.stored_log import BrokenLogError
+from tasks.ledgers.stored_log import BrokenLogError, StoredLog
 from tasks.ledgers.verify_receipt import verify_receipt
 from tests.engine.conftest import event
 from tests.support.actions import signal_of
@@ -407,7 +406,7 @@ def test_a_receipt_of_another_account_in_its_place(ports: Ports, database: Path)
 def test_leaves_of_a_seal_rearranged(ports: Ports, database: Path, change: str) -> None:
     build(ports)
     build(ports, account_id="other")
-    other = stored_log.seal_at(ports, "other", 2)
+    other = StoredLog.of(ports, "other").seal_at(2)
     assert other
 
     def rearrange(data: dict[str, Any]) -> None:
