@@ -10,6 +10,7 @@ import httpx
 from standardwebhooks.webhooks import Webhook
 
 from adapters.local.secret_files import SecretFiles
+from adapters.local.waiting import until
 from adapters.wiring import open_ports
 from cli.stack.supervisor import address
 from config.settings import Settings, load
@@ -79,14 +80,15 @@ class Client:
 
     def wait_action(self, location: str, within_s: float = 30.0) -> dict[str, Any]:
         """The action once it ended. Raises OutageError when it does not end in time."""
-        give_up_at = time.monotonic() + within_s
-        while True:
+
+        def ended() -> dict[str, Any]:
             action: dict[str, Any] = self.read(location)
-            if action["state"] in _FINAL:
-                return action
-            if time.monotonic() > give_up_at:
-                raise OutageError("still-running", f"{location} is still {action['state']}")
-            time.sleep(0.02)
+            return action if action["state"] in _FINAL else {}
+
+        try:
+            return until(ended, within_s)
+        except TimeoutError:
+            raise OutageError("still-running", f"{location} has not ended") from None
 
     def _send(
         self,

@@ -10,6 +10,7 @@ from functools import partial
 import psutil
 import redis
 
+from adapters.local.waiting import until
 from adapters.wiring import broker_url, memory_url
 from bench.figures import Figures
 from bench.stack import Driver
@@ -57,12 +58,12 @@ def harmed(driver: Driver, harm: str) -> Figures:
         asked = [asking.submit(signal) for _ in range(ACTIONS)]
         locations = [each.result() for each in asked]
     ids = {location.rpartition("/")[2] for location in locations}
-    _until(lambda: _starts(driver.settings, ids).total() >= KILLED_AT)
+    until(lambda: _starts(driver.settings, ids).total() >= KILLED_AT, _GIVE_UP_AFTER_S)
     HARMS[harm](driver.settings)
     harmed_at = time.monotonic()
     started = len(_starts(driver.settings, ids))
     for location in locations:
-        _until(lambda at=location: driver.read(at).get("ended_at"))  # type: ignore[misc]
+        until(lambda at=location: driver.read(at).get("ended_at"), _GIVE_UP_AFTER_S)  # type: ignore[misc]
     took_s = time.monotonic() - harmed_at
     rounds = -(-(ACTIONS - started) // driver.settings.actions_concurrency)
     receipts = driver.read(f"/v1/tenants/{account}/receipts?limit=1000")["items"]
@@ -81,7 +82,7 @@ def kills(driver: Driver) -> Figures:
     found = {}
     for harm in HARMS:
         found[harm] = harmed(driver, harm)
-        _until(lambda: driver.http.get("/readyz").status_code == 200)
+        until(lambda: driver.http.get("/readyz").status_code == 200, _GIVE_UP_AFTER_S)
     met = all(
         each["ended_once"] == ACTIONS
         and each["complete"] >= 40
@@ -100,14 +101,6 @@ def _starts(settings: Settings, ids: set[str]) -> Counter[str]:
     return Counter(
         line["action_id"] for line in lines if line["event"] == "start" and line["action_id"] in ids
     )
-
-
-def _until(come_true: Callable[[], object]) -> None:
-    give_up_at = time.monotonic() + _GIVE_UP_AFTER_S
-    while not come_true():
-        if time.monotonic() > give_up_at:
-            raise TimeoutError(f"not so within {_GIVE_UP_AFTER_S:.0f} s")
-        time.sleep(0.02)
 
 
 MEASUREMENTS = {"kills": kills}

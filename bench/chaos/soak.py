@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
+from adapters.local.waiting import until
 from adapters.wiring import open_ports
 from bench.load import Load
 from bench.measure import machine
@@ -82,7 +83,7 @@ class Soak:
     def trial(self, fault: str, number: int) -> Trial:
         """An outage from its beginning to the comparison of all books."""
         done = Trial(fault, f"soak-{number}-{fault}")
-        self._until(self._is_well)
+        _until(self._is_well)
         self._driver.subscribe(done.account_id)
         load = Load(self._settings, done.account_id, self._per_s)
         self.loads.append(load)
@@ -90,20 +91,20 @@ class Soak:
             time.sleep((0.2 + random.random()) * self._settings.health_interval_s)  # noqa: S311
             with self._failing(fault):
                 began_s, began = time.monotonic(), time.time()  # noqa: TID251  # as clients see it
-                self._until(lambda: self._health().is_degraded)
+                _until(lambda: self._health().is_degraded)
                 done.detected_s = round(time.monotonic() - began_s, 3)
                 time.sleep(random.random() * 2 * self._settings.health_interval_s)  # noqa: S311
             ended_s = time.monotonic()
-            self._until(lambda: self.ports.lease.standing("_system") is Verdict.ADMITTED)
+            _until(lambda: self.ports.lease.standing("_system") is Verdict.ADMITTED)
             done.recovered_s = round(time.monotonic() - ended_s, 3)
             time.sleep(2 * self._settings.probe_interval_s)
-        self._until(lambda: not self.ports.modes.owed(Scope.ALL))
+        _until(lambda: not self.ports.modes.owed(Scope.ALL))
         self._check(done, load, began)
         return done
 
     def quiet(self, minutes: float, account_id: str = "soak-quiet") -> dict[str, Any]:
         """Send as many signals as the stack takes, without a fault: it must record no outage."""
-        self._until(self._is_well)
+        _until(self._is_well)
         self._driver.subscribe(account_id)
         before = len(list(every(self.ports.documents, "outages")))
         failed = 0
@@ -127,7 +128,7 @@ class Soak:
         for load in self.loads:
             seen = sum(n for status, n in load.statuses().items() if status != 202)
             try:
-                self._until(
+                _until(
                     lambda load=load, seen=seen: self._receipted(load) == seen,  # type: ignore[misc]
                     self._settings.tally_interval_s + 20,
                 )
@@ -174,7 +175,7 @@ class Soak:
         )
         done.expect(set(seen) <= {202, 429, 503}, f"other answers: {dict(seen)}")
         self._check_ends(done, load.settled())
-        self._until(lambda: audit_ledger(self.ports, done.account_id).unsealed == 0)
+        _until(lambda: audit_ledger(self.ports, done.account_id).unsealed == 0)
         report = audit_ledger(self.ports, done.account_id)
         done.expect(report.is_valid, f"the ledger is broken: {report.findings[:3]}")
 
@@ -188,7 +189,7 @@ class Soak:
             found[:] = self._actions(done.account_id)
             return all(action["ended_at"] for action in found)
 
-        self._until(all_have_ended)
+        _until(all_have_ended)
         done.expect({a["action_id"] for a in found} == ids, "actions nobody offered, or lost ones")
         receipts = self._receipts(done.account_id)
         ends = Counter(r["action_id"] for r in receipts if r["operation"] in _ENDS)
@@ -262,12 +263,9 @@ class Soak:
         finally:
             self.ports.modes.end_drill(drill.drill_id)
 
-    def _until(self, holds: Callable[[], object], within_s: float = 120.0) -> None:
-        give_up_at = time.monotonic() + within_s
-        while not holds():
-            if time.monotonic() > give_up_at:
-                raise TimeoutError(f"not so within {within_s:g} s")
-            time.sleep(_LOOK_EVERY_S)
+
+def _until(holds: Callable[[], object], within_s: float = 120.0) -> None:
+    until(holds, within_s, _LOOK_EVERY_S)
 
 
 def kinds(settings: Settings) -> list[str]:

@@ -12,12 +12,12 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 
 from kombu import Exchange, Queue
 
 from adapters import wiring
+from adapters.local.waiting import until
 from adapters.wiring import open_ports
 from bench.figures import Figures, p99, spread
 from bench.handlers import FILE, WAYS
@@ -182,11 +182,6 @@ class _Ours:
         return True
 
 
-def _until(look: Callable[[], bool], every_s: float) -> None:
-    while not look():
-        time.sleep(every_s)
-
-
 def _measure() -> dict[str, dict[str, list[float]]]:
     kinds: dict[str, _Bare | _Ours] = {"bare": _Bare(), "action": _Ours(wiring.ports())}
     took_ms: dict[str, list[float]] = defaultdict(list)
@@ -195,7 +190,7 @@ def _measure() -> dict[str, dict[str, list[float]]]:
         for name, kind in kinds.items():
             started = time.perf_counter()
             kind.submit()
-            _until(kind.all_done, 0.0002)
+            until(kind.all_done, 600, 0.0002)
             if n >= 0:
                 took_ms[name].append((time.perf_counter() - started) * 1000)
     for _ in range(TURNS):
@@ -203,7 +198,7 @@ def _measure() -> dict[str, dict[str, list[float]]]:
             started = time.perf_counter()
             for _ in range(BURST):
                 kind.submit()
-            _until(kind.all_done, 0.005)
+            until(kind.all_done, 600, 0.005)
             per_s[name].append(BURST / (time.perf_counter() - started))
     return {"took_ms": took_ms, "per_s": per_s}
 

@@ -1,6 +1,6 @@
 """Verifying a ledger where it lies. Nothing here signs; a seal is asked for, and waited for."""
 
-import time
+import contextlib
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.local.private_files import replace
+from adapters.local.waiting import until
 from cli.audit.parallel import examining
 from cli.audit.pins import pin_of
 from cli.output import Progress, read_file
@@ -144,12 +145,13 @@ def ask_for_a_seal(ports: Ports, account_id: str) -> datetime | None:
         ports.unsealed.mark_unsealed(account_id)
     except OutageError:
         return newest  # no stack runs: these receipts stay unsealed
-    give_up_at = time.monotonic() + SEAL_WITHIN_S
-    while time.monotonic() < give_up_at:
+
+    def is_sealed() -> bool:
         last = log.newest_signed()
-        if last and datetime.fromisoformat(last.recorded_until) >= newest:
-            break
-        time.sleep(0.05)
+        return last is not None and datetime.fromisoformat(last.recorded_until) >= newest
+
+    with contextlib.suppress(TimeoutError):
+        until(is_sealed, SEAL_WITHIN_S, 0.05)
     return newest if len(waiting) < stored_log.PAGE else None
 
 

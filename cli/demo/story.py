@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 
+from adapters.local.waiting import until
 from cli.client import Client, checked
 from governor.errors import OutageError
 
@@ -157,9 +158,8 @@ def _lifetime_ms(client: Client, action_id: str) -> float:
     return float((at["end"] - at["start"]) * 1000)
 
 
-def _await(look: Callable[[], object], within_s: float = 15.0) -> None:
-    give_up_at = time.monotonic() + within_s
-    while not look():
-        if time.monotonic() > give_up_at:
-            raise OutageError("not-seen", "what the story waits for did not come")
-        time.sleep(0.05)
+def _await(look: Callable[[], object]) -> None:
+    try:
+        until(look, 15, 0.05)
+    except TimeoutError:
+        raise OutageError("not-seen", "what the story waits for did not come") from None
