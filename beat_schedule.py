@@ -10,11 +10,15 @@ def entries(
 ) -> dict[str, dict[str, object]]:
     """Beat's entries by name."""
     return {
-        "health": {
+        "health-check": {
             "task": "degrade_to_safe_mode.check",
-            # The check itself knows whether it is due. A little early: delays would add up else.
+            "schedule": 0.95 * health_interval_s,  # a little early: beat's delays would add up
+            "options": {"queue": "health", "expires": health_interval_s},
+        },
+        "recovery-probe": {
+            "task": "degrade_to_safe_mode.probe",
             "schedule": 0.95 * probe_interval_s,
-            "args": (True,),
+            "while_refused": True,  # nothing to recover from while the system admits
             "options": {"queue": "health", "expires": probe_interval_s},
         },
         "reap": {

@@ -1,7 +1,6 @@
 """A relay between a marketplace and ggen governor: it translates, signs, and delivers until taken.
 
     WEBHOOK_KEY=$(head -1 .ggen/secrets/webhook.key) python marketplace_relay.py < event.json
-
 Adapt ``PLANS`` and ``ACCOUNTS``: only you know which of your accounts a marketplace means.
 """
 

@@ -20,6 +20,7 @@ from config.settings import load
 from governor.errors import OutageError
 from tasks import poison
 from tasks.flower_events import TellInBatches
+from tasks.timetable import timetable
 
 PUBLISH_ONCE = {"max_retries": 1, "interval_start": 0.05, "interval_step": 0.0}
 """For messages the reaper repeats anyway: the sender does not wait for a broker that is away."""
@@ -92,10 +93,12 @@ def configuration() -> dict[str, Any]:
         "timezone": "UTC",
         "beat_max_loop_interval": 1,
         "beat_scheduler": "celery.beat.Scheduler",  # every tick is claimed: no state file needed
-        "beat_schedule": beat_schedule.entries(
-            health_interval_s=settings.health_interval_s,
-            probe_interval_s=settings.probe_interval_s,
-            tally_interval_s=settings.tally_interval_s,
+        "beat_schedule": timetable(
+            beat_schedule.entries(
+                health_interval_s=settings.health_interval_s,
+                probe_interval_s=settings.probe_interval_s,
+                tally_interval_s=settings.tally_interval_s,
+            )
         ),
     }
 
@@ -142,4 +145,4 @@ def _prove_consumption(sender: Any, **_: object) -> None:
             app.send_task("audit.slice", ("new", "tenants/_system", 0), queue=LEDGER)
             app.send_task("troubles.look", queue=LEDGER)
         if queue.name == HEALTH:
-            app.send_task("degrade_to_safe_mode.check", queue=HEALTH)
+            app.send_task("degrade_to_safe_mode.check", (False,), queue=HEALTH)

@@ -10,8 +10,18 @@ from tasks.manual import Manual
 
 
 @app.task(name="degrade_to_safe_mode.check", send_events=False)
-def check(by_beat: bool = False) -> None:
-    """A health check of every scope, if one is due."""
+def check(by_beat: bool = True) -> None:
+    """The health check of every scope, each 10 s."""
+    _look(by_beat)
+
+
+@app.task(name="degrade_to_safe_mode.probe", send_events=False)
+def probe() -> None:
+    """The recovery probe, each 2 s while anything is refused."""
+    _look(by_beat=True)
+
+
+def _look(by_beat: bool) -> None:
     ports = wiring.ports()
     if by_beat:
         ports.watches.beat_alive("beat", 2 * ports.times.health_interval_s)

@@ -22,6 +22,7 @@ from cli.stack.supervisor import processes
 from config.settings import Settings
 from governor.errors import OutageError
 from ingress.signature import sign
+from tests.support import commands
 
 GGEN = [sys.executable, "-P", "-m", "ggen_governor.start"]
 EXAMPLE = Path(__file__).parents[2] / "examples" / "actions"
@@ -69,6 +70,8 @@ class Stack:
         return SecretFiles(self.state / "secrets")
 
     def ggen(self, *arguments: str, timeout: float = 90) -> "subprocess.CompletedProcess[str]":
+        if arguments[:1] not in (("up",), ("demo",), ("run",), ("bench",)):
+            return commands.ggen(arguments, self.environment, timeout=timeout)
         return subprocess.run(
             [*GGEN, *arguments],
             env=self.environment,

@@ -4,7 +4,6 @@ gRPC does not survive a fork once it was used, so such a process is forked from 
 used it: what it does is a function of some module, and what it is told can be pickled.
 """
 
-import multiprocessing
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
@@ -24,12 +23,8 @@ from adapters.pushers import TokenPushers
 from adapters.valkey.memory import ValkeyMemory
 from adapters.valkey.streams import StreamSignals
 from ports import Ports, Times
+from tests.support.commands import FORKS
 from tests.support.indexes import IndexedDocuments
-
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(
-    ["tests.support.stores", "tests.support.actions", "tests.support.runs"]
-)
 
 
 @dataclass(frozen=True)
