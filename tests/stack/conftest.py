@@ -70,7 +70,8 @@ class Stack:
         return SecretFiles(self.state / "secrets")
 
     def ggen(self, *arguments: str, timeout: float = 90) -> "subprocess.CompletedProcess[str]":
-        if arguments[:1] not in (("up",), ("demo",), ("run",), ("bench",)):
+        is_forked = arguments[:1] not in (("up",), ("demo",), ("run",), ("bench",))
+        if is_forked and "PYTHONPATH" not in self.more:
             return commands.ggen(arguments, self.environment, timeout=timeout)
         return subprocess.run(
             [*GGEN, *arguments],

@@ -170,6 +170,7 @@ def test_an_archive_to_standard_output_is_the_same_archive(stack: Stack, tmp_pat
 def test_keys_are_rotated_while_everything_runs(stack: Stack) -> None:
     stack.subscribe("led-keys")
     before = json.loads(stack.ggen("keys", "list", "--json").stdout)[0]["key_id"]
+    until(lambda: _verify(stack, "led-keys")[1]["sealed"] == 1)  # signed with the former key
 
     rotated = json.loads(stack.ggen("keys", "rotate", "--json").stdout)
     stack.signal("led-keys", {"signal_id": "s", "type": "demo.succeed", "payload": {}})
