@@ -18,7 +18,7 @@ def entries(
         "recovery-probe": {
             "task": "degrade_to_safe_mode.probe",
             "schedule": 0.95 * probe_interval_s,
-            "while_refused": True,  # nothing to recover from while the system admits
+            "only_while": "refused",  # nothing to recover from while the system admits
             "options": {"queue": "health", "expires": probe_interval_s},
         },
         "reap": {
@@ -34,6 +34,7 @@ def entries(
         "seal": {
             "task": "seal.sweep",
             "schedule": 0.8,  # everything is sealed within a second
+            "only_while": "unsealed",
             "options": {"queue": "ledger", "expires": 1},
         },
         "watch-ledgers": {

@@ -1,6 +1,9 @@
-"""Beat's entries as Celery takes them; one kind fires only while something is refused."""
+"""Beat's entries as Celery takes them; some fire only while there is something to do.
 
-from collections.abc import Mapping
+Beat asks Memory itself before it fires those: an idle system sends no message for them.
+"""
+
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from celery.schedules import schedstate, schedule
@@ -10,37 +13,55 @@ from governor.errors import OutageError
 from governor.health import Scope
 from governor.quota import Verdict
 from governor.records import SYSTEM_ACCOUNT
+from ports import Ports
 
 
-class WhileRefused(schedule):
-    """Due every so many seconds while the lease is missing, the mode is degraded, or a drill is on.
+class OnlyWhile(schedule):
+    """Due every so many seconds, as long as something holds; also while Memory does not answer."""
 
-    Beat asks Memory itself: a healthy system sends no message. A Memory that is away refuses too.
-    """
+    def __init__(self, seconds: float, holds: Callable[[Ports], bool]) -> None:
+        super().__init__(seconds)
+        self._holds = holds
 
     def is_due(self, last_run_at: Any) -> schedstate:
         """Whether to fire now, and in how many seconds to ask again."""
         due = super().is_due(last_run_at)
-        if due.is_due and not _is_refused():
-            return schedstate(False, self.seconds)
-        return due
+        if not due.is_due:
+            return due
+        try:
+            fires = self._holds(wiring.ports())
+        except OutageError:
+            fires = True
+        return due if fires else schedstate(False, self.seconds)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For copies: Celery copies its entries."""
+        return OnlyWhile, (self.seconds, self._holds)
 
 
 def timetable(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The entries of ``beat_schedule.py``, with a schedule for those marked ``while_refused``."""
+    """The entries of ``beat_schedule.py``; those with ``only_while`` have such a schedule."""
     made = {name: dict(entry) for name, entry in entries.items()}
     for entry in made.values():
-        if entry.pop("while_refused", False):
-            entry["schedule"] = WhileRefused(entry["schedule"])
+        if condition := entry.pop("only_while", ""):
+            entry["schedule"] = OnlyWhile(entry["schedule"], _CONDITIONS[condition])
     return made
 
 
-def _is_refused() -> bool:
-    ports = wiring.ports()
-    try:
-        if ports.lease.standing(SYSTEM_ACCOUNT) is not Verdict.ADMITTED:
-            return True
-        some, drill = ports.modes.health(Scope.SOME), ports.modes.drill()
-    except OutageError:
+def _is_refused(ports: Ports) -> bool:
+    """Whether the lease is missing, the mode is degraded, or a drill of some tenants is on."""
+    if ports.lease.standing(SYSTEM_ACCOUNT) is not Verdict.ADMITTED:
         return True
+    some, drill = ports.modes.health(Scope.SOME), ports.modes.drill()
     return bool(some.outage or some.failures or (drill and drill.scope is Scope.SOME))
+
+
+def _is_unsealed(ports: Ports) -> bool:
+    """Whether a ledger has grown."""
+    return ports.unsealed.unsealed_count() > 0
+
+
+_CONDITIONS: Mapping[str, Callable[[Ports], bool]] = {
+    "refused": _is_refused,
+    "unsealed": _is_unsealed,
+}
