@@ -224,7 +224,7 @@ class _Later(Writes):
         self.count += 1
         if self.count > 1:
             raise OutageError("injected", "no answer")
-        return execute()
+        return carry_out()
 
 
 def test_what_waits_in_the_queue_is_not_begun_and_goes_on_afterwards(ports: Ports) -> None:
@@ -327,9 +327,9 @@ def test_a_recovery_that_is_not_receipted_at_once_is_receipted_once(
         def write(self, carry_out: Any) -> Any:
             self.count += 1
             if self.count <= 2:  # the probe, and the spooled beginning
-                return execute()
+                return carry_out()
             if fault == "landed":
-                execute()
+                carry_out()
             raise OutageError("injected", "no answer")
 
     unwell = dataclasses.replace(ports, documents=WatchedDocuments(ports.documents, Unwell()))  # type: ignore[arg-type]
@@ -526,7 +526,7 @@ def test_an_outage_that_is_owed_keeps_its_own_figures_when_the_next_one_comes(
         def write(self, carry_out: Any) -> Any:
             self.count += 1
             if self.count <= 2:
-                return execute()
+                return carry_out()
             raise OutageError("injected", "no answer")
 
     checked(ports)
