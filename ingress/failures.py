@@ -5,6 +5,8 @@ else comes from there, since a proxy, or a marketplace, shares one address among
 signed what it is refused for, so its signals wait until it has failed less.
 """
 
+import asyncio
+
 from fastapi import Request
 from limits import RateLimitItemPerSecond
 from limits.storage import MemoryStorage
@@ -14,6 +16,9 @@ from governor.errors import DeniedError, GovernorError, OutageError
 
 _MOST = RateLimitItemPerSecond(50, 10)
 """Failures of one address in ten seconds before they are refused without a reason."""
+
+_PAUSE_S = 0.5
+"""How long a refusal of such an address takes."""
 
 _MOST_OF_TENANT = RateLimitItemPerSecond(200, 10)
 """Signed signals of one tenant that are refused in ten seconds before none is looked at."""
@@ -35,11 +40,16 @@ class Failures:
         told = [each.strip() for each in named if each.strip()]
         return told[-self._proxies] if len(told) >= self._proxies else peer
 
-    def told(self, request: Request, error: GovernorError) -> GovernorError:
-        """What a failure is answered with: itself, or, after too many, 429."""
+    async def told(self, request: Request, error: GovernorError) -> GovernorError:
+        """What a failure is answered with: itself, or, after too many, 429 and not at once.
+
+        The pause keeps 64 connections that fail as fast as they are answered from taking the
+        processor from requests that are signed.
+        """
         address = self.address_of(request)
         if self._limiter.hit(_MOST, address):
             return error
+        await asyncio.sleep(_PAUSE_S)
         return DeniedError(
             "too-many-failures",
             "too many requests from this address failed to authenticate; correct the key, and wait",

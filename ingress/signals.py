@@ -63,7 +63,7 @@ async def from_tenant(account_id: AccountId, request: Request, here: Here) -> Re
         try:
             signature.check_signal(request.headers, body, key)
         except InputError as error:
-            raise here.failures.told(request, error) from None
+            raise await here.failures.told(request, error) from None
         action_id = await _submit(here, account_id, body)
     except GovernorError as error:
         await _count(here, account_id, error)
@@ -118,7 +118,7 @@ async def _envelope(request: Request, here: State) -> PushEnvelope:
     try:
         await run_in_threadpool(here.ports.pushers.check, request.headers.get("authorization"))
     except (InputError, DeniedError) as error:
-        raise here.failures.told(request, error) from None
+        raise await here.failures.told(request, error) from None
     return parse(PushEnvelope, await read_bounded(request, MAX_BODY_BYTES * 2))
 
 

@@ -111,4 +111,4 @@ async def require_token(request: Request, here: Here) -> None:
     """Reads need the API's bearer token (D22)."""
     if not is_token(request.headers.get("authorization"), here.ports.secrets.api_token()):
         refused = InputError("unauthorized", "reads need the bearer token of secrets/api.token")
-        raise here.failures.told(request, refused)
+        raise await here.failures.told(request, refused)

@@ -54,7 +54,7 @@ async def marketplace(request: Request, here: Here) -> Response:
         try:
             signature.check_webhook(request.headers, body, here.ports.secrets.webhook_secrets())
         except InputError as error:
-            raise here.failures.told(request, error) from None
+            raise await here.failures.told(request, error) from None
         webhook = parse(MarketplaceWebhook, body)
         event = webhook.event(body, here.ports.clock.now(), here.settings.default_region)
         run_id = records.run_id(event.event_id)

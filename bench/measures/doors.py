@@ -5,6 +5,7 @@ Each measurement takes signals of an honest tenant, each on a connection of its 
 
 import contextlib
 import json
+import multiprocessing
 import resource
 import secrets
 import socket
@@ -76,22 +77,29 @@ def _beside(
 def _busy(
     settings: Settings, connections: int, ask: Callable[[httpx.Client, Settings], None]
 ) -> Iterator[None]:
-    over = threading.Event()
-
-    def go_on() -> None:
-        with _client(settings) as http:
-            while not over.is_set():
-                ask(http, settings)
-
-    threads = [threading.Thread(target=go_on) for _ in range(connections)]
-    for each in threads:
-        each.start()
+    """Ask again and again from a process of its own: it must not slow the one that measures."""
+    spawning = multiprocessing.get_context("spawn")
+    other = spawning.Process(target=_ask_for_ever, args=(settings, connections, ask), daemon=True)
+    other.start()
+    time.sleep(2.0)  # it imports, and connects
     try:
         yield
     finally:
-        over.set()
-        for each in threads:
-            each.join()
+        other.kill()
+        other.join()
+
+
+def _ask_for_ever(
+    settings: Settings, connections: int, ask: Callable[[httpx.Client, Settings], None]
+) -> None:
+    def go_on() -> None:
+        with _client(settings) as http:
+            while True:
+                ask(http, settings)
+
+    for _ in range(connections - 1):
+        threading.Thread(target=go_on, daemon=True).start()
+    go_on()
 
 
 def _fail(http: httpx.Client, _settings: Settings) -> None:

@@ -258,14 +258,13 @@ def test_silent_connections_keep_nobody_out(odd: Stack) -> None:
 
 def test_failures_of_one_address_are_refused_and_what_is_signed_is_not(odd: Stack) -> None:
     with _http(odd) as http:
-        statuses = {
-            http.post(
+        for _ in range(80):
+            refused = http.post(
                 "/v1/tenants/odd/signals", content=b"{}", headers={"X-Signature": "x"}
-            ).status_code
-            for _ in range(80)
-        }
-        refused = http.post("/v1/tenants/odd/signals", content=b"{}")
-    assert statuses == {400, 429}
+            )
+            if refused.status_code != 400:
+                break
+    assert refused.elapsed.total_seconds() >= 0.5  # else failures take everybody's processor
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "10")
 
     assert _signal(odd, "s-after-failures") == 0
