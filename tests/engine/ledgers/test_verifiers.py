@@ -590,6 +590,7 @@ def trust(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.alone
 def test_three_verifiers_agree_on_every_manipulation(trust: Path, tmp_path: Path) -> None:
     assert len(CASES) >= 150
 
