@@ -265,7 +265,7 @@ class Run(Record):
     failed_step: str | None = None
     retryable: bool = False
     receipt_id: str | None = None
-    retry_at: Timestamp | None = Field(default=None, description="nobody takes it up before")
+    retry_at: Timestamp | None = Field(default=None, description="no process takes it up before")
     undo_attempts: int = 0
     cancellation: Cancellation | None = None
 

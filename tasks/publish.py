@@ -37,7 +37,7 @@ def run(run: Run) -> None:
 
 def topics() -> None:
     """Have the topics of all governors looked at."""
-    _send("repair.topics", LEDGER, {}, None, "a look at all topics")
+    _send("repair.topics", LEDGER, {}, None, "a look at all topics", "the daily one")
 
 
 def _action(task: str, action: Action) -> None:
@@ -47,7 +47,12 @@ def _action(task: str, action: Action) -> None:
 
 
 def _send(
-    task: str, queue: str, kwargs: Mapping[str, str], time_limit: float | None, what: str
+    task: str,
+    queue: str,
+    kwargs: Mapping[str, str],
+    time_limit: float | None,
+    what: str,
+    until: str = "the reaper",
 ) -> None:
     try:
         app.send_task(
@@ -58,4 +63,4 @@ def _send(
             retry_policy=PUBLISH_ONCE,
         )
     except (CeleryUnreachable, BrokerUnreachable, OSError) as error:
-        _LOG.warning("%s waits for the reaper: no broker (%s)", what, error)
+        _LOG.warning("%s waits for %s: no broker (%s)", what, until, error)

@@ -303,7 +303,7 @@ def _refuse_foreign(there: Any, name: str) -> None:
         raise ConflictError(
             "topic-misconfigured",
             f"{name} exists and is no topic of ours (it lacks the label managed-by=ggen-governor); "
-            "it was left as it is. Remove it if nobody needs it",
+            "it was left as it is. Remove it if it is not needed",
         )
 
 

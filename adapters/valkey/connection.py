@@ -78,7 +78,7 @@ class Connected:
         """What a script that writes gives, once this and all before it is on the server's disk.
 
         A server without an append-only file, or older than Redis 7.2, has no such moment: there it
-        is as durable as that server is.
+        is as durable as that server is. One that does not wait for its disk has handed it over.
 
         Raises:
             OutageError: it was not written down within seconds; the script's work is done.
@@ -93,4 +93,15 @@ class Connected:
             if isinstance(on_disk, redis.ResponseError) or on_disk[0]:
                 return told
             if time.monotonic() > give_up_at:
+                if self._is_with_the_system():
+                    return told
                 raise OutageError("memory-unavailable", "Valkey does not write to its disk", 5)
+
+    def _is_with_the_system(self) -> bool:
+        """Whether the server has handed all to its operating system, which keeps it in a crash.
+
+        Under ``appendfsync no`` the server never waits for the disk, and has no later moment.
+        """
+        state = bounded(lambda: self._redis.info("persistence"))
+        is_written = state.get("aof_last_write_status", "ok") == "ok"
+        return is_written and not int(state.get("aof_buffer_length", 0))

@@ -169,7 +169,7 @@ class ValkeyHealth(ValkeySlots):
                 failing_since=known.get("since", ""),
                 error_code=known.get("code", ""),
                 error_detail=known.get("detail", ""),
-                outage=Outage.model_validate_json(known["outage"]) if "outage" in known else None,
+                outage=_outage(known["outage"]) if "outage" in known else None,
                 refused={account: int(count) for account, count in refused.items()},
             )
 
@@ -201,7 +201,7 @@ class ValkeyHealth(ValkeySlots):
         pairs = [(outage, list(refused)) for outage, refused in found]
         return [
             Owed(
-                Outage.model_validate_json(outage),
+                _outage(outage),
                 dict(zip(refused[::2], map(int, refused[1::2]), strict=True)),
             )
             for outage, refused in pairs
@@ -274,6 +274,14 @@ def _owed(scope: Scope) -> str:
 
 def _refusing(scope: Scope) -> str:
     return _ACCOUNTS if scope is Scope.SOME else _MODE
+
+
+def _outage(text: str) -> Outage:
+    """An outage as Memory has it. Raises UnreadableError where it is none."""
+    try:
+        return Outage.stored(json.loads(text))
+    except ValueError:
+        return Outage.stored({})
 
 
 def _json(outage: Outage | None) -> str:

@@ -45,7 +45,7 @@ class StreamSignals(Connected):
                     raise ConflictError(
                         "topic-misconfigured",
                         f"{topic_name(account_id)} exists and is no topic of ours; it was left as "
-                        f"it is. Look at the key {key}, and remove it if nobody needs it",
+                        f"it is. Look at the key {key}, and remove it if it is not needed",
                     ) from error
                 if "BUSYGROUP" not in str(error):
                     raise

@@ -190,7 +190,9 @@ class Soak:
             return all(action["ended_at"] for action in found)
 
         _until(all_have_ended)
-        done.expect({a["action_id"] for a in found} == ids, "actions nobody offered, or lost ones")
+        done.expect(
+            {a["action_id"] for a in found} == ids, "actions that no client offered, or lost ones"
+        )
         receipts = self._receipts(done.account_id)
         ends = Counter(r["action_id"] for r in receipts if r["operation"] in _ENDS)
         twice = [action_id for action_id in ids if ends[action_id] != 1]

@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.synchronize import Event
 
 import httpx
 
@@ -59,7 +60,7 @@ def reading(driver: Driver) -> Figures:
 def _beside(
     driver: Driver, connections: int, ask: Callable[[httpx.Client, Settings], None]
 ) -> Figures:
-    """By turns alone and beside ``ask``: the median of the second, as a multiple of the first."""
+    """Signals alone and beside ``ask``, by turns."""
     alone, beside = [], []
     for _ in range(3):
         alone += _signals(driver)
@@ -79,9 +80,11 @@ def _busy(
 ) -> Iterator[None]:
     """Ask again and again from a process of its own: it must not slow the one that measures."""
     spawning = multiprocessing.get_context("spawn")
-    other = spawning.Process(target=_ask_for_ever, args=(settings, connections, ask), daemon=True)
+    has_asked = spawning.Event()
+    arguments = (settings, connections, ask, has_asked)
+    other = spawning.Process(target=_ask_for_ever, args=arguments, daemon=True)
     other.start()
-    time.sleep(2.0)  # it imports, and connects
+    has_asked.wait(30)
     try:
         yield
     finally:
@@ -90,12 +93,16 @@ def _busy(
 
 
 def _ask_for_ever(
-    settings: Settings, connections: int, ask: Callable[[httpx.Client, Settings], None]
+    settings: Settings,
+    connections: int,
+    ask: Callable[[httpx.Client, Settings], None],
+    has_asked: Event,
 ) -> None:
     def go_on() -> None:
         with _client(settings) as http:
             while True:
                 ask(http, settings)
+                has_asked.set()
 
     for _ in range(connections - 1):
         threading.Thread(target=go_on, daemon=True).start()

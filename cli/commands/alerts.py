@@ -47,6 +47,6 @@ def send_test(as_json: Json = False) -> None:
         faults[f"{number} ({kind})"] = alerts.deliver([Letter(told, address)])
     lines = [f"address {name}: {fault or 'taken'}" for name, fault in faults.items()]
     where = settings.secrets_dir / "alert.urls"
-    show(faults, as_json, "\n".join(lines) or f"{where} names nobody: alerts are only logged")
+    show(faults, as_json, "\n".join(lines) or f"{where} names no address: alerts are only logged")
     if any(faults.values()):
         raise OutageError("alert-not-taken", "not every address took the alert")

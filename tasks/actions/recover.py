@@ -75,7 +75,7 @@ def recover(
         else:
             now_held = transitions.commit(ports, held, ended, *writes, asks_for_seal=False)
     except ConflictError:
-        _LOG.warning("action %s had been ended by somebody else", action.action_id)
+        _LOG.warning("action %s had been ended by another process", action.action_id)
         return
     if told:
         ports.alerts.send(told)

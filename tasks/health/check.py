@@ -133,7 +133,10 @@ def probe(ports: Ports, path: str, call_bound_s: float) -> bool:
         ports.documents.commit([write])
     except ConflictError as error:
         raise OutageError(
-            "documents-contested", f"the probe was moved by somebody else: {error}", 5, "ABORTED"
+            "documents-contested",
+            f"another process wrote the probe document: {error}",
+            5,
+            "ABORTED",
         ) from error
     took_s = ports.clock.monotonic_s() - began_s
     if took_s > call_bound_s:

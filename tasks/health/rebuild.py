@@ -82,4 +82,6 @@ def _each(
 
 
 def _lost_again() -> OutageError:
-    return OutageError("memory-lost", "Memory was lost while it was rebuilt; it is rebuilt anew", 2)
+    return OutageError(
+        "memory-lost", "Memory was lost while it was rebuilt; it is rebuilt again", 2
+    )

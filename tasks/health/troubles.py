@@ -5,13 +5,14 @@ for a worker, clocks that differ, no address for alerts.
 """
 
 from governor.fsm import ActionState, RunState
-from governor.records import elapsed_ms
+from governor.records import Action, elapsed_ms
 from ledger.verify import MAX_AHEAD
 from ports import Ports
 from ports.documents import Query, Where
 from tasks.governors import policies
 from tasks.poison import ASIDE
 from tasks.receipts.troubles import LOOK_EVERY_S, policy_unusable, tell
+from tasks.sweep import isolating_errors
 
 _AT_MOST = 100
 _WAITING_MS = 5_000
@@ -96,8 +97,10 @@ def _look_for_waiting(ports: Ports) -> None:
     where = Where("state", "==", ActionState.PENDING)
     found = ports.documents.scan(Query("actions", group=True, where=[where], limit=_AT_MOST))
     now = ports.clock.now()
-    waiting = [each.data.get("accepted_at") for each in found]  # one may be spoilt
-    ages_ms = [elapsed_ms(at, now) for at in waiting if isinstance(at, str)]
+    ages_ms: list[int] = []
+    for document in found:
+        with isolating_errors(document.path):
+            ages_ms.append(elapsed_ms(Action.stored(document.data).accepted_at, now))
     late_ms = [age_ms for age_ms in ages_ms if age_ms > _WAITING_MS]
     if not late_ms:
         ports.troubles.end_trouble("actions-waiting")

@@ -176,8 +176,8 @@ def refuse_if_stale(ports: Ports, writes: Sequence[Write]) -> None:
             if age > STALE_AFTER:
                 raise OutageError(
                     "receipt-stale",
-                    f"a receipt was signed {age} ago and not committed; nothing "
-                    "was written, and the operation is told anew",
+                    f"the process was paused for {age} after it signed a receipt. Nothing was "
+                    "written; the operation is retried",
                 )
 
 

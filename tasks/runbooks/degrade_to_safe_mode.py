@@ -45,14 +45,14 @@ MANUAL = Manual(
     number=4,
     title="Degrade to Safe Mode",
     purpose=(
-        "While the store of truth cannot be relied upon, everything new is refused; what is under "
-        "way ends, and its outcome is kept elsewhere. When the store is back, that is landed, and "
-        "all goes on. Nobody has to do anything."
+        "While the store of truth cannot be relied upon, the system refuses all new work. Work "
+        "under way ends, and the spool keeps its outcome. When the store is back, the system "
+        "commits the spool and resumes, without a person."
     ),
     trigger=(
         "three health checks in a row have failed: every 10 s a document is read, committed and "
-        "read back on the path of a receipt, in 2 s at most. Or the lease ran out, because nobody "
-        "checked"
+        "read back on the path of a receipt, in 2 s at most. Or the lease ran out, because no "
+        "check came"
     ),
     inputs=Degradation,
     outputs=(

@@ -41,7 +41,7 @@ def _look_at_run(ports: Ports, run: Run) -> None:
             return
     if run.runbook not in RUNBOOKS_BY_NAME:
         if ports.watches.claim_tick(f"unknown:{run.run_id}", _UNKNOWN_EVERY_S):
-            _LOG.error("run %s is of %s, which nobody here knows", run.run_id, run.runbook)
+            _LOG.error("run %s is of %s, which this version does not know", run.run_id, run.runbook)
         return
     if ports.watches.claim_tick(f"restart:{run.run_id}", every_s):
         _LOG.warning("run %s (%s) is taken up again", run.run_id, run.state)

@@ -567,6 +567,16 @@ def test_a_recovery_and_its_lease_are_one_moment_and_a_lapse_is_owed_once(memory
     assert not memory.owe(Scope.ALL, _outage("again"), instead_of=None, lease_s=5)
 
 
+@pytest.mark.parametrize("text", ["no JSON", "[]", '{"outage_id": 7}'])
+def test_an_outage_that_cannot_be_read_is_an_outage_of_memory(
+    memory: Memory, valkey: Valkey, text: str
+) -> None:
+    redis.Redis.from_url(valkey.url).hset("ggen:health:all", "outage", text)
+
+    with pytest.raises(OutageError):
+        memory.health(Scope.ALL)
+
+
 def _outage(outage_id: str, *accounts: str) -> Outage:
     return Outage(
         outage_id=outage_id,

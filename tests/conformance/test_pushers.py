@@ -105,7 +105,7 @@ def test_the_subscriptions_own_pusher_is_let_in_and_asked_for_once(
         {"iss": "https://evil.example"},
         {"aud": "https://other.example"},
         {"aud": None},
-        {"email": "somebody@project.iam.gserviceaccount.com"},
+        {"email": "other@project.iam.gserviceaccount.com"},
         {"email": None},
         {"email_verified": False},
         {"email_verified": "true"},

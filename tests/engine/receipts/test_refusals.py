@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import redis
 
+from adapters.valkey import connection as valkey_connection
 from adapters.valkey.memory import ValkeyMemory
 from governor.errors import OutageError
 from ingress.refusals import Refusals
@@ -88,6 +89,21 @@ def test_what_was_taken_to_be_receipted_is_known_to_a_server_that_dies_then(
         assert memory.take_counts("later") == taken
 
     asyncio.run(play())
+
+
+def test_a_server_that_never_waits_for_its_disk_has_its_refusals_receipted_too(
+    memory: ValkeyMemory, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(valkey_connection, "_ON_DISK_WITHIN_S", 0.1)
+    client = redis.Redis.from_url(valkey.url)
+    client.config_set("appendfsync", "no")
+    try:
+        memory.count("signals_refused:acme", "quota-exceeded", "b")
+
+        assert counted(memory) == 1
+        assert memory.written_down() == client.info("server")["run_id"]
+    finally:
+        client.config_set("appendfsync", "everysec")
 
 
 def test_what_was_kept_while_memory_was_away_is_counted_once(memory: ValkeyMemory) -> None:
