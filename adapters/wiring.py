@@ -171,7 +171,7 @@ def _pushers(settings: Settings) -> Pushers:
             raise InputError(
                 "push-without-token",
                 "GGEN_PUSH_WITHOUT_TOKEN is for the Pub/Sub emulator, beside no store of Google's "
-                "own: anybody could send signals in every tenant's name. Remove it, or set "
+                "own: any client could send signals in every tenant's name. Remove it, or set "
                 "PUBSUB_EMULATOR_HOST and the hosts of the other emulators",
             )
         return AnyPusher()

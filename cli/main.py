@@ -43,7 +43,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="Exit codes: 0 done, 2 your input, 3 denied, 4 conflict, 5 outage, 1 a fault of ours; "
     "send-signal --wait: 8 the action did not complete; "
-    "verification: 0 valid and sealed, 6 valid but not sealed yet, 1 broken.",
+    "verification: 0 valid and sealed, 6 valid but not sealed yet, 1 broken, 5 cannot verify here, "
+    "--strict: 7 a clock was off.",
 )
 
 
@@ -159,7 +160,7 @@ def send_signal(
     except ValueError as error:
         raise InputError("bad-payload", f"--payload is not JSON: {error}") from None
     if wait and via == "topic":
-        raise InputError("cannot-wait", "a topic tells nothing back: --wait goes with --via http")
+        raise InputError("cannot-wait", "a topic returns no answer: use --wait with --via http")
     signal: dict[str, Any] = {
         "signal_id": signal_id or new_id("signal"),
         "type": type,

@@ -88,7 +88,7 @@ class Settings(BaseSettings):
 
     push_without_token: bool = False
     """Accept unsigned pushes, as the Pub/Sub emulator sends them. Refused without
-    ``PUBSUB_EMULATOR_HOST``: everybody could send signals in every tenant's name."""
+    ``PUBSUB_EMULATOR_HOST``: any client could send signals in every tenant's name."""
 
     firestore_emulator_host: str = Field(default="", validation_alias="FIRESTORE_EMULATOR_HOST")
     """``host:port`` of an emulator, under Google's own name; empty: Google."""

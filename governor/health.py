@@ -44,7 +44,9 @@ class Drill(Record):
 
     drill_id: str
     fault: Fault
-    accounts: list[AccountId] = Field(default_factory=list, description="empty: everybody's")
+    accounts: list[AccountId] = Field(
+        default_factory=list, description="empty: those of all tenants"
+    )
 
     @property
     def scope(self) -> Scope:

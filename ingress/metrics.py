@@ -6,7 +6,7 @@ WEBHOOKS = Counter("ggen_webhooks", "Webhooks answered, by outcome", ["outcome"]
 SIGNALS = Counter("ggen_signals", "Signals answered: accepted, or why not", ["verdict"])
 LEASE_S = Gauge("ggen_lease_seconds", "How long the lease to admit still lasts; 0 refuses all")
 ORPHANS = Gauge(
-    "ggen_orphaned_actions", "Overdue actions that no sweep would recover; alert if not 0"
+    "ggen_orphaned_actions", "Overdue actions that only the minute's scan found; alert if not 0"
 )
 UNSEALED = Gauge("ggen_unsealed_ledgers", "Ledgers with receipts that wait to be sealed")
 DEGRADED = Gauge("ggen_degraded", "1 while all that is new is refused, the store having failed")

@@ -66,7 +66,7 @@ async def receipt(account_id: LedgerId, receipt_id: Id, here: Here) -> dict[str,
 
 @router.get("/tenants/{account_id}/receipts/{receipt_id}/text")
 async def text(account_id: LedgerId, receipt_id: Id, here: Here) -> dict[str, Any]:
-    """The free text a receipt names by its SHA-256; 404 once it was purged."""
+    """The free text a receipt names by its SHA-256; 404 where there is none."""
     path = records.text_path(account_id, receipt_id)
     found: dict[str, Any] = await here.read(lambda: _found(here.ports, path).data)
     return found

@@ -12,7 +12,7 @@ from ports import Ports
 
 
 class _Refusal(NamedTuple):
-    """One refusal, as ``Memory.count`` takes it; ``era`` is Memory's when it was first counted."""
+    """One refusal, as ``Tallies.count`` takes it; ``era`` is Memory's when it was first counted."""
 
     ledger: str
     reason: str
@@ -36,7 +36,7 @@ class Refusals:
         self._server = ""
 
     async def add(self, ledger: str, reason: str, refused_for: str = "") -> None:
-        """Count one refusal; ``refused_for`` as ``Memory.count`` has it."""
+        """Count one refusal; ``refused_for`` as ``Tallies.count`` has it."""
         self._kept.append(_Refusal(ledger, reason, secrets.token_hex(12), refused_for))
         await self.flush()
 

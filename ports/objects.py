@@ -1,4 +1,4 @@
-"""Objects: immutable blobs by name (policies, archives, the spool)."""
+"""Objects: immutable blobs by name (policies, copies of checkpoints, the spool)."""
 
 from collections.abc import Iterator
 from typing import Protocol

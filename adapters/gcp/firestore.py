@@ -1,6 +1,6 @@
 """Documents on Firestore: one commit per call, each write with its precondition, no transaction.
 
-A document is stored as three fields: ``data`` holds what can be asked for and what people look at
+A document is stored as four fields: ``data`` holds what can be asked for and what people look at
 (scalars), ``json`` the rest as text, so that any JSON comes back as it was; ``created`` is the
 server's time of the request, by which the documents of a ledger are found. Their order is that of
 ``create_time``, which Firestore assigns in commit order; docs/decisions/0008-google-cloud.md.

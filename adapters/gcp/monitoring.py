@@ -45,7 +45,7 @@ class MonitoredLag:
 
     def undelivered(self, subscription_id: str) -> int:
         if self._is_emulated:
-            raise OutageError("lag-unknown", "the Pub/Sub emulator does not tell how much waits")
+            raise OutageError("lag-unknown", "the Pub/Sub emulator does not report its backlog")
         now = datetime.now(UTC)
         wanted = {
             "filter": f'metric.type="{_METRIC}" AND '

@@ -1,4 +1,4 @@
-"""Wait until something is true: one loop for commands, measurements and tests."""
+"""Wait until something is true, with a bound."""
 
 import time
 from collections.abc import Callable

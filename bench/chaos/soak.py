@@ -133,7 +133,9 @@ class Soak:
                     self._settings.tally_interval_s + 20,
                 )
             except TimeoutError:
-                faults.append(f"{load.account_id}: {seen} refused, {self._receipted(load)} told")
+                faults.append(
+                    f"{load.account_id}: {seen} refused, {self._receipted(load)} receipted"
+                )
         return faults
 
     def _receipted(self, load: Load) -> int:

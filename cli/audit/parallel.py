@@ -48,5 +48,5 @@ def examining() -> Iterator[Examine]:
             raise OutageError(
                 "verification-interrupted",
                 "a process that examined receipts died (out of memory?); nothing was changed, and "
-                "nothing can be told of the ledger. Run it again",
+                "there is no verdict on the ledger. Run it again",
             ) from error

@@ -156,7 +156,7 @@ def _sequence(manual: Manual, steps: Sequence[Step]) -> str:
         "  else a step is refused, or its outage outlasts the run's deadline",
         *(f"    {line}" for line in undos),
         "    Run->>Documents: commit the end and entitlement_failed together",
-        "    Ingress-->>Marketplace: 422 for good, 503 to be delivered again",
+        "    Ingress-->>Marketplace: 422: permanent, 503: deliver again",
         "  else an undo fails five times",
         "    Run->>Documents: park the run, with compensation_failed",
         "    Run->>Alerts: critical alert, and the undo is tried again later",

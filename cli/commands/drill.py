@@ -74,7 +74,7 @@ class _Story:
 
     def play(self) -> dict[str, Any]:
         """Follow it to its end. Raises OutageError where recovery is not seen in time."""
-        whom = ", ".join(self.drill.accounts) or "everybody"
+        whom = ", ".join(self.drill.accounts) or "all tenants"
         self._tell(f"Documents {self.drill.fault} for {whom}, for {self.seconds:g} s")
         failures = 0
         while self._passed_s() < self.seconds:

@@ -1,11 +1,12 @@
-"""What there is: ``ggen tenant list``, ``ggen policy list``, ``ggen logs``."""
+"""``ggen tenant list``, ``policy list``, ``logs``; and what this version refuses by name."""
 
 import time
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cli.output import CUSTOMERS, STACK, Json, put, show
+from cli.output import CUSTOMERS, STACK, Json, put, read_file, show
 
 
 def register(app: typer.Typer) -> None:
@@ -15,7 +16,9 @@ def register(app: typer.Typer) -> None:
     app.add_typer(tenants, name="tenant", rich_help_panel=CUSTOMERS)
     policies = typer.Typer(help="Policies: what a plan may do.", no_args_is_help=True)
     policies.command("list")(list_policies)
+    policies.command("upgrade")(upgrade)
     app.add_typer(policies, name="policy", rich_help_panel=CUSTOMERS)
+    app.command(rich_help_panel=CUSTOMERS)(scale)
     app.command(rich_help_panel=STACK)(logs)
 
 
@@ -66,6 +69,31 @@ def list_policies(as_json: Json = False) -> None:
 def _policy_line(row: dict[str, Any]) -> str:
     fault = f"  UNUSABLE: {row['fault']}" if row["fault"] else ""
     return f"{row['sku_id']}/{row['plan_type']} {row['policy_version']}{fault}"
+
+
+def upgrade(file: Annotated[Path, typer.Argument(help="The policy's JSON file.")]) -> None:
+    """Bring a newer version of a policy into force (not served yet)."""
+    from pydantic import ValidationError
+
+    from governor.errors import InputError
+    from tasks.runbooks import upgrade_policy
+
+    try:
+        wanted = upgrade_policy.PolicyUpgrade.model_validate_json(read_file(file) or "")
+    except ValidationError:
+        raise InputError("invalid-policy", f"{file} is no policy; nothing was changed") from None
+    raise upgrade_policy.refusal(wanted)
+
+
+def scale(
+    account_id: Annotated[str, typer.Argument(help="The tenant's account id.")],
+    concurrency: Annotated[int, typer.Option(min=1, help="How many actions at once.")],
+) -> None:
+    """Change how many actions of a tenant run at once (not served yet)."""
+    from tasks.runbooks import scale_governor
+
+    wanted = scale_governor.Scaling(account_id=account_id, new_concurrency=concurrency)
+    raise scale_governor.refusal(wanted)
 
 
 def logs(

@@ -95,7 +95,7 @@ def _refuse_if_broken(ports: Ports, account_id: str, report: Report) -> None:
         raise BrokenLogError(
             account_id,
             f"{first.subject}: {first.check}: {first.fault}. No archive was made; "
-            "ggen verify-ledger tells everything",
+            "ggen verify-ledger lists every finding",
         )
 
 

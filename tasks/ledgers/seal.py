@@ -2,12 +2,12 @@
 
 Any number of processes may seal at once: the first to create the next seal decides it. One round:
 
-    (1) settle   the newest seal has its checkpoint; where its sealer died, it is signed now
+    (1) sign     the newest seal has its checkpoint; where its sealer died, it is signed now
     (2) look     at the receipts that are not in the log yet, in order of creation
     (3) seal     rehash and append them, create the next seal; another sealer was first: look again
-    (4) settle   read it back, recompute it, keep a copy of its checkpoint elsewhere, sign it
+    (4) sign     read it back, recompute it, keep a copy of its checkpoint elsewhere, sign it
 
-Emission leaves a mark in Memory, and so does a verification that asks for a seal; a sweep takes
+A commit leaves a mark in Memory, and so does a verification that asks for a seal; a sweep takes
 the marks, and a reconcile finds what has none.
 """
 

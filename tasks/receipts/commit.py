@@ -78,7 +78,7 @@ def explained(
 ) -> list[Create]:
     """A receipt that names a free text by its SHA-256, and the text's own document (D30).
 
-    The receipt comes first. A purge can remove the text, and the receipt still proves.
+    The receipt comes first. Without the text, the receipt still proves.
     """
     text = text[:MAX_TEXT_CHARS].encode(errors="backslashreplace").decode()
     digest = hashlib.sha256(text.encode()).hexdigest()

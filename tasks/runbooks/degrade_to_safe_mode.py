@@ -37,7 +37,7 @@ class Degradation(BaseModel):
         "`DEADLINE_EXCEEDED`, `RESOURCE_EXHAUSTED`, `DATA_LOSS`, `ABORTED`, `INTERNAL` …"
     )
     affected_tenants: list[AccountId] | None = Field(
-        default=None, description="those a drill names (`--tenant`); else everybody"
+        default=None, description="the tenants a drill names (`--tenant`); otherwise all tenants"
     )
 
 

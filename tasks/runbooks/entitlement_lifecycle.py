@@ -185,8 +185,8 @@ MANUAL = Manual(
         "`entitlement_active` or `entitlement_plan_changed`, committed with the stored states",
     ),
     refusals=(
-        ("no policy for SKU and plan", "`entitlement_failed` for good (422)"),
-        ("a plan change of a cancelled entitlement", "`entitlement_failed` for good (422)"),
+        ("no policy for SKU and plan", "`entitlement_failed`, permanently (422)"),
+        ("a plan change of a cancelled entitlement", "`entitlement_failed`, permanently (422)"),
         (
             "a plan change before its subscription",
             "`entitlement_failed`, to be delivered again (503)",

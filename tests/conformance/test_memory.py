@@ -22,6 +22,7 @@ from ports.health import Health, Owed
 from ports.memory import Memory, Request, Slot, Terms
 from tests.conftest import Valkey
 from tests.support.leases import lease
+from tests.support.waiting import until
 
 A1 = Slot("acme", "crm", "a1")
 AT = datetime(2026, 11, 24, 12, 0, 0, 1, tzinfo=UTC)
@@ -72,8 +73,7 @@ def test_nothing_is_admitted_without_a_lease(memory: Memory) -> None:
 def test_a_lease_runs_out_by_itself(memory: Memory) -> None:
     _open(memory)
     lease(memory, 1)
-    while memory.lease_left_s() > 0:
-        time.sleep(0.02)
+    until(lambda: not memory.lease_left_s(), every_s=0.005)
 
     assert _ask(memory, "a1") is Verdict.NO_LEASE
 
@@ -231,8 +231,7 @@ def test_slots_whose_look_is_due_are_told_with_their_age(memory: Memory) -> None
     _open(memory)
     _ask(memory, "a1", look_in_ms=1)
     _ask(memory, "a2")
-    while not (due := memory.due(10)):
-        time.sleep(0.002)
+    due = until(lambda: memory.due(10), every_s=0.002)
 
     assert [each.slot for each in due] == [A1]
     assert due[0].age_ms is not None
@@ -504,8 +503,7 @@ def test_no_more_ledgers_are_taken_than_asked_for(memory: Memory) -> None:
 def test_a_lease_that_ran_out_is_begun_anew_but_never_one_that_was_lost(memory: Memory) -> None:
     _open(memory)
     lease(memory, 1)
-    while memory.lease_left_s() > 0:
-        time.sleep(0.02)
+    until(lambda: not memory.lease_left_s(), every_s=0.005)
 
     assert memory.extend_lease(0.5)
     assert 0 < memory.lease_left_s() <= 0.5
@@ -553,16 +551,14 @@ def test_a_recovery_and_its_lease_are_one_moment_and_a_lapse_is_owed_once(memory
     assert memory.extend_lease(0.05)
     outage, lapse = _outage("o"), _outage("lapse")
     assert memory.degrade(Scope.ALL, outage, instead_of=None)
-    while memory.lease_left_s():
-        time.sleep(0.01)
+    until(lambda: not memory.lease_left_s(), every_s=0.005)
 
     assert memory.owe(Scope.ALL, outage, instead_of=outage, lease_s=0.3)
     assert memory.lease_left_s() > 0
     assert not memory.owe(Scope.ALL, lapse, instead_of=None, lease_s=0.3)  # by a check beside it
     assert [each.outage for each in memory.owed(Scope.ALL)] == [outage]
 
-    while memory.lease_left_s():
-        time.sleep(0.01)
+    until(lambda: not memory.lease_left_s(), every_s=0.005)
     assert memory.owe(Scope.ALL, lapse, instead_of=None, lease_s=5)
     assert not memory.owe(Scope.ALL, _outage("again"), instead_of=None, lease_s=5)
 
@@ -622,8 +618,7 @@ def test_one_drill_at_a_time_which_ends_by_itself(memory: Memory) -> None:
     assert memory.drill() == drill
     memory.count("signals_refused:acme", "documents-unavailable", "b1", "acme")
     assert memory.health(Scope.SOME).refused == {"acme": 1}
-    while memory.drill():
-        time.sleep(0.02)
+    until(lambda: not memory.drill(), every_s=0.005)
 
     memory.count("signals_refused:acme", "documents-unavailable", "b2", "acme")
     assert memory.health(Scope.SOME).refused == {"acme": 1}
@@ -638,8 +633,7 @@ def test_one_drill_at_a_time_which_ends_by_itself(memory: Memory) -> None:
 def test_who_was_seen_when_is_known_for_longer_than_it_is_believed(memory: Memory) -> None:
     assert memory.seen(["beat"]) == {"beat": None}
     memory.beat_alive("beat", 0.05)
-    while memory.alive(["beat"])["beat"]:
-        time.sleep(0.01)
+    until(lambda: not memory.alive(["beat"])["beat"], every_s=0.005)
 
     seen = memory.seen(["beat"])["beat"]
     assert seen is not None

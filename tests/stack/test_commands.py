@@ -64,8 +64,11 @@ def test_a_webhook_and_a_signal_by_command(stack: Stack) -> None:
         (["schema", "none"], 2, "operation is one of"),
         (["bench", "--only", "none"], 2, "none of"),
         (["no-such-command"], 2, "No such command"),
+        (["scale", "cmd", "--concurrency", "50"], 2, "does not scale (Runbook 3)"),
+        (["policy", "upgrade", "config/policies/demo-sku.starter.json"], 2, "(Runbook 2)"),
+        (["policy", "upgrade", "pyproject.toml"], 2, "is no policy"),
     ],
-    ids=range(9),
+    ids=range(12),
 )
 def test_errors_are_one_helpful_line_and_the_exit_code_of_their_family(
     stack: Stack, arguments: list[str], code: int, says: str

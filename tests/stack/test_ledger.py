@@ -47,7 +47,7 @@ def test_what_was_just_receipted_is_sealed_and_proved(stack: Stack) -> None:
     assert (code, verified["verdict"], verified["sealed"]) == (0, "valid", 1)
 
 
-def test_receipts_are_sealed_within_a_second_by_nobody_asking(stack: Stack) -> None:
+def test_receipts_are_sealed_without_a_request(stack: Stack) -> None:
     stack.subscribe("led-quick")
     ports = open_ports(Settings(state_dir=stack.state, valkey_port=stack.valkey_port))
     until(lambda: StoredLog.of(ports, "led-quick").newest_signed(), 5)

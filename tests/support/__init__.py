@@ -1,1 +1,1 @@
-"""What tests share: fakes of nothing, players of a worker part, real servers that misbehave."""
+"""What tests share: fakes of nothing, players of a worker's part, real servers that misbehave."""

@@ -31,6 +31,7 @@ from tests.engine.conftest import event
 from tests.support.faults import FaultyDocuments
 from tests.support.runs import subscribe
 from tests.support.stores import Stores
+from tests.support.waiting import until
 
 
 class LaterClock:
@@ -100,8 +101,7 @@ def every_receipt_is_valid(ports: Ports) -> bool:
 
 def killed_while_running(ports: Ports, stores: Stores, action_id: str) -> None:
     child = worker(stores, action_id)
-    while action_of(ports, action_id).state is not ActionState.RUNNING:
-        time.sleep(0.005)
+    until(lambda: action_of(ports, action_id).state is ActionState.RUNNING, every_s=0.005)
     assert child.pid
     os.kill(child.pid, signal.SIGKILL)
     child.join()

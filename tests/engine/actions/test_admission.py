@@ -277,8 +277,7 @@ def test_a_retry_that_is_landing_keeps_its_slot_from_the_reaper(
     action_id = records.action_id("acme", "slow")
     request = Request("acme", action_id, "demo.succeed", None, asked.sha256(), month, 1)
     ports.memory.admit(request)
-    while not ports.memory.due(1):
-        time.sleep(0.005)
+    until(lambda: ports.memory.due(1), every_s=0.005)
 
     ports.memory.admit(dataclasses.replace(request, look_in_ms=15_000))  # the retry asks
     ticks.look(ports)

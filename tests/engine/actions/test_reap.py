@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -77,8 +76,7 @@ def test_a_worker_that_dies_within_the_deadline_is_told_as_a_failure(
 def test_a_late_result_is_refused(ports: Ports, stores: Stores) -> None:
     action_id = submit(ports, signal_of("s", "demo.sleep", seconds=0.3))
     child = worker(stores, action_id)
-    while action_of(ports, action_id).state is not ActionState.RUNNING:
-        time.sleep(0.005)
+    until(lambda: action_of(ports, action_id).state is ActionState.RUNNING, every_s=0.005)
     running = transitions.load(ports, "acme", action_id)
     assert running
     from governor.actions import timed_out
@@ -125,8 +123,7 @@ def test_a_slot_that_came_to_nothing_is_given_back_with_its_quota(
     month = month_of(ports.clock.now())
     ports.memory.admit(Request("acme", "action-lost", "demo.succeed", None, "a", month, 1))
     slot = Slot("acme", "demo-sku", "action-lost")
-    while not ports.memory.due(1):
-        time.sleep(0.005)
+    until(lambda: ports.memory.due(1), every_s=0.005)
 
     ticks.look(ports)
     assert in_flight(ports) == 1  # it may be landing just now
@@ -153,8 +150,7 @@ def test_a_claim_past_its_hard_limit_is_killed_and_then_undone(
 ) -> None:
     action_id = submit(ports, signal_of("s", "demo.swallow"))
     child = worker(stores, action_id)
-    while action_of(ports, action_id).state is not ActionState.RUNNING:
-        time.sleep(0.005)
+    until(lambda: action_of(ports, action_id).state is ActionState.RUNNING, every_s=0.005)
     look(later(ports, 10), action_id)
     child.join()
 

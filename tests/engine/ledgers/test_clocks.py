@@ -131,7 +131,7 @@ def test_a_week_of_receipts_with_ten_clock_steps_verifies(stepped: Ports, tmp_pa
     assert "clock off by up to" in judged.words()
 
 
-def test_one_document_of_tomorrow_moves_no_other(stepped: Ports, tmp_path: Path) -> None:
+def test_one_document_of_tomorrow_moves_no_other(stepped: Ports) -> None:
     clock = stepped.clock
     assert isinstance(clock, SetClock)
     emit(stepped, "today")

@@ -296,7 +296,7 @@ def _stored(ports: Ports, seal: Seal, *order: int) -> list[Stored]:
     return found
 
 
-def test_a_receipt_signed_long_before_its_commit_is_told_anew(ports: Ports) -> None:
+def test_a_receipt_signed_long_before_its_commit_is_retried(ports: Ports) -> None:
     class Behind:
         """The clock of a process that then stood still for half a minute."""
 
@@ -314,9 +314,7 @@ def test_a_receipt_signed_long_before_its_commit_is_told_anew(ports: Ports) -> N
     assert ports.documents.get(stale.path) is None
 
 
-def test_one_spoilt_ledger_keeps_no_other_from_being_sealed(
-    ports: Ports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_spoilt_ledger_keeps_no_other_from_being_sealed(ports: Ports, tmp_path: Path) -> None:
     build(ports, account_id="spoilt")
     run_sql(
         tmp_path / "documents.db",

@@ -293,9 +293,7 @@ def test_what_was_found_is_left_when_a_run_is_undone(ports: Ports) -> None:
     assert ports.signals.backlog("acme") == 1
 
 
-def test_a_store_that_is_away_leaves_the_run_to_the_reaper(
-    ports: Ports, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_that_is_away_leaves_the_run_to_the_reaper(ports: Ports) -> None:
     run = play_until(ports, event(), "deploy_sku.signals")
 
     class Away:
