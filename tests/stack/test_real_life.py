@@ -98,25 +98,37 @@ def test_an_odd_place_with_odd_values_serves(odd: Stack) -> None:
 
 def test_an_installed_package_of_actions_acts_and_undoes(odd: Stack, tmp_path: Path) -> None:
     (port,) = free_ports(1)
-    receiver = EXAMPLE.parent / "seats_receiver.py"
     crm = f"http://127.0.0.1:{port}"
     published = odd.ggen("publish-policy", str(EXAMPLE / "crm.starter.json"))
     assert published.returncode == 0, published.stderr
     assert odd.ggen("send-webhook", "--account-id", "crm", "--sku-id", "crm").returncode == 0
-    command = [sys.executable, "-I", str(receiver), str(tmp_path / "seats.db"), str(port)]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as running:
-        try:
-            until(lambda: _seats(crm) == 0)
-            send = ("send-signal", "--account-id", "crm", "--type", "seats.added", "--wait")
-            added = odd.ggen(*send, "--payload", json.dumps({"number": 3, "crm": crm}))
-            assert added.returncode == 0, added.stderr
-            assert _seats(crm) == 3
-        finally:
-            running.terminate()
-    failed = odd.ggen(*send, "--payload", json.dumps({"number": 3, "crm": crm}))
+    send = ("send-signal", "--account-id", "crm", "--type", "seats.added", "--wait", "--json")
+    asked = ("--payload", json.dumps({"number": 3, "crm": crm}))
+    with _receiver(tmp_path, port):
+        added = odd.ggen(*send, *asked)
+        assert added.returncode == 0, added.stderr
+        assert _seats(crm) == 3
+    failed = odd.ggen(*send, *asked)  # nothing answers, neither the handler nor its rollback
     assert failed.returncode == 8
+    with _receiver(tmp_path, port):
+        show = ("actions", "show", json.loads(failed.stdout)["action_id"], "--account-id", "crm")
+        until(lambda: "rolled_back" in odd.ggen(*show).stdout, 60)
+        assert _seats(crm) == 3
     refused = odd.ggen(*send, "--payload", '{"number": 0}')
     assert refused.returncode == 2, refused.stderr
+
+
+@contextlib.contextmanager
+def _receiver(folder: Path, port: int) -> Iterator[None]:
+    """The example receiver, as long as the block lasts."""
+    script = EXAMPLE.parent / "seats_receiver.py"
+    command = [sys.executable, "-I", str(script), str(folder / "seats.db"), str(port)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as running:
+        try:
+            until(lambda: _seats(f"http://127.0.0.1:{port}") >= 0)
+            yield
+        finally:
+            running.terminate()
 
 
 def _seats(crm: str) -> int:
