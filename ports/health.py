@@ -52,8 +52,11 @@ class Lease(Protocol):
         """Go on for ``seconds`` more (0: give up); False where Memory was lost again meanwhile."""
         ...
 
-    def create_lease(self, seconds: float, era: str) -> bool:
-        """Begin admitting, the last act of a rebuild; False as ``continue_rebuild``."""
+    def create_lease(self, seconds: float, era: str, at: str) -> bool:
+        """Begin admitting, the last act of a rebuild; False as ``continue_rebuild``.
+
+        What is owed for all tenants ends in this moment, ``at``, with what was refused until now.
+        """
         ...
 
     def lease_left_s(self) -> float:
@@ -95,7 +98,7 @@ class Modes(Protocol):
         With ``lease_s`` the lease is lengthened in that moment too, unless a rebuild must come
         first: so no other check finds neither an outage nor a lease. False, and nothing is changed,
         as for ``degrade``; and for an outage that no check saw (``instead_of`` None) where the
-        lease is held again.
+        lease is held again, or where one is owed and a rebuild must come first.
         """
         ...
 

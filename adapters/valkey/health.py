@@ -5,6 +5,7 @@ nothing since its last rebuild. ``extend_lease`` and ``owe`` renew an expired le
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from secrets import token_hex
@@ -29,11 +30,25 @@ return 1"""
 _CONTINUE = """
 return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('EXPIRE', KEYS[1], ARGV[2])"""
 _CREATE = f"""{HOLD}
+local function to_map(words)
+  local map = {{}}
+  for n = 1, #words, 2 do map[words[n]] = words[n + 1] end
+  return map
+end
 if redis.call('GET', KEYS[2]) ~= ARGV[2] then return 0 end
 for _, late in ipairs(redis.call('SMEMBERS', KEYS[3])) do hold(late) end
 redis.call('DEL', KEYS[2], KEYS[3])
 redis.call('SET', KEYS[4], ARGV[2])
 redis.call('SET', KEYS[1], ARGV[2] .. ARGV[3], 'PX', ARGV[1])
+-- What is owed was owed without a lease: it ends now, and all that was refused until now is its own.
+local refused = redis.call('HGETALL', KEYS[6])
+for id, debt in pairs(to_map(redis.call('HGETALL', KEYS[5]))) do
+  local owed = cjson.decode(debt)
+  for _, word in ipairs(refused) do owed[2][#owed[2] + 1] = word end
+  redis.call('HSET', KEYS[5], id, cjson.encode({{owed[1], owed[2], ARGV[4]}}))
+  refused = {{}}
+end
+redis.call('DEL', KEYS[6])
 return 1"""
 _ASK = f"""{STANDING}
 local allowed, _, lease = standing(ARGV[1])
@@ -83,8 +98,11 @@ return 1"""
 _OWE = f"""{STANDING}
 {_IS_ANOTHER}
 -- A lapse is owed by one check: it ends in the moment in which the lease is there again.
-local held = redis.call('GET', KEYS[5])
-if ARGV[1] == '' and ARGV[4] ~= '' and held and holds(held) then return 0 end
+local held, era = redis.call('GET', KEYS[5]), redis.call('GET', KEYS[6])
+if ARGV[1] == '' and ARGV[4] ~= '' then
+  if held and holds(held) then return 0 end
+  if not era and redis.call('HLEN', KEYS[4]) > 0 then return 0 end
+end
 {_FORGET}
 redis.call('HDEL', KEYS[1], 'outage')
 redis.call('DEL', KEYS[2])
@@ -92,7 +110,6 @@ local refused = {{}}
 for _, word in ipairs(redis.call('HGETALL', KEYS[3])) do refused[#refused + 1] = word end
 redis.call('DEL', KEYS[3])
 redis.call('HSET', KEYS[4], ARGV[2], cjson.encode({{ARGV[3], refused}}))
-local era = redis.call('GET', KEYS[6])
 if ARGV[4] ~= '' and era then redis.call('SET', KEYS[5], era .. ARGV[5], 'PX', ARGV[4]) end
 return 1"""
 _BEGIN_DRILL = """
@@ -105,7 +122,7 @@ local drill = redis.call('GET', KEYS[1])
 if drill and string.find(drill, ARGV[1], 1, true) then redis.call('DEL', KEYS[1]) end"""
 _ALIVE = f"""{NOW}
 local till, since = string.match(redis.call('GET', KEYS[1]) or '', '^%d+ (%d+) (%d+)$')
-if not till or tonumber(till) < now then since = now end
+if not till or tonumber(till) <= now then since = now end
 local seen = string.format('%d %d %d', now, now + ARGV[1], since)
 redis.call('SET', KEYS[1], seen, 'EX', {_REMEMBERED_FOR_S})"""
 _SEEN = f"""{NOW}
@@ -115,7 +132,7 @@ for n, key in ipairs(KEYS) do
   found[n] = {{'', '', ''}}
   if at and tonumber(at) <= now + 1000 then  -- else a clock was set back since
     found[n] = {{string.format('%d', now - at), string.format('%d', till - now),
-      string.format('%d', tonumber(till) < now and 0 or now - since)}}
+      string.format('%d', tonumber(till) <= now and 0 or now - since)}}
   end
 end
 return found"""
@@ -137,9 +154,9 @@ class ValkeyHealth(ValkeySlots):
     def continue_rebuild(self, era: str, seconds: int) -> bool:
         return bool(self._script(_CONTINUE, [_REBUILD], [era, seconds]))
 
-    def create_lease(self, seconds: float, era: str) -> bool:
-        keys, values = [LEASE, _REBUILD, LATE, ERA], [_ms(seconds), era, self._stamp(seconds)]
-        return bool(self._script(_CREATE, keys, values))
+    def create_lease(self, seconds: float, era: str, at: str) -> bool:
+        keys = [LEASE, _REBUILD, LATE, ERA, _owed(Scope.ALL), _refused(Scope.ALL)]
+        return bool(self._script(_CREATE, keys, [_ms(seconds), era, self._stamp(seconds), at]))
 
     def _stamp(self, seconds: float) -> str:
         """A lease's identity: the machine's boot, the milliseconds since then, and its duration."""
@@ -197,15 +214,7 @@ class ValkeyHealth(ValkeySlots):
 
     def owed(self, scope: Scope) -> list[Owed]:
         found = map(json.loads, bounded(lambda: self._redis.hvals(_owed(scope))))
-        # cjson writes a list without elements as an object
-        pairs = [(outage, list(refused)) for outage, refused in found]
-        return [
-            Owed(
-                _outage(outage),
-                dict(zip(refused[::2], map(int, refused[1::2]), strict=True)),
-            )
-            for outage, refused in pairs
-        ]
+        return [Owed(_outage(text, *ended), _counts(refused)) for text, refused, *ended in found]
 
     def receipted(self, scope: Scope, outage_id: str) -> None:
         bounded(lambda: self._redis.hdel(_owed(scope), outage_id))
@@ -276,12 +285,22 @@ def _refusing(scope: Scope) -> str:
     return _ACCOUNTS if scope is Scope.SOME else _MODE
 
 
-def _outage(text: str) -> Outage:
-    """An outage as Memory has it. Raises UnreadableError where it is none."""
+def _outage(text: str, recovered_at: str | None = None) -> Outage:
+    """An outage as Memory has it, or as it ended later. Raises UnreadableError where it is none."""
     try:
-        return Outage.stored(json.loads(text))
+        outage = Outage.stored(json.loads(text))
     except ValueError:
         return Outage.stored({})
+    return outage.evolve(recovered_at=recovered_at) if recovered_at else outage
+
+
+def _counts(refused: Sequence[str]) -> dict[str, int]:
+    """The sums of what each account was refused."""
+    words = list(refused)  # cjson writes a list without elements as an object
+    counts: Counter[str] = Counter()
+    for account, count in zip(words[::2], words[1::2], strict=True):
+        counts[account] += int(count)
+    return dict(counts)
 
 
 def _json(outage: Outage | None) -> str:

@@ -31,7 +31,7 @@ STANDING = """
 local function holds(lease)
   local boot, at, lasts = string.match(lease, '^[^:]*:([^:]*):(%d+):(%d+)$')
   if not boot then return true end  -- written by release 0.1.0
-  if boot == ARGV[#ARGV - 2] then return ARGV[#ARGV - 1] - at <= tonumber(lasts) end
+  if boot == ARGV[#ARGV - 2] then return ARGV[#ARGV - 1] - at < tonumber(lasts) end
   return lease ~= ARGV[#ARGV]
 end
 local function standing(account)
@@ -130,7 +130,7 @@ class ValkeySlots(Connected):
         """The caller's boot, its time since boot, and the lease it must no longer trust."""
         lease, seen_ms = self._lease
         lasts = lease.rpartition(":")[2]
-        is_stale = lasts.isdecimal() and since_boot_ms() - seen_ms > int(lasts)
+        is_stale = lasts.isdecimal() and since_boot_ms() - seen_ms >= int(lasts)
         return [self._boot, since_boot_ms(), lease if is_stale else ""]
 
     def saw(self, lease: str) -> None:

@@ -6,6 +6,7 @@ spool kept is landed, and only then is anything admitted. Every transition leave
 """
 
 import logging
+from dataclasses import replace
 from datetime import datetime
 from secrets import token_hex
 
@@ -38,7 +39,7 @@ def keep_lease(ports: Ports) -> None:
     name, every_s = "health", ports.times.health_interval_s
     if known.is_degraded or not is_held:
         name, every_s = "probe", ports.times.probe_interval_s
-    if not ports.watches.claim_tick(name, 0.9 * every_s):
+    if not ports.watches.claim_tick(name, 0.7 * every_s):
         return
     before = ports.watches.seen(["health", "beat", "ingress"])
     drill, began = ports.modes.drill(), ports.clock.now()
@@ -55,19 +56,20 @@ def keep_lease(ports: Ports) -> None:
     else:
         if not is_held and not is_first:
             _owe_a_lapse(ports, outages.lapsed(ports, known, before, began))
+            known = replace(known, refused={})  # those are the lapse's
         ports.modes.note_success(Scope.ALL, known)
     _admit(ports, began)
     _is_drained(ports, began)  # what a moment's failure left there
 
 
 def _owe_a_lapse(ports: Ports, outage: Outage) -> None:
-    """Record an outage that no check saw, unless Memory already owes the receipt of one.
+    """Record an outage that no check saw, unless another check has done so.
 
     The spool is drained first: it may hold an outage that Memory does not know.
     """
     _is_drained(ports, instant(outage.recovered_at or outage.began_at))
-    if not ports.modes.owed(Scope.ALL):
-        ports.modes.owe(Scope.ALL, outage, instead_of=None, lease_s=ports.times.lease_s)
+    over = outage.evolve(recovered_at=timestamp(ports.clock.now()))
+    ports.modes.owe(Scope.ALL, over, instead_of=None, lease_s=ports.times.lease_s)
 
 
 def _admit(ports: Ports, began: datetime) -> None:
@@ -100,7 +102,7 @@ def watch_drilled(ports: Ports) -> None:
             ports.modes.note_success(Scope.SOME, known)
         return
     every_s = ports.times.probe_interval_s if known.is_degraded else ports.times.health_interval_s
-    if not ports.watches.claim_tick(f"health:{Scope.SOME}", 0.9 * every_s):
+    if not ports.watches.claim_tick(f"health:{Scope.SOME}", 0.7 * every_s):
         return
     began = ports.clock.now()
     try:

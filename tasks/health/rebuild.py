@@ -11,7 +11,7 @@ from governor import quota
 from governor.actions import STORED_MS, UNDER_WAY
 from governor.errors import OutageError
 from governor.fsm import ActionState
-from governor.records import Action
+from governor.records import Action, timestamp
 from ports import Ports
 from ports.documents import Document, Where, every
 from ports.memory import Slot
@@ -35,7 +35,7 @@ def rebuild(ports: Ports, lease_s: float) -> bool:
     try:
         ports.clock.sleep(STORED_MS / 1000)  # what was admitted just before is stored by then
         restore_memory(ports, era)
-        if not ports.lease.create_lease(lease_s, era):
+        if not ports.lease.create_lease(lease_s, era, timestamp(ports.clock.now())):
             raise _lost_again()
         publish.topics()  # they may have been lost with Memory; the rebuild does not wait
     except BaseException:

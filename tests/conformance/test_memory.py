@@ -319,7 +319,7 @@ def test_a_rebuild_under_which_memory_was_lost_begins_no_era(memory: Memory) -> 
     memory.continue_rebuild(era, 0)  # gone, as after a loss
 
     assert not memory.continue_rebuild(era, 60)
-    assert not memory.create_lease(33, era)
+    assert not memory.create_lease(33, era, "2026-01-01T00:00:00.000000Z")
     assert memory.lease_left_s() == 0
 
 

@@ -302,6 +302,50 @@ def test_the_first_receipt_after_a_silence_says_who_was_silent(
     assert "ALERT degraded_mode_cleared" in caplog.text
 
 
+@pytest.mark.parametrize("is_wiped", [False, True])
+def test_a_lapse_lasts_until_signals_are_admitted_and_counts_all_it_refused(
+    ports: Ports, valkey: Valkey, is_wiped: bool
+) -> None:
+    ports = timed(ports, lease_s=0.5)
+    ports.memory.beat_alive("ingress", 60)
+    checked(ports)
+    if is_wiped:
+        redis.Redis.from_url(valkey.url).flushdb()
+    until(lambda: ports.memory.lease_left_s() == 0)
+
+    def refuse() -> None:
+        for n in range(3):
+            with pytest.raises(OutageError):
+                submit(ports, signal_of(f"s{n}"))
+
+    def refuse_slowly() -> None:
+        time.sleep(0.4)  # a store that takes its time
+        refuse()
+
+    refuse()
+    memory = Beside(ports.memory, "create_lease" if is_wiped else "beat_alive", refuse_slowly)
+    slowly = dataclasses.replace(ports, memory=memory, spool=Beside(ports.spool, "names", refuse))  # type: ignore[arg-type]
+    checked(slowly)
+
+    assert ports.memory.standing("acme") is Verdict.ADMITTED
+    (cleared,) = [f for f in platform(ports) if f["operation"] == "degraded_mode_cleared"]
+    assert cleared["actions_refused"] == 9
+    assert cleared["downtime_seconds"] >= 0.4
+
+
+def test_two_checks_beside_each_other_that_find_memory_lost_tell_of_one_outage(
+    ports: Ports, valkey: Valkey
+) -> None:
+    checked(ports)
+    redis.Redis.from_url(valkey.url).flushdb()
+
+    other = dataclasses.replace(ports, memory=Beside(ports.memory, "begin_rebuild", lambda: None))  # type: ignore[arg-type]
+    meanwhile = Beside(ports.memory, "owe", lambda: checked(other))
+    checked(dataclasses.replace(ports, memory=meanwhile))  # type: ignore[arg-type]
+
+    assert told_of(ports) == ["degraded_mode_cleared"]
+
+
 def test_the_very_first_check_tells_of_no_outage(ports: Ports, valkey: Valkey) -> None:
     redis.Redis.from_url(valkey.url).flushdb()
 

@@ -64,7 +64,7 @@ def test_what_was_receipted_before_memory_was_lost_as_a_whole_is_not_counted_aga
     async def play() -> None:
         era = memory.begin_rebuild(5)
         assert era
-        assert memory.create_lease(5, era)
+        assert memory.create_lease(5, era, "2026-01-01T00:00:00.000000Z")
         await refusals.add("signals_refused:acme", "quota-exceeded")
         assert counted(memory) == 1
         redis.Redis.from_url(valkey.url).flushdb()
