@@ -13,6 +13,7 @@ def entries(
         "health-check": {
             "task": "degrade_to_safe_mode.check",
             "schedule": 0.95 * health_interval_s,  # a little early: beat's delays would add up
+            "args": (True,),
             "options": {"queue": "health", "expires": health_interval_s},
         },
         "recovery-probe": {

@@ -177,8 +177,8 @@ def _pushers(settings: Settings) -> Pushers:
         return AnyPusher()
     if settings.delivers_signals_itself:
         return TokenPushers(SecretFiles(settings.secrets_dir))
-    from adapters.gcp.oidc import OidcPushers
-
+    with _google("GGEN_SIGNALS_URL"):
+        from adapters.gcp.oidc import OidcPushers
     return OidcPushers(_audience(settings), settings.push_service_account)
 
 

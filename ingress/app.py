@@ -22,7 +22,7 @@ from ingress.state import State
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     configure()
     ports, settings = wiring.ports(), load()
-    state = State(ports, settings, Refusals(ports), Failures(settings.trusted_proxies))
+    state = State(ports, settings, Refusals(ports), Failures(settings.trusted_proxies, ports.clock))
     app.state.ggen = state
     background = [
         asyncio.create_task(state.waiters.listen(settings)),

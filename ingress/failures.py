@@ -13,6 +13,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
 from governor.errors import DeniedError, GovernorError, OutageError
+from ports.system import Clock
 
 _MOST = RateLimitItemPerSecond(50, 10)
 """Failures of one address in ten seconds before they are refused without a reason."""
@@ -27,8 +28,11 @@ _MOST_OF_TENANT = RateLimitItemPerSecond(200, 10)
 class Failures:
     """The failures of each address and tenant, in this process."""
 
-    def __init__(self, trusted_proxies: int) -> None:
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+    def __init__(self, trusted_proxies: int, clock: Clock) -> None:
+        self._clock = clock
+        self._storage = MemoryStorage()
+        self._limiter = MovingWindowRateLimiter(self._storage)
+        self._latest = clock.now()
         self._proxies = trusted_proxies
 
     def address_of(self, request: Request) -> str:
@@ -47,6 +51,7 @@ class Failures:
         processor from requests that are signed.
         """
         address = self.address_of(request)
+        self._forget_a_future()
         if self._limiter.hit(_MOST, address):
             return error
         await asyncio.sleep(_PAUSE_S)
@@ -58,6 +63,7 @@ class Failures:
 
     def check_tenant(self, account_id: str) -> None:
         """Raise DeniedError ``tenant-fails-too-often`` (429) where a tenant's signals must wait."""
+        self._forget_a_future()
         if not self._limiter.test(_MOST_OF_TENANT, "tenant", account_id):
             raise DeniedError(
                 "tenant-fails-too-often",
@@ -70,3 +76,10 @@ class Failures:
         """Count a signed signal that was refused for what it says, not for when it came."""
         if not isinstance(error, OutageError) and not error.retry_after_s:
             self._limiter.hit(_MOST_OF_TENANT, "tenant", account_id)
+
+    def _forget_a_future(self) -> None:
+        """Begin anew where the clock was set back: nobody waits until it has caught up."""
+        now = self._clock.now()
+        if now < self._latest:
+            self._storage.reset()
+        self._latest = now

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections import deque
+from contextlib import suppress
 from typing import NamedTuple
 
 from fastapi.concurrency import run_in_threadpool
@@ -60,6 +61,10 @@ class Refusals:
         if server != self._server:
             self._server = server
             self._kept.extend(counted)
+            return
+        with suppress(OutageError):  # then their names end by themselves
+            names = [refusal.name for refusal in counted]
+            await run_in_threadpool(self._ports.tallies.forget_batches, names)
 
     async def flush(self) -> None:
         """Have Memory count the refusals kept here, until it takes no more."""

@@ -217,6 +217,10 @@ class Tallies(Protocol):
         """
         ...
 
+    def forget_batches(self, batches: Sequence[str]) -> None:
+        """Forget the names of refusals that will not be counted again."""
+        ...
+
     def take_counts(self, window: str) -> dict[str, dict[str, dict[str, int]]]:
         """Freeze what was counted as ``window``; every window not dropped yet, ledger by reason.
 

@@ -70,18 +70,19 @@ class _Keys(jwt.PyJWKClient):
 
     _failed_at = float("-inf")
 
-    def fetch_data(self) -> Any:
-        """The keys, as PyJWT has it.
+    def get_jwk_set(self, refresh: bool = False) -> jwt.PyJWKSet:
+        """The keys; after a fetch that failed, those of before for a minute.
 
         Raises:
             OutageError: there are none, and none can be fetched.
         """
         last = self.jwk_set_cache.jwk_set_with_timestamp if self.jwk_set_cache else None
-        if time.monotonic() > self._failed_at + _FAILED_EVERY_S:
+        rests_for_s = _UNKNOWN_KEY_EVERY_S if last else _FAILED_EVERY_S
+        if time.monotonic() > self._failed_at + rests_for_s:
             try:
-                return super().fetch_data()
+                return super().get_jwk_set(refresh)
             except (jwt.PyJWTError, ValueError, OSError) as error:
-                _LOG.warning("keys not fetched, the former ones are used: %s", error)
+                _LOG.warning("Google's public keys were not fetched: %s", error)
                 self._failed_at = time.monotonic()  # threads that wait now do not ask again
         if last is None:
             raise OutageError(

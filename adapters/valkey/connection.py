@@ -104,4 +104,5 @@ class Connected:
         """
         state = bounded(lambda: self._redis.info("persistence"))
         is_written = state.get("aof_last_write_status", "ok") == "ok"
-        return is_written and not int(state.get("aof_buffer_length", 0))
+        waits = int(state.get("aof_buffer_length", 0)) + int(state.get("aof_pending_bio_fsync", 0))
+        return is_written and not waits

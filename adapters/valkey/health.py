@@ -40,7 +40,7 @@ for _, late in ipairs(redis.call('SMEMBERS', KEYS[3])) do hold(late) end
 redis.call('DEL', KEYS[2], KEYS[3])
 redis.call('SET', KEYS[4], ARGV[2])
 redis.call('SET', KEYS[1], ARGV[2] .. ARGV[3], 'PX', ARGV[1])
--- What is owed was owed without a lease: it ends now, and all that was refused until now is its own.
+-- What is owed was owed without a lease: it ends now, and counts all that was refused until now.
 local refused = redis.call('HGETALL', KEYS[6])
 for id, debt in pairs(to_map(redis.call('HGETALL', KEYS[5]))) do
   local owed = cjson.decode(debt)

@@ -21,10 +21,12 @@ from ports.memory import Terms
 
 _TALLY, _WINDOWS, _ENDED = "ggen:tally", "ggen:tally:windows", "ggen:ended-runs"
 _SEALING = "ggen:sealing"
-_COUNT = """
+_NAME_FOR_S = 24 * 3600
+"""How long a refusal's name is known where the ingress that counted it died."""
+_COUNT = f"""
 local era = redis.call('GET', KEYS[3]) or ''
 if ARGV[3] == 'again' and era ~= ARGV[4] then return era end  -- all was lost, and may be receipted
-if not redis.call('SET', KEYS[2], 1, 'NX', 'EX', 120) then return era end
+if not redis.call('SET', KEYS[2], 1, 'NX', 'EX', {_NAME_FOR_S}) then return era end
 redis.call('HINCRBY', KEYS[1], ARGV[1], 1)
 if ARGV[2] == '' then return era end
 local is_drilled = redis.call('SISMEMBER', 'ggen:drilled', ARGV[2]) == 1
@@ -109,13 +111,17 @@ class ValkeyMemory(ValkeyHealth, ValkeyOutbox, ValkeyTroubles):
     def count(
         self, ledger: str, reason: str, batch: str, refused_for: str = "", *, era: str | None = None
     ) -> str:
-        keys = [_TALLY, f"ggen:batch:{batch}", ERA]
+        keys = [_TALLY, _name(batch), ERA]
         told = ["first", ""] if era is None else ["again", era]
         return str(self._script(_COUNT, keys, [f"{ledger} {reason}", refused_for, *told]))
 
     def written_down(self) -> str:
         self._written_down("redis.call('SET', KEYS[1], 1)", [f"{_TALLY}:told"], [])
         return str(bounded(lambda: self._redis.info("server"))["run_id"])
+
+    def forget_batches(self, batches: Sequence[str]) -> None:
+        if batches:
+            bounded(lambda: self._redis.unlink(*map(_name, batches)))
 
     def take_counts(self, window: str) -> dict[str, dict[str, dict[str, int]]]:
         keys = [_TALLY, f"{_TALLY}:{window}", _WINDOWS, f"{_TALLY}:taken"]
@@ -169,3 +175,7 @@ class ValkeyNotices:
             await subscription.subscribe(_ENDED)
             async for message in subscription.listen():
                 yield message["data"]
+
+
+def _name(batch: str) -> str:
+    return f"ggen:batch:{batch}"

@@ -6,12 +6,14 @@ Each measurement takes signals of an honest tenant, each on a connection of its 
 import contextlib
 import json
 import multiprocessing
+import os
 import resource
 import secrets
 import socket
-import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from multiprocessing.synchronize import Event
 
 import httpx
@@ -84,9 +86,12 @@ def _busy(
     arguments = (settings, connections, ask, has_asked)
     other = spawning.Process(target=_ask_for_ever, args=arguments, daemon=True)
     other.start()
-    has_asked.wait(30)
     try:
+        if not has_asked.wait(30):
+            raise RuntimeError("nothing was asked within 30 s: there is nothing to measure beside")
         yield
+        if not other.is_alive():
+            raise RuntimeError("who asked beside the measurement has ended: see its error above")
     finally:
         other.kill()
         other.join()
@@ -104,20 +109,25 @@ def _ask_for_ever(
                 ask(http, settings)
                 has_asked.set()
 
-    for _ in range(connections - 1):
-        threading.Thread(target=go_on, daemon=True).start()
-    go_on()
+    with ThreadPoolExecutor(connections) as pool:
+        asking = [pool.submit(go_on) for _ in range(connections)]
+        ended, _ = wait(asking, return_when=FIRST_EXCEPTION)
+        traceback.print_exception(ended.pop().exception())
+        os._exit(1)  # the others would go on
 
 
 def _fail(http: httpx.Client, _settings: Settings) -> None:
-    http.post("/v1/tenants/bench-doors/signals", content=b"{}", headers={"X-Signature": "wrong"})
+    headers = {"X-Signature": "wrong"}
+    answer = http.post("/v1/tenants/bench-doors/signals", content=b"{}", headers=headers)
+    if answer.status_code not in (400, 401, 429):
+        raise RuntimeError(f"a wrong signature was answered with {answer.status_code}")
 
 
 def _read(http: httpx.Client, settings: Settings) -> None:
     token = SecretFiles(settings.secrets_dir).api_token()
-    http.get(
-        "/v1/tenants/bench-doors/receipts?limit=1000", headers={"Authorization": f"Bearer {token}"}
-    )
+    headers = {"Authorization": f"Bearer {token}"}
+    path = "/v1/tenants/bench-doors/receipts?limit=1000"
+    http.get(path, headers=headers).raise_for_status()
 
 
 def _signals(driver: Driver) -> list[float]:

@@ -78,8 +78,11 @@ def upgrade(file: Annotated[Path, typer.Argument(help="The policy's JSON file.")
     from governor.errors import InputError
     from tasks.runbooks import upgrade_policy
 
+    text = read_file(file)
+    if text is None:
+        raise InputError("unreadable", f"there is no file {file}; nothing was changed")
     try:
-        wanted = upgrade_policy.PolicyUpgrade.model_validate_json(read_file(file) or "")
+        wanted = upgrade_policy.PolicyUpgrade.model_validate_json(text)
     except ValidationError:
         raise InputError("invalid-policy", f"{file} is no policy; nothing was changed") from None
     raise upgrade_policy.refusal(wanted)
@@ -90,9 +93,16 @@ def scale(
     concurrency: Annotated[int, typer.Option(min=1, help="How many actions at once.")],
 ) -> None:
     """Change how many actions of a tenant run at once (not served yet)."""
+    from pydantic import ValidationError
+
+    from governor.errors import InputError
     from tasks.runbooks import scale_governor
 
-    wanted = scale_governor.Scaling(account_id=account_id, new_concurrency=concurrency)
+    try:
+        wanted = scale_governor.Scaling(account_id=account_id, new_concurrency=concurrency)
+    except ValidationError:
+        fault = f"{account_id[:40]!r} is no account id; nothing was changed"
+        raise InputError("invalid-account", fault) from None
     raise scale_governor.refusal(wanted)
 
 

@@ -23,6 +23,7 @@ from tasks.ledgers.sign import raise_alarm
 from tasks.ledgers.states import missing_of, page_after
 from tasks.ledgers.stored_log import BrokenLogError, StoredLog
 from tasks.receipts.commit import alert, commit_and_send, commit_once
+from tasks.sweep import for_a_while
 
 EVERY_HOUR_S, EVERY_DAY_S = 3_600, 86_400
 _EVERYTHING = "everything-judged"
@@ -31,7 +32,8 @@ _SEALS_AT_ONCE = 8
 
 _LEAVES_AT_ONCE = 2_000
 _STATES_AT_ONCE = 1_000
-"""Actions of one slice that are compared with their receipts."""
+_STATES_S = 10.0
+"""Actions of one slice that are compared with their receipts, and for how long."""
 
 
 def is_due(ports: Ports) -> str:
@@ -88,9 +90,13 @@ def judge_states(ports: Ports, account_id: str, after: str) -> str:
 
     The path to go on from, or "" when all were looked at.
     """
+    looked, found = "", list[Finding]()
     page = page_after(ports, account_id, after, _STATES_AT_ONCE)
-    _report_all(ports, account_id, [*missing_of(ports, account_id, page)])
-    return page[-1].path if page else ""
+    for document in for_a_while(ports, page, _STATES_S):
+        found += missing_of(ports, account_id, [document])
+        looked = document.path
+    _report_all(ports, account_id, found)
+    return looked
 
 
 def _report_all(ports: Ports, account_id: str, found: Sequence[Finding], more: int = 0) -> None:

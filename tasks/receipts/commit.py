@@ -176,8 +176,8 @@ def refuse_if_stale(ports: Ports, writes: Sequence[Write]) -> None:
             if age > STALE_AFTER:
                 raise OutageError(
                     "receipt-stale",
-                    f"the process was paused for {age} after it signed a receipt. Nothing was "
-                    "written; the operation is retried",
+                    f"a receipt was signed {age.total_seconds():.0f} s ago by this clock: the "
+                    "process was paused, or the clock was set. Nothing was written",
                 )
 
 

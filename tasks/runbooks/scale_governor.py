@@ -8,13 +8,14 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from governor.errors import InputError
+from governor.records import AccountId
 from tasks.manual import Manual
 
 
 class Scaling(BaseModel):
     """What the runbook is started with."""
 
-    account_id: Annotated[str, Field(max_length=128, description="whose governor")]
+    account_id: Annotated[AccountId, Field(description="whose governor")]
     new_concurrency: Annotated[int, Field(ge=1, description="how many actions at once")]
 
 

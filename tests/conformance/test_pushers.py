@@ -226,8 +226,31 @@ def test_keys_are_used_further_while_none_can_be_fetched(
     until(pushers._keys.jwk_set_cache.is_expired)  # type: ignore[union-attr]
 
     pushers.check(signer.token())
+    pushers.check(signer.token())
 
-    assert certificates.asked == 2
+    assert certificates.asked == 2  # asked again after a minute, not at once
+
+
+def test_keys_that_could_not_be_fetched_are_asked_for_again_soon(
+    certificates: Certificates, signer: Signer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapters.gcp.oidc._KEPT_S", 0.1)
+    monkeypatch.setattr("adapters.gcp.oidc._UNKNOWN_KEY_EVERY_S", 0.01)
+    pushers = OidcPushers(AUDIENCE, PUSHER, certificates.url)
+    pushers.check(signer.token())
+    until(pushers._keys.jwk_set_cache.is_expired)  # type: ignore[union-attr]
+    certificates.status = 503
+    pushers.check(signer.token())
+    certificates.status, certificates.known = 200, [Signer("key-2")]
+
+    def is_withdrawn() -> bool:
+        try:
+            pushers.check(signer.token())
+        except InputError:
+            return True
+        return False
+
+    until(is_withdrawn)
 
 
 def test_an_emulator_is_let_in_as_it_is() -> None:

@@ -56,6 +56,25 @@ def test_what_memory_lost_of_the_last_second_is_told_again(
     assert counted(memory) == 6
 
 
+def test_a_refusals_name_is_known_for_as_long_as_it_may_be_told_again(
+    memory: ValkeyMemory, valkey: Valkey
+) -> None:
+    refusals = Refusals(FewPorts(memory))  # type: ignore[arg-type]
+    server = redis.Redis.from_url(valkey.url)
+
+    async def play() -> None:
+        await refusals.add("signals_refused:acme", "degraded")
+        (name,) = server.keys("ggen:batch:*")
+        assert server.ttl(name) > 12 * 3600  # however long Memory is away meanwhile
+        await _a_second_later(refusals)
+        await _a_second_later(refusals)
+
+    asyncio.run(play())
+
+    assert not server.keys("ggen:batch:*")
+    assert counted(memory) == 1
+
+
 def test_what_was_receipted_before_memory_was_lost_as_a_whole_is_not_counted_again(
     memory: ValkeyMemory, valkey: Valkey
 ) -> None:
@@ -110,6 +129,7 @@ def test_what_was_kept_while_memory_was_away_is_counted_once(memory: ValkeyMemor
     class Flaky:
         away = True
         written_down = memory.written_down
+        forget_batches = memory.forget_batches
 
         def count(self, *refusal: str, era: str | None) -> str:
             if self.away:
