@@ -1,95 +1,55 @@
 """A stack of its own, driven over the outside interface, for measuring."""
 
 import itertools
-import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 
-from adapters.local.secret_files import SecretFiles
 from adapters.local.system import free_ports
 from config.settings import Settings, environment
-from ingress.signature import sign
+from ingress.client import Client, checked
 
 
-class Driver:
-    """Posts what a marketplace and a tenant would post."""
+class Driver(Client):
+    """Posts what a marketplace and a tenant would post; each signal has an id of its own."""
 
     def __init__(self, settings: Settings, name: str = "bench") -> None:
-        self.settings = settings
+        super().__init__(settings, timeout_s=30)
         self._name = name
-        self._secrets = SecretFiles(settings.secrets_dir)
-        base_url = f"http://{settings.http_host}:{settings.http_port}"
-        self.http = httpx.Client(base_url=base_url, timeout=30, trust_env=False)
         self._count = itertools.count(1)
 
     def subscribe(
         self, account_id: str, plan_type: str = "enterprise", sku_id: str = "demo-sku"
     ) -> dict[str, Any]:
         """A webhook, and its receipt."""
-        answer = self.http.send(self.webhook(self.event(account_id, plan_type, sku_id)))
-        answer.raise_for_status()
-        receipt: dict[str, Any] = answer.json()
+        event = self.event(account_id, plan_type, sku_id)
+        receipt: dict[str, Any] = checked(self.post_webhook(event)).json()
         return receipt
 
     def event(
         self, account_id: str, plan_type: str = "enterprise", sku_id: str = "demo-sku"
-    ) -> bytes:
-        """The body of a new subscription's webhook."""
-        return json.dumps(
-            {
-                "event_type": "entitlement.created",
-                "account_id": account_id,
-                "sku_id": sku_id,
-                "plan_type": plan_type,
-            }
-        ).encode()
-
-    def webhook(self, body: bytes) -> httpx.Request:
-        """The signed request that delivers it."""
-        signature = sign(body, self._secrets.webhook_secrets()[0])
-        return self.http.build_request(
-            "POST",
-            "/v1/webhooks/marketplace",
-            content=body,
-            headers={"X-Entitlement-Signature": signature},
-        )
+    ) -> dict[str, str]:
+        """A new subscription's event."""
+        return {
+            "event_type": "entitlement.created",
+            "account_id": account_id,
+            "sku_id": sku_id,
+            "plan_type": plan_type,
+        }
 
     def signal(self, account_id: str, kind: str, payload: dict[str, Any]) -> str:
         """A signal; where its action is to be seen."""
         signal_id = f"{self._name}-{next(self._count)}"
-        body = json.dumps({"signal_id": signal_id, "type": kind, "payload": payload}).encode()
-        answer = self.http.post(
-            f"/v1/tenants/{account_id}/signals",
-            content=body,
-            headers={"X-Signature": sign(body, self._secrets.tenant_key(account_id))},
-        )
-        answer.raise_for_status()
-        return answer.headers["Location"]
-
-    def read(self, path: str) -> dict[str, Any]:
-        """A read with the token."""
-        token = {"Authorization": f"Bearer {self._secrets.api_token()}"}
-        found: dict[str, Any] = self.http.get(path, headers=token).json()
-        return found
-
-    def ended(self, location: str) -> dict[str, Any]:
-        """The action, once it has ended."""
-        while True:
-            action = self.read(location)
-            if action["ended_at"]:
-                return action
-            time.sleep(0.002)
+        asked = {"signal_id": signal_id, "type": kind, "payload": payload}
+        return checked(self.post_signal(account_id, asked)).headers["Location"]
 
 
 @contextmanager

@@ -122,7 +122,8 @@ def send_webhook(
     as_json: Json = False,
 ) -> None:
     """Deliver a signed marketplace event and show its receipt."""
-    from cli.client import Client, checked, new_id
+    from cli.stores import connected
+    from ingress.client import checked, new_id
 
     event = {
         "event_type": event_type,
@@ -132,7 +133,7 @@ def send_webhook(
         "plan_type": plan_type,
         "region": region,
     }
-    with Client() as client:
+    with connected() as client:
         answer = client.post_webhook({k: v for k, v in event.items() if v}, standard=standard)
     if answer.status_code in (422, 503) and as_json:
         print(answer.text)
@@ -152,8 +153,9 @@ def send_signal(
     as_json: Json = False,
 ) -> None:
     """Send a signal as the tenant would."""
-    from cli.client import Client, checked, new_id
+    from cli.stores import connected
     from governor.errors import InputError
+    from ingress.client import checked, new_id
 
     try:
         parsed = json.loads(payload)
@@ -168,7 +170,7 @@ def send_signal(
     }
     if sku_id:
         signal["sku_id"] = sku_id
-    with Client() as client:
+    with connected() as client:
         if via == "topic":
             show({"message_id": client.publish_signal(account_id, signal)}, as_json)
             return
@@ -211,10 +213,10 @@ def receipts(
     as_json: Json = False,
 ) -> None:
     """List receipts, newest first."""
-    from cli.client import Client
+    from cli.stores import connected
     from governor.errors import InputError
 
-    with Client() as client:
+    with connected() as client:
         page = client.read(f"/v1/tenants/{account_id}/receipts", operation=operation, limit=limit)
         if not page["items"] and not client.knows(account_id):
             raise InputError(

@@ -1,9 +1,14 @@
 """The stores of a command that needs no running stack, but one that was started once."""
 
+from typing import TYPE_CHECKING
+
 from adapters.wiring import open_ports
 from config.settings import load
 from governor.errors import OutageError
 from ports import Ports
+
+if TYPE_CHECKING:
+    from ingress.client import Client
 
 
 def opened() -> Ports:
@@ -20,3 +25,16 @@ def opened() -> Ports:
             "GGEN_STATE_DIR to the directory of the stack you mean",
         )
     return open_ports(settings)
+
+
+def connected() -> "Client":
+    """A client of the stack that runs in this state directory.
+
+    Raises:
+        OutageError: none runs there.
+    """
+    from cli.stack.supervisor import address
+    from ingress.client import Client
+
+    settings = load()
+    return Client(settings, address(settings))

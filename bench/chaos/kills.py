@@ -66,7 +66,7 @@ def harmed(driver: Driver, harm: str) -> Figures:
         until(lambda at=location: driver.read(at).get("ended_at"), _GIVE_UP_AFTER_S)  # type: ignore[misc]
     took_s = time.monotonic() - harmed_at
     rounds = -(-(ACTIONS - started) // driver.settings.actions_concurrency)
-    receipts = driver.read(f"/v1/tenants/{account}/receipts?limit=1000")["items"]
+    receipts = driver.receipts(account, limit=1000)
     ends = Counter(r["action_id"] for r in receipts if r["operation"] in _ENDS)
     said = Counter(r["operation"] for r in receipts)
     return {

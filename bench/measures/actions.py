@@ -45,7 +45,7 @@ def deadlines(driver: Driver) -> Figures:
         for _ in range(ROUNDS):
             waiting = [driver.signal(ACCOUNT, "bench.block", {"by": way}) for _ in range(AT_ONCE)]
             for location in waiting:
-                driver.ended(location)
+                driver.wait_action(location)
     late_ms: dict[str, list[float]] = defaultdict(list)
     undone_ms: list[float] = []
     for seen in _noted(driver).values():

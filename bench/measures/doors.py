@@ -4,7 +4,6 @@ Each measurement takes signals of an honest tenant, each on a connection of its 
 """
 
 import contextlib
-import json
 import multiprocessing
 import os
 import resource
@@ -16,13 +15,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from multiprocessing.synchronize import Event
 
-import httpx
-
-from adapters.local.secret_files import SecretFiles
 from bench.figures import Figures, p99, spread
 from bench.stack import Driver
 from config.settings import Settings
-from ingress.signature import sign
+from ingress.client import Client
 
 _SIGNALS = 150
 _SILENT = 1_200
@@ -59,9 +55,7 @@ def reading(driver: Driver) -> Figures:
     return _beside(driver, 1, _read)
 
 
-def _beside(
-    driver: Driver, connections: int, ask: Callable[[httpx.Client, Settings], None]
-) -> Figures:
+def _beside(driver: Driver, connections: int, ask: Callable[[Client], None]) -> Figures:
     """Signals alone and beside ``ask``, by turns."""
     alone, beside = [], []
     for _ in range(3):
@@ -77,9 +71,7 @@ def _beside(
 
 
 @contextlib.contextmanager
-def _busy(
-    settings: Settings, connections: int, ask: Callable[[httpx.Client, Settings], None]
-) -> Iterator[None]:
+def _busy(settings: Settings, connections: int, ask: Callable[[Client], None]) -> Iterator[None]:
     """Ask again and again from a process of its own: it must not slow the one that measures."""
     spawning = multiprocessing.get_context("spawn")
     has_asked = spawning.Event()
@@ -100,13 +92,13 @@ def _busy(
 def _ask_for_ever(
     settings: Settings,
     connections: int,
-    ask: Callable[[httpx.Client, Settings], None],
+    ask: Callable[[Client], None],
     has_asked: Event,
 ) -> None:
     def go_on() -> None:
-        with _client(settings) as http:
+        with Client(settings, timeout_s=30) as client:
             while True:
-                ask(http, settings)
+                ask(client)
                 has_asked.set()
 
     with ThreadPoolExecutor(connections) as pool:
@@ -116,43 +108,28 @@ def _ask_for_ever(
         os._exit(1)  # the others would go on
 
 
-def _fail(http: httpx.Client, _settings: Settings) -> None:
-    headers = {"X-Signature": "wrong"}
-    answer = http.post("/v1/tenants/bench-doors/signals", content=b"{}", headers=headers)
-    if answer.status_code not in (400, 401, 429):
+def _fail(client: Client) -> None:
+    answer = client.http.post(
+        "/v1/tenants/bench-doors/signals", content=b"{}", headers={"X-Signature": "wrong"}
+    )
+    if answer.status_code not in (400, 429):
         raise RuntimeError(f"a wrong signature was answered with {answer.status_code}")
 
 
-def _read(http: httpx.Client, settings: Settings) -> None:
-    token = SecretFiles(settings.secrets_dir).api_token()
-    headers = {"Authorization": f"Bearer {token}"}
-    path = "/v1/tenants/bench-doors/receipts?limit=1000"
-    http.get(path, headers=headers).raise_for_status()
+def _read(client: Client) -> None:
+    client.receipts("bench-doors", limit=1000)
 
 
 def _signals(driver: Driver) -> list[float]:
     """How long each of some signals took to be accepted, in milliseconds."""
     driver.subscribe("bench-doors")
-    key = SecretFiles(driver.settings.secrets_dir).tenant_key("bench-doors")
     took_ms = []
     for _ in range(_SIGNALS):
-        asked = {"signal_id": secrets.token_hex(8), "type": "demo.succeed", "payload": {}}
-        body = json.dumps(asked).encode()
-        with _client(driver.settings) as http:
+        with Driver(driver.settings, secrets.token_hex(8)) as alone:
             started = time.perf_counter()
-            answer = http.post(
-                "/v1/tenants/bench-doors/signals",
-                content=body,
-                headers={"X-Signature": sign(body, key)},
-            )
+            alone.signal("bench-doors", "demo.succeed", {})
             took_ms.append((time.perf_counter() - started) * 1000)
-        answer.raise_for_status()
     return took_ms
-
-
-def _client(settings: Settings) -> httpx.Client:
-    base_url = f"http://{settings.http_host}:{settings.http_port}"
-    return httpx.Client(base_url=base_url, timeout=30, trust_env=False)
 
 
 MEASUREMENTS: dict[str, Callable[[Driver], Figures]] = {

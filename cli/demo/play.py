@@ -17,13 +17,13 @@ from rich.table import Table
 from adapters.local.system import free_ports
 from adapters.wiring import open_ports
 from cli.audit import verify_ledger
-from cli.client import Client
 from cli.demo.story import ACCOUNT, SCENES, Told, UnexpectedError
 from cli.output import summary
 from cli.stack import supervisor
 from config.settings import Settings
 from governor.errors import GovernorError
 from governor.records import SYSTEM_ACCOUNT
+from ingress.client import Client
 
 Played = list[tuple[str, Told]]
 
@@ -63,8 +63,7 @@ def _play(settings: Settings, teller: "_Teller", played: Played) -> None:
             teller.stage(scene.title)
             played.append((scene.title, scene.play(client, memory)))
             for account_id in (SYSTEM_ACCOUNT, ACCOUNT):
-                page = client.read(f"/v1/tenants/{account_id}/receipts", limit=1000)
-                for fields in reversed(page["items"]):
+                for fields in reversed(client.receipts(account_id, limit=1000)):
                     if fields["receipt_id"] not in seen:
                         seen.add(fields["receipt_id"])
                         teller.receipt(fields)

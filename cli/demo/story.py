@@ -8,8 +8,9 @@ from typing import Any
 import httpx
 
 from adapters.local.waiting import until
-from cli.client import Client, checked
 from governor.errors import OutageError
+from governor.records import SYSTEM_ACCOUNT
+from ingress.client import Client, checked
 
 ACCOUNT = "demo-customer"
 _WEBHOOK = {
@@ -82,7 +83,7 @@ def _recoverable(client: Client, _memory: dict[str, Any]) -> Told:
 
 def _unrecoverable(client: Client, _memory: dict[str, Any]) -> Told:
     _act(client, "s-unrecoverable", "demo.fail", {"recoverable": False}, "failed")
-    client.read(f"/v1/tenants/{ACCOUNT}/receipts", operation="alert_raised")["items"][0]
+    client.receipts(ACCOUNT, operation="alert_raised")[0]
     return Told("failed, alert raised")
 
 
@@ -95,7 +96,7 @@ def _same_webhook(client: Client, memory: dict[str, Any]) -> Told:
 def _same_signal(client: Client, memory: dict[str, Any]) -> Told:
     answer = checked(client.post_signal(ACCOUNT, _signal("s-succeed", "demo.succeed", {})))
     _expect(answer.json()["action_id"], memory["action_id"], "the redelivered signal's action")
-    proofs = client.read(f"/v1/tenants/{ACCOUNT}/receipts", operation="action_complete")["items"]
+    proofs = client.receipts(ACCOUNT, operation="action_complete")
     _expect(len(proofs), 1, "completed actions")
     return Told("202, the same action, done once")
 
@@ -103,9 +104,7 @@ def _same_signal(client: Client, memory: dict[str, Any]) -> Told:
 def _bad_signature(client: Client, _memory: dict[str, Any]) -> Told:
     answer = client.post_webhook({**_WEBHOOK, "event_id": "demo-event-2"}, secret="not-the-secret")  # noqa: S106
     _expect(answer.status_code, 400, "a webhook with a bad signature")
-    _await(
-        lambda: client.read("/v1/tenants/_system/receipts", operation="webhook_rejected")["items"]
-    )
+    _await(lambda: client.receipts(SYSTEM_ACCOUNT, operation="webhook_rejected"))
     return Told("400, counted and receipted")
 
 
@@ -145,7 +144,7 @@ def _act(
 
 
 def _receipt_of(client: Client, action_id: str, operation: str) -> dict[str, Any]:
-    items = client.read(f"/v1/tenants/{ACCOUNT}/receipts", operation=operation)["items"]
+    items = client.receipts(ACCOUNT, operation=operation)
     return next(i for i in items if i["action_id"] == action_id)
 
 

@@ -1,7 +1,6 @@
 """One whole running stack for the session, started and driven as a user would."""
 
 import contextlib
-import json
 import os
 import shutil
 import subprocess
@@ -21,7 +20,7 @@ from adapters.local.system import free_ports
 from cli.stack.supervisor import processes
 from config.settings import Settings
 from governor.errors import OutageError
-from ingress.signature import sign
+from ingress.client import Client
 from tests.support import commands
 
 GGEN = [sys.executable, "-P", "-m", "ggen_governor.start"]
@@ -87,17 +86,14 @@ class Stack:
             base_url=f"http://127.0.0.1:{self.http_port}", timeout=20, trust_env=False
         )
 
+    def client(self) -> Client:
+        return Client(self.settings, timeout_s=20)
+
     def webhook(
         self, event: dict[str, Any] | bytes, *, secret: str | None = None, **headers: str
     ) -> httpx.Response:
-        body = event if isinstance(event, bytes) else json.dumps(event).encode()
-        signature = sign(body, secret or self.secrets.webhook_secrets()[0])
-        with self.http() as http:
-            return http.post(
-                "/v1/webhooks/marketplace",
-                content=body,
-                headers={"X-Entitlement-Signature": signature, **headers},
-            )
+        with self.client() as client:
+            return client.post_webhook(event, secret=secret, headers=headers)
 
     def subscribe(self, account_id: str, plan_type: str = "professional") -> dict[str, Any]:
         answer = self.webhook(created(account_id, plan_type=plan_type))
@@ -106,27 +102,16 @@ class Stack:
         return receipt
 
     def signal(self, account_id: str, signal: dict[str, Any] | bytes) -> httpx.Response:
-        body = signal if isinstance(signal, bytes) else json.dumps(signal).encode()
-        key = (self.state / "secrets" / "tenants" / f"{account_id}.key").read_text().strip()
-        with self.http() as http:
-            return http.post(
-                f"/v1/tenants/{account_id}/signals",
-                content=body,
-                headers={"X-Signature": sign(body, key)},
-            )
+        with self.client() as client:
+            return client.post_signal(account_id, signal)
 
     def read(self, path: str, **query: Any) -> Any:
-        token = (self.state / "secrets" / "api.token").read_text().strip()
-        with self.http() as http:
-            answer = http.get(path, params=query, headers={"Authorization": f"Bearer {token}"})
-        assert answer.status_code == 200, answer.text
-        return answer.json()
+        with self.client() as client:
+            return client.read(path, **query)
 
     def receipts(self, account_id: str, **query: Any) -> list[dict[str, Any]]:
-        items: list[dict[str, Any]] = self.read(f"/v1/tenants/{account_id}/receipts", **query)[
-            "items"
-        ]
-        return items
+        with self.client() as client:
+            return client.receipts(account_id, **query)
 
 
 def created(account_id: str, **changes: Any) -> dict[str, Any]:

@@ -198,7 +198,7 @@ def test_a_webhook_is_refused_while_degraded_and_served_afterwards(
     driver: Driver, soak: Soak
 ) -> None:
     until(soak._is_well)
-    event = driver.webhook(driver.event("refused-webhook"))
+    event = driver.webhook_request(driver.event("refused-webhook"))
     with soak._failing(Fault.QUOTA):
         until(lambda: soak.ports.memory.health(scope="all").is_degraded)  # type: ignore[arg-type]
         refused = driver.http.send(event)

@@ -20,7 +20,7 @@ FORKS.set_forkserver_preload(
         "tests.support.runs",
         "tests.support.commands",
         "cli.main",
-        "cli.client",
+        "ingress.client",
         "cli.audit.export",
         "cli.audit.verify_archive",
         "cli.audit.verify_ledger",

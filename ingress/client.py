@@ -1,10 +1,13 @@
-"""The commands that talk to a running stack over its outside interface (D22)."""
+"""One client of the outside interface (D22): what a marketplace, a tenant and an operator send.
+
+Commands, measurements and tests all drive a stack with it.
+"""
 
 import json
 import secrets
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import httpx
 from standardwebhooks.webhooks import Webhook
@@ -12,49 +15,61 @@ from standardwebhooks.webhooks import Webhook
 from adapters.local.secret_files import SecretFiles
 from adapters.local.waiting import until
 from adapters.wiring import open_ports
-from cli.stack.supervisor import address
-from config.settings import Settings, load
+from config.settings import Settings
 from governor.errors import ConflictError, DeniedError, GovernorError, InputError, OutageError
+from governor.fsm import ActionState
 from governor.records import SYSTEM_ACCOUNT
 from ingress.signature import sign
 
-_FINAL = ("complete", "failed", "rolled_back", "rollback_failed")
-
 
 class Client:
-    """One HTTP connection to the ingress, and the secrets to use it."""
+    """One HTTP connection to an ingress, and the secrets of its state directory.
 
-    def __init__(self, settings: Settings | None = None) -> None:
-        self.settings = settings or load()
-        self.secrets = SecretFiles(self.settings.secrets_dir)
-        self._http = httpx.Client(base_url=address(self.settings), timeout=15, trust_env=False)
+    ``url`` is where the ingress answers, if not where the settings say.
+    """
 
-    def __enter__(self) -> "Client":
+    def __init__(self, settings: Settings, url: str = "", *, timeout_s: float = 15) -> None:
+        self.settings = settings
+        self.secrets = SecretFiles(settings.secrets_dir)
+        self.http = httpx.Client(
+            base_url=url or settings.local_url, timeout=timeout_s, trust_env=False
+        )
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._http.close()
+        self.http.close()
 
-    def post_webhook(
-        self, event: Mapping[str, Any], *, secret: str | None = None, standard: bool = False
-    ) -> httpx.Response:
-        """Deliver an event as the marketplace would; the newest secret signs it."""
-        body = json.dumps(event).encode()
-        secret = secret or self.secrets.webhook_secrets()[0]
-        headers = {"X-Entitlement-Signature": sign(body, secret)}
+    def webhook_request(
+        self,
+        event: Mapping[str, Any] | bytes,
+        *,
+        secret: str | None = None,
+        standard: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Request:
+        """The delivery of an event as the marketplace makes it; the newest secret signs it."""
+        body, secret = _body(event), secret or self.secrets.webhook_secrets()[0]
+        signed = {"X-Entitlement-Signature": sign(body, secret)}
         if standard:
-            headers = _standard_headers(body, secret)
-        return self._send("POST", "/v1/webhooks/marketplace", body, headers)
+            signed = _standard_headers(body, secret)
+        signed.update(headers or {})
+        return self._request("POST", "/v1/webhooks/marketplace", body, signed)
 
-    def post_signal(self, account_id: str, signal: Mapping[str, Any]) -> httpx.Response:
+    def post_webhook(self, event: Mapping[str, Any] | bytes, **how: Any) -> httpx.Response:
+        """Deliver an event; ``how`` as for ``webhook_request``."""
+        return self._send(self.webhook_request(event, **how))
+
+    def post_signal(self, account_id: str, signal: Mapping[str, Any] | bytes) -> httpx.Response:
         """Deliver a signal as the tenant would, signed with its key."""
-        body = json.dumps(signal).encode()
+        body = _body(signal)
         headers = {"X-Signature": sign(body, self.secrets.tenant_key(account_id))}
-        return self._send("POST", f"/v1/tenants/{account_id}/signals", body, headers)
+        return self._send(self._request("POST", f"/v1/tenants/{account_id}/signals", body, headers))
 
     def publish_signal(self, account_id: str, signal: Mapping[str, Any]) -> str:
         """Put a signal on the tenant's topic instead; the message's id."""
-        return open_ports(self.settings).signals.publish(account_id, json.dumps(signal).encode())
+        return open_ports(self.settings).signals.publish(account_id, _body(signal))
 
     def read(self, path: str, **query: Any) -> Any:
         """A JSON read with the API's token.
@@ -64,7 +79,13 @@ class Client:
         """
         headers = {"Authorization": f"Bearer {self.secrets.api_token()}"}
         wanted = {name: value for name, value in query.items() if value is not None}
-        return checked(self._send("GET", path, b"", headers, wanted)).json()
+        return checked(self._send(self._request("GET", path, b"", headers, wanted))).json()
+
+    def receipts(self, account_id: str, **query: Any) -> list[dict[str, Any]]:
+        """A page of an account's receipts, newest first."""
+        page = self.read(f"/v1/tenants/{account_id}/receipts", **query)
+        items: list[dict[str, Any]] = page["items"]
+        return items
 
     def knows(self, account_id: str) -> bool:
         """Whether there is, or was, anything of an account."""
@@ -75,7 +96,7 @@ class Client:
         except InputError as error:
             if error.code != "not-found":
                 raise
-            return bool(self.read(f"/v1/tenants/{account_id}/receipts", limit=1)["items"])
+            return bool(self.receipts(account_id, limit=1))
         return True
 
     def wait_action(self, location: str, within_s: float = 30.0) -> dict[str, Any]:
@@ -83,28 +104,32 @@ class Client:
 
         def ended() -> dict[str, Any]:
             action: dict[str, Any] = self.read(location)
-            return action if action["state"] in _FINAL else {}
+            rests = action["state"] == ActionState.ROLLBACK_FAILED  # its undo is tried again
+            return action if rests or action["ended_at"] else {}
 
         try:
-            return until(ended, within_s)
+            return until(ended, within_s, every_s=0.005)
         except TimeoutError:
             raise OutageError("still-running", f"{location} has not ended") from None
 
-    def _send(
+    def _request(
         self,
         method: str,
         path: str,
         body: bytes,
         headers: Mapping[str, str],
         query: Mapping[str, Any] | None = None,
-    ) -> httpx.Response:
-        headers = {**headers, "Content-Type": "application/json"}
+    ) -> httpx.Request:
+        headers = {"Content-Type": "application/json", **headers}
+        return self.http.build_request(method, path, content=body, headers=headers, params=query)
+
+    def _send(self, request: httpx.Request) -> httpx.Response:
         try:
-            return self._http.request(method, path, content=body, headers=headers, params=query)
+            return self.http.send(request)
         except httpx.HTTPError as error:
             raise OutageError(
                 "no-answer",
-                f"nothing answers at {self._http.base_url} ({type(error).__name__}): the "
+                f"nothing answers at {self.http.base_url} ({type(error).__name__}): the "
                 "stack is starting, or in trouble. See: ggen status",
             ) from error
 
@@ -135,6 +160,10 @@ def checked(answer: httpx.Response) -> httpx.Response:
 def new_id(prefix: str) -> str:
     """A new random id."""
     return f"{prefix}-{secrets.token_hex(8)}"
+
+
+def _body(value: Mapping[str, Any] | bytes) -> bytes:
+    return value if isinstance(value, bytes) else json.dumps(value).encode()
 
 
 def _standard_headers(body: bytes, secret: str) -> dict[str, str]:
