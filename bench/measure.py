@@ -14,7 +14,7 @@ from bench.figures import Figures, p99, spread
 from bench.measures import actions, doors, ledger, runs
 from bench.stack import Driver, family, stack
 from governor.errors import InputError
-from governor.records import instant
+from governor.times import instant
 
 
 def webhook(driver: Driver) -> Figures:

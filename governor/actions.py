@@ -1,9 +1,11 @@
-"""What an action's end means: pure rules that the worker and the reaper both obey (D9-D19)."""
+"""An action, and what its end means: rules that the worker and the reaper both obey (D9-D19)."""
 
 import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
+
+from pydantic import Field
 
 from governor.errors import (
     ActionError,
@@ -12,7 +14,17 @@ from governor.errors import (
     UnrecoverableError,
 )
 from governor.fsm import ACTION, ActionState, advance
-from governor.records import Action, elapsed_ms
+from governor.records import (
+    AccountId,
+    EventId,
+    ProcessClaim,
+    Record,
+    SemVer,
+    SignalType,
+    SkuId,
+    Timestamp,
+)
+from governor.times import elapsed_ms
 
 HARD_LIMIT_MARGIN_MS = 3_000
 """How long after both deadlines a child that still hangs is killed (D9)."""
@@ -51,6 +63,59 @@ UNDER_WAY = (
 """The states an action does not stay in; all but the last hold a slot."""
 
 _RETRY_BASE_S, _RETRY_MAX_S = 1.0, 300.0
+
+
+class Resolution(Record):
+    """An operator's word that a failed rollback was dealt with by hand."""
+
+    operator: str = Field(min_length=1, max_length=256)
+    reason: str = Field(min_length=1, max_length=1024)
+    resolved_at: Timestamp
+
+
+class Action(Record):
+    """``tenants/{account_id}/actions/{action_id}``: one signal being acted on.
+
+    Limits and handler are copied from the policy at admission, so that an action never changes
+    its rules on the way.
+    """
+
+    action_id: str
+    account_id: AccountId
+    sku_id: SkuId
+    signal_id: EventId
+    signal_type: SignalType
+    signal_sha256: str
+    payload: str = Field(description="canonical JSON of the signal's payload, an object")
+    handler: str
+    policy_version: SemVer
+    timeout_ms: int
+    rollback_timeout_ms: int
+    queue_timeout_ms: int
+    recoverable: bool
+    deadline_from_submit: bool
+    state: ActionState = ActionState.PENDING
+    accepted_at: Timestamp
+    month: str
+    claim: ProcessClaim | None = None
+    ended_at: Timestamp | None = None
+    queue_ms: int | None = None
+    run_ms: int | None = None
+    error_code: str | None = None
+    error_detail: str | None = None
+    failure_receipt_id: str | None = None
+    has_rollback: bool | None = Field(
+        default=None,
+        description="false: nothing to undo was declared; None: release 0.1.0 asked not",
+    )
+    is_alerted: bool | None = Field(
+        default=None, description="whether its failing rollback was alerted; None: by release 0.1.0"
+    )
+    result: str | None = Field(default=None, description="canonical JSON the handler returned")
+    learned: str | None = Field(default=None, description="canonical JSON a failed handler learned")
+    resolution: Resolution | None = None
+    rollback_attempts: int = 0
+    retry_at: Timestamp | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from governor.records import AccountId, Record, Timestamp, digest_id
+from governor.paths import digest_id
+from governor.records import AccountId, Record, Timestamp
 
 ALIVE_FOR_S = 35
 """How long one sign of life is believed: three beats of 10 s and a margin."""

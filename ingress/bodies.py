@@ -21,16 +21,9 @@ from pydantic import field_validator as validator
 from starlette.requests import ClientDisconnect
 
 from governor.errors import InputError
-from governor.records import (
-    AccountId,
-    EventId,
-    MarketplaceEvent,
-    PlanType,
-    Region,
-    SignalType,
-    SkuId,
-    timestamp,
-)
+from governor.records import AccountId, EventId, PlanType, Region, SignalType, SkuId
+from governor.tenancy import MarketplaceEvent
+from governor.times import timestamp
 from ingress.problems import FieldsError
 from ledger import canonical
 

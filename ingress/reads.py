@@ -8,11 +8,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Response
 from fastapi import Query as Parameter
 
-from governor import quota, records
+from governor import paths, quota
 from governor.errors import InputError, OutageError
 from governor.fsm import GovernorState, derived_governor_state
 from governor.quota import Verdict
-from governor.records import AccountId, Entitlement, Run, Tenant
+from governor.records import AccountId
+from governor.runs import Run
+from governor.tenancy import Entitlement, Tenant
 from ingress.problems import documented
 from ingress.state import Here, require_token
 from ledger.contracts import MODELS
@@ -37,7 +39,7 @@ async def tenant(account_id: AccountId, here: Here) -> dict[str, Any]:
 @router.get("/tenants/{account_id}/actions/{action_id}")
 async def action(account_id: AccountId, action_id: Id, here: Here) -> dict[str, Any]:
     """One action as it is now."""
-    path = records.action_path(account_id, action_id)
+    path = paths.action_path(account_id, action_id)
     return await here.read(lambda: _found(here.ports, path).data)
 
 
@@ -60,14 +62,14 @@ async def receipts(
 @router.get("/tenants/{account_id}/receipts/{receipt_id}")
 async def receipt(account_id: LedgerId, receipt_id: Id, here: Here) -> dict[str, Any]:
     """One receipt as it is stored: the signed text, its signature and the key's id."""
-    path = records.receipt_path(account_id, receipt_id)
+    path = paths.receipt_path(account_id, receipt_id)
     return await here.read(lambda: _found(here.ports, path).data)
 
 
 @router.get("/tenants/{account_id}/receipts/{receipt_id}/text")
 async def text(account_id: LedgerId, receipt_id: Id, here: Here) -> dict[str, Any]:
     """The free text a receipt names by its SHA-256; 404 where there is none."""
-    path = records.text_path(account_id, receipt_id)
+    path = paths.text_path(account_id, receipt_id)
     found: dict[str, Any] = await here.read(lambda: _found(here.ports, path).data)
     return found
 
@@ -75,12 +77,12 @@ async def text(account_id: LedgerId, receipt_id: Id, here: Here) -> dict[str, An
 @router.get("/runs/{run_id}")
 async def run(run_id: Id, here: Here) -> dict[str, Any]:
     """One run and its journal; the webhook's body is not shown."""
-    found = await here.read(_found, here.ports, records.run_path(run_id))
+    found = await here.read(_found, here.ports, paths.run_path(run_id))
     return Run.stored(found.data).model_dump(mode="json", exclude={"body"})
 
 
 def _tenant(ports: Ports, account_id: str) -> dict[str, Any]:
-    stored = Tenant.stored(_found(ports, records.tenant_path(account_id)).data)
+    stored = Tenant.stored(_found(ports, paths.tenant_path(account_id)).data)
     found = ports.documents.scan(Query(f"tenants/{account_id}/entitlements", limit=1000))
     entitlements = [Entitlement.stored(d.data) for d in found]
     month = quota.month_of(ports.clock.now())

@@ -6,11 +6,12 @@ import time
 
 from fastapi import APIRouter, Request, Response
 
-from governor import records
+from governor import paths
 from governor.errors import GovernorError, InputError, OutageError
 from governor.fsm import RUN_OPEN, RunState
 from governor.quota import Verdict
-from governor.records import MarketplaceEvent, Run
+from governor.runs import Run
+from governor.tenancy import MarketplaceEvent
 from ingress import metrics, signature
 from ingress.bodies import MarketplaceWebhook, parse, raw_body
 from ingress.problems import documented, problem, signed_with, status_of
@@ -57,7 +58,7 @@ async def marketplace(request: Request, here: Here) -> Response:
             raise await here.failures.told(request, error) from None
         webhook = parse(MarketplaceWebhook, body)
         event = webhook.event(body, here.ports.clock.now(), here.settings.default_region)
-        run_id = records.run_id(event.event_id)
+        run_id = paths.run_id(event.event_id)
         async with here.waiters.expect(run_id) as ended:
             run = await here.webhook_work(_begin, here.ports, event, body)
             give_up_at = time.monotonic() + here.settings.webhook_wait_s
@@ -87,14 +88,14 @@ async def _wait(ended: asyncio.Event, seconds: float) -> None:
 
 
 def _load(ports: Ports, run_id: str) -> Run:
-    found = ports.documents.get(records.run_path(run_id))
+    found = ports.documents.get(paths.run_path(run_id))
     if found is None:
         raise OutageError("run-vanished", "the run of this event cannot be read; repeat")
     return Run.stored(found.data)
 
 
 def _receipt_of(ports: Ports, run: Run) -> SignedReceipt:
-    found = ports.documents.get(records.receipt_path(run.account_id, str(run.receipt_id)))
+    found = ports.documents.get(paths.receipt_path(run.account_id, str(run.receipt_id)))
     if found is None:
         raise OutageError("receipt-unreadable", "the event's receipt cannot be read; repeat")
     return SignedReceipt.stored(found.data)

@@ -13,7 +13,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from governor.errors import InputError
-from governor.records import NO_TIME, instant, timestamp
+from governor.records import NO_TIME
+from governor.times import instant, timestamp
 from ledger.checkpoint import Checkpoint, open_checkpoint
 from ledger.keys import KeyRing, untimely
 from ledger.log import Leaf, Log, Seal, Stored, rejected_line, seal_id, stated

@@ -4,10 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from governor.records import (
-    AccountId,
-    Timestamp,
-)
+from governor.records import AccountId, Timestamp
 
 Sha256Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 ReceiptId = Annotated[

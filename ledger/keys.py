@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 
 from governor.errors import InputError
-from governor.records import Record, Timestamp, instant
+from governor.records import Record, Timestamp
+from governor.times import instant
 from ledger import canonical
 
 KeyId = NewType("KeyId", str)

@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from governor.errors import InputError
-from governor.records import NO_TIME, Record, Timestamp, instant, timestamp
+from governor.records import NO_TIME, Record, Timestamp
+from governor.times import instant, timestamp
 from ledger import canonical
 from ledger.keys import KeyRing
 from ledger.merkle import Frontier, Subtree, leaf_hash

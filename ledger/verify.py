@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from governor.errors import InputError
-from governor.records import instant
+from governor.times import instant
 from ledger import canonical, contracts
 from ledger.keys import KeyRing, untimely
 from ledger.receipt import COPIES, SignedReceipt, is_signed_by

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from governor.actions import Action
 from governor.quota import Verdict
-from governor.records import Action, ProcessClaim
+from governor.records import ProcessClaim
 from ports.alerts import Outbox
 from ports.health import Lease, Modes, Troubles, Watches
 

@@ -10,7 +10,8 @@ from celery.exceptions import OperationalError as CeleryUnreachable
 from kombu.exceptions import OperationalError as BrokerUnreachable
 
 from governor import actions as rules
-from governor.records import Action, Run
+from governor.actions import Action
+from governor.runs import Run
 from tasks.celery import ACTIONS, LEDGER, PUBLISH_ONCE, RUNBOOKS, app
 
 _LOG = logging.getLogger("ggen.broker")

@@ -24,7 +24,7 @@ from google.pubsub_v1.types import Topic as StoredTopic
 
 from adapters.gcp.calls import PerProcess, Service, bounded, channel, outage
 from governor.errors import ConflictError, InputError, OutageError
-from governor.records import topic_name
+from governor.paths import topic_name
 from ports.lag import Lag
 from ports.signals import MAX_MESSAGE_BYTES, DeadLetter, Topic
 

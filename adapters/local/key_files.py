@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from adapters.local.private_files import PrivateFiles, first_line, replace, unreadable, write_once
 from governor.errors import InputError, OutageError
-from governor.records import timestamp
+from governor.times import timestamp
 from ledger.keys import ALWAYS, KeyId, KeyRing, TrustedKey, parse_ring
 from ledger.receipt import Signer
 

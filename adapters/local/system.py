@@ -9,7 +9,8 @@ from pathlib import Path
 
 import psutil
 
-from governor.records import ProcessClaim, timestamp
+from governor.records import ProcessClaim
+from governor.times import timestamp
 
 
 class SystemClock:

@@ -23,7 +23,7 @@ from config.logs import configure
 from config.settings import Settings, load
 from governor.errors import OutageError
 from governor.health import ALIVE_FOR_S
-from governor.records import topic_name
+from governor.paths import topic_name
 
 _LOG = logging.getLogger("ggen.pump")
 _CONSUMER = "pump"

@@ -4,7 +4,7 @@ import redis
 
 from adapters.valkey.connection import Connected, bounded
 from governor.errors import ConflictError, InputError
-from governor.records import topic_name
+from governor.paths import topic_name
 from ports.signals import MAX_MESSAGE_BYTES, DeadLetter, Topic
 
 GROUP = "governor"

@@ -26,7 +26,7 @@ from bench.stack import Driver, stack
 from config.settings import Settings
 from governor.health import Drill, Fault, Outage, Scope
 from governor.quota import Verdict
-from governor.records import instant
+from governor.times import instant
 from ledger.receipt import SignedReceipt
 from ports import Ports
 from ports.documents import every

@@ -23,8 +23,8 @@ from bench.figures import Figures, p99, spread
 from bench.handlers import FILE, WAYS
 from bench.stack import Driver, worker_beside
 from config.settings import environment, load
-from governor import records
-from governor.records import Action
+from governor import paths
+from governor.actions import Action
 from ports import Ports
 from tasks.actions.admit import Signal, submit
 from tasks.celery import PUBLISH_ONCE, app
@@ -171,7 +171,7 @@ class _Ours:
     def submit(self) -> None:
         self._sent += 1
         asked = Signal(ACCOUNT, f"in-process-{self._sent}", "bench.noop", None, {})
-        self._waiting.append(records.action_path(ACCOUNT, submit(self._ports, asked)))
+        self._waiting.append(paths.action_path(ACCOUNT, submit(self._ports, asked)))
 
     def all_done(self) -> bool:
         while self._waiting:

@@ -20,8 +20,10 @@ from adapters import wiring
 from bench.figures import Figures, p99, spread
 from bench.stack import Driver, worker_beside
 from config.settings import environment, load
-from governor import records
-from governor.records import MarketplaceEvent, Run, timestamp
+from governor import paths
+from governor.runs import Run
+from governor.tenancy import MarketplaceEvent
+from governor.times import timestamp
 from ports import Ports
 from ports.documents import Create
 from tasks.celery import PUBLISH_ONCE, app
@@ -164,7 +166,7 @@ def _ours_ms(ports: Ports, ends: _Ends, token: str) -> float:
     )
     started = time.perf_counter()
     new = Run(
-        run_id=records.run_id(token),
+        run_id=paths.run_id(token),
         runbook=RUNBOOK.name,
         account_id=ACCOUNT,
         event_id=token,
@@ -175,7 +177,7 @@ def _ours_ms(ports: Ports, ends: _Ends, token: str) -> float:
         started_at=timestamp(now),
         deadline_at=timestamp(now + timedelta(seconds=60)),
     )
-    commit_once(ports, [Create(records.run_path(new.run_id), new.document())])
+    commit_once(ports, [Create(paths.run_path(new.run_id), new.document())])
     app.signature(
         "bench.run",
         kwargs={"run_id": new.run_id, "account_id": ACCOUNT},

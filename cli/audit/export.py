@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, TextIO
 
 from cli.output import Progress
 from governor.errors import ConflictError, InputError
-from governor.records import instant, timestamp
+from governor.times import instant, timestamp
 from ledger.log import Leaf, Seal
 from ledger.receipt import SignedReceipt
 from ledger.verify import MAX_AHEAD

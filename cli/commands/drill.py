@@ -14,8 +14,9 @@ import typer
 from cli.output import OPERATIONS, Json, show
 from governor.errors import ConflictError, GovernorError, InputError, OutageError
 from governor.health import CHECKS_TO_DEGRADE, MAX_DRILLED_ACCOUNTS, Drill, Fault, Outage, Scope
+from governor.paths import receipt_path, tenant_path
 from governor.quota import Verdict
-from governor.records import SYSTEM_ACCOUNT, receipt_path, tenant_path
+from governor.records import SYSTEM_ACCOUNT
 from ledger.receipt import SignedReceipt, receipt_id
 from ports import Ports
 

@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 def list_tenants(as_json: Json = False) -> None:
     """List every account with a governor, and what it has bought."""
-    from governor.records import Entitlement, Tenant
+    from governor.tenancy import Entitlement, Tenant
     from ports.documents import every
 
     ports, rows = _ports(), []

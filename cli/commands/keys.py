@@ -7,7 +7,8 @@ from adapters.wiring import open_ports
 from cli.audit.export import since
 from config.settings import load
 from governor.errors import ConflictError, GovernorError, InputError
-from governor.records import SYSTEM_ACCOUNT, instant, timestamp
+from governor.records import SYSTEM_ACCOUNT
+from governor.times import instant, timestamp
 from ledger.keys import GRACE, fingerprint
 from ports import Ports
 from ports.documents import every

@@ -8,7 +8,7 @@ from cli.stores import opened
 from config.settings import load
 from governor.errors import InputError
 from governor.fsm import RUN_UNDOING
-from governor.records import JournalEntry, Run
+from governor.runs import JournalEntry, Run
 from ingress.bodies import MarketplaceWebhook, parse
 from tasks.runbooks import entitlement_lifecycle
 from tasks.runs import operators

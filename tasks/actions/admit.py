@@ -9,10 +9,11 @@ from typing import Any
 
 from ggen_governor.handlers import registered
 from governor import actions as rules
-from governor import quota, records
+from governor import paths, quota
+from governor.actions import Action
 from governor.errors import ConflictError, DeniedError, GovernorError, InputError, OutageError
 from governor.quota import Verdict
-from governor.records import Action, elapsed_ms, timestamp
+from governor.times import elapsed_ms, timestamp
 from ledger import canonical
 from ports import Ports
 from ports.documents import Create
@@ -65,7 +66,7 @@ def submit(ports: Ports, asked: Signal) -> str:
     now = ports.clock.now()
     request = Request(
         account_id=asked.account_id,
-        action_id=records.action_id(asked.account_id, asked.signal_id),
+        action_id=paths.action_id(asked.account_id, asked.signal_id),
         signal_type=asked.type,
         sku_id=asked.sku_id,
         signal_sha256=asked.sha256(),
@@ -190,14 +191,14 @@ def _tell_of_the_unusual(ports: Ports, action: Action, era: str, asked_at: datet
 
 
 def _is_older(ports: Ports, request: Request, now: datetime) -> bool:
-    found = ports.documents.get(records.action_path(request.account_id, request.action_id))
+    found = ports.documents.get(paths.action_path(request.account_id, request.action_id))
     return found is not None and Action.stored(found.data).accepted_at < timestamp(
         now - _CLOCK_SKEW
     )
 
 
 def _is_stored(ports: Ports, request: Request) -> bool:
-    found = ports.documents.get(records.action_path(request.account_id, request.action_id))
+    found = ports.documents.get(paths.action_path(request.account_id, request.action_id))
     if found is None:
         return False
     if Action.stored(found.data).signal_sha256 != request.signal_sha256:

@@ -10,9 +10,10 @@ from dataclasses import replace
 
 from ggen_governor.handlers import ActionContext, registered
 from governor import actions as rules
+from governor.actions import Action
 from governor.errors import ConflictError, InputError, UnrecoverableError
 from governor.fsm import ACTION, ActionState, advance
-from governor.records import Action, elapsed_ms, timestamp
+from governor.times import elapsed_ms, timestamp
 from ledger import canonical
 from ports import Ports
 from tasks.actions import recover, transitions

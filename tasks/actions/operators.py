@@ -2,10 +2,11 @@
 
 import contextlib
 
-from governor import records
+from governor import paths
+from governor.actions import Action, Resolution
 from governor.errors import ConflictError, InputError, OutageError
 from governor.fsm import ACTION, ActionState, advance
-from governor.records import Action, Resolution, timestamp
+from governor.times import timestamp
 from ledger.receipt import SignedReceipt, receipt_id
 from ports import Ports
 from ports.documents import Query, Where
@@ -57,7 +58,7 @@ def receipts(ports: Ports, action: Action) -> list[dict[str, object]]:
         receipt_id(action.account_id, "rollback_failed", action.action_id, attempt)
         for attempt in range(action.rollback_attempts, 0, -1)[:100]
     ]
-    stored = [ports.documents.get(records.receipt_path(action.account_id, each)) for each in ids]
+    stored = [ports.documents.get(paths.receipt_path(action.account_id, each)) for each in ids]
     told = [SignedReceipt.stored(each.data).fields() for each in stored if each]
     return sorted(told, key=lambda fields: str(fields["timestamp"]))
 

@@ -8,12 +8,13 @@ import logging
 from collections.abc import Callable, Iterator
 
 from governor import actions as rules
-from governor.actions import Failure
+from governor.actions import Action, Failure
 from governor.errors import OutageError, RecoverableError, UnrecoverableError
 from governor.fsm import ActionState
 from governor.health import Scope
 from governor.quota import Verdict, month_of
-from governor.records import Action, ProcessClaim, elapsed_ms, instant
+from governor.records import ProcessClaim
+from governor.times import elapsed_ms, instant
 from ports import Ports
 from ports.documents import Where, every
 from ports.memory import Slot

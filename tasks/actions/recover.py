@@ -15,11 +15,11 @@ from typing import Any
 
 from ggen_governor.handlers import registered
 from governor import actions as rules
-from governor.actions import Failure
+from governor.actions import Action, Failure
 from governor.errors import ConflictError
 from governor.fsm import ACTION, ActionState, advance
 from governor.quota import Verdict
-from governor.records import Action, instant, timestamp
+from governor.times import instant, timestamp
 from ports import Ports
 from ports.documents import Create
 from tasks import publish

@@ -8,10 +8,12 @@ from typing import Any
 
 from ggen_governor.handlers import ActionContext, registered
 from governor import actions as rules
-from governor import records
+from governor import paths
+from governor.actions import Action
 from governor.errors import ActionError, ConflictError, OutageError
 from governor.quota import Verdict
-from governor.records import Action, ProcessClaim, elapsed_ms, instant
+from governor.records import ProcessClaim
+from governor.times import elapsed_ms, instant
 from ports import Ports
 from ports.documents import Create, Update, Write
 from ports.memory import Slot
@@ -36,7 +38,7 @@ class Held:
 
 def load(ports: Ports, account_id: str, action_id: str) -> Held | None:
     """An action as it is now; None when there is none."""
-    found = ports.documents.get(records.action_path(account_id, action_id))
+    found = ports.documents.get(paths.action_path(account_id, action_id))
     return Held(known(Action.stored(found.data)), found.revision) if found else None
 
 
@@ -50,7 +52,7 @@ def known(action: Action) -> Action:
 
 def path_of(action: Action) -> str:
     """Where an action's document lies."""
-    return records.action_path(action.account_id, action.action_id)
+    return paths.action_path(action.account_id, action.action_id)
 
 
 def note_begun(ports: Ports, action: Action, claim: ProcessClaim) -> bool:

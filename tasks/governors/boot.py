@@ -1,9 +1,9 @@
 """Boot a governor: tell Memory what Documents know of it, so that admission can decide."""
 
-from governor import records
+from governor import paths
 from governor.errors import PolicyError
 from governor.fsm import GovernorState
-from governor.records import Entitlement, Tenant
+from governor.tenancy import Entitlement, Tenant
 from ports import Ports
 from ports.documents import Document, Query
 from ports.memory import Terms
@@ -31,7 +31,7 @@ def boot_governor(ports: Ports, account_id: str) -> bool:
 
 
 def _known(ports: Ports, account_id: str) -> Known:
-    tenant = ports.documents.get(records.tenant_path(account_id))
+    tenant = ports.documents.get(paths.tenant_path(account_id))
     return tenant, ports.documents.scan(Query(f"tenants/{account_id}/entitlements", limit=1000))
 
 

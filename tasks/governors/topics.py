@@ -7,7 +7,7 @@ A topic that cannot be repaired must not keep any tenant from being admitted.
 import logging
 
 from governor.errors import GovernorError
-from governor.records import Tenant
+from governor.tenancy import Tenant
 from ports import Ports
 from ports.documents import Query
 from tasks.governors.boot import LIVE

@@ -13,7 +13,8 @@ from secrets import token_hex
 from governor.errors import ConflictError, GovernorError, OutageError, public_detail
 from governor.health import ALIVE_FOR_S, CHECKS_TO_DEGRADE, Drill, Outage, Scope
 from governor.quota import Verdict
-from governor.records import SYSTEM_ACCOUNT, elapsed_ms, instant, timestamp
+from governor.records import SYSTEM_ACCOUNT
+from governor.times import elapsed_ms, instant, timestamp
 from ports import Ports
 from ports.documents import Create, Update
 from ports.health import Health

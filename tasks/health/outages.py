@@ -10,7 +10,8 @@ from typing import Any
 
 from governor.errors import ConflictError, OutageError
 from governor.health import Drill, Outage, Scope, Silence, outage_id, outage_path, silence
-from governor.records import SYSTEM_ACCOUNT, elapsed_ms, instant, timestamp
+from governor.records import SYSTEM_ACCOUNT
+from governor.times import elapsed_ms, instant, timestamp
 from ports import Ports
 from ports.alerts import Alert
 from ports.documents import Create, Query, Update, Where, Write

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Iterator
 
 from governor import quota
-from governor.actions import STORED_MS, UNDER_WAY
+from governor.actions import STORED_MS, UNDER_WAY, Action
 from governor.errors import OutageError
 from governor.fsm import ActionState
-from governor.records import Action, timestamp
+from governor.times import timestamp
 from ports import Ports
 from ports.documents import Document, Where, every
 from ports.memory import Slot

@@ -4,8 +4,9 @@ Policies in force that cannot be used, rollbacks that keep failing, parked runs,
 for a worker, clocks that differ, no address for alerts.
 """
 
+from governor.actions import Action
 from governor.fsm import ActionState, RunState
-from governor.records import Action, elapsed_ms
+from governor.times import elapsed_ms
 from ledger.verify import MAX_AHEAD
 from ports import Ports
 from ports.documents import Query, Where

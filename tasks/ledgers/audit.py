@@ -8,7 +8,7 @@ memory for one page.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 
-from governor.records import mirror_name
+from governor.paths import mirror_name
 from ledger.audit import (
     Entry,
     Pin,

@@ -13,7 +13,7 @@ the marks, and a reconcile finds what has none.
 
 import logging
 
-from governor import records
+from governor import paths, times
 from governor.errors import ConflictError, OutageError
 from ledger.checkpoint import open_checkpoint
 from ledger.log import MAX_LEAVES, Leaf, Seal, next_seal, parse_leaf
@@ -105,7 +105,7 @@ def _create(ports: Ports, account_id: str, last: Seal | None, batch: list[Docume
     """Create the next seal; None when another sealer was first."""
     stored = list(map(stored_log.stored, batch))
     built = next_seal(account_id, last, stored, ports.keys.ring(), ports.clock.steady())
-    write = Create(records.seal_path(account_id, built.seal_id), built.document())
+    write = Create(paths.seal_path(account_id, built.seal_id), built.document())
     rejected = [leaf for text in built.leaves if (leaf := parse_leaf(text)).rejected is not None]
     if rejected:
         proofs, told = _poison(ports, account_id, built, rejected)
@@ -121,11 +121,11 @@ def _overlooked(
     ports: Ports, account_id: str, last: Seal | None, late: tuple[str, ...]
 ) -> list[Document]:
     """Of the receipts a reconcile named, those that are still there and not in the log."""
-    found = [ports.documents.get(records.receipt_path(account_id, each)) for each in late]
+    found = [ports.documents.get(paths.receipt_path(account_id, each)) for each in late]
     missed = [
         document
         for document in found
-        if document and last and records.timestamp(document.created_at) < last.recorded_until
+        if document and last and times.timestamp(document.created_at) < last.recorded_until
     ]
     known = StoredLog.of(ports, account_id).known_ids(last, missed)
     return [d for d in missed if stored_log.id_of(d) not in known][: MAX_LEAVES // 2]

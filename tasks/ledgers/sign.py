@@ -7,9 +7,10 @@ database would have signed once more is already there.
 
 import logging
 
-from governor import records
+from governor import paths, times
 from governor.errors import ConflictError, GovernorError, InputError
-from governor.records import NO_TIME, SYSTEM_ACCOUNT, timestamp
+from governor.records import NO_TIME, SYSTEM_ACCOUNT
+from governor.times import timestamp
 from ledger.audit import check_checkpoint, check_created
 from ledger.checkpoint import sign
 from ledger.log import Leaf, Seal, again, next_seal, parse_leaf
@@ -44,7 +45,7 @@ def sign_newest(ports: Ports, account_id: str, seal: Seal, *, is_ours: bool = Fa
             _recompute_from_receipts(ports, account_id, before, seal)
         note = _mirror(ports, account_id, seal)
         try:
-            path = records.checkpoint_path(account_id, seal.seal_id)
+            path = paths.checkpoint_path(account_id, seal.seal_id)
             commit_once(ports, [Create(path, {"note": note})])
         except ConflictError:
             pass  # another sealer's, which is checked like any
@@ -116,7 +117,7 @@ def _recompute_from_receipts(
     """Rebuild another sealer's seal from the receipts it names, before anything signs it."""
     leaves = [parse_leaf(text) for text in seal.leaves]
     ids = [leaf.receipt_id for leaf in leaves]
-    found = [ports.documents.get(records.receipt_path(account_id, each)) for each in ids]
+    found = [ports.documents.get(paths.receipt_path(account_id, each)) for each in ids]
     present = [document for document in found if document is not None]
     if len(present) < len(ids) or len(set(ids)) < len(ids):
         raise BrokenLogError(account_id, f"seal {seal.number} names receipts that are not there")
@@ -131,7 +132,7 @@ def _recompute_from_receipts(
 
 def _in_order(ports: Ports, account_id: str, before: Seal | None, batch: list[Document]) -> bool:
     """Whether a batch, but for what was overlooked before it, is what had its turn, in order."""
-    floor = records.instant(before.recorded_until) if before else None
+    floor = times.instant(before.recorded_until) if before else None
     due = [document for document in batch if floor is None or document.created_at >= floor]
     if ports.documents.late_s:
         order = [(document.created_at, document.path) for document in due]
@@ -160,7 +161,7 @@ def _mirror(ports: Ports, account_id: str, seal: Seal) -> str:
     if kept is None:
         note = sign(tree_of(seal, ports.keys.ring().log_origin(account_id)), ports.keys.signer())
         try:
-            ports.objects.create(records.mirror_name(account_id, seal.seal_id), note.encode())
+            ports.objects.create(paths.mirror_name(account_id, seal.seal_id), note.encode())
         except ConflictError:
             kept = log.mirrored(seal.number) or ""
         else:

@@ -6,9 +6,11 @@ log, but its action still names it.
 
 from collections.abc import Iterator, Sequence
 
+from governor.actions import Action
 from governor.errors import UnreadableError
 from governor.fsm import RUN_OPEN, ActionState
-from governor.records import Action, Run, receipt_path
+from governor.paths import receipt_path
+from governor.runs import Run
 from ledger.receipt import receipt_id
 from ledger.verify import Check, Finding
 from ports import Ports

@@ -11,15 +11,9 @@ from itertools import islice
 from pydantic import ValidationError
 
 from governor.errors import GovernorError, InputError
-from governor.records import (
-    NO_TIME,
-    checkpoint_path,
-    instant,
-    mirror_name,
-    receipt_path,
-    seal_path,
-    timestamp,
-)
+from governor.paths import checkpoint_path, mirror_name, receipt_path, seal_path
+from governor.records import NO_TIME
+from governor.times import instant, timestamp
 from ledger.checkpoint import Checkpoint
 from ledger.log import Leaf, Seal, Stored, parse_leaf, seal_id
 from ledger.verify import MAX_AHEAD

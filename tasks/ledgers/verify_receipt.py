@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from pydantic import ValidationError
 
 from governor.errors import InputError
-from governor.records import instant, receipt_path
+from governor.paths import receipt_path
+from governor.times import instant
 from ledger.audit import Entry, check_checkpoint, check_created, examine
 from ledger.keys import ALWAYS
 from ledger.log import Leaf, inclusion

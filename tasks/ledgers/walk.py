@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 from itertools import count
 
 from governor.errors import InputError
-from governor.records import instant, receipt_path, timestamp
+from governor.paths import receipt_path
+from governor.times import instant, timestamp
 from ledger.audit import Entry, Pin, check_checkpoint, check_created, place, read_seal
 from ledger.keys import KeyRing
 from ledger.log import Leaf, Log, Seal, parse_leaf

@@ -8,7 +8,8 @@ from typing import Any
 import tenacity
 
 from governor.errors import ConflictError, OutageError
-from governor.records import instant, receipt_path, text_path, timestamp
+from governor.paths import receipt_path, text_path
+from governor.times import instant, timestamp
 from ledger import contracts
 from ledger.receipt import receipt_id
 from ledger.verify import MAX_BEHIND

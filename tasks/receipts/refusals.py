@@ -1,7 +1,8 @@
 """Refusals, receipted in aggregate: nothing is silent, and rubbish cannot grow a ledger (D7)."""
 
 from governor.errors import ConflictError
-from governor.records import SYSTEM_ACCOUNT, timestamp
+from governor.records import SYSTEM_ACCOUNT
+from governor.times import timestamp
 from ports import Ports
 from tasks.receipts.commit import commit_once, receipt
 

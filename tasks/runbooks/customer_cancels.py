@@ -4,7 +4,7 @@ Not served by this version: the door refuses ``entitlement.cancelled``.
 """
 
 from governor.errors import InputError
-from governor.records import MarketplaceEvent
+from governor.tenancy import MarketplaceEvent
 from tasks.manual import Manual
 
 EVENT = "entitlement.cancelled"

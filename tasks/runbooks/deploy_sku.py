@@ -6,19 +6,13 @@ resources before it acts, so that it can be repeated. It undoes only what its ow
 
 from typing import Any
 
-from governor import records
+from governor import paths
 from governor.errors import ConflictError
 from governor.fsm import GovernorState
 from governor.policy import Policy
-from governor.records import (
-    Effect,
-    Entitlement,
-    JournalEntry,
-    MarketplaceEvent,
-    Run,
-    Tenant,
-    timestamp,
-)
+from governor.runs import Effect, JournalEntry, Run
+from governor.tenancy import Entitlement, MarketplaceEvent, Tenant
+from governor.times import timestamp
 from ports import Ports
 from ports.documents import Create, Delete, Document, Update, Write
 from ports.signals import Topic
@@ -44,8 +38,8 @@ def _look_documents(ports: Ports, run: Run) -> dict[str, Effect]:
     tenant, entitlement = _stored(ports, run)
     is_made = _needs_new(tenant)
     return {
-        records.tenant_path(run.account_id): _effect(tenant) if is_made else Effect.KEEP,
-        records.entitlement_path(run.account_id, run.event.sku_id): _effect(entitlement),
+        paths.tenant_path(run.account_id): _effect(tenant) if is_made else Effect.KEEP,
+        paths.entitlement_path(run.account_id, run.event.sku_id): _effect(entitlement),
     }
 
 
@@ -58,12 +52,12 @@ def _act_documents(ports: Ports, run: Run) -> Result:
     writes: list[Write] = [
         _put(
             entitlement,
-            records.entitlement_path(run.account_id, run.event.sku_id),
+            paths.entitlement_path(run.account_id, run.event.sku_id),
             _entitlement(ports, run, entitlement),
         ),
     ]
     if _needs_new(tenant):
-        path = records.tenant_path(run.account_id)
+        path = paths.tenant_path(run.account_id)
         writes.append(_put(tenant, path, _tenant(ports, run, tenant)))
     return Result(facts, writes)
 
@@ -97,8 +91,8 @@ def _tenant(ports: Ports, run: Run, former: Document | None) -> Tenant:
     return Tenant(
         account_id=run.account_id,
         generation=generation,
-        fsm_id=records.fsm_id(run.account_id, generation),
-        topic=records.topic_name(run.account_id),
+        fsm_id=paths.fsm_id(run.account_id, generation),
+        topic=paths.topic_name(run.account_id),
         state=GovernorState.PROVISIONING,
         region=run.event.region,
         created_at=timestamp(ports.clock.now()),
@@ -130,8 +124,8 @@ def _entitlement(ports: Ports, run: Run, found: Document | None) -> Entitlement:
 
 def _stored(ports: Ports, run: Run) -> tuple[Document | None, Document | None]:
     return (
-        ports.documents.get(records.tenant_path(run.account_id)),
-        ports.documents.get(records.entitlement_path(run.account_id, run.event.sku_id)),
+        ports.documents.get(paths.tenant_path(run.account_id)),
+        ports.documents.get(paths.entitlement_path(run.account_id, run.event.sku_id)),
     )
 
 
@@ -161,22 +155,22 @@ def _look_signals(ports: Ports, run: Run) -> dict[str, Effect]:
     meant = {Topic.ABSENT: Effect.CREATE, Topic.READY: Effect.KEEP}.get(topic, Effect.CHANGE)
     if meant is Effect.CREATE and not _is_maker(ports, run):
         meant = Effect.CHANGE  # a governor in service lost it: made good, and never undone
-    return {records.topic_name(run.account_id): meant}
+    return {paths.topic_name(run.account_id): meant}
 
 
 def _act_signals(ports: Ports, run: Run) -> Result:
     ports.signals.create(run.account_id, run.event.region)
-    return Result({"topic": records.topic_name(run.account_id)})
+    return Result({"topic": paths.topic_name(run.account_id)})
 
 
 def _undo_signals(ports: Ports, run: Run, entry: JournalEntry) -> None:
-    if entry.made(records.topic_name(run.account_id)) and _is_maker(ports, run):
+    if entry.made(paths.topic_name(run.account_id)) and _is_maker(ports, run):
         ports.signals.delete(run.account_id)
 
 
 def _is_maker(ports: Ports, run: Run) -> bool:
     """Whether the account's governor, if there is one, is of this very attempt."""
-    found = ports.documents.get(records.tenant_path(run.account_id))
+    found = ports.documents.get(paths.tenant_path(run.account_id))
     tenant = Tenant.stored(found.data) if found else None
     if tenant is None or tenant.state is GovernorState.DECOMMISSIONED:
         return True
@@ -200,7 +194,7 @@ def _act_governor(ports: Ports, run: Run) -> Result:
 def _undo_governor(ports: Ports, run: Run, _entry: JournalEntry) -> None:
     # Shut the door of a governor this run made. Another's stays open: nothing of this run was
     # live in it, and undoing the documents boots whatever was there before.
-    tenant = ports.documents.get(records.tenant_path(run.account_id))
+    tenant = ports.documents.get(paths.tenant_path(run.account_id))
     if tenant and tenant.data["created_by"] == run.maker:
         ports.governors.forget(run.account_id)
         if tenant.data["generation"] == 1:

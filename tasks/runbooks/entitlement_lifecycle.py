@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from adapters import wiring
-from governor import records
+from governor import paths
 from governor.errors import ConflictError, DeniedError
 from governor.fsm import GovernorState, RunState
-from governor.records import Entitlement, MarketplaceEvent, Run, Tenant, elapsed_ms
+from governor.runs import Run
+from governor.tenancy import Entitlement, MarketplaceEvent, Tenant
+from governor.times import elapsed_ms
 from ports import Ports
 from ports.documents import Create, Update, Write
 from tasks.celery import app
@@ -49,7 +51,7 @@ def _refuse_cancellation(event: MarketplaceEvent) -> None:
 
 
 def _choose_policy(ports: Ports, run: Run) -> Result:
-    found = ports.documents.get(records.entitlement_path(run.account_id, run.event.sku_id))
+    found = ports.documents.get(paths.entitlement_path(run.account_id, run.event.sku_id))
     former = Entitlement.stored(found.data) if found else None
     if former and former.run_id != run.run_id and run.event.event_time < former.event_time:
         # The event is older than the entitlement in force: acknowledge it, change nothing (D4).
@@ -74,7 +76,7 @@ def _refuse_unless_live(former: Entitlement | None) -> None:
 
 
 def _receipt_of(ports: Ports, run_id: str) -> str:
-    found = ports.documents.get(records.run_path(run_id))
+    found = ports.documents.get(paths.run_path(run_id))
     receipt_id = Run.stored(found.data).receipt_id if found else None
     if receipt_id is None:
         raise ConflictError("no-receipt", f"run {run_id} has not ended")
@@ -84,8 +86,8 @@ def _receipt_of(ports: Ports, run_id: str) -> str:
 def _succeeded(ports: Ports, run: Run) -> tuple[Sequence[Write], Create]:
     """The governor is up: stored states become stable, and the receipt says so."""
     writes: list[Write] = []
-    tenant_document = ports.documents.get(records.tenant_path(run.account_id))
-    found = ports.documents.get(records.entitlement_path(run.account_id, run.event.sku_id))
+    tenant_document = ports.documents.get(paths.tenant_path(run.account_id))
+    found = ports.documents.get(paths.entitlement_path(run.account_id, run.event.sku_id))
     if tenant_document is None or found is None:
         raise ConflictError("vanished", "the tenant's documents vanished under the run")
     tenant = Tenant.stored(tenant_document.data)
@@ -104,7 +106,7 @@ def _active_receipt(ports: Ports, run: Run, tenant: Tenant, entitlement: Entitle
         "resources": {
             "fsm_id": tenant.fsm_id,
             "pubsub_topic": tenant.topic,
-            "firestore_path": "/" + records.tenant_path(run.account_id),
+            "firestore_path": "/" + paths.tenant_path(run.account_id),
         },
     }
     operation = "entitlement_active"

@@ -9,7 +9,8 @@ import logging
 from governor.actions import error_code
 from governor.errors import ConflictError, public_detail
 from governor.fsm import RUN, RUN_UNDOING, RunState, advance
-from governor.records import Run, elapsed_ms
+from governor.runs import Run
+from governor.times import elapsed_ms
 from ports import Ports
 from ports.alerts import Alert
 from ports.documents import Document, Update, Write

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from governor.errors import ConflictError
-from governor.records import Effect, JournalEntry, Run
+from governor.runs import Effect, JournalEntry, Run
 from ports import Ports
 from ports.documents import Create, Write
 from tasks.manual import Manual

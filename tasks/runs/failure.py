@@ -31,7 +31,8 @@ from governor.errors import (
     public_detail,
 )
 from governor.fsm import RUN, RUN_ACTING, RunState, advance
-from governor.records import Run, instant
+from governor.runs import Run
+from governor.times import instant
 from ports import Ports
 from ports.documents import Document, Update
 from tasks.receipts import troubles

@@ -6,10 +6,12 @@ Redelivered, the same event finds the same run and gets the same receipt.
 import hashlib
 from datetime import timedelta
 
-from governor import records
+from governor import paths
 from governor.errors import ConflictError
 from governor.fsm import RunState
-from governor.records import MarketplaceEvent, Run, timestamp
+from governor.runs import Run
+from governor.tenancy import MarketplaceEvent
+from governor.times import timestamp
 from ports import Ports
 from ports.documents import Create, Document
 from tasks import publish
@@ -28,7 +30,7 @@ def begin(ports: Ports, runbook: Runbook, event: MarketplaceEvent, body: bytes) 
         OutageError: the run may have been started; repeating is safe.
     """
     run = new_run(ports, runbook, event, body)
-    path = records.run_path(run.run_id)
+    path = paths.run_path(run.run_id)
     found = ports.documents.get(path)  # a read costs other processes nothing; redelivery is common
     if found is not None:
         return _again(ports, runbook, found, run)
@@ -47,7 +49,7 @@ def new_run(ports: Ports, runbook: Runbook, event: MarketplaceEvent, body: bytes
     """The run an event starts, not stored yet."""
     now = ports.clock.now()
     return Run(
-        run_id=records.run_id(event.event_id),
+        run_id=paths.run_id(event.event_id),
         runbook=runbook.name,
         definition_sha256=runbook.definition_sha256(),
         account_id=event.account_id,

@@ -18,10 +18,12 @@ from collections.abc import Sequence
 from datetime import timedelta
 from secrets import SystemRandom
 
-from governor import records
+from governor import paths
 from governor.errors import ConflictError, OutageError
 from governor.fsm import RunState
-from governor.records import JournalEntry, ProcessClaim, Run, elapsed_ms, instant, timestamp
+from governor.records import ProcessClaim
+from governor.runs import JournalEntry, Run
+from governor.times import elapsed_ms, instant, timestamp
 from ports import Ports
 from ports.alerts import Alert
 from ports.documents import Delete, Document, Query, Where, Write
@@ -43,7 +45,7 @@ def end(
     ports: Ports, runbook: Runbook, run: Run, writes: Sequence[Write], told: Alert | None = None
 ) -> None:
     """Commit a run's end, send its alert, give the turn back, tell who waits, start who is next."""
-    turn = ports.documents.get(records.turn_path(run.account_id))
+    turn = ports.documents.get(paths.turn_path(run.account_id))
     mine = [Delete(turn.path, turn.revision)] if turn and turn.data["run_id"] == run.run_id else []
     commit_once(ports, [*writes, *mine])
     if told:
@@ -137,7 +139,7 @@ def load(ports: Ports, run_id: str) -> tuple[Document, Run]:
     Raises:
         ConflictError: there is none.
     """
-    found = ports.documents.get(records.run_path(run_id))
+    found = ports.documents.get(paths.run_path(run_id))
     if found is None:
         raise ConflictError("no-such-run", f"there is no run {run_id}")
     return found, Run.stored(found.data)

@@ -4,7 +4,9 @@ from datetime import timedelta
 
 from governor.errors import ConflictError, InputError
 from governor.fsm import RUN, RUN_ACTING, RUN_OPEN, RUN_UNDOING, RunState, advance
-from governor.records import Cancellation, MarketplaceEvent, Run, timestamp
+from governor.runs import Cancellation, Run
+from governor.tenancy import MarketplaceEvent
+from governor.times import timestamp
 from ports import Ports
 from ports.documents import Document, Query, Update, Where
 from tasks import publish

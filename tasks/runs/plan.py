@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from governor import records
+from governor import paths
 from governor.errors import GovernorError, OutageError
-from governor.records import Effect, JournalEntry, Run
+from governor.runs import Effect, JournalEntry, Run
 from ports import Ports
 from tasks.runs.definition import Runbook
 from tasks.runs.journal import with_entry
@@ -37,7 +37,7 @@ def plan(ports: Ports, runbook: Runbook, run: Run) -> Plan:
     Raises:
         OutageError: a store does not answer.
     """
-    turn = ports.documents.get(records.turn_path(run.account_id))
+    turn = ports.documents.get(paths.turn_path(run.account_id))
     planned: list[PlannedStep] = []
     waits_for = str(turn.data["run_id"]) if turn else None
     for step in runbook.steps:

@@ -5,9 +5,10 @@ It reads and enqueues; steps and undos are never run here. Documents decide.
 
 import logging
 
-from governor import records
+from governor import paths
 from governor.fsm import RUN_OPEN, RunState
-from governor.records import Run, elapsed_ms, instant
+from governor.runs import Run
+from governor.times import elapsed_ms, instant
 from ports import Ports
 from ports.documents import Where, every
 from tasks import publish
@@ -51,5 +52,5 @@ def _look_at_run(ports: Ports, run: Run) -> None:
 def _waits_its_turn(ports: Ports, run: Run) -> bool:
     if run.state is not RunState.PENDING or run.cancellation:
         return False
-    turn = ports.documents.get(records.turn_path(run.account_id))
+    turn = ports.documents.get(paths.turn_path(run.account_id))
     return turn is not None and turn.data["run_id"] != run.run_id

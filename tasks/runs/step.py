@@ -22,11 +22,12 @@ import contextlib
 import logging
 from datetime import timedelta
 
-from governor import records
+from governor import paths
 from governor.errors import ConflictError, OutageError
 from governor.fsm import RUN, RUN_ACTING, RUN_OPEN, RUN_UNDOING, RunState, advance
 from governor.quota import Verdict
-from governor.records import Effect, JournalEntry, Run, timestamp
+from governor.runs import Effect, JournalEntry, Run
+from governor.times import timestamp
 from ports import Ports
 from ports.documents import Create, Document, Update, Write
 from tasks import publish
@@ -58,7 +59,7 @@ def carry_on(ports: Ports, runbook: Runbook, run_id: str) -> None:
     """
     began_s = ports.clock.monotonic_s()
     while True:
-        found = ports.documents.get(records.run_path(run_id))
+        found = ports.documents.get(paths.run_path(run_id))
         if found is None:
             return
         run = Run.stored(found.data)
@@ -136,7 +137,7 @@ def _begin(ports: Ports, runbook: Runbook, found: Document, run: Run, step: Step
             definition_sha256=runbook.definition_sha256(),
             deadline_at=timestamp(ports.clock.now() + time_left),
         )
-        writes.append(Create(records.turn_path(run.account_id), {"run_id": run.run_id}))
+        writes.append(Create(paths.turn_path(run.account_id), {"run_id": run.run_id}))
     try:
         commit_once(ports, [Update(found.path, begun.document(), found.revision), *writes])
     except ConflictError as error:

@@ -10,7 +10,7 @@ import pytest
 from adapters.local import key_files
 from adapters.local.key_files import KeyFiles
 from governor.errors import InputError, OutageError
-from governor.records import timestamp
+from governor.times import timestamp
 from ledger.keys import ALWAYS
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)

@@ -16,7 +16,8 @@ from adapters.valkey.memory import ValkeyMemory, ValkeyNotices
 from governor.errors import OutageError
 from governor.health import Drill, Fault, Outage, Scope
 from governor.quota import Verdict, decide
-from governor.records import ProcessClaim, timestamp
+from governor.records import ProcessClaim
+from governor.times import timestamp
 from ports.alerts import Alert, Letter
 from ports.health import Health, Owed
 from ports.memory import Memory, Request, Slot, Terms

@@ -12,7 +12,7 @@ from adapters.gcp.monitoring import MonitoredLag
 from adapters.gcp.pubsub import PubsubSignals, Push
 from adapters.valkey.streams import GROUP, TOPICS, StreamSignals, stream_key
 from governor.errors import ConflictError, InputError, OutageError
-from governor.records import topic_name
+from governor.paths import topic_name
 from ports.signals import Signals, Topic
 from tests.conftest import Valkey
 from tests.support import live

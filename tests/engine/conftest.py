@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from config import settings
-from governor.records import MarketplaceEvent
+from governor.tenancy import MarketplaceEvent
 from ports import Ports, Times
 from tests.conftest import Valkey
 from tests.support.faults import Fault, FaultyDocuments

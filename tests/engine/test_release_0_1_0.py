@@ -12,9 +12,10 @@ import pytest
 import redis
 
 from cli.audit.verify_archive import verify_archive
-from governor import records
+from governor import paths
 from governor.fsm import RUN_OPEN, RunState
-from governor.records import Run, instant
+from governor.runs import Run
+from governor.times import instant
 from ledger.keys import fingerprint, parse_ring
 from ports import Ports
 from ports.documents import every
@@ -146,5 +147,5 @@ def _play_to_the_end(ports: Ports) -> None:
 
 
 def test_the_paths_of_that_release_are_those_of_this_one(old: Ports) -> None:
-    for path in (records.tenant_path("acme"), records.entitlement_path("acme", "demo-sku")):
+    for path in (paths.tenant_path("acme"), paths.entitlement_path("acme", "demo-sku")):
         assert old.documents.get(path), path

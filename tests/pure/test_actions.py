@@ -3,9 +3,11 @@ from datetime import timedelta
 import pytest
 
 from governor import actions
+from governor.actions import Action
 from governor.errors import InputError, RecoverableError, UnrecoverableError
 from governor.fsm import ActionState
-from governor.records import Action, ProcessClaim, instant, timestamp
+from governor.records import ProcessClaim
+from governor.times import instant, timestamp
 
 
 def _action(*, recoverable: bool = True) -> Action:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from governor.errors import InputError
-from governor.records import timestamp
+from governor.times import timestamp
 from ledger import canonical, contracts
 from ledger.keys import ALWAYS, KeyRing, TrustedKey
 from ledger.receipt import (

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from governor import records
+from governor import paths, records, runs, tenancy, times
 from governor.records import AccountId, EventId
 
 account = TypeAdapter(AccountId)
@@ -32,44 +32,44 @@ def test_event_ids_are_printable_ascii(event_id: str) -> None:
 
 @given(st.text(max_size=20), st.text(max_size=20), st.text(max_size=20), st.text(max_size=20))
 def test_ids_of_different_parts_never_collide(a: str, b: str, c: str, d: str) -> None:
-    same = records.digest_id("x", a, b) == records.digest_id("x", c, d)
+    same = paths.digest_id("x", a, b) == paths.digest_id("x", c, d)
 
     assert same == ((a, b) == (c, d))
 
 
 def test_generations_of_a_governor_have_names_of_their_own() -> None:
-    assert records.fsm_id("acme", 1) == "governor-acme"
-    assert records.fsm_id("acme", 2) == "governor-acme-g2"
+    assert paths.fsm_id("acme", 1) == "governor-acme"
+    assert paths.fsm_id("acme", 2) == "governor-acme-g2"
 
 
 def test_text_order_of_timestamps_is_time_order() -> None:
     early = datetime(2026, 11, 23, 12, 0, 0, 0, UTC)
     late = (early + timedelta(microseconds=1)).astimezone(timezone(timedelta(hours=-5)))
 
-    assert records.timestamp(early) < records.timestamp(late)
-    assert records.instant(records.timestamp(late)) == late
+    assert times.timestamp(early) < times.timestamp(late)
+    assert times.instant(times.timestamp(late)) == late
 
 
 def test_elapsed_time_is_never_negative() -> None:
     now = datetime(2026, 11, 23, tzinfo=UTC)
 
-    assert records.elapsed_ms(records.timestamp(now), now - timedelta(hours=1)) == 0
-    assert records.elapsed_ms(records.timestamp(now), now + timedelta(milliseconds=7)) == 7
+    assert times.elapsed_ms(times.timestamp(now), now - timedelta(hours=1)) == 0
+    assert times.elapsed_ms(times.timestamp(now), now + timedelta(milliseconds=7)) == 7
 
 
 def test_everything_has_its_place() -> None:
-    assert records.tenant_path("a") == "tenants/a"
-    assert records.entitlement_path("a", "s") == "tenants/a/entitlements/s"
-    assert records.action_path("a", "x") == "tenants/a/actions/x"
-    assert records.receipt_path("_system", "r") == "tenants/_system/receipts/r"
-    assert records.seal_path("a", "s") == "tenants/a/seals/s"
-    assert records.checkpoint_path("a", "s") == "tenants/a/checkpoints/s"
-    assert records.mirror_name("a", "s") == "checkpoints/a/s"
-    assert records.run_path("r") == "runs/r"
-    assert records.turn_path("a") == "turns/a"
-    assert records.topic_name("a") == "tenants.a.signals"
-    assert records.run_id("e").startswith("run-")
-    assert records.action_id("a", "s").startswith("action-")
+    assert paths.tenant_path("a") == "tenants/a"
+    assert paths.entitlement_path("a", "s") == "tenants/a/entitlements/s"
+    assert paths.action_path("a", "x") == "tenants/a/actions/x"
+    assert paths.receipt_path("_system", "r") == "tenants/_system/receipts/r"
+    assert paths.seal_path("a", "s") == "tenants/a/seals/s"
+    assert paths.checkpoint_path("a", "s") == "tenants/a/checkpoints/s"
+    assert paths.mirror_name("a", "s") == "checkpoints/a/s"
+    assert paths.run_path("r") == "runs/r"
+    assert paths.turn_path("a") == "turns/a"
+    assert paths.topic_name("a") == "tenants.a.signals"
+    assert paths.run_id("e").startswith("run-")
+    assert paths.action_id("a", "s").startswith("action-")
 
 
 def test_a_record_evolves_by_a_validated_copy() -> None:
@@ -90,18 +90,18 @@ def test_a_record_evolves_by_a_validated_copy() -> None:
 def test_what_was_meant_becomes_what_was_done_and_only_the_created_is_ours(
     meant: str, done: str, is_made: bool
 ) -> None:
-    effect = records.Effect(meant)
+    effect = runs.Effect(meant)
 
     assert effect.done == done
     assert effect.done.done == done
     for each in (effect, effect.done):
-        entry = records.JournalEntry(state="intent", effects={"topic": each})
+        entry = runs.JournalEntry(state="intent", effects={"topic": each})
         assert entry.made("topic") is is_made
         assert entry.made("another") is False
 
 
 def test_what_a_run_makes_names_its_attempt() -> None:
-    event = records.MarketplaceEvent(
+    event = tenancy.MarketplaceEvent(
         event_type="entitlement.created",
         event_id="e",
         account_id="a",
@@ -110,7 +110,7 @@ def test_what_a_run_makes_names_its_attempt() -> None:
         region="r",
         event_time="2026-01-25T12:34:56.000000Z",
     )
-    run = records.Run(
+    made = runs.Run(
         run_id="run-1",
         runbook="x",
         definition_sha256="0",
@@ -123,12 +123,12 @@ def test_what_a_run_makes_names_its_attempt() -> None:
         deadline_at=event.event_time,
     )
 
-    assert run.maker == "run-1/1"
-    assert run.evolve(attempt=2).maker == "run-1/2"
+    assert made.maker == "run-1/1"
+    assert made.evolve(attempt=2).maker == "run-1/2"
 
 
-def _delivered(**changes: object) -> records.MarketplaceEvent:
-    return records.MarketplaceEvent.model_validate(
+def _delivered(**changes: object) -> tenancy.MarketplaceEvent:
+    return tenancy.MarketplaceEvent.model_validate(
         {
             "event_type": "entitlement.created",
             "event_id": "e-1",
@@ -153,4 +153,4 @@ def test_two_deliveries_of_an_event_without_a_time_say_the_same_whenever_they_ar
 
 
 def test_a_text_lies_beside_the_ledger_under_its_receipts_id() -> None:
-    assert records.text_path("acme", "r") == "tenants/acme/texts/r"
+    assert paths.text_path("acme", "r") == "tenants/acme/texts/r"

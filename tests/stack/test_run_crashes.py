@@ -15,7 +15,7 @@ import pytest
 
 from adapters.wiring import open_ports
 from config.settings import Settings
-from governor import records
+from governor import paths
 from ports import Ports
 from tests.engine.runs.test_run_crashes import WRITES
 from tests.stack.conftest import Stack, created, held
@@ -92,7 +92,7 @@ def test_killed_at_any_write_a_run_ends_whole_or_gone_within_ten_seconds(
     def subscribe(account_id: str) -> None:
         began = time.monotonic()
         stack.webhook(created(account_id))
-        run_id = records.run_id(f"event-of-{account_id}")
+        run_id = paths.run_id(f"event-of-{account_id}")
         until(lambda: run_of(ports, run_id).receipt_id)
         took_s[account_id] = time.monotonic() - began
 
@@ -128,8 +128,8 @@ def test_a_run_whose_message_is_lost_is_taken_up_by_the_reaper(stack: Stack, por
     with held(stack):
         poster = threading.Thread(target=lambda: _deliver(stack, "lost-message"))
         poster.start()
-        run_id = records.run_id("event-of-lost-message")
-        until(lambda: ports.documents.get(records.run_path(run_id)))
+        run_id = paths.run_id("event-of-lost-message")
+        until(lambda: ports.documents.get(paths.run_path(run_id)))
         with redis.Redis(
             port=stack.valkey_port, db=0, password=stack.secrets.read("valkey.password")
         ) as broker:

@@ -3,7 +3,7 @@
 import json
 import threading
 
-from governor import records
+from governor import paths
 from tests.stack.conftest import Stack, created, held
 from tests.support.waiting import until
 
@@ -78,7 +78,7 @@ def test_what_cannot_be_done_to_a_run_is_said(stack: Stack) -> None:
 
 
 def test_a_cancelled_run_is_undone_receipted_and_answered(stack: Stack) -> None:
-    run_id = records.run_id("event-of-run-cancelled")
+    run_id = paths.run_id("event-of-run-cancelled")
     statuses: list[int] = []
     with held(stack):
         poster = threading.Thread(

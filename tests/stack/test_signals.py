@@ -223,7 +223,7 @@ def test_a_signal_put_on_the_topic_is_pushed_and_acted_on_once(stack: Stack, acc
 
     def completed() -> list[dict[str, Any]]:
         items = stack.receipts(account, operation="action_complete", limit=1000)
-        from governor.records import action_id
+        from governor.paths import action_id
 
         return [i for i in items if i["action_id"] == action_id(account, "by-topic")]
 

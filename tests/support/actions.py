@@ -14,10 +14,10 @@ from typing import Any
 from pydantic import BaseModel, model_validator
 
 from ggen_governor.handlers import ActionContext, action
-from governor import records
+from governor import paths
+from governor.actions import Action
 from governor.errors import RecoverableError
 from governor.fsm import ActionState
-from governor.records import Action
 from ledger.receipt import SignedReceipt
 from ledger.verify import Recorded, verify
 from ports import Ports
@@ -62,7 +62,7 @@ def signal_of(signal_id: str, kind: str = "demo.succeed", **payload: Any) -> Sig
 
 
 def action_of(ports: Ports, action_id: str) -> Action:
-    found = ports.documents.get(records.action_path("acme", action_id))
+    found = ports.documents.get(paths.action_path("acme", action_id))
     assert found
     return Action.model_validate(found.data)
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from adapters.rules import encoded
-from governor.records import receipt_path, timestamp
+from governor.paths import receipt_path
+from governor.times import timestamp
 from ledger.checkpoint import Checkpoint, open_checkpoint
 from ledger.log import parse_leaf
 from ledger.merkle import Frontier, leaf_hash

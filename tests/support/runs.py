@@ -6,10 +6,12 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from governor import records
+from governor import paths
 from governor.fsm import RUN_OPEN
 from governor.quota import Verdict
-from governor.records import JournalEntry, MarketplaceEvent, Run, instant
+from governor.runs import JournalEntry, Run
+from governor.tenancy import MarketplaceEvent
+from governor.times import instant
 from ledger.receipt import SignedReceipt
 from ports import Ports
 from ports.documents import Query
@@ -54,7 +56,7 @@ def later(ports: Ports) -> Ports:
 
 
 def run_of(ports: Ports, run_id: str) -> Run:
-    found = ports.documents.get(records.run_path(run_id))
+    found = ports.documents.get(paths.run_path(run_id))
     assert found
     return Run.model_validate(found.data)
 
@@ -118,7 +120,7 @@ def receipts(ports: Ports, account_id: str = ACCOUNT) -> list[dict[str, Any]]:
 
 def text_of(ports: Ports, receipt: dict[str, Any]) -> str:
     """The free text beside the ledger that a receipt names, which is what it says it is."""
-    found = ports.documents.get(records.text_path(receipt["account_id"], receipt["receipt_id"]))
+    found = ports.documents.get(paths.text_path(receipt["account_id"], receipt["receipt_id"]))
     assert found
     named = receipt.get("error_sha256") or receipt["detail_sha256"]
     text = str(found.data["text"])
@@ -145,15 +147,15 @@ def nothing_is_left(ports: Ports, account_id: str = ACCOUNT) -> bool:
     return (
         memory_knows(ports, account_id) is Verdict.UNKNOWN_TENANT
         and not has_key(ports, account_id)
-        and ports.documents.get(records.tenant_path(account_id)) is None
+        and ports.documents.get(paths.tenant_path(account_id)) is None
         and not ports.documents.scan(Query(f"tenants/{account_id}/entitlements"))
         and ports.signals.look(account_id, "us-central1") is Topic.ABSENT
-        and ports.documents.get(records.turn_path(account_id)) is None
+        and ports.documents.get(paths.turn_path(account_id)) is None
     )
 
 
 def everything_is_there(ports: Ports, account_id: str = ACCOUNT) -> bool:
-    tenant = ports.documents.get(records.tenant_path(account_id))
+    tenant = ports.documents.get(paths.tenant_path(account_id))
     entitlements = ports.documents.scan(Query(f"tenants/{account_id}/entitlements"))
     return (
         memory_knows(ports, account_id) is Verdict.NOT_PERMITTED
@@ -162,5 +164,5 @@ def everything_is_there(ports: Ports, account_id: str = ACCOUNT) -> bool:
         and tenant.data["state"] == "stable"
         and [e.data["state"] for e in entitlements] == ["stable"]
         and ports.signals.look(account_id, "us-central1") is Topic.READY
-        and ports.documents.get(records.turn_path(account_id)) is None
+        and ports.documents.get(paths.turn_path(account_id)) is None
     )

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from governor import records
+from governor import paths, tenancy
 from governor.actions import STORED_MS
 from governor.errors import ConflictError, DeniedError, InputError, OutageError
 from governor.quota import month_ends_in_s, month_of
@@ -127,7 +127,7 @@ def test_the_limit_of_actions_at_once_is_kept_and_told(ports: Ports) -> None:
         submit(ports, signal_of("s20"))
 
     assert (refused.value.code, refused.value.retry_after_s) == ("concurrency-exceeded", 1)
-    ports.memory.release(Slot("acme", "demo-sku", records.action_id("acme", "s0")))
+    ports.memory.release(Slot("acme", "demo-sku", paths.action_id("acme", "s0")))
     submit(ports, signal_of("s20"))
 
 
@@ -226,7 +226,7 @@ def test_one_unusable_policy_keeps_nobody_else_from_being_booted(
     redis.Redis.from_url(valkey.url).flushdb()
     usable = boot._terms
 
-    def terms(ports: Ports, entitlement: records.Entitlement) -> object:
+    def terms(ports: Ports, entitlement: tenancy.Entitlement) -> object:
         if entitlement.account_id == "acme":
             raise PolicyError("policy-unusable", "its handler is gone")
         return usable(ports, entitlement)
@@ -261,7 +261,7 @@ def test_one_signal_delivered_by_many_at_once_is_counted_and_holds_its_slot_once
     for thread in threads:
         thread.join()
 
-    month = action_of(ports, records.action_id("acme", "storm-0")).month
+    month = action_of(ports, paths.action_id("acme", "storm-0")).month
     assert ports.memory.used("acme", "demo-sku", month) == 40
     assert in_flight(ports) == 40
 
@@ -274,7 +274,7 @@ def test_a_retry_that_is_landing_keeps_its_slot_from_the_reaper(
 
     asked = signal_of("slow")
     month = month_of(ports.clock.now())
-    action_id = records.action_id("acme", "slow")
+    action_id = paths.action_id("acme", "slow")
     request = Request("acme", action_id, "demo.succeed", None, asked.sha256(), month, 1)
     ports.memory.admit(request)
     until(lambda: ports.memory.due(1), every_s=0.005)

@@ -17,7 +17,8 @@ from ggen_governor import handlers
 from ggen_governor.handlers import ActionContext, action, registered
 from governor.errors import ActionError, InputError
 from governor.fsm import ActionState
-from governor.records import ProcessClaim, action_path
+from governor.paths import action_path
+from governor.records import ProcessClaim
 from ledger import contracts
 from ledger.receipt import receipt_id
 from ports import Ports

@@ -14,8 +14,9 @@ from adapters.drilled import DrilledDocuments, Switch
 from governor.errors import OutageError
 from governor.fsm import ActionState, RunState
 from governor.health import Drill, Fault, Scope
+from governor.paths import action_path, run_path
 from governor.quota import Verdict
-from governor.records import Run, action_path, run_path
+from governor.runs import Run
 from ledger.receipt import SignedReceipt
 from ports import Ports, Times
 from ports.documents import Query

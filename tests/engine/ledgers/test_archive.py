@@ -18,7 +18,7 @@ import pytest
 
 from cli.audit.verify_archive import verify_archive
 from governor.errors import InputError
-from governor.records import receipt_path
+from governor.paths import receipt_path
 from ledger import archive
 from ledger.keys import fingerprint
 from ports import Ports

@@ -22,7 +22,7 @@ from cli.audit.verify_archive import verify_archive
 from cli.stack.programs import valkey_binary
 from governor.errors import ConflictError
 from governor.quota import Verdict
-from governor.records import instant
+from governor.times import instant
 from ports import Ports
 from ports.documents import Document, Query, every
 from tasks.health import troubles

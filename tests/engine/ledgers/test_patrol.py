@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from governor.records import receipt_path
+from governor.paths import receipt_path
 from ledger.log import seal_id
 from ledger.receipt import receipt_id
 from ports import Ports

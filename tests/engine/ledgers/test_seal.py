@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from governor.errors import ConflictError, OutageError
-from governor.records import checkpoint_path, receipt_path, seal_path
+from governor.paths import checkpoint_path, receipt_path, seal_path
 from ledger.log import MAX_LEAVES, Seal, Stored, again, next_seal, parse_leaf
 from ledger.receipt import SignedReceipt
 from ports import Ports

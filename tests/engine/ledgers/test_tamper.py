@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from adapters.local.key_files import KeyFiles
-from governor.records import checkpoint_path, mirror_name, receipt_path, seal_path
+from governor.paths import checkpoint_path, mirror_name, receipt_path, seal_path
 from ledger.audit import Pin
 from ledger.log import Seal, seal_id
 from ledger.receipt import SignedReceipt

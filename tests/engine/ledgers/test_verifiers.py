@@ -25,7 +25,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cli.audit.verify_archive import verify_or_tell
-from governor.records import timestamp
+from governor.times import timestamp
 from ledger import archive, canonical, contracts
 from ledger.checkpoint import Checkpoint, sign
 from ledger.keys import KeyRing, TrustedKey, fingerprint

@@ -5,10 +5,10 @@ import itertools
 
 import pytest
 
-from governor import records
+from governor import paths
 from governor.errors import ConflictError, OutageError
 from governor.fsm import GovernorState, RunState
-from governor.records import Entitlement, MarketplaceEvent
+from governor.tenancy import Entitlement, MarketplaceEvent
 from ports import Ports
 from ports.documents import Query, Update
 from ports.signals import Topic
@@ -42,7 +42,7 @@ def _changed(plan_type: str, second: int, event_id: str = "e-2") -> MarketplaceE
 
 
 def _entitlement(ports: Ports, sku_id: str = "demo-sku") -> Entitlement:
-    found = ports.documents.get(records.entitlement_path("acme", sku_id))
+    found = ports.documents.get(paths.entitlement_path("acme", sku_id))
     assert found
     return Entitlement.model_validate(found.data)
 
@@ -64,11 +64,11 @@ def test_an_unknown_sku_is_refused_for_good(ports: Ports) -> None:
 
 def test_a_failed_second_entitlement_leaves_the_first_as_it_was(ports: Ports) -> None:
     subscribe(ports, event())
-    before = ports.documents.get(records.tenant_path("acme"))
+    before = ports.documents.get(paths.tenant_path("acme"))
 
     subscribe(ports, event(event_id="e-2", sku_id="nope"))
 
-    assert ports.documents.get(records.tenant_path("acme")) == before
+    assert ports.documents.get(paths.tenant_path("acme")) == before
     assert ports.signals.look("acme", "us-central1") is Topic.READY
 
 
@@ -80,7 +80,7 @@ def test_a_plan_change_up_or_down_keeps_the_governor_and_changes_its_terms(
     ports: Ports, former: str, plan: str, concurrent: int
 ) -> None:
     subscribe(ports, event(plan_type=former))
-    tenant = ports.documents.get(records.tenant_path("acme"))
+    tenant = ports.documents.get(paths.tenant_path("acme"))
 
     subscribe(ports, _changed(plan, 1))
 
@@ -89,7 +89,7 @@ def test_a_plan_change_up_or_down_keeps_the_governor_and_changes_its_terms(
     assert (changed["previous_plan_type"], changed["plan_type"]) == (former, plan)
     assert changed["quota"]["concurrent_actions"] == concurrent
     assert _entitlement(ports).concurrent_actions == concurrent
-    assert ports.documents.get(records.tenant_path("acme")) == tenant
+    assert ports.documents.get(paths.tenant_path("acme")) == tenant
 
 
 def test_a_plan_change_down_holds_back_new_actions_and_ends_none(ports: Ports) -> None:
@@ -146,7 +146,7 @@ def test_a_plan_change_before_its_subscription_is_refused_for_now(ports: Ports) 
 
 def _cancelled(ports: Ports) -> None:
     """What Runbook 7 leaves behind."""
-    for path in (records.tenant_path("acme"), records.entitlement_path("acme", "demo-sku")):
+    for path in (paths.tenant_path("acme"), paths.entitlement_path("acme", "demo-sku")):
         found = ports.documents.get(path)
         assert found
         data = {**found.data, "state": GovernorState.DECOMMISSIONED}
@@ -177,13 +177,13 @@ def test_a_resubscription_makes_a_new_governor_on_the_same_ledger(ports: Ports) 
 def test_a_resubscription_that_fails_leaves_the_cancelled_one_as_it_was(ports: Ports) -> None:
     subscribe(ports, event())
     _cancelled(ports)
-    before = ports.documents.get(records.tenant_path("acme"))
+    before = ports.documents.get(paths.tenant_path("acme"))
     assert before
     again = play_until(ports, event(event_id="e-2", event_time=_at(9)), "deploy_sku.governor")
 
     play(ports, again.run_id, failing("deploy_sku.governor", ConflictError("x", "x")))
 
-    after = ports.documents.get(records.tenant_path("acme"))
+    after = ports.documents.get(paths.tenant_path("acme"))
     assert after
     assert after.data == before.data
     assert ports.signals.look("acme", "us-central1") is Topic.ABSENT
@@ -290,7 +290,7 @@ def test_an_entitlement_that_cannot_be_used_jams_neither_undo_nor_account(
     play(ports, run.run_id, failing("entitlement_lifecycle.finish", ConflictError("x", "x")))
 
     assert run_of(ports, run.run_id).state is RunState.FAILED
-    assert ports.documents.get(records.turn_path("acme")) is None
+    assert ports.documents.get(paths.turn_path("acme")) is None
 
 
 def test_a_governor_that_cannot_be_booted_raises_a_critical_alert(ports: Ports) -> None:

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from governor import records
+from governor import paths
 from governor.errors import ConflictError, GovernorError, OutageError
 from governor.fsm import RunState
-from governor.records import JournalEntry, Run
+from governor.runs import JournalEntry, Run
 from ports import Ports
 from ports.documents import Query
 from tasks import publish
@@ -145,7 +145,7 @@ def _let_loose(ports: Ports, run_ids: list[str], seed: int) -> None:
 
 def _is_turn_free(ports: Ports, run_id: str) -> bool:
     account_id = run_of(ports, run_id).account_id
-    return ports.documents.get(records.turn_path(account_id)) is None
+    return ports.documents.get(paths.turn_path(account_id)) is None
 
 
 def _check_account(ports: Ports, account_id: str, mine: list[Run]) -> None:

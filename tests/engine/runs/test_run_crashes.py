@@ -8,7 +8,7 @@ import pytest
 
 from governor.errors import ConflictError
 from governor.fsm import RUN_OPEN, RunState
-from governor.records import Run
+from governor.runs import Run
 from ports import Ports
 from tasks.runbooks.entitlement_lifecycle import RUNBOOK, begin
 from tasks.runs import step

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from adapters.local.system import started_s
-from governor import records
+from governor import paths
 from governor.errors import ConflictError, DeniedError, InputError, OutageError
 from governor.fsm import RunState
-from governor.records import JournalEntry, Run, instant
+from governor.runs import JournalEntry, Run
+from governor.times import instant
 from ports import Ports
 from ports.documents import Update
 from tasks.runbooks.entitlement_lifecycle import RUNBOOK, begin
@@ -236,7 +237,7 @@ def test_an_undo_under_way_elsewhere_is_left_to_it_until_it_dies(ports: Ports) -
         pid=other.pid, process_started=started_s(other.pid)
     )
     run = play_until(ports, event(), "entitlement_lifecycle.finish")
-    found = ports.documents.get(records.run_path(run.run_id))
+    found = ports.documents.get(paths.run_path(run.run_id))
     assert found
     entry: JournalEntry = run.journal["deploy_sku.governor"].evolve(undo_claim=claim)
     undoing = run.evolve(
@@ -263,7 +264,7 @@ def test_a_result_that_comes_after_the_step_was_taken_over_is_refused(ports: Por
     act = RUNBOOK.step("deploy_sku.signals").act
 
     def overtaken(ports: Ports, run: Run) -> Result:
-        found = ports.documents.get(records.run_path(run.run_id))
+        found = ports.documents.get(paths.run_path(run.run_id))
         assert found
         taken = Run.model_validate(found.data)
         entry = taken.journal["deploy_sku.signals"]

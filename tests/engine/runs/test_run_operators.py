@@ -2,10 +2,10 @@
 
 import pytest
 
-from governor import records
+from governor import paths
 from governor.errors import ConflictError, InputError
 from governor.fsm import RunState
-from governor.records import Effect
+from governor.runs import Effect
 from ports import Ports
 from ports.documents import Query
 from tasks.runbooks.entitlement_lifecycle import RUNBOOK, begin, new_run
@@ -52,7 +52,7 @@ def test_a_cancelled_run_is_undone_at_its_next_step_and_receipted(
 
 
 def test_a_run_cancelled_while_its_last_step_acts_is_undone(ports: Ports) -> None:
-    from governor.records import Run
+    from governor.runs import Run
     from tasks.runs.definition import Result
     from tests.support.runs import with_step
 
@@ -87,7 +87,7 @@ def test_an_operator_who_writes_between_read_and_commit_undoes_nothing(ports: Po
                 for w in writes
             )
             if is_done and next(moves, None) is not None:
-                found = ports.documents.get(records.run_path(run.run_id))
+                found = ports.documents.get(paths.run_path(run.run_id))
                 assert found
                 ports.documents.commit([Update(found.path, found.data, found.revision)])
             ports.documents.commit(writes)
@@ -141,7 +141,7 @@ def test_a_failed_run_is_attempted_again_and_a_put_off_one_at_once(ports: Ports)
 def test_of_two_new_attempts_at_once_one_is_made(ports: Ports) -> None:
     run = begin(ports, event(), b"{}")
     play(ports, run.run_id, failing("deploy_sku.signals", ConflictError("x", "x")))
-    found = ports.documents.get(records.run_path(run.run_id))
+    found = ports.documents.get(paths.run_path(run.run_id))
     assert found
 
     first = attempt_again(ports, RUNBOOK, found)

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from adapters.local.system import started_s
-from governor import records
+from governor import paths
 from governor.errors import ConflictError, OutageError
 from governor.fsm import RunState
-from governor.records import JournalEntry, ProcessClaim, Run, instant
+from governor.records import ProcessClaim
+from governor.runs import JournalEntry, Run
+from governor.times import instant
 from ports import Ports
 from ports.alerts import Alert
 from ports.documents import Query, Update
@@ -124,7 +126,7 @@ def test_what_a_version_that_knew_it_has_undone_holds_up_no_other(ports: Ports) 
 
 def test_a_run_that_has_not_begun_is_not_touched_by_an_upgrade(ports: Ports) -> None:
     run = begin(ports, event(), b"{}")
-    found = ports.documents.get(records.run_path(run.run_id))
+    found = ports.documents.get(paths.run_path(run.run_id))
     assert found
     older = run.evolve(definition_sha256="0" * 64)
     ports.documents.commit([Update(found.path, older.document(), found.revision)])
@@ -174,7 +176,7 @@ def _claim_of(ports: Ports, process: "subprocess.Popen[bytes]") -> ProcessClaim:
 
 def _put_to_work(ports: Ports, run: Run, process: "subprocess.Popen[bytes]") -> None:
     """The journal says that another process is at the run's third step."""
-    found = ports.documents.get(records.run_path(run.run_id))
+    found = ports.documents.get(paths.run_path(run.run_id))
     assert found
     entry = JournalEntry(state="intent", claim=_claim_of(ports, process))
     at_work = run.evolve(journal={**run.journal, "deploy_sku.signals": entry})
@@ -307,7 +309,7 @@ def test_a_run_of_a_runbook_nobody_knows_keeps_no_other_from_being_looked_at(
 ) -> None:
     ticking = later(ports)
     foreign = begin(ticking, event(), b"{}")
-    found = ports.documents.get(records.run_path(foreign.run_id))
+    found = ports.documents.get(paths.run_path(foreign.run_id))
     assert found
     ports.documents.commit(
         [Update(found.path, {**found.data, "runbook": "of tomorrow"}, found.revision)]

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from governor import records
+from governor import paths
 from governor.errors import ConflictError, InputError, OutageError
 from governor.fsm import RunState
-from governor.records import Effect, Run
+from governor.runs import Effect, Run
 from ports import Ports
 from ports.documents import Query, Update
 from ports.signals import Topic
@@ -164,7 +164,7 @@ def test_an_old_message_hands_over_after_its_step(ports: Ports) -> None:
 def test_a_run_past_its_deadline_is_undone(ports: Ports) -> None:
     from datetime import timedelta
 
-    from governor.records import instant
+    from governor.times import instant
     from tests.support.runs import LaterClock
 
     ticking = later(ports)
@@ -180,7 +180,7 @@ def test_a_run_past_its_deadline_is_undone(ports: Ports) -> None:
 
 def test_a_run_whose_runbook_was_redefined_is_undone(ports: Ports) -> None:
     run = play_until(ports, event(), "deploy_sku.governor")
-    found = ports.documents.get(records.run_path(run.run_id))
+    found = ports.documents.get(paths.run_path(run.run_id))
     assert found
     older = run.evolve(definition_sha256="0" * 64)
     ports.documents.commit([Update(found.path, older.document(), found.revision)])
@@ -266,5 +266,5 @@ def test_a_topic_that_is_somebody_elses_is_refused_for_now_and_left(
 
         assert (run.state, run.error_code) == (RunState.FAILED, "topic-misconfigured")
         assert client.get(stream_key("acme")) == b"somebody's"
-    assert ports.documents.get(records.tenant_path("acme")) is None
+    assert ports.documents.get(paths.tenant_path("acme")) is None
     assert operations(ports) == ["entitlement_failed"]

@@ -1,0 +1,79 @@
+"""Where each document lies, and the ids that are derived from what they stand for."""
+
+import hashlib
+
+
+def tenant_path(account_id: str) -> str:
+    """Where a tenant's document lies."""
+    return f"tenants/{account_id}"
+
+
+def entitlement_path(account_id: str, sku_id: str) -> str:
+    """Where an entitlement's document lies."""
+    return f"tenants/{account_id}/entitlements/{sku_id}"
+
+
+def action_path(account_id: str, action_id: str) -> str:
+    """Where an action's document lies."""
+    return f"tenants/{account_id}/actions/{action_id}"
+
+
+def receipt_path(account_id: str, receipt_id: str) -> str:
+    """Where a receipt lies; ``account_id`` may be ``_system``."""
+    return f"tenants/{account_id}/receipts/{receipt_id}"
+
+
+def text_path(account_id: str, receipt_id: str) -> str:
+    """Where the free text lies that a receipt names by its SHA-256 (D30)."""
+    return f"tenants/{account_id}/texts/{receipt_id}"
+
+
+def seal_path(account_id: str, seal_id: str) -> str:
+    """Where a seal of a ledger lies."""
+    return f"tenants/{account_id}/seals/{seal_id}"
+
+
+def checkpoint_path(account_id: str, seal_id: str) -> str:
+    """Where the signed checkpoint of a seal lies; its copy in Objects is ``mirror_name``."""
+    return f"tenants/{account_id}/checkpoints/{seal_id}"
+
+
+def mirror_name(account_id: str, seal_id: str) -> str:
+    """The object that holds a checkpoint where a restored database cannot take it back."""
+    return f"checkpoints/{account_id}/{seal_id}"
+
+
+def run_path(run_id: str) -> str:
+    """Where a run's document lies."""
+    return f"runs/{run_id}"
+
+
+def turn_path(account_id: str) -> str:
+    """The claimed document by which the runs of one account take turns."""
+    return f"turns/{account_id}"
+
+
+def topic_name(account_id: str) -> str:
+    """The tenant's topic (spec, Runbook 1)."""
+    return f"tenants.{account_id}.signals"
+
+
+def fsm_id(account_id: str, generation: int) -> str:
+    """``governor-{account}``, and ``-g2`` and up for its successors (D2)."""
+    return f"governor-{account_id}" + (f"-g{generation}" if generation > 1 else "")
+
+
+def digest_id(prefix: str, *parts: str) -> str:
+    """A deterministic id that fits any path: ``prefix-`` and 160 bits of SHA-256, in hex."""
+    joined = b"".join(len(p.encode()).to_bytes(4, "big") + p.encode() for p in parts)
+    return f"{prefix}-{hashlib.sha256(joined).hexdigest()[:40]}"
+
+
+def run_id(event_id: str) -> str:
+    """The run an event starts: the same event can only ever start one."""
+    return digest_id("run", event_id)
+
+
+def action_id(account_id: str, signal_id: str) -> str:
+    """The action a signal starts: the same signal can only ever start one (D8)."""
+    return digest_id("action", account_id, signal_id)
