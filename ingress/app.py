@@ -12,9 +12,10 @@ from adapters import wiring
 from config.logs import configure
 from config.settings import load
 from governor.errors import GovernorError
-from ingress import health, problems, reads, signals, webhooks
+from ingress import problems
 from ingress.failures import Failures
 from ingress.refusals import Refusals
+from ingress.routes import health, reads, signals, webhooks
 from ingress.state import State
 
 

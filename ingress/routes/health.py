@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from governor.errors import GovernorError, public_detail
 from governor.health import Scope, silence
-from ingress import metrics
+from ingress.routes import metrics
 from ingress.state import Here
 from ports import Ports
 from ports.health import Trouble

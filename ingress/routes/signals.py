@@ -7,7 +7,7 @@ from fastapi.responses import JSONResponse
 from governor.errors import ConflictError, DeniedError, GovernorError, InputError, OutageError
 from governor.quota import Verdict
 from governor.records import SYSTEM_ACCOUNT, AccountId
-from ingress import metrics, signature
+from ingress import signature
 from ingress.bodies import (
     MAX_BODY_BYTES,
     PushEnvelope,
@@ -17,6 +17,7 @@ from ingress.bodies import (
     read_bounded,
 )
 from ingress.problems import documented, signed_with, status_of
+from ingress.routes import metrics
 from ingress.state import Here, State
 from ports import Ports
 from tasks.actions.admit import Signal, submit

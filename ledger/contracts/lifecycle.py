@@ -3,7 +3,7 @@
 from typing import Literal
 
 from governor.records import PlanType, Region, SemVer, SkuId
-from ledger.contract_base import (
+from ledger.contracts.base import (
     Code,
     Count,
     Detail,

@@ -12,9 +12,10 @@ from governor.fsm import RUN_OPEN, RunState
 from governor.quota import Verdict
 from governor.runs import Run
 from governor.tenancy import MarketplaceEvent
-from ingress import metrics, signature
+from ingress import signature
 from ingress.bodies import MarketplaceWebhook, parse, raw_body
 from ingress.problems import documented, problem, signed_with, status_of
+from ingress.routes import metrics
 from ingress.state import Here, State
 from ledger.receipt import SignedReceipt
 from ports import Ports

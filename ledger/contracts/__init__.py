@@ -11,11 +11,8 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from governor.errors import InputError
-from ledger import contracts_action as action
-from ledger import contracts_governor as governor
-from ledger import contracts_lifecycle as lifecycle
-from ledger import contracts_platform as platform
-from ledger.contract_base import Receipt
+from ledger.contracts import action, governor, lifecycle, platform
+from ledger.contracts.base import Receipt
 
 _VERSIONS: tuple[tuple[type[Receipt], ...], ...] = (
     (lifecycle.EntitlementActive,),

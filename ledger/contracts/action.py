@@ -5,16 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from governor.records import SemVer, SignalType, SkuId, Timestamp
-from ledger.contract_base import (
-    Code,
-    Count,
-    Detail,
-    Receipt,
-    ReceiptId,
-    Second,
-    Sha256Hex,
-    Word,
-)
+from ledger.contracts.base import Code, Count, Detail, Receipt, ReceiptId, Second, Sha256Hex, Word
 
 Rollback = Literal["due", "none", "impossible"]
 """Whether the action is rolled back: it is due; there is nothing to undo; it cannot be undone."""

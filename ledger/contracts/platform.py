@@ -3,16 +3,7 @@
 from typing import Literal
 
 from governor.records import Timestamp
-from ledger.contract_base import (
-    Code,
-    Count,
-    Detail,
-    Receipt,
-    ReceiptId,
-    Second,
-    Sha256Hex,
-    Word,
-)
+from ledger.contracts.base import Code, Count, Detail, Receipt, ReceiptId, Second, Sha256Hex, Word
 
 
 class _Tally(Receipt):

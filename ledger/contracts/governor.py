@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from governor.records import AccountId, PlanType, SemVer, SkuId
-from ledger.contract_base import (
+from ledger.contracts.base import (
     Code,
     Concurrency,
     Count,

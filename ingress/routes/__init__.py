@@ -1,0 +1,1 @@
+"""The doors: each module serves one group of paths, and knows no other."""
