@@ -90,7 +90,7 @@ def _handlers(folder: Path) -> Iterator[None]:
 @contextmanager
 def worker_beside(settings: Settings, module: str, queue: str, children: int) -> Iterator[None]:
     """A Celery worker of its own on the stack's broker, for what ``module`` declares."""
-    with settings.log_file.open("ab") as log:
+    with (settings.log_dir / f"{queue}-beside.log").open("ab") as log:
         worker = subprocess.Popen(
             [
                 sys.executable,

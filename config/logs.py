@@ -36,7 +36,7 @@ class Flood(logging.Filter):
 
 
 def configure() -> None:
-    """Log to standard error, which the supervisor gathers into one file."""
+    """Log to standard error, which supervisord writes to a file for each program."""
     component = os.path.basename(sys.argv[0])
     name = os.environ.get("SUPERVISOR_PROCESS_NAME", component)
     formatter = logging.Formatter(

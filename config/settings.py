@@ -206,9 +206,9 @@ class Settings(BaseSettings):
         return self.state_dir / "pins"
 
     @property
-    def log_file(self) -> Path:
-        """The one log of the embedded start."""
-        return self.state_dir / "log" / "ggen.log"
+    def log_dir(self) -> Path:
+        """The logs of the embedded start, a file for each program."""
+        return self.state_dir / "log"
 
     @property
     def demo_file(self) -> Path:

@@ -114,23 +114,21 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Stay, and show more.")] = False,
 ) -> None:
     """Show the end of the stack's log."""
+    from cli.stack.logs import Logs
     from config.settings import load
     from governor.errors import OutageError
 
-    log = load().log_file
-    if not log.exists():
-        raise OutageError("no-log", f"there is no {log}: no stack was started here. See: ggen up")
-
-    def of_program(line: str) -> bool:
-        return program is None or f" {program} " in line[:60]
-
-    with log.open(encoding="utf-8", errors="replace") as file:
-        put("\n".join(list(filter(of_program, file.read().splitlines()))[-lines:]))
-        while follow:
-            new = [line for line in file.read().splitlines() if of_program(line)]
-            if new:
-                put("\n".join(new))
-            time.sleep(0.3)
+    settings = load()
+    found = Logs(settings, program)
+    if not found.exist():
+        raise OutageError(
+            "no-log", f"there is no log in {settings.log_dir}: no stack was started here: ggen up"
+        )
+    put("\n".join(found.last(lines)))
+    while follow:
+        if new := found.new():
+            put("\n".join(new))
+        time.sleep(0.3)
 
 
 def _ports() -> Any:

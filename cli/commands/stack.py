@@ -3,13 +3,14 @@
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import Any
 
 import httpx
 
 from cli.commands import watch as watching
 from cli.output import show
 from cli.stack import programs, supervisor
+from cli.stack.logs import Logs
 from config.settings import Settings, load
 from governor.errors import OutageError
 
@@ -74,7 +75,7 @@ def _banner(settings: Settings, as_json: bool) -> None:
         "flower": f"http://127.0.0.1:{settings.flower_port} (user ggen)",
         "state": str(settings.state_dir),
         "secrets": str(settings.secrets_dir),
-        "log": str(settings.log_file),
+        "log": str(settings.log_dir),
     }
     lines = [f"  {name:<8} {value}" for name, value in facts.items()]
     show(facts, as_json, "\n".join(["ready", *lines]))
@@ -85,13 +86,14 @@ def _follower(settings: Settings) -> Callable[[], None]:
     """Print what the log gained since the first call, when a person is watching."""
     if not sys.stdout.isatty():
         return lambda: None
-    opened: list[TextIO] = []
+    logs: list[Logs] = []
 
     def follow() -> None:
-        if not opened:
+        if not logs:
             print("Ctrl-C stops it; the log follows.", flush=True)
-            opened.append(settings.log_file.open())
-            opened[0].seek(0, 2)
-        print(opened[0].read(), end="", flush=True)
+            logs.append(Logs(settings))
+            logs[0].last(0)
+        for line in logs[0].new():
+            print(line, flush=True)
 
     return follow

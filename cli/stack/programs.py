@@ -46,8 +46,9 @@ _SUPERVISORD = """\
 ; characters that has, supervisord reads none of them.
 [supervisord]
 nodaemon = true
-logfile = log/ggen.log
-logfile_maxbytes = 0
+logfile = log/supervisord.log
+logfile_maxbytes = 10MB
+logfile_backups = 1
 pidfile = run/supervisord.pid
 umask = 077
 {user}[group:store]
@@ -65,8 +66,9 @@ autorestart = true
 stopwaitsecs = {stop_wait_s}
 killasgroup = true
 redirect_stderr = true
-stdout_logfile = log/ggen.log
-stdout_logfile_maxbytes = 0
+stdout_logfile = log/{name}.log
+stdout_logfile_maxbytes = 10MB
+stdout_logfile_backups = 1
 """
 
 
@@ -139,7 +141,7 @@ def prepare(settings: Settings) -> list[str]:
         for folder in (
             settings.state_dir,
             run,
-            settings.log_file.parent,
+            settings.log_dir,
             settings.state_dir / "valkey",
         ):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -155,7 +155,7 @@ def detach(settings: Settings) -> None:
     Raises:
         OutageError: it ended or is not ready in time; names the missing parts.
     """
-    with settings.log_file.open("ab") as log:
+    with (settings.log_dir / "up.log").open("ab") as log:
         child = subprocess.Popen(
             [sys.executable, "-P", "-m", "cli.main", "up"],
             env=environment(settings),
@@ -172,7 +172,7 @@ def detach(settings: Settings) -> None:
             child.wait(STOP_WITHIN_S)
         raise
     if child.poll() is not None:
-        raise OutageError("start-failed", f"the stack ended at once; see {settings.log_file}")
+        raise OutageError("start-failed", "the stack ended at once. See: ggen logs")
 
 
 def stop(settings: Settings) -> bool:
@@ -209,7 +209,7 @@ def wait_ready(settings: Settings, give_up: Callable[[], bool] = lambda: False) 
                 pass
             if time.monotonic() > give_up_at:
                 what = "; ".join(f"{name}: {why}" for name, why in missing.items())
-                raise OutageError("not-ready", f"not ready ({what}); see {settings.log_file}")
+                raise OutageError("not-ready", f"not ready ({what}). See: ggen logs")
             time.sleep(0.05)
 
 
@@ -240,7 +240,7 @@ def end_leftovers(settings: Settings) -> int:
 def _spawn(settings: Settings) -> "subprocess.Popen[bytes]":
     programs.check_ports(settings)
     note_address(settings)
-    with settings.log_file.open("ab") as log:
+    with (settings.log_dir / "up.log").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "cli.stack.supervise", "-c", "run/supervisord.conf"],
             cwd=settings.state_dir,

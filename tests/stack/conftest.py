@@ -81,6 +81,11 @@ class Stack:
             check=False,
         )
 
+    def log(self) -> str:
+        """All that every program wrote."""
+        files = sorted((self.state / "log").iterdir())
+        return "\n".join(file.read_text(errors="replace") for file in files)
+
     def http(self) -> httpx.Client:
         return httpx.Client(
             base_url=f"http://127.0.0.1:{self.http_port}", timeout=20, trust_env=False

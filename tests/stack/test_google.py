@@ -189,7 +189,7 @@ def _assert_one_end(stack: Stack, before: set[tuple[str, str]]) -> None:
             for operation in ("degraded_mode", "degraded_mode_cleared", "receipt_conflict")
             for r in stack.receipts("_system", operation=operation)
         ]
-        log = (stack.state / "log" / "ggen.log").read_text().splitlines()
+        log = stack.log().splitlines()
         seen = [line for line in log if "ggen.health" in line or "spool" in line]
         pytest.fail("\n".join([f"{ended} have ended", *map(str, told), *seen[-60:]]))
 

@@ -38,7 +38,7 @@ def test_secret_files_are_for_their_owner_alone(stack: Stack) -> None:
 
 
 def test_the_log_tells_no_secret(stack: Stack) -> None:
-    log = (stack.state / "log" / "ggen.log").read_text()
+    log = stack.log()
 
     assert [name for name, value in _values(stack).items() if value in log] == []
 
