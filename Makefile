@@ -21,7 +21,7 @@ up: .venv/.runtime ## start the stack and stay; Ctrl-C stops it
 	@$(BIN)/ggen up
 
 test: .venv/.dev ## every test, on real Valkey, SQLite and workers
-	@$(BIN)/python -m pytest -n 2 --dist=loadfile -m "not alone" --durations=20
+	@$(BIN)/python -m pytest -n 3 --dist=loadfile -m "not alone" --durations=20
 	@$(BIN)/python -m pytest -m alone --durations=20
 
 nightly: .venv/.dev ## every test in every way, and a short soak (about an hour)

@@ -6,15 +6,18 @@ version 1.0.2), the payload RFC 8785 JSON. Nothing here is ever re-encoded after
 
 import base64
 import hashlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from governor.errors import InputError
 from governor.records import Record
-from ledger import canonical, contracts
+from ledger import canonical
 from ledger.keys import key_id
+
+if TYPE_CHECKING:
+    from ledger.contracts import Receipt
 
 PAYLOAD_TYPE = "application/vnd.ggen.receipt.v1+json"
 
@@ -57,7 +60,7 @@ class Signer:
         """The signature over ``text`` as it is (RFC 8032). Deterministic."""
         return self._key.sign(text)
 
-    def sign(self, receipt: contracts.Receipt) -> SignedReceipt:
+    def sign(self, receipt: "Receipt") -> SignedReceipt:
         """Canonicalise and sign one receipt. Deterministic: same receipt and key, same bytes."""
         payload = canonical.dumps(receipt.model_dump(mode="json", exclude_none=True))
         return SignedReceipt(
@@ -131,6 +134,8 @@ def receipt_id(account_id: str, operation: str, subject: str, attempt: int = 1) 
     Raises:
         InputError: ``operation`` has no contract.
     """
+    from ledger import contracts  # 14 MiB that processes without receipts do not need
+
     contracts.newest(operation)
     words = (account_id, operation, subject, str(attempt))
     digest = bytearray(

@@ -6,8 +6,10 @@ setting gives its reason; the measurements are in ``docs/decisions/0002-celery-c
 
 import gc
 import warnings
+from contextlib import suppress
 from typing import Any
 
+from billiard.util import get_pdeathsig  # type: ignore[attr-defined]  # its stubs lack it
 from celery import Celery
 from celery.exceptions import SecurityWarning
 from celery.signals import setup_logging, worker_init, worker_ready
@@ -131,6 +133,8 @@ def _load_handlers(**_: object) -> None:
 
     registered()
     import_backends(load())
+    with suppress(OSError):  # no Linux
+        get_pdeathsig()  # each child calls its pair, for which cffi loads a parser of C: 5 MiB
     gc.collect()
     gc.freeze()  # a collection in a child would otherwise copy the pages they share
 

@@ -75,9 +75,10 @@ stdout_logfile_backups = 1
 def commands(settings: Settings) -> dict[str, list[str]]:
     """Program -> command line, for the state directory. None of them contains a secret."""
     python = [sys.executable, "-P", "-m"]  # never a module of the working directory
-    celery = [*python, "celery", "-q", "-A", "tasks"]
+    celery = [*python, "celery", "-q", "-A"]
     worker = [
         *celery,
+        "tasks",
         "worker",
         "-P",
         "prefork",
@@ -108,8 +109,14 @@ def commands(settings: Settings) -> dict[str, list[str]]:
             "-n",
             "runbooks@%h",
         ],
-        "beat": [*celery, "beat", "-l", "INFO", "--pidfile="],
-        "flower": [*celery, "flower", "--conf=run/flowerconfig.py", "--logging=none"],
+        "beat": [*python, "tasks.schedule"],
+        "flower": [
+            *celery,
+            "tasks.schedule",
+            "flower",
+            "--conf=run/flowerconfig.py",
+            "--logging=none",
+        ],
     }
     if settings.delivers_signals_itself:
         programs["pump"] = [*python, "adapters.valkey.pump"]
