@@ -48,9 +48,10 @@ def run_path(run_id: str) -> str:
     return f"runs/{run_id}"
 
 
-def turn_path(account_id: str) -> str:
-    """The claimed document by which the runs of one account take turns."""
-    return f"turns/{account_id}"
+def turn_path(turn: str) -> str:
+    """The claimed document by which runs of one ``turn`` (``account/acme``) go one at a time."""
+    kind, _, name = turn.partition("/")
+    return f"turns/{name}" if kind == "account" else f"turns/~{turn.replace('/', '~')}"
 
 
 def topic_name(account_id: str) -> str:
@@ -70,8 +71,13 @@ def digest_id(prefix: str, *parts: str) -> str:
 
 
 def run_id(event_id: str) -> str:
-    """The run an event starts: the same event can only ever start one."""
+    """The run a webhook starts: the same event can only ever start one."""
     return digest_id("run", event_id)
+
+
+def triggered_run_id(runbook: str, trigger: str, dedupe_key: str) -> str:
+    """The run that anything else starts: one key starts one run of each runbook."""
+    return digest_id("run", runbook, trigger, dedupe_key)
 
 
 def action_id(account_id: str, signal_id: str) -> str:

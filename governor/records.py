@@ -23,6 +23,7 @@ SYSTEM_ACCOUNT = "_system"
 """The ledger of the platform itself; no tenant can have this name (D1)."""
 
 AccountId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$")]
+LedgerId = Annotated[str, StringConstraints(pattern=r"^(_system|[A-Za-z0-9][A-Za-z0-9_-]{0,127})$")]
 SkuId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 PlanType = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 Region = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]

@@ -1,13 +1,25 @@
 """The record of a run, and of each of its steps."""
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from governor.errors import ConflictError
 from governor.fsm import RunState
-from governor.records import AccountId, EventId, ProcessClaim, Record, Timestamp
-from governor.tenancy import MarketplaceEvent
+from governor.records import EventId, LedgerId, ProcessClaim, Record, Timestamp
+
+
+class Trigger(StrEnum):
+    """What may start a run."""
+
+    WEBHOOK = "webhook"
+    COMMAND = "command"
+    SCHEDULE = "schedule"
+    METRIC = "metric"
+    NOTIFICATION = "notification"
+    PARENT = "parent"
 
 
 class Effect(StrEnum):
@@ -27,10 +39,18 @@ class Effect(StrEnum):
         return meant.get(self, self)
 
 
+class Wait(Record):
+    """What a step waits for: a moment, or what ``reason`` says."""
+
+    reason: str = Field(max_length=256)
+    until: Timestamp | None = Field(default=None, description="not looked at before")
+    since: Timestamp | None = Field(default=None, description="set as the wait begins")
+
+
 class JournalEntry(Record):
     """What a run's journal says of one step; written before the step acts."""
 
-    state: Literal["intent", "done", "undone"]
+    state: Literal["waiting", "intent", "done", "undone"]
     effects: dict[str, Effect] = Field(
         default_factory=dict, description="resource -> what is meant, or was done, to it"
     )
@@ -39,6 +59,10 @@ class JournalEntry(Record):
     undo_claim: ProcessClaim | None = None
     attempts: int = Field(default=0, description="how often it was put off")
     error: str | None = Field(default=None, description="why it, or its undo, was put off last")
+    wait: Wait | None = Field(default=None, description="what it waits for, or waited for last")
+    cursor: str | None = Field(default=None, description="how far it got through its population")
+    undo_cursor: str | None = Field(default=None, description="how far its undo got")
+    members: int = Field(default=0, description="of its population that it is done with")
 
     def made(self, resource: str) -> bool:
         """Whether this run created a resource, or may have: only such a one is removed again."""
@@ -54,16 +78,20 @@ class Cancellation(Record):
 
 
 class Run(Record):
-    """``runs/{run_id}``: one execution of a runbook, and the claim of the event that began it."""
+    """``runs/{run_id}``: one execution of a runbook, and the claim of what began it."""
 
     run_id: str
     runbook: str
     definition_sha256: str
-    account_id: AccountId
-    event_id: EventId
-    body_sha256: str
-    body: str = Field(description="the webhook's raw body, as text")
-    event: MarketplaceEvent
+    account_id: LedgerId = Field(description="on whose ledger it is receipted")
+    trigger: Trigger
+    inputs: dict[str, Any] = Field(description="as the runbook's own model has them")
+    dedupe_key: EventId = Field(description="one key, one run: a webhook's ``event_id``")
+    turn: str = Field(description="whom it takes turns with: ``account/acme``, ``platform``")
+    has_turn: bool = Field(default=False, description="whether it took the turn as it was created")
+    parent: str | None = Field(default=None, description="the run that started it")
+    body_sha256: str = Field(default="", description="of a webhook's raw body")
+    body: str = Field(default="", description="that body, as text")
     state: RunState = RunState.PENDING
     attempt: int = 1
     journal: dict[str, JournalEntry] = Field(default_factory=dict)
@@ -78,7 +106,40 @@ class Run(Record):
     undo_attempts: int = 0
     cancellation: Cancellation | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_release_0_1_0(cls, stored: Any) -> Any:
+        """A run as 0.1.0 stored it: there was one runbook, and a webhook began each run."""
+        if not isinstance(stored, Mapping) or "event" not in stored or "inputs" in stored:
+            return stored
+        return {
+            **stored,
+            "trigger": Trigger.WEBHOOK,
+            "inputs": stored["event"],
+            "dedupe_key": stored.get("event_id"),
+            "turn": f"account/{stored.get('account_id')}",
+        }
+
     @property
     def maker(self) -> str:
         """This attempt at the run, as the documents it creates name it."""
         return f"{self.run_id}/{self.attempt}"
+
+
+class StepResult(Record):
+    """What a step tells the steps after it; ``step`` names it."""
+
+    step: ClassVar[str]
+
+    @classmethod
+    def of(cls, run: Run) -> Self:
+        """What this run's step told.
+
+        Raises:
+            ConflictError: it is not done.
+            UnreadableError: it told something else.
+        """
+        entry = run.journal.get(cls.step)
+        if entry is None or entry.state != "done":
+            raise ConflictError("step-not-done", f"{cls.step} of {run.run_id} is not done")
+        return cls.stored(entry.result)

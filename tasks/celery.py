@@ -22,6 +22,7 @@ from config.settings import load
 from governor.errors import OutageError
 from tasks import poison
 from tasks.flower_events import TellInBatches
+from tasks.outcomes import NotDone
 from tasks.timetable import timetable
 
 PUBLISH_ONCE = {"max_retries": 1, "interval_start": 0.05, "interval_step": 0.0}
@@ -61,7 +62,7 @@ def configuration() -> dict[str, Any]:
         "worker_cancel_long_running_tasks_on_connection_loss": False,  # True kills without undo
         "worker_prefetch_multiplier": 1,
         "task_time_limit": 110,  # a backstop below visibility_timeout; actions set their own
-        "task_annotations": {"*": {"throws": (OutageError,)}},  # a line in the log, not a traceback
+        "task_annotations": {"*": {"throws": (OutageError, NotDone)}},  # known: no traceback
         "task_ignore_result": True,  # receipts are the results
         "task_serializer": "json",
         "result_serializer": "json",
@@ -108,12 +109,7 @@ def configuration() -> dict[str, Any]:
 poison.install()
 app = Celery(
     "ggen",
-    include=(
-        "tasks.runbooks.degrade_to_safe_mode",
-        "tasks.runbooks.entitlement_lifecycle",
-        "tasks.runbooks.recover_action",
-        "tasks.ticks",
-    ),
+    include=("tasks.runbooks", "tasks.ticks"),
 )
 app.add_defaults(configuration)  # a callable: deferred to first use
 app.steps["consumer"].add(TellInBatches)

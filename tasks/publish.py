@@ -3,9 +3,11 @@
 The reaper repeats a lost message, so a broker that is away is no error for the sender.
 """
 
+import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
+import celery
 from celery.exceptions import OperationalError as CeleryUnreachable
 from kombu.exceptions import OperationalError as BrokerUnreachable
 
@@ -15,9 +17,6 @@ from governor.runs import Run
 from tasks.celery import ACTIONS, LEDGER, PUBLISH_ONCE, RUNBOOKS, app
 
 _LOG = logging.getLogger("ggen.broker")
-RUN_TIME_LIMIT_S = 30
-"""A process that hangs in a step is killed before anybody may take the step over. A step may look
-and then act for 10 s each where Pub/Sub does not answer."""
 
 
 def execute(action: Action) -> None:
@@ -30,10 +29,22 @@ def roll_back(action: Action) -> None:
     _action("recover_action.roll_back", action)
 
 
-def run(run: Run) -> None:
-    """Have a run taken as far as it goes."""
+def chain(run: Run, links: Sequence[tuple[str, float]]) -> None:
+    """Have a run go on: its tasks, one after the other, each with its time limit in seconds."""
     kwargs = {"run_id": run.run_id, "account_id": run.account_id}
-    _send(f"{run.runbook}.run", RUNBOOKS, kwargs, RUN_TIME_LIMIT_S, f"run {run.run_id}")
+    tasks = [
+        app.signature(
+            name,
+            kwargs=kwargs,
+            immutable=True,
+            queue=RUNBOOKS,
+            time_limit=limit_s,
+            retry_policy=PUBLISH_ONCE,
+        )
+        for name, limit_s in links
+    ]
+    with _no_broker(f"run {run.run_id}"):
+        celery.chain(*tasks).apply_async()
 
 
 def topics() -> None:
@@ -55,7 +66,7 @@ def _send(
     what: str,
     until: str = "the reaper",
 ) -> None:
-    try:
+    with _no_broker(what, until):
         app.send_task(
             task,
             kwargs=dict(kwargs),
@@ -63,5 +74,12 @@ def _send(
             time_limit=time_limit,  # type: ignore[arg-type]  # Celery takes fractions too
             retry_policy=PUBLISH_ONCE,
         )
+
+
+@contextlib.contextmanager
+def _no_broker(what: str, until: str = "the reaper") -> Iterator[None]:
+    """A broker that is away is no error for the sender: somebody sends it again."""
+    try:
+        yield
     except (CeleryUnreachable, BrokerUnreachable, OSError) as error:
         _LOG.warning("%s waits for %s: no broker (%s)", what, until, error)

@@ -18,6 +18,7 @@ from tasks.health.check import is_in_doubt
 from tasks.ledgers import patrol, seal
 from tasks.ledgers.sign import raise_alarm
 from tasks.receipts import refusals
+from tasks.runbooks import RUNBOOKS
 from tasks.runs import reap as run_reaper
 from tasks.sweep import alone
 
@@ -56,7 +57,7 @@ def reap_what_is_due() -> None:
 def look(ports: Ports) -> None:
     """End actions past their time, take up dropped actions and runs."""
     action_reaper.look_at_due(ports)
-    run_reaper.look(ports)
+    run_reaper.look(ports, RUNBOOKS)
 
 
 @app.task(name="seal.sweep", send_events=False)

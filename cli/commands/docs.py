@@ -10,9 +10,8 @@ from cli.commands import references
 from governor.errors import ConflictError, InputError
 from ledger import contracts
 from tasks.manual import Manual
-from tasks.publish import RUN_TIME_LIMIT_S
 from tasks.runbooks import degrade_to_safe_mode, deploy_sku, entitlement_lifecycle
-from tasks.runs.definition import Step
+from tasks.runs.definition import MAX_STEP_S, Step
 from tasks.runs.journal import STEP_MAX_AGE_S
 
 FOLDER = Path("docs/runbooks")
@@ -88,7 +87,7 @@ def _steps(steps: Sequence[Step]) -> Sequence[str]:
         "## Steps and their undos",
         "The intent, and so the undo, is journalled before a step acts. An undo takes back only "
         "what the run created. A step that stands still is killed after "
-        f"{RUN_TIME_LIMIT_S} s, and taken over by another process after {STEP_MAX_AGE_S} s at the "
+        f"{MAX_STEP_S} s, and taken over by another process after {STEP_MAX_AGE_S} s at the "
         "latest; at once when its process is gone.",
         _table(
             ("step", "does", "undo"),

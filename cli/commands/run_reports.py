@@ -10,7 +10,7 @@ from governor.errors import InputError
 from governor.fsm import RUN_UNDOING
 from governor.runs import JournalEntry, Run
 from ingress.bodies import MarketplaceWebhook, parse
-from tasks.runbooks import entitlement_lifecycle
+from tasks.runbooks import RUNBOOKS, entitlement_lifecycle
 from tasks.runs import operators
 from tasks.runs import plan as planning
 from tasks.runs.plan import Plan
@@ -30,12 +30,12 @@ def found(run_id: str) -> Run:
 
 def resume(run_id: str) -> Run:
     """See ``tasks.runs.operators.resume``."""
-    return operators.resume(opened(), run_id)
+    return operators.resume(opened(), RUNBOOKS, run_id)
 
 
 def cancel(run_id: str, operator: str, reason: str) -> Run:
     """See ``tasks.runs.operators.cancel``."""
-    return operators.cancel(opened(), run_id, operator[:256], reason[:1024])
+    return operators.cancel(opened(), RUNBOOKS, run_id, operator[:256], reason[:1024])
 
 
 def shown(run: Run) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def line(run: Run) -> str:
 
 def journal(run: Run) -> str:
     """A run, and a line for each step of its journal, in their order."""
-    lines = [line(run), f"    event {run.event_id}, deadline {run.deadline_at}"]
+    lines = [line(run), f"    {run.trigger} {run.dedupe_key}, deadline {run.deadline_at}"]
     if run.cancellation:
         by = run.cancellation
         lines.append(f"    cancelled by {by.operator} at {by.requested_at}: {by.reason}")
@@ -65,6 +65,11 @@ def journal(run: Run) -> str:
         lines.append(f"    failed in {run.failed_step}: {run.error_code}: {run.error_detail}")
     for name, entry in run.journal.items():
         lines.append(f"    {entry.state:<7} {name:<30} {_effects(entry)}".rstrip())
+        if entry.state == "waiting" and entry.wait:
+            until = f", until {entry.wait.until}" if entry.wait.until else ""
+            lines.append(f"            since {entry.wait.since}: {entry.wait.reason}{until}")
+        if entry.members:
+            lines.append(f"            {entry.members} of its population")
         if entry.error:
             times = run.undo_attempts if run.state in RUN_UNDOING else entry.attempts
             lines.append(f"            put off {times} times, last: {entry.error}")

@@ -3,3 +3,15 @@
 1 deploy_sku, 2 upgrade_policy, 3 scale_governor, 4 degrade_to_safe_mode, 5 recover_action,
 6 entitlement_lifecycle, 7 customer_cancels.
 """
+
+from tasks import links
+from tasks.runbooks import degrade_to_safe_mode, entitlement_lifecycle, recover_action
+from tasks.runs.definition import Runbooks
+
+__all__ = ["RUNBOOKS", "degrade_to_safe_mode", "entitlement_lifecycle", "recover_action"]
+
+RUNBOOKS: Runbooks = {entitlement_lifecycle.NAME: entitlement_lifecycle.RUNBOOK}
+"""The runbooks whose runs are kept and journalled."""
+
+links.register(RUNBOOKS)
+links.register_former(f"{entitlement_lifecycle.NAME}.run", RUNBOOKS)

@@ -10,7 +10,8 @@ from governor import paths
 from governor.errors import ConflictError
 from governor.fsm import GovernorState
 from governor.policy import Policy
-from governor.runs import Effect, JournalEntry, Run
+from governor.records import SemVer
+from governor.runs import Effect, JournalEntry, Run, StepResult
 from governor.tenancy import Entitlement, MarketplaceEvent, Tenant
 from governor.times import timestamp
 from ports import Ports
@@ -25,10 +26,32 @@ from tasks.runs.definition import Result, Step
 BOOT_FAILED = "governor_boot_failed"
 
 
+class ChosenPolicy(StepResult):
+    """What Runbook 6 has chosen before Runbook 1 provisions."""
+
+    step = "entitlement_lifecycle.policy"
+
+    policy_version: SemVer
+
+
+class Provisioned(StepResult):
+    """What was in the place of the documents before."""
+
+    step = "deploy_sku.documents"
+
+    previous_tenant: dict[str, Any] | None
+    previous_entitlement: dict[str, Any] | None
+
+
+def event_of(run: Run) -> MarketplaceEvent:
+    """The event that a run of Runbook 6 is about."""
+    return MarketplaceEvent.stored(run.inputs)
+
+
 def policy_of(ports: Ports, run: Run) -> Policy:
     """The policy the run's first step chose."""
-    facts = run.journal["entitlement_lifecycle.policy"].result
-    return policies.load(ports, run.event.sku_id, run.event.plan_type, facts["policy_version"])
+    event, chosen = event_of(run), ChosenPolicy.of(run)
+    return policies.load(ports, event.sku_id, event.plan_type, chosen.policy_version)
 
 
 # -- documents
@@ -39,20 +62,20 @@ def _look_documents(ports: Ports, run: Run) -> dict[str, Effect]:
     is_made = _needs_new(tenant)
     return {
         paths.tenant_path(run.account_id): _effect(tenant) if is_made else Effect.KEEP,
-        paths.entitlement_path(run.account_id, run.event.sku_id): _effect(entitlement),
+        paths.entitlement_path(run.account_id, event_of(run).sku_id): _effect(entitlement),
     }
 
 
 def _act_documents(ports: Ports, run: Run) -> Result:
     tenant, entitlement = _stored(ports, run)
-    facts: dict[str, Any] = {
-        "previous_tenant": tenant.data if tenant else None,
-        "previous_entitlement": entitlement.data if entitlement else None,
-    }
+    facts = Provisioned(
+        previous_tenant=tenant.data if tenant else None,
+        previous_entitlement=entitlement.data if entitlement else None,
+    )
     writes: list[Write] = [
         _put(
             entitlement,
-            paths.entitlement_path(run.account_id, run.event.sku_id),
+            paths.entitlement_path(run.account_id, event_of(run).sku_id),
             _entitlement(ports, run, entitlement),
         ),
     ]
@@ -65,11 +88,11 @@ def _act_documents(ports: Ports, run: Run) -> Result:
 def _undo_documents(ports: Ports, run: Run, entry: JournalEntry) -> None:
     if entry.state == "done":  # its writes were part of the commit that made it so
         tenant, entitlement = _stored(ports, run)
-        writes = []
+        before, writes = Provisioned.stored(entry.result), []
         if entitlement and entitlement.data["made_by"] == run.maker:
-            writes.append(_restore(entitlement, entry.result["previous_entitlement"]))
+            writes.append(_restore(entitlement, before.previous_entitlement))
         if tenant and tenant.data["created_by"] == run.maker:
-            writes.append(_restore(tenant, entry.result["previous_tenant"]))
+            writes.append(_restore(tenant, before.previous_tenant))
         commit_once(ports, writes)
     boot_governor(ports, run.account_id)
 
@@ -94,7 +117,7 @@ def _tenant(ports: Ports, run: Run, former: Document | None) -> Tenant:
         fsm_id=paths.fsm_id(run.account_id, generation),
         topic=paths.topic_name(run.account_id),
         state=GovernorState.PROVISIONING,
-        region=run.event.region,
+        region=event_of(run).region,
         created_at=timestamp(ports.clock.now()),
         created_by=run.maker,
     )
@@ -108,15 +131,15 @@ def _entitlement(ports: Ports, run: Run, found: Document | None) -> Entitlement:
     keeps_state = live is not None and live.operating_state in policy.states
     return Entitlement(
         account_id=run.account_id,
-        sku_id=run.event.sku_id,
-        plan_type=run.event.plan_type,
+        sku_id=event_of(run).sku_id,
+        plan_type=event_of(run).plan_type,
         policy_version=policy.policy_version,
-        region=live.region if live else run.event.region,
+        region=live.region if live else event_of(run).region,
         state=GovernorState.STABLE if live else GovernorState.PROVISIONING,
         operating_state=live.operating_state if live and keeps_state else policy.initial_state,
         concurrent_actions=policy.quota.concurrent_actions,
         monthly_actions=policy.quota.monthly_actions,
-        event_time=run.event.event_time,
+        event_time=event_of(run).event_time,
         run_id=run.run_id,
         made_by=run.maker,
     )
@@ -125,7 +148,7 @@ def _entitlement(ports: Ports, run: Run, found: Document | None) -> Entitlement:
 def _stored(ports: Ports, run: Run) -> tuple[Document | None, Document | None]:
     return (
         ports.documents.get(paths.tenant_path(run.account_id)),
-        ports.documents.get(paths.entitlement_path(run.account_id, run.event.sku_id)),
+        ports.documents.get(paths.entitlement_path(run.account_id, event_of(run).sku_id)),
     )
 
 
@@ -149,9 +172,9 @@ def _restore(found: Document, previous: dict[str, Any] | None) -> Write:
 
 
 def _look_signals(ports: Ports, run: Run) -> dict[str, Effect]:
-    topic = ports.signals.look(run.account_id, run.event.region)
+    topic = ports.signals.look(run.account_id, event_of(run).region)
     if topic is Topic.FOREIGN:
-        ports.signals.create(run.account_id, run.event.region)  # refuses, and says why
+        ports.signals.create(run.account_id, event_of(run).region)  # refuses, and says why
     meant = {Topic.ABSENT: Effect.CREATE, Topic.READY: Effect.KEEP}.get(topic, Effect.CHANGE)
     if meant is Effect.CREATE and not _is_maker(ports, run):
         meant = Effect.CHANGE  # a governor in service lost it: made good, and never undone
@@ -159,8 +182,8 @@ def _look_signals(ports: Ports, run: Run) -> dict[str, Effect]:
 
 
 def _act_signals(ports: Ports, run: Run) -> Result:
-    ports.signals.create(run.account_id, run.event.region)
-    return Result({"topic": paths.topic_name(run.account_id)})
+    ports.signals.create(run.account_id, event_of(run).region)
+    return Result()
 
 
 def _undo_signals(ports: Ports, run: Run, entry: JournalEntry) -> None:

@@ -7,24 +7,22 @@ claim of its event: redelivered, the same event finds the same run and gets the 
 from collections.abc import Sequence
 from typing import Any
 
-from adapters import wiring
 from governor import paths
 from governor.errors import ConflictError, DeniedError
 from governor.fsm import GovernorState, RunState
-from governor.runs import Run
+from governor.runs import Run, Trigger
 from governor.tenancy import Entitlement, MarketplaceEvent, Tenant
 from governor.times import elapsed_ms
 from ports import Ports
 from ports.documents import Create, Update, Write
-from tasks.celery import app
 from tasks.governors import policies
 from tasks.governors.boot import boot_governor
 from tasks.manual import Manual
 from tasks.receipts.commit import explained, receipt
 from tasks.runbooks import customer_cancels, deploy_sku
+from tasks.runbooks.deploy_sku import event_of
 from tasks.runs import intake
-from tasks.runs.definition import RUNBOOKS_BY_NAME, Result, Runbook, Step
-from tasks.runs.step import carry_on
+from tasks.runs.definition import Result, Runbook, Step
 
 NAME = "entitlement_lifecycle"
 
@@ -35,14 +33,21 @@ def begin(ports: Ports, event: MarketplaceEvent, body: bytes) -> Run:
     Raises:
         InputError: ``unsupported-event``: Runbook 7's.
     """
-    _refuse_cancellation(event)
-    return intake.begin(ports, RUNBOOK, event, body)
+    return intake.begin(ports, RUNBOOK, new_run(ports, event, body))
 
 
 def new_run(ports: Ports, event: MarketplaceEvent, body: bytes) -> Run:
     """The run an event starts, not stored yet. See ``tasks.runs.intake.new_run``."""
     _refuse_cancellation(event)
-    return intake.new_run(ports, RUNBOOK, event, body)
+    return intake.new_run(
+        ports,
+        RUNBOOK,
+        event.document(),
+        account_id=event.account_id,
+        trigger=Trigger.WEBHOOK,
+        dedupe_key=event.event_id,
+        body=body,
+    )
 
 
 def _refuse_cancellation(event: MarketplaceEvent) -> None:
@@ -51,15 +56,15 @@ def _refuse_cancellation(event: MarketplaceEvent) -> None:
 
 
 def _choose_policy(ports: Ports, run: Run) -> Result:
-    found = ports.documents.get(paths.entitlement_path(run.account_id, run.event.sku_id))
+    found = ports.documents.get(paths.entitlement_path(run.account_id, event_of(run).sku_id))
     former = Entitlement.stored(found.data) if found else None
-    if former and former.run_id != run.run_id and run.event.event_time < former.event_time:
+    if former and former.run_id != run.run_id and event_of(run).event_time < former.event_time:
         # The event is older than the entitlement in force: acknowledge it, change nothing (D4).
         return Result(ends_with=_receipt_of(ports, former.run_id))
-    if run.event.event_type == "entitlement.plan_changed":
+    if event_of(run).event_type == "entitlement.plan_changed":
         _refuse_unless_live(former)
-    policy = policies.in_force(ports, run.event.sku_id, run.event.plan_type)
-    return Result({"policy_version": policy.policy_version})
+    policy = policies.in_force(ports, event_of(run).sku_id, event_of(run).plan_type)
+    return Result(deploy_sku.ChosenPolicy(policy_version=policy.policy_version))
 
 
 def _refuse_unless_live(former: Entitlement | None) -> None:
@@ -87,7 +92,7 @@ def _succeeded(ports: Ports, run: Run) -> tuple[Sequence[Write], Create]:
     """The governor is up: stored states become stable, and the receipt says so."""
     writes: list[Write] = []
     tenant_document = ports.documents.get(paths.tenant_path(run.account_id))
-    found = ports.documents.get(paths.entitlement_path(run.account_id, run.event.sku_id))
+    found = ports.documents.get(paths.entitlement_path(run.account_id, event_of(run).sku_id))
     if tenant_document is None or found is None:
         raise ConflictError("vanished", "the tenant's documents vanished under the run")
     tenant = Tenant.stored(tenant_document.data)
@@ -110,9 +115,9 @@ def _active_receipt(ports: Ports, run: Run, tenant: Tenant, entitlement: Entitle
         },
     }
     operation = "entitlement_active"
-    if run.event.event_type == "entitlement.plan_changed":
+    if event_of(run).event_type == "entitlement.plan_changed":
         operation = "entitlement_plan_changed"
-        former = run.journal["deploy_sku.documents"].result["previous_entitlement"]
+        former = deploy_sku.Provisioned.of(run).previous_entitlement or {}
         particular = {"previous_plan_type": former["plan_type"]}
     return receipt(
         ports,
@@ -147,9 +152,9 @@ def _refused(ports: Ports, run: Run, failed_step: str) -> Sequence[Create]:
         run.error_detail or "",
         attempt=run.attempt,
         status="failed",
-        sku_id=run.event.sku_id,
-        plan_type=run.event.plan_type,
-        region=run.event.region,
+        sku_id=event_of(run).sku_id,
+        plan_type=event_of(run).plan_type,
+        region=event_of(run).region,
         failed_step=failed_step,
         error_code=run.error_code,
         retryable=run.retryable,
@@ -160,14 +165,10 @@ def _refused(ports: Ports, run: Run, failed_step: str) -> Sequence[Create]:
 def _of_run(ports: Ports, run: Run) -> dict[str, Any]:
     return {
         "run_id": run.run_id,
-        "event_id": run.event_id,
+        "event_id": run.dedupe_key,
         "body_sha256": run.body_sha256,
         "duration_ms": elapsed_ms(run.started_at, ports.clock.now()),
     }
-
-
-def _finish(_ports: Ports, _run: Run) -> Result:
-    return Result()
 
 
 MANUAL = Manual(
@@ -239,17 +240,9 @@ RUNBOOK = Runbook(
             "Documents",
             does="commit tenant and entitlement as stable, together with the receipt",
             undoes="",
-            act=_finish,
         ),
     ),
     succeeded=_succeeded,
     refused=_refused,
     ended=_open_the_door,
 )
-RUNBOOKS_BY_NAME[NAME] = RUNBOOK
-
-
-@app.task(name=f"{NAME}.run")
-def run(run_id: str, account_id: str) -> None:  # the account is for Flower's search
-    """Take a run as far as it goes."""
-    carry_on(wiring.ports(), RUNBOOK, run_id)

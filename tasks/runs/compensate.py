@@ -1,24 +1,37 @@
-"""Compensation: a failed run's undos, in reverse, each claimed and journalled before it acts.
+"""Compensation: a failed run's undos, in reverse, each a task, claimed before it acts.
 
 An undo that fails is tried again, later each time; after ``PARK_AFTER`` failures the run is parked,
 which is receipted and alarmed, and taken up again every few minutes until it holds.
 """
 
 import logging
+from collections.abc import Sequence
 
 from governor.actions import error_code
 from governor.errors import ConflictError, public_detail
-from governor.fsm import RUN, RUN_UNDOING, RunState, advance
+from governor.fsm import RUN, RUN_OPEN, RUN_UNDOING, RunState, advance
 from governor.runs import Run
 from governor.times import elapsed_ms
 from ports import Ports
 from ports.alerts import Alert
 from ports.documents import Document, Update, Write
+from tasks.outcomes import ALREADY_DONE, DONE, Outcome, failed, put_off
 from tasks.receipts.commit import alert, commit_once, explained, receipt
 from tasks.receipts.fence import or_kill_self
-from tasks.runs.definition import ElsewhereError, Runbook
-from tasks.runs.failure import FAULT_OF_OURS, with_retries
-from tasks.runs.journal import claim_from, end, is_due, is_same_process, later, load, may_take
+from tasks.runs import spread
+from tasks.runs.definition import ElsewhereError, Runbook, Runbooks, Step
+from tasks.runs.failure import FAULT_OF_OURS, code_of, with_retries
+from tasks.runs.fenced import Fenced
+from tasks.runs.journal import (
+    claim_from,
+    end,
+    is_due,
+    is_same_process,
+    later,
+    load,
+    may_take,
+    send,
+)
 
 _LOG = logging.getLogger("ggen.runs")
 PARK_AFTER = 5
@@ -27,8 +40,10 @@ PARK_AFTER = 5
 _PARKED_FIRST_S, _PARKED_LONGEST_S = 60, 600
 
 
-def compensate(ports: Ports, runbook: Runbook, run_id: str) -> None:
-    """Undo a failed run's steps in reverse and end it; safe to repeat from any point.
+def undo_link(
+    ports: Ports, runbooks: Runbooks, runbook: Runbook, task: str, run_id: str
+) -> Outcome:
+    """Undo one step of a failed run, or commit its end; safe to repeat from any point.
 
     Of two processes at it, the second gives way as soon as it meets the first one's journal.
 
@@ -36,27 +51,46 @@ def compensate(ports: Ports, runbook: Runbook, run_id: str) -> None:
         OutageError: the store does not answer; the reaper has it undone later.
     """
     found, run = load(ports, run_id)
-    if run.state not in RUN_UNDOING or not is_due(ports, run):
-        return
+    if run.state not in RUN_OPEN:
+        return ALREADY_DONE
+    if run.state not in RUN_UNDOING:
+        return put_off("the run is not being undone")
+    if not is_due(ports, run):
+        return put_off(f"until {run.retry_at}")
     try:
         if run.state is RunState.PARKED:
             retried = run.evolve(state=advance(RUN, run.state, "retry"), retry_at=None)
             _land_or_give_way(ports, [Update(found.path, retried.document(), found.revision)])
-        _undo_steps(ports, runbook, run_id)
-        _end(ports, runbook, run_id)
+        return _undo_or_end(ports, runbooks, runbook, task, run_id)
     except ElsewhereError as error:
         _LOG.info("run %s is undone elsewhere (%s)", run_id, error)
-        return
+        return put_off(f"it is undone elsewhere ({error.code})")
     except Exception as error:  # whatever an undo raises, its run must not be stuck
         _LOG.error("an undo of run %s failed; it is tried again", run_id, exc_info=error)
         failure = error
-    else:
-        return
-    or_kill_self(lambda: with_retries(_put_off, ports, run_id, failure))
+    return or_kill_self(lambda: with_retries(_put_off, ports, run_id, failure))
 
 
-def _undo_steps(ports: Ports, runbook: Runbook, run_id: str) -> None:
-    _found, run = load(ports, run_id)
+def _undo_or_end(
+    ports: Ports, runbooks: Runbooks, runbook: Runbook, task: str, run_id: str
+) -> Outcome:
+    found, run = load(ports, run_id)
+    _refuse_unknown(runbook, run)
+    left = runbook.undoes(run)
+    if task == runbook.undone_name:
+        if left:
+            return put_off("an undo before it is not done")
+        _end(ports, runbooks, runbook, run_id)
+        return DONE
+    step = next((each for each in left if each.undo_name == task), None)
+    if step is None:
+        return ALREADY_DONE
+    if step is not left[0]:
+        return put_off("an undo before it is not done")
+    return _undo(ports, runbooks, found, run, step)
+
+
+def _refuse_unknown(runbook: Runbook, run: Run) -> None:
     names = {step.name for step in runbook.steps}
     if unknown := [
         name
@@ -68,31 +102,33 @@ def _undo_steps(ports: Ports, runbook: Runbook, run_id: str) -> None:
             f"this version does not know how to undo {', '.join(unknown)}; a "
             "worker of the version that carried it out does",
         )
-    for step in reversed(runbook.steps):
-        found, run = load(ports, run_id)
-        if run.state is not RunState.COMPENSATING:
-            raise ElsewhereError("undone-elsewhere", f"the run is {run.state}")
-        entry = run.journal.get(step.name)
-        if entry is None or entry.state == "undone" or not step.undoes:
-            continue
-        if entry.undo_claim and not may_take(ports, entry.undo_claim):
-            raise ElsewhereError("undone-elsewhere", f"{step.name} is being undone")
-        # Claimed before it acts: the run cannot end, nor another begin, while an undo is at work.
-        acting = entry.claim if entry.state == "intent" else None
-        claim = claim_from(ports, entry.undo_claim or acting)
-        _journal(ports, found, run, step.name, undo_claim=claim)
+
+
+def _undo(ports: Ports, runbooks: Runbooks, found: Document, run: Run, step: Step) -> Outcome:
+    entry = run.journal[step.name]
+    if entry.undo_claim and not may_take(ports, entry.undo_claim):
+        raise ElsewhereError("undone-elsewhere", f"{step.name} is being undone")
+    # Claimed before it acts: the run cannot end, nor another begin, while an undo is at work.
+    acting = entry.claim if entry.state == "intent" else None
+    claim = claim_from(ports, entry.undo_claim or acting)
+    at = Fenced.at(found, run, step.name)
+    at.save(ports, run, entry.evolve(undo_claim=claim), [])
+    writes: Sequence[Write] = ()
+    if step.undo_chunk is None:
         with_retries(step.undo, ports, run, entry)
-        found, run = load(ports, run_id)
-        mine = run.journal.get(step.name)
-        if mine is None or mine.undo_claim != claim:
-            raise ElsewhereError("undone-elsewhere", f"{step.name} was taken over")
-        _journal(ports, found, run, step.name, state="undone", error=None)
-
-
-def _journal(ports: Ports, found: Document, run: Run, step_name: str, **changes: object) -> None:
-    entry = run.journal[step_name].evolve(**changes)
-    written = run.evolve(journal={**run.journal, step_name: entry})
-    _land_or_give_way(ports, [Update(found.path, written.document(), found.revision)])
+    else:
+        last = spread.through(ports, at, step.undo_chunk, "undo_cursor")
+        if last is None:
+            send(runbooks, at.run)
+            return put_off("some are undone; it goes on")
+        writes = last.writes
+    found, run = load(ports, run.run_id)
+    mine = run.journal.get(step.name)
+    if mine is None or mine.undo_claim != claim:
+        raise ElsewhereError("undone-elsewhere", f"{step.name} was taken over")
+    undone = mine.evolve(state="undone", error=None)
+    Fenced.at(found, run, step.name).save(ports, run, undone, writes)
+    return DONE
 
 
 def _land_or_give_way(ports: Ports, writes: list[Write]) -> None:
@@ -102,7 +138,7 @@ def _land_or_give_way(ports: Ports, writes: list[Write]) -> None:
         raise ElsewhereError(error.code, error.detail) from error
 
 
-def _end(ports: Ports, runbook: Runbook, run_id: str) -> None:
+def _end(ports: Ports, runbooks: Runbooks, runbook: Runbook, run_id: str) -> None:
     """Commit together the run's end, its receipt, and an alert where the operator must look."""
     found, run = load(ports, run_id)
     failed_step = run.failed_step or runbook.steps[0].name
@@ -142,7 +178,7 @@ def _end(ports: Ports, runbook: Runbook, run_id: str) -> None:
         state=advance(RUN, run.state, event), receipt_id=proof.data["receipt_id"], retry_at=None
     )
     moved = Update(found.path, ended.document(), found.revision)
-    end(ports, runbook, ended, [moved, *writes], told)
+    end(ports, runbooks, ended, [moved, *writes], told)
 
 
 def _alarm(ports: Ports, runbook: Runbook, run: Run, failed_step: str) -> str | None:
@@ -159,15 +195,17 @@ def _alarm(ports: Ports, runbook: Runbook, run: Run, failed_step: str) -> str | 
     return "run_failed" if waited_ms > ports.times.webhook_wait_s * 1000 else None
 
 
-def _put_off(ports: Ports, run_id: str, error: Exception) -> None:
+def _put_off(ports: Ports, run_id: str, error: Exception) -> Outcome:
     """Have the undo tried again later; after many failures park the run, and raise an alarm.
+
+    FAILED where the run was parked now.
 
     Raises:
         ConflictError: the run was moved under this; to be repeated.
     """
     found, run = load(ports, run_id)
     if run.state is not RunState.COMPENSATING:
-        return
+        return put_off(f"the run is {run.state}")
     attempts, words = run.undo_attempts + 1, f"{error_code(error)}: {public_detail(error)}"[:1024]
     freed = {
         name: entry.evolve(undo_claim=None, error=words)
@@ -178,7 +216,7 @@ def _put_off(ports: Ports, run_id: str, error: Exception) -> None:
     off = run.evolve(journal=freed, undo_attempts=attempts, retry_at=later(ports, attempts))
     if attempts < PARK_AFTER:
         commit_once(ports, [Update(found.path, off.document(), found.revision)])
-        return
+        return put_off(f"{error_code(error)}; it is tried again at {off.retry_at}")
     parked_for = later(
         ports, attempts - PARK_AFTER + 1, first_s=_PARKED_FIRST_S, longest_s=_PARKED_LONGEST_S
     )
@@ -186,7 +224,7 @@ def _put_off(ports: Ports, run_id: str, error: Exception) -> None:
     moved = Update(found.path, parked.document(), found.revision)
     if attempts > PARK_AFTER:  # receipted and alerted already
         commit_once(ports, [moved])
-        return
+        return put_off(f"{error_code(error)}; the run is parked until {parked_for}")
     proofs = explained(
         ports,
         "compensation_failed",
@@ -211,3 +249,4 @@ def _put_off(ports: Ports, run_id: str, error: Exception) -> None:
     )
     commit_once(ports, [moved, *proofs, *raised])
     ports.alerts.send(told)
+    return failed(type(error).__name__, code_of(error))

@@ -31,14 +31,14 @@ from governor.errors import (
     public_detail,
 )
 from governor.fsm import RUN, RUN_ACTING, RunState, advance
-from governor.runs import Run
-from governor.times import instant
+from governor.runs import JournalEntry, Run
 from ports import Ports
 from ports.documents import Document, Update
+from tasks.outcomes import DONE, Outcome, failed, put_off
 from tasks.receipts import troubles
 from tasks.receipts.commit import commit_once
-from tasks.runs.definition import ElsewhereError, Runbook, Step
-from tasks.runs.journal import is_done, is_own, later, load, with_entry
+from tasks.runs.definition import ElsewhereError, Runbook, Step, is_done
+from tasks.runs.journal import claimed, deadline, is_own, later, load, with_entry
 
 _LOG = logging.getLogger("ggen.runs")
 _T = TypeVar("_T")
@@ -86,7 +86,7 @@ def reason_to_stop(ports: Ports, runbook: Runbook, run: Run) -> GovernorError | 
     has_begun = run.state is not RunState.PENDING
     if has_begun and run.definition_sha256 != runbook.definition_sha256():
         return ConflictError("definition-changed", f"{runbook.name} was upgraded under this run")
-    if ports.clock.now() > instant(run.deadline_at):
+    if ports.clock.now() > deadline(ports, run):
         return ConflictError("run-deadline", f"the run did not end in time{_last_error(run)}")
     return None
 
@@ -98,8 +98,8 @@ def _last_error(run: Run) -> str:
 
 def give_up_or_put_off(
     ports: Ports, runbook: Runbook, known: Run, step: Step, error: Exception
-) -> bool:
-    """Store what a step's failure means; whether the run is to be compensated now.
+) -> Outcome:
+    """Store what a step's failure means: FAILED where the run is to be undone now.
 
     ``known`` is the run as this process last saw it. A process that lost the step meanwhile
     changes nothing.
@@ -113,27 +113,31 @@ def give_up_or_put_off(
     entry = run.journal.get(step.name)
     is_ours = entry == known.journal.get(step.name) or (entry and is_own(ports, entry))
     if run.state is RunState.COMPENSATING and run.attempt == known.attempt:
-        return True
+        return failed(type(error).__name__, run.error_code or code_of(error))
     if run.state not in RUN_ACTING or run.attempt != known.attempt or not is_ours:
-        return False
+        return put_off("it goes on elsewhere")
     stop = reason_to_stop(ports, runbook, run)
     if stop is None and is_done(run, step.name):
-        return False  # its commit had landed after all
+        return DONE  # its commit had landed after all
     if stop is None and _is_outage(error):
-        _put_off(ports, found, run, step, error)
-        return False
+        return _put_off(ports, runbook, found, run, step, error)
     if run.cancellation and stop:
         error = stop
-    failed = run.evolve(
+    ended = run.evolve(
         state=advance(RUN, run.state, "fail"),
-        error_code=error_code(error) if isinstance(error, GovernorError) else FAULT_OF_OURS,
+        error_code=code_of(error),
         error_detail=public_detail(error)[:1024],
         failed_step=step.name,
         retryable=not isinstance(error, (InputError, DeniedError)),
         retry_at=None,
     )
-    commit_once(ports, [Update(found.path, failed.document(), found.revision)])
-    return True
+    commit_once(ports, [Update(found.path, ended.document(), found.revision)])
+    return failed(type(error).__name__, code_of(error))
+
+
+def code_of(error: Exception) -> str:
+    """The code of an error, as receipts name it."""
+    return error_code(error) if isinstance(error, GovernorError) else FAULT_OF_OURS
 
 
 def _tell_the_operator(ports: Ports, run: Run, step: Step, error: Exception) -> None:
@@ -143,22 +147,27 @@ def _tell_the_operator(ports: Ports, run: Run, step: Step, error: Exception) -> 
     elif is_ours_to_mend(error):
         _LOG.error("run %s failed in %s: %s", run.run_id, step.name, error)
     if isinstance(error, PolicyError):
-        troubles.policy_unusable(ports, error, run.event.sku_id, run.event.plan_type)
+        sku_id, plan_type = (str(run.inputs.get(each, "")) for each in ("sku_id", "plan_type"))
+        troubles.policy_unusable(ports, error, sku_id, plan_type)
 
 
 def _is_outage(error: Exception) -> bool:
     return isinstance(error, OutageError) and not isinstance(error, PolicyError)
 
 
-def _put_off(ports: Ports, found: Document, run: Run, step: Step, error: Exception) -> None:
+def _put_off(
+    ports: Ports, runbook: Runbook, found: Document, run: Run, step: Step, error: Exception
+) -> Outcome:
     """Have the reaper try the step again, later each time, but not after the run's deadline."""
-    entry = run.journal.get(step.name)
-    if entry is None:
-        return  # it never began: the reaper repeats its message
-    attempts = entry.attempts + 1
     told = f"{error_code(error)}: {public_detail(error)}"[:1024]
+    if run.state is RunState.PENDING and not run.has_turn:
+        return put_off(error_code(error))  # it never began: the reaper repeats its message
+    begun = claimed(ports, runbook, run)
+    entry = run.journal.get(step.name) or JournalEntry(state="intent")
+    attempts = entry.attempts + 1
     freed = entry.evolve(claim=None, attempts=attempts, error=told)
-    retry_at = min(later(ports, attempts), run.deadline_at)
+    retry_at = min(later(ports, attempts), begun.deadline_at)
     _LOG.warning("run %s: %s is tried again at %s (%s)", run.run_id, step.name, retry_at, error)
-    off = with_entry(run, step.name, freed).evolve(retry_at=retry_at)
+    off = with_entry(begun, step.name, freed).evolve(retry_at=retry_at)
     commit_once(ports, [Update(found.path, off.document(), found.revision)])
+    return put_off(f"{error_code(error)}; it is tried again at {retry_at}")

@@ -7,6 +7,7 @@ pending                 its deadline (15 minutes)   it is refused for now (``run
 running                 its deadline (60 s more)    it is undone (``run-deadline``)
 … a step under way      ``STEP_MAX_AGE_S``          another process takes it over
 … a step put off        its ``retry_at``            it is tried again, until the run's deadline
+… a step that waits     the step's ``wait_limit_s`` it acts, or the run is undone (``waits.py``)
 compensating            its ``retry_at``            the undo is tried again; then it is parked
 parked                  its ``retry_at``            the undo is tried again, for as long as it takes
 ======================  ==========================  ===============================================
@@ -15,12 +16,12 @@ parked                  its ``retry_at``            the undo is tried again, for
 import contextlib
 import logging
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from secrets import SystemRandom
 
 from governor import paths
 from governor.errors import ConflictError, OutageError
-from governor.fsm import RunState
+from governor.fsm import RUN, RUN_ACTING, RUN_OPEN, RunState, advance
 from governor.records import ProcessClaim
 from governor.runs import JournalEntry, Run
 from governor.times import elapsed_ms, instant, timestamp
@@ -29,42 +30,64 @@ from ports.alerts import Alert
 from ports.documents import Delete, Document, Query, Where, Write
 from tasks import publish
 from tasks.receipts.commit import commit_once
-from tasks.runs.definition import RUNBOOKS_BY_NAME, Runbook
+from tasks.runs.definition import Runbook, Runbooks
 
 _LOG = logging.getLogger("ggen.runs")
 _JITTER = SystemRandom()
-
-HAND_OVER_S = 3
-"""A message this old begins no further step: another one goes on, behind who waited meanwhile."""
 
 STEP_MAX_AGE_S = 33
 """After this long another process may take a step over, whatever became of the one that had it."""
 
 
 def end(
-    ports: Ports, runbook: Runbook, run: Run, writes: Sequence[Write], told: Alert | None = None
+    ports: Ports, runbooks: Runbooks, run: Run, writes: Sequence[Write], told: Alert | None = None
 ) -> None:
     """Commit a run's end, send its alert, give the turn back, tell who waits, start who is next."""
-    turn = ports.documents.get(paths.turn_path(run.account_id))
+    turn = ports.documents.get(paths.turn_path(run.turn))
     mine = [Delete(turn.path, turn.revision)] if turn and turn.data["run_id"] == run.run_id else []
     commit_once(ports, [*writes, *mine])
     if told:
         ports.alerts.send(told)
     # If any of this is missed: admission, the waiting ingress and the reaper look by themselves.
     with contextlib.suppress(OutageError):
-        runbook.ended(ports, run)
+        runbooks[run.runbook].ended(ports, run)
     with contextlib.suppress(OutageError):
         ports.announcements.announce(run.run_id)
     with contextlib.suppress(OutageError):
-        _start_next(ports, run.account_id)
+        _start_next(ports, runbooks, run.turn)
+    with contextlib.suppress(OutageError):
+        _wake_parent(ports, runbooks, run)
 
 
-def _start_next(ports: Ports, account_id: str) -> None:
-    waiting = [Where("state", "==", RunState.PENDING), Where("account_id", "==", account_id)]
+def _start_next(ports: Ports, runbooks: Runbooks, turn: str) -> None:
+    waiting = [Where("state", "==", RunState.PENDING), Where("turn", "==", turn)]
     for found in ports.documents.scan(Query("runs", where=waiting, order_by="started_at", limit=1)):
-        upcoming = Run.stored(found.data)
-        if upcoming.runbook in RUNBOOKS_BY_NAME:
-            publish.run(upcoming)
+        send(runbooks, Run.stored(found.data))
+
+
+def _wake_parent(ports: Ports, runbooks: Runbooks, run: Run) -> None:
+    """Have the run that started this one go on, if this was the last it waited for."""
+    if run.parent is None or children(ports, run.parent, only_open=True, limit=1):
+        return
+    parent = load(ports, run.parent)[1]
+    if waiting_entry(parent) and parent.state in RUN_ACTING:
+        send(runbooks, parent)
+
+
+def children(ports: Ports, run_id: str, *, only_open: bool, limit: int) -> list[Run]:
+    """Runs that this run has started."""
+    where = [Where("parent", "==", run_id)]
+    if only_open:
+        where.append(Where("state", "in", RUN_OPEN))
+    return [
+        Run.stored(d.data) for d in ports.documents.scan(Query("runs", where=where, limit=limit))
+    ]
+
+
+def send(runbooks: Runbooks, run: Run) -> None:
+    """Send the chain of what this run has left to do, if this version knows its runbook."""
+    if runbook := runbooks.get(run.runbook):
+        publish.chain(run, runbook.links(run))
 
 
 def later(ports: Ports, failures: int, *, first_s: float = 0.5, longest_s: float = 15) -> str:
@@ -127,10 +150,30 @@ def with_entry(run: Run, step_name: str, entry: JournalEntry) -> Run:
     return run.evolve(journal={**run.journal, step_name: entry})
 
 
-def is_done(run: Run, step_name: str) -> bool:
-    """Whether the journal says the step is done."""
-    entry = run.journal.get(step_name)
-    return entry is not None and entry.state == "done"
+def claimed(ports: Ports, runbook: Runbook, run: Run) -> Run:
+    """The run as it is once it acts: its time runs, and it is due. Not stored yet."""
+    if run.state is not RunState.PENDING:
+        return run.evolve(retry_at=None, deadline_at=timestamp(deadline(ports, run)))
+    seconds = ports.times.run_deadline_s if runbook.deadline_s is None else runbook.deadline_s
+    return run.evolve(
+        state=advance(RUN, run.state, "claim"),
+        definition_sha256=runbook.definition_sha256(),
+        deadline_at=timestamp(ports.clock.now() + timedelta(seconds=seconds)),
+        retry_at=None,
+    )
+
+
+def deadline(ports: Ports, run: Run) -> datetime:
+    """Until when a run may act; what it waits for meanwhile does not count."""
+    waiting, at = waiting_entry(run), instant(run.deadline_at)
+    if waiting is None or waiting.wait is None or waiting.wait.since is None:
+        return at
+    return at + max(timedelta(), ports.clock.now() - instant(waiting.wait.since))
+
+
+def waiting_entry(run: Run) -> JournalEntry | None:
+    """What the journal says of the step that waits, if one does."""
+    return next((e for e in run.journal.values() if e.state == "waiting"), None)
 
 
 def load(ports: Ports, run_id: str) -> tuple[Document, Run]:

@@ -1,20 +1,33 @@
 """Runs as an operator handles them: listed, taken up again, cancelled."""
 
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
 from governor.errors import ConflictError, InputError
 from governor.fsm import RUN, RUN_ACTING, RUN_OPEN, RUN_UNDOING, RunState, advance
 from governor.runs import Cancellation, Run
-from governor.tenancy import MarketplaceEvent
 from governor.times import timestamp
 from ports import Ports
 from ports.documents import Document, Query, Update, Where
 from tasks import publish
 from tasks.receipts.commit import commit_once
-from tasks.runs.definition import RUNBOOKS_BY_NAME, Runbook
+from tasks.runs.definition import Runbook, Runbooks
 from tasks.runs.journal import load
 
 _TRIES = 5
+_OF_ITS_TRIGGER = {
+    "run_id",
+    "runbook",
+    "account_id",
+    "trigger",
+    "dedupe_key",
+    "turn",
+    "parent",
+    "body_sha256",
+    "body",
+}
+"""What every attempt at a run has in common."""
 
 
 def listed(ports: Ports, account_id: str | None, *, only_open: bool, limit: int) -> list[Run]:
@@ -33,7 +46,7 @@ def found(ports: Ports, run_id: str) -> Run:
     return _known(ports, run_id)[1]
 
 
-def resume(ports: Ports, run_id: str) -> Run:
+def resume(ports: Ports, runbooks: Runbooks, run_id: str) -> Run:
     """Have a run taken up now: one put off or parked goes on, a failed one gets a new attempt.
 
     Raises:
@@ -42,19 +55,19 @@ def resume(ports: Ports, run_id: str) -> Run:
     """
     for _ in range(_TRIES):
         found, run = _known(ports, run_id)
-        runbook = _runbook_of(run)
+        runbook = _runbook_of(runbooks, run)
         if run.state is RunState.FAILED:
             return attempt_again(ports, runbook, found)
         if run.state not in RUN_OPEN:
             raise ConflictError("run-ended", f"run {run_id} ended {run.state}; it was left alone")
         due = run.evolve(retry_at=None)
         if due == run or _moved(ports, found, due):
-            publish.run(due)
+            publish.chain(due, runbook.links(due))
             return due
     raise ConflictError("run-busy", f"run {run_id} is moving just now; nothing was changed")
 
 
-def cancel(ports: Ports, run_id: str, operator: str, reason: str) -> Run:
+def cancel(ports: Ports, runbooks: Runbooks, run_id: str, operator: str, reason: str) -> Run:
     """Have a run undone; it acknowledges at its next step, with ``run_cancelled``.
 
     Raises:
@@ -68,34 +81,31 @@ def cancel(ports: Ports, run_id: str, operator: str, reason: str) -> Run:
             raise ConflictError("run-undone", f"run {run_id} is being undone already")
         if run.state not in RUN_ACTING:
             raise ConflictError("run-ended", f"run {run_id} ended {run.state}; it was left alone")
-        _runbook_of(run)
+        runbook = _runbook_of(runbooks, run)
         wished = run.evolve(cancellation=run.cancellation or wish, retry_at=None)
         if _moved(ports, found, wished):
-            publish.run(wished)
+            publish.chain(wished, runbook.links(wished))
             return wished
     raise ConflictError("run-busy", f"run {run_id} is moving just now; nothing was changed")
 
 
 def attempt_again(
-    ports: Ports, runbook: Runbook, found: Document, event: MarketplaceEvent | None = None
+    ports: Ports, runbook: Runbook, found: Document, inputs: Mapping[str, Any] | None = None
 ) -> Run:
     """Attempt a run again that failed for now; the run as it is then, whichever process was first.
 
     A refused delivery changed nothing, so its arrival is not when its event happened: an event
-    that names no time happened when ``event``, the present delivery, arrived, or now.
+    that names no time happened when the present delivery (``inputs``) arrived, or now.
     """
-    former = Run.stored(found.data)
-    now = ports.clock.now()
-    happened = former.event
-    if event is not None and event.is_timed_by_arrival:
-        happened = event
-    elif happened.is_timed_by_arrival:
-        happened = happened.evolve(event_time=timestamp(now))
+    former, now = Run.stored(found.data), ports.clock.now()
+    happened = former.inputs
+    if inputs is not None and inputs.get("is_timed_by_arrival"):
+        happened = dict(inputs)
+    elif happened.get("is_timed_by_arrival"):
+        happened = {**happened, "event_time": timestamp(now)}
     again = Run(
-        **former.model_dump(
-            include={"run_id", "runbook", "account_id", "event_id", "body_sha256", "body"}
-        ),
-        event=happened,
+        **former.model_dump(include=_OF_ITS_TRIGGER),
+        inputs=happened,
         definition_sha256=runbook.definition_sha256(),
         state=advance(RUN, former.state, "redeliver"),
         attempt=former.attempt + 1,
@@ -104,7 +114,7 @@ def attempt_again(
     )
     if not _moved(ports, found, again):
         return load(ports, former.run_id)[1]
-    publish.run(again)
+    publish.chain(again, runbook.links(again))
     return again
 
 
@@ -115,13 +125,13 @@ def _known(ports: Ports, run_id: str) -> tuple[Document, Run]:
         raise InputError("no-such-run", f"there is no run {run_id}") from None
 
 
-def _runbook_of(run: Run) -> Runbook:
-    if run.runbook not in RUNBOOKS_BY_NAME:
+def _runbook_of(runbooks: Runbooks, run: Run) -> Runbook:
+    if run.runbook not in runbooks:
         raise InputError(
             "unknown-runbook",
             f"this version knows no runbook {run.runbook[:64]}; nothing was changed",
         )
-    return RUNBOOKS_BY_NAME[run.runbook]
+    return runbooks[run.runbook]
 
 
 def _moved(ports: Ports, found: Document, run: Run) -> bool:

@@ -37,7 +37,7 @@ def plan(ports: Ports, runbook: Runbook, run: Run) -> Plan:
     Raises:
         OutageError: a store does not answer.
     """
-    turn = ports.documents.get(paths.turn_path(run.account_id))
+    turn = ports.documents.get(paths.turn_path(run.turn))
     planned: list[PlannedStep] = []
     waits_for = str(turn.data["run_id"]) if turn else None
     for step in runbook.steps:
@@ -51,6 +51,7 @@ def plan(ports: Ports, runbook: Runbook, run: Run) -> Plan:
         planned.append(PlannedStep(step.name, step.does, step.undoes, effects))
         if facts is not None and facts.ends_with:
             return Plan(planned, None, facts.ends_with, waits_for)
-        entry = JournalEntry(state="done", result=dict(facts.facts) if facts else {})
+        told = facts.facts.document() if facts and facts.facts else {}
+        entry = JournalEntry(state="done", result=told)
         run = with_entry(run, step.name, entry)
     return Plan(planned, None, None, waits_for)

@@ -1,6 +1,6 @@
-"""The reaper's look at runs: put off, dropped, or left by a process that is gone.
+"""The reaper's look at runs: put off, dropped, waiting, or left by a process that is gone.
 
-It reads and enqueues; steps and undos are never run here. Documents decide.
+It reads and sends chains; steps and undos are never run here. Documents decide.
 """
 
 import logging
@@ -8,12 +8,12 @@ import logging
 from governor import paths
 from governor.fsm import RUN_OPEN, RunState
 from governor.runs import Run
-from governor.times import elapsed_ms, instant
+from governor.times import elapsed_ms
 from ports import Ports
 from ports.documents import Where, every
-from tasks import publish
-from tasks.runs.definition import RUNBOOKS_BY_NAME
-from tasks.runs.journal import claims_of, is_due, is_free
+from tasks.runs import waits
+from tasks.runs.definition import Runbook, Runbooks
+from tasks.runs.journal import claims_of, deadline, is_due, is_free, send
 from tasks.sweep import isolating_errors
 
 _LOG = logging.getLogger("ggen.reaper")
@@ -21,36 +21,45 @@ _RUN_STALE_S, _RUN_RESTART_EVERY_S = 2.0, 3.0
 _RUN_DEAD_EVERY_S, _RUN_RESTART_AT_LEAST_S, _UNKNOWN_EVERY_S = 1.0, 10.0, 600.0
 
 
-def look(ports: Ports) -> None:
-    """Take up every run that was dropped."""
+def look(ports: Ports, runbooks: Runbooks) -> None:
+    """Take up every run that was dropped, or whose wait is over."""
     for document in every(ports.documents, "runs", Where("state", "in", RUN_OPEN)):
         with isolating_errors(document.path):
-            _look_at_run(ports, Run.stored(document.data))
+            _look_at_run(ports, runbooks, Run.stored(document.data))
 
 
-def _look_at_run(ports: Ports, run: Run) -> None:
+def _look_at_run(ports: Ports, runbooks: Runbooks, run: Run) -> None:
     """Have a run taken up again that no process is at: put off, dropped, or left by a dead one."""
-    age_s = elapsed_ms(run.started_at, ports.clock.now()) / 1000
     if not is_due(ports, run) or not is_free(ports, run):
         return
-    is_late = ports.clock.now() > instant(run.deadline_at)
-    every_s = _RUN_DEAD_EVERY_S
-    if not (claims_of(run) or run.retry_at or is_late):
-        # Its message was lost, or waits in a long queue: ask less and less often.
-        every_s = min(_RUN_RESTART_AT_LEAST_S, max(_RUN_RESTART_EVERY_S, age_s / 2))
-        if age_s < _RUN_STALE_S or _waits_its_turn(ports, run):
-            return
-    if run.runbook not in RUNBOOKS_BY_NAME:
+    runbook = runbooks.get(run.runbook)
+    if runbook is None:
         if ports.watches.claim_tick(f"unknown:{run.run_id}", _UNKNOWN_EVERY_S):
             _LOG.error("run %s is of %s, which this version does not know", run.run_id, run.runbook)
         return
-    if ports.watches.claim_tick(f"restart:{run.run_id}", every_s):
+    every_s = _restart_every_s(ports, runbook, run)
+    if every_s and ports.watches.claim_tick(f"restart:{run.run_id}", every_s):
         _LOG.warning("run %s (%s) is taken up again", run.run_id, run.state)
-        publish.run(run)
+        send(runbooks, run)
+
+
+def _restart_every_s(ports: Ports, runbook: Runbook, run: Run) -> float:
+    """How often such a run is taken up; 0 where it is not to be, for now."""
+    if step := waits.waiting_step(runbook, run):
+        is_looked_at = ports.watches.claim_tick(f"wait:{run.run_id}", step.poll_s)
+        return _RUN_DEAD_EVERY_S if is_looked_at and waits.is_over(ports, step, run) else 0
+    is_late = ports.clock.now() > deadline(ports, run)
+    if claims_of(run) or run.retry_at or is_late or run.cancellation:
+        return _RUN_DEAD_EVERY_S
+    # Its message was lost, or waits in a long queue: ask less and less often.
+    age_s = elapsed_ms(run.started_at, ports.clock.now()) / 1000
+    if age_s < _RUN_STALE_S or _waits_its_turn(ports, run):
+        return 0
+    return min(_RUN_RESTART_AT_LEAST_S, max(_RUN_RESTART_EVERY_S, age_s / 2))
 
 
 def _waits_its_turn(ports: Ports, run: Run) -> bool:
-    if run.state is not RunState.PENDING or run.cancellation:
+    if run.state is not RunState.PENDING or run.has_turn:
         return False
-    turn = ports.documents.get(paths.turn_path(run.account_id))
+    turn = ports.documents.get(paths.turn_path(run.turn))
     return turn is not None and turn.data["run_id"] != run.run_id

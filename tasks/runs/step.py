@@ -1,175 +1,214 @@
 """How every step of every run goes. START READING HERE.
 
 A runbook is a list of steps; a run is one execution of it, kept in one document whose journal says
-what was done and how to undo it. A message names a run; ``carry_on`` takes that run as far as it
-goes, step by step, and ``run_step`` carries out one step:
+what was done and how to undo it. The steps of a run travel as one Celery chain, one task a step;
+each task names the run, and ``run_link`` decides from the journal what there is to do:
 
-    (1) load     a run that was cancelled, redefined, or whose time is up is compensated
-    (2) replay   a step that is done is not done again; a run that ended is left alone
-    (3) intent   what this step is about to create is written, and so how to undo it, before acting
-    (4) act      idempotent; a second process at the same step gives way to a living one
-    (5) commit   the result; with the last step also the run's end and its receipt
-    (6) next     this process goes on while its message is young; then it hands over by another
+    (1) load     a run that was cancelled, redefined, or whose time is up is undone
+    (2) replay   a step that is done is not done again; one whose turn has not come is put off
+    (3) wait     a step that waits leaves the worker; the reaper looks until it may act (waits.py)
+    (4) intent   what this step is about to create is written, and so how to undo it, before acting
+    (5) act      idempotent; a second process at the same step gives way to a living one
+    (6) commit   the result; with the last step also the run's end and its receipt
+    (7) next     Celery publishes the next link of the chain; where that is lost, the reaper does
 
-A failure is put off or ends the run, by its family (``failure.py``): then the undos run in reverse,
-each journalled, undoing only what this run created (``compensate.py``), and one commit holds the
-run's end and its receipt. Nothing here hangs on a callback of Celery's: a message that is lost,
-doubled or late changes nothing, for the reaper repeats it and the journal decides.
-Runs of one account take turns by a claimed document.
+A failure is put off or ends the run, by its family (``failure.py``): then a chain of undos goes in
+reverse, each journalled, undoing only what this run created, and its last task commits the run's
+end and its receipt (``compensate.py``). The chain carries, the journal decides: a message that is
+lost, doubled or late changes nothing. Runs of one turn go one at a time, by a claimed document.
 """
 
 import contextlib
 import logging
-from datetime import timedelta
 
 from governor import paths
-from governor.errors import ConflictError, OutageError
-from governor.fsm import RUN, RUN_ACTING, RUN_OPEN, RUN_UNDOING, RunState, advance
+from governor.errors import OutageError
+from governor.fsm import RUN, RUN_ACTING, RUN_OPEN, RunState, advance
 from governor.quota import Verdict
 from governor.runs import Effect, JournalEntry, Run
-from governor.times import timestamp
 from ports import Ports
-from ports.documents import Create, Document, Update, Write
-from tasks import publish
+from ports.documents import Create, Document, Write
+from tasks.outcomes import ALREADY_DONE, DONE, RUN_ENDED, Ending, Outcome, put_off
 from tasks.receipts.commit import commit_once
 from tasks.receipts.fence import or_kill_self
-from tasks.runs.compensate import compensate
-from tasks.runs.definition import ElsewhereError, Result, Runbook, Step
+from tasks.runs import spread, waits
+from tasks.runs.compensate import undo_link
+from tasks.runs.definition import ElsewhereError, Result, Runbook, Runbooks, Step, is_done
 from tasks.runs.failure import give_up_or_put_off, reason_to_stop, with_retries
+from tasks.runs.fenced import Fenced
 from tasks.runs.journal import (
-    HAND_OVER_S,
     claim_from,
+    claimed,
     end,
-    is_done,
     is_due,
     is_free,
     load,
+    send,
     with_entry,
 )
 
 _LOG = logging.getLogger("ggen.runs")
 
 
-def carry_on(ports: Ports, runbook: Runbook, run_id: str) -> None:
-    """Take a run as far as it goes; give way to another process that is at it.
+def run_link(ports: Ports, runbooks: Runbooks, task: str, run_id: str) -> Outcome:
+    """Carry out one task of a run's chain: a step, an undo, or the end of a run that was undone.
 
     Raises:
         OutageError: the store does not answer, so nothing could be said of the run; the reaper
-            takes it up again.
+            sends its chain again.
     """
-    began_s = ports.clock.monotonic_s()
-    while True:
-        found = ports.documents.get(paths.run_path(run_id))
-        if found is None:
-            return
-        run = Run.stored(found.data)
-        if run.state not in RUN_OPEN:
-            with contextlib.suppress(OutageError):
-                runbook.ended(ports, run)  # the process that ended it may have died before this
-            return
+    found = ports.documents.get(paths.run_path(run_id))
+    if found is None:
+        return put_off("there is no such run")
+    run = Run.stored(found.data)
+    runbook = runbooks.get(run.runbook)
+    if runbook is None:
+        return put_off(f"this version knows no runbook {run.runbook}")
+    if run.state in RUN_OPEN:
         standing = ports.lease.standing(run.account_id)
         if standing is not Verdict.ADMITTED:
             _LOG.warning("run %s rests: %s; the reaper has it go on", run_id, standing)
-            return
-        if run.state in RUN_UNDOING:
-            compensate(ports, runbook, run_id)
-            return
-        if ports.clock.monotonic_s() - began_s > HAND_OVER_S:
-            publish.run(run)
-            return
-        step = next((s for s in runbook.steps if not is_done(run, s.name)), runbook.steps[-1])
-        if not run_step(ports, runbook, step.name, run_id) or step is runbook.steps[-1]:
-            return
+            return put_off(f"nothing is admitted ({standing})")
+    if task in (runbook.undone_name, *(step.undo_name for step in runbook.steps)):
+        return undo_link(ports, runbooks, runbook, task, run_id)
+    if task not in (step.name for step in runbook.steps):
+        return put_off("this version of the runbook has no such step")
+    return _run_step(ports, runbooks, runbook.step(task), found, run)
 
 
-def run_step(ports: Ports, runbook: Runbook, step_name: str, run_id: str) -> bool:
-    """Carry out one step of a run, or find out that there is nothing to do; whether it is done.
-
-    Raises:
-        OutageError: as for ``carry_on``.
-    """
-    step = runbook.step(step_name)
-    # (1) load
-    found, run = load(ports, run_id)
-    if run.state not in RUN_ACTING:
-        return is_done(run, step_name)
-    if not is_due(ports, run) or not is_free(ports, run):
-        return False
+def _run_step(ports: Ports, runbooks: Runbooks, step: Step, found: Document, run: Run) -> Outcome:
+    runbook = runbooks[run.runbook]
+    # (2) replay
+    if told := _not_now(ports, runbook, run, step):
+        return told
+    at = Fenced.at(found, run, step.name)
     try:
-        stop = reason_to_stop(ports, runbook, run)
-        if stop is not None:
-            raise stop
-        # (2) replay
-        if is_done(run, step_name) or not _is_next(runbook, run, step):
-            return is_done(run, step_name)
-        # (3) intent
-        run = _begin(ports, runbook, found, run, step)
-        # (4) act
-        result = with_retries(step.act, ports, run)
-        # (5) commit; again where an operator's wish was written meanwhile
-        with_retries(_finish, ports, runbook, run, step, result)
-        return True
+        return _act(ports, runbooks, at, step)
     except ElsewhereError as error:
-        _LOG.info("run %s: %s goes on elsewhere (%s)", run_id, step_name, error)
-        return False
+        _LOG.info("run %s: %s goes on elsewhere (%s)", run.run_id, step.name, error)
+        return put_off(f"it goes on elsewhere ({error.code})")
     except Exception as error:  # whatever a step raises, its run must not be stuck
         failure = error
-    if or_kill_self(lambda: with_retries(give_up_or_put_off, ports, runbook, run, step, failure)):
-        compensate(ports, runbook, run_id)
-    return False
-
-
-def _begin(ports: Ports, runbook: Runbook, found: Document, run: Run, step: Step) -> Run:
-    """Journal the intent; the first one takes the account's turn and starts the run's time."""
-    earlier = run.journal.get(step.name)
-    entry = JournalEntry(
-        state="intent",
-        effects=_meant(with_retries(step.look, ports, run), earlier),
-        claim=claim_from(ports, earlier.claim if earlier else None),
-        attempts=earlier.attempts if earlier else 0,
+    told = or_kill_self(
+        lambda: with_retries(give_up_or_put_off, ports, runbook, at.run, step, failure)
     )
-    begun = with_entry(run, step.name, entry).evolve(retry_at=None)
-    writes: list[Write] = []
-    if run.state is RunState.PENDING:
-        time_left = timedelta(seconds=ports.times.run_deadline_s)
-        begun = begun.evolve(
-            state=advance(RUN, run.state, "claim"),
-            definition_sha256=runbook.definition_sha256(),
-            deadline_at=timestamp(ports.clock.now() + time_left),
-        )
-        writes.append(Create(paths.turn_path(run.account_id), {"run_id": run.run_id}))
-    try:
-        commit_once(ports, [Update(found.path, begun.document(), found.revision), *writes])
-    except ConflictError as error:
-        raise ElsewhereError(error.code, error.detail) from error
-    return begun
+    if told.ending is Ending.FAILED:
+        with contextlib.suppress(OutageError):  # the reaper has it undone
+            send(runbooks, load(ports, run.run_id)[1])
+    return told
 
 
-def _finish(ports: Ports, runbook: Runbook, run: Run, step: Step, result: Result) -> None:
-    found, current = load(ports, run.run_id)
-    if current.journal.get(step.name) != run.journal[step.name]:
-        raise ElsewhereError("fenced", f"step {step.name} was taken over")
-    done = with_entry(current, step.name, _done(run.journal[step.name], result))
-    is_last = step is runbook.steps[-1] or result.ends_with is not None
-    if not is_last:
-        commit_once(ports, [Update(found.path, done.document(), found.revision), *result.writes])
+def _not_now(ports: Ports, runbook: Runbook, run: Run, step: Step) -> Outcome | None:
+    """What a link says that has nothing to do, or whose turn has not come."""
+    if run.state not in RUN_OPEN and step is runbook.steps[-1]:
+        with contextlib.suppress(OutageError):
+            runbook.ended(ports, run)  # the process that ended it may have died before this
+    is_unended = step is runbook.steps[-1] and run.state in RUN_ACTING  # by another definition
+    if is_done(run, step.name) and not is_unended:
+        return ALREADY_DONE
+    if run.state is RunState.COMPLETE:
+        return RUN_ENDED
+    reasons = {
+        f"the run is {run.state}": run.state not in RUN_ACTING,
+        f"until {run.retry_at}": not is_due(ports, run),
+        "another process is at this run": not is_free(ports, run),
+    }
+    return next((put_off(why) for why, holds in reasons.items() if holds), None)
+
+
+def _act(ports: Ports, runbooks: Runbooks, at: Fenced, step: Step) -> Outcome:
+    runbook = runbooks[at.run.runbook]
+    # (1) load
+    stop = reason_to_stop(ports, runbook, at.run)
+    if stop is not None:
+        raise stop
+    if not _is_next(runbook, at.run, step):
+        return put_off("a step before it is not done")
+    # (3) wait
+    if wait := with_retries(waits.of, ports, step, at.run):
+        return waits.begin(ports, at, claimed(ports, runbook, at.run), step, wait)
+    # (4) intent
+    _begin(ports, runbook, at, step)
+    # (5) act
+    if step.chunk is None:
+        result = with_retries(step.act, ports, at.run)
+    else:
+        last = spread.through(ports, at, step.chunk, "cursor")
+        if last is None:
+            send(runbooks, at.run)
+            return put_off(f"{at.entry.members} are done; it goes on")
+        result = Result(writes=last.writes, children=last.children)
+    # (6) commit; again where an operator's wish was written meanwhile
+    return with_retries(_finish, ports, runbooks, at, step, result)
+
+
+def _begin(ports: Ports, runbook: Runbook, at: Fenced, step: Step) -> None:
+    """Journal the intent; the first step takes the turn and starts the run's time.
+
+    A step without effects leaves nothing to undo, so that its result alone is journalled.
+    """
+    waits.tell_the_end(ports, at.run, step, at.stored)
+    needs_turn = at.run.state is RunState.PENDING and not at.run.has_turn
+    begun = claimed(ports, runbook, at.run)
+    entry = at.entry.evolve(state="intent")
+    if not step.has_effects and not needs_turn:
+        at.run, at.entry = begun, entry
         return
+    entry = entry.evolve(
+        effects=_meant(with_retries(step.look, ports, at.run), at.stored),
+        claim=claim_from(ports, entry.claim),
+    )
+    writes: list[Write] = []
+    if needs_turn:
+        begun = begun.evolve(has_turn=True)
+        writes.append(Create(paths.turn_path(begun.turn), {"run_id": begun.run_id}))
+    at.save(ports, begun, entry, writes)
+
+
+def _refresh(ports: Ports, runbook: Runbook, at: Fenced) -> None:
+    """Have the run as the store has it: as it is here at first, and later as it is read again.
+
+    Raises:
+        ElsewhereError: another process has taken the step over.
+        GovernorError: why the run must not go on, if an operator wishes so.
+    """
+    if at.is_current:
+        at.is_current = False
+        return
+    found, current = load(ports, at.run.run_id)
+    if current.state not in RUN_ACTING or current.journal.get(at.step_name) != at.stored:
+        raise ElsewhereError("fenced", f"step {at.step_name} was taken over")
     if current.cancellation:
         stop = reason_to_stop(ports, runbook, current)
         if stop is not None:
             raise stop
-    writes = [*result.writes]
+    at.run, at.revision = claimed(ports, runbook, current), found.revision
+
+
+def _finish(ports: Ports, runbooks: Runbooks, at: Fenced, step: Step, result: Result) -> Outcome:
+    runbook = runbooks[at.run.runbook]
+    _refresh(ports, runbook, at)
+    done = with_entry(at.run, step.name, _done(at.entry, result))
+    started = [Create(paths.run_path(child.run_id), child.document()) for child in result.children]
+    writes: list[Write] = [*result.writes, *started]
+    if step is not runbook.steps[-1] and result.ends_with is None:
+        commit_once(ports, [at.update(done), *writes])
+        for child in result.children:
+            send(runbooks, child)
+        return DONE
     done = done.evolve(state=advance(RUN, done.state, "finish"), receipt_id=result.ends_with)
     if result.ends_with is None:
         more, proof = runbook.succeeded(ports, done)
         writes += [*more, proof]
         done = done.evolve(receipt_id=proof.data["receipt_id"])
-    end(ports, runbook, done, [Update(found.path, done.document(), found.revision), *writes])
+    end(ports, runbooks, done, [at.update(done), *writes])
+    return RUN_ENDED if result.ends_with else DONE
 
 
 def _done(entry: JournalEntry, result: Result) -> JournalEntry:
     effects = {resource: effect.done for resource, effect in entry.effects.items()}
-    return entry.evolve(state="done", effects=effects, result=dict(result.facts), error=None)
+    facts = result.facts.document() if result.facts else {}
+    return entry.evolve(state="done", effects=effects, result=facts, error=None)
 
 
 def _meant(looked: dict[str, Effect], earlier: JournalEntry | None) -> dict[str, Effect]:

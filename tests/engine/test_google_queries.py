@@ -53,7 +53,7 @@ def test_what_readers_list(ports: Ports) -> None:
 def test_what_sweepers_look_for(ports: Ports) -> None:
     ticks.look(ports)
     assert reap.look_at_all(ports) == 0
-    _start_next(ports, "acme")
+    _start_next(ports, {}, "account/acme")
     era = ports.memory.begin_rebuild(10)
     assert era
     rebuild.restore_memory(ports, era)

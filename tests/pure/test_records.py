@@ -66,7 +66,9 @@ def test_everything_has_its_place() -> None:
     assert paths.checkpoint_path("a", "s") == "tenants/a/checkpoints/s"
     assert paths.mirror_name("a", "s") == "checkpoints/a/s"
     assert paths.run_path("r") == "runs/r"
-    assert paths.turn_path("a") == "turns/a"
+    assert paths.turn_path("account/a") == "turns/a"
+    assert paths.turn_path("policy/crm/pro") == "turns/~policy~crm~pro"
+    assert paths.turn_path("platform") == "turns/~platform"
     assert paths.topic_name("a") == "tenants.a.signals"
     assert paths.run_id("e").startswith("run-")
     assert paths.action_id("a", "s").startswith("action-")
@@ -115,10 +117,10 @@ def test_what_a_run_makes_names_its_attempt() -> None:
         runbook="x",
         definition_sha256="0",
         account_id="a",
-        event_id="e",
-        body_sha256="0",
-        body="",
-        event=event,
+        trigger=runs.Trigger.WEBHOOK,
+        inputs=event.document(),
+        dedupe_key="e",
+        turn="account/a",
         started_at=event.event_time,
         deadline_at=event.event_time,
     )

@@ -12,10 +12,11 @@ from celery.signals import task_prerun
 from config.settings import load
 from governor.errors import ConflictError
 from ports import Ports
+from tasks import links
 from tasks.celery import app
-from tasks.runbooks import entitlement_lifecycle
-from tasks.runs import step
-from tasks.runs.definition import Runbook
+from tasks.outcomes import Outcome
+from tasks.runs.definition import Runbooks
+from tasks.runs.step import run_link
 from tests.support.faults import Writes, die, watched
 from tests.support.runs import failing
 
@@ -39,14 +40,27 @@ def _die_once() -> None:
     die()
 
 
-def _carry_on(ports: Ports, runbook: Runbook, run_id: str) -> None:
+class _CountedWrites(Writes):
+    """Counts on where the process before it stopped: each link of a chain has its own."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__(at, "lost", _die_once)
+        self._file = load().state_dir / f"{_account}.writes"
+        self.count = int(self._file.read_text()) if self._file.exists() else 0
+
+    def write(self, carry_out: Any) -> Any:
+        self._file.write_text(str(self.count + 1))
+        return super().write(carry_out)
+
+
+def _run_link(ports: Ports, runbooks: Runbooks, task: str, run_id: str) -> Outcome:
     _dies, _, rest = _account.partition("dies-")
     name, _, at = rest.partition("-")
     if name == "undone":
-        runbook = _UNDONE
+        runbooks = {**runbooks, _UNDONE.name: _UNDONE}
     if at and not _marker().exists():
-        ports = watched(ports, Writes(int(at), "lost", _die_once))
-    step.carry_on(ports, runbook, run_id)
+        ports = watched(ports, _CountedWrites(int(at)))
+    return run_link(ports, runbooks, task, run_id)
 
 
-entitlement_lifecycle.carry_on = _carry_on
+links.run_link = _run_link

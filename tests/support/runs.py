@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from governor import paths
-from governor.fsm import RUN_OPEN
+from governor.fsm import RUN_OPEN, RUN_UNDOING
 from governor.quota import Verdict
 from governor.runs import JournalEntry, Run
 from governor.tenancy import MarketplaceEvent
@@ -18,11 +18,14 @@ from ports.documents import Query
 from ports.memory import Request
 from ports.signals import Topic
 from ports.system import Clock
+from tasks.outcomes import Ending, Outcome
 from tasks.runbooks.entitlement_lifecycle import RUNBOOK, begin
 from tasks.runs import step
 from tasks.runs.definition import Result, Runbook
 
 ACCOUNT = "acme"
+GOES_ON = (Ending.DONE, Ending.ALREADY_DONE)
+"""After these Celery publishes the next link of a chain."""
 Act = Callable[[Ports, Run], Result]
 Undo = Callable[[Ports, Run, JournalEntry], None]
 
@@ -62,9 +65,25 @@ def run_of(ports: Ports, run_id: str) -> Run:
 
 
 def play(ports: Ports, run_id: str, runbook: Runbook = RUNBOOK) -> Run:
-    """What a worker does with a run's message."""
-    step.carry_on(ports, runbook, run_id)
+    """What workers do with a run's chain, and with the chain of its undos where it fails."""
+    carry_on(ports, runbook, run_id)
     return run_of(ports, run_id)
+
+
+def carry_on(ports: Ports, runbook: Runbook, run_id: str) -> None:
+    """The same, under ports whose writes may fail."""
+    for _ in range(2):
+        run = run_of(ports, run_id)
+        for name, _limit_s in runbook.links(run):
+            if link(ports, name, run_id, runbook).ending not in GOES_ON:
+                break
+        if run.state in RUN_UNDOING or run_of(ports, run_id).state not in RUN_UNDOING:
+            return
+
+
+def link(ports: Ports, name: str, run_id: str, runbook: Runbook = RUNBOOK) -> Outcome:
+    """What a worker does with one task of a chain."""
+    return step.run_link(ports, {runbook.name: runbook}, name, run_id)
 
 
 def play_to_the_end(ports: Ports, run_id: str, runbook: Runbook = RUNBOOK) -> Run:
@@ -85,7 +104,7 @@ def play_until(ports: Ports, of: MarketplaceEvent, step_name: str) -> Run:
     for each in RUNBOOK.steps:
         if each.name == step_name:
             break
-        assert step.run_step(ports, RUNBOOK, each.name, run.run_id)
+        assert link(ports, each.name, run.run_id).is_done
     return run_of(ports, run.run_id)
 
 
@@ -150,7 +169,7 @@ def nothing_is_left(ports: Ports, account_id: str = ACCOUNT) -> bool:
         and ports.documents.get(paths.tenant_path(account_id)) is None
         and not ports.documents.scan(Query(f"tenants/{account_id}/entitlements"))
         and ports.signals.look(account_id, "us-central1") is Topic.ABSENT
-        and ports.documents.get(paths.turn_path(account_id)) is None
+        and ports.documents.get(paths.turn_path(f"account/{account_id}")) is None
     )
 
 
@@ -164,5 +183,5 @@ def everything_is_there(ports: Ports, account_id: str = ACCOUNT) -> bool:
         and tenant.data["state"] == "stable"
         and [e.data["state"] for e in entitlements] == ["stable"]
         and ports.signals.look(account_id, "us-central1") is Topic.READY
-        and ports.documents.get(paths.turn_path(account_id)) is None
+        and ports.documents.get(paths.turn_path(f"account/{account_id}")) is None
     )

@@ -28,12 +28,11 @@ from tasks.health import check
 from tasks.health.check import keep_lease, watch_drilled
 from tasks.receipts import spool
 from tasks.runbooks.entitlement_lifecycle import RUNBOOK, begin
-from tasks.runs.step import carry_on
 from tests.conftest import Valkey
 from tests.engine.conftest import event, on_both
 from tests.support.actions import action_of, later, look, operations, signal_of
 from tests.support.faults import Watched, WatchedDocuments, Writes, outage
-from tests.support.runs import subscribe
+from tests.support.runs import carry_on, subscribe
 from tests.support.waiting import until
 
 STATUS = {

@@ -290,7 +290,7 @@ def test_an_entitlement_that_cannot_be_used_jams_neither_undo_nor_account(
     play(ports, run.run_id, failing("entitlement_lifecycle.finish", ConflictError("x", "x")))
 
     assert run_of(ports, run.run_id).state is RunState.FAILED
-    assert ports.documents.get(paths.turn_path("acme")) is None
+    assert ports.documents.get(paths.turn_path("account/acme")) is None
 
 
 def test_a_governor_that_cannot_be_booted_raises_a_critical_alert(ports: Ports) -> None:

@@ -11,11 +11,11 @@ from governor.fsm import RUN_OPEN, RunState
 from governor.runs import Run
 from ports import Ports
 from tasks.runbooks.entitlement_lifecycle import RUNBOOK, begin
-from tasks.runs import step
 from tasks.runs.definition import Runbook
 from tests.engine.conftest import event, on_both
 from tests.support.faults import Fault, Writes, die, outage, watched
 from tests.support.runs import (
+    carry_on,
     everything_is_there,
     failing,
     later,
@@ -28,7 +28,7 @@ from tests.support.stores import Stores
 
 pytestmark = on_both
 UNDONE = failing("entitlement_lifecycle.finish", ConflictError("x", "it fails at its end"))
-WRITES = {"succeeds": 15, "undone": 26}
+WRITES = {"succeeds": 13, "undone": 24}
 """How many writes a run makes after it was begun; a test below counts them."""
 
 RUNBOOKS = {"succeeds": RUNBOOK, "undone": UNDONE}
@@ -42,7 +42,7 @@ CASES = [
 def _count(ports: Ports, runbook: Runbook) -> int:
     run = begin(ports, event(), b"{}")
     writes = Writes(0, "lost", outage)
-    step.carry_on(watched(ports, writes), runbook, run.run_id)
+    carry_on(watched(ports, writes), runbook, run.run_id)
     assert run_of(ports, run.run_id).state not in RUN_OPEN
     return writes.count
 
@@ -64,7 +64,7 @@ def _is_whole_or_gone(ports: Ports, run: Run) -> None:
 
 
 def _die(ports: Ports, name: str, at: int, fault: Fault, run_id: str) -> None:
-    step.carry_on(watched(ports, Writes(at, fault, die)), RUNBOOKS[name], run_id)
+    carry_on(watched(ports, Writes(at, fault, die)), RUNBOOKS[name], run_id)
 
 
 def _killed(stores: Stores, name: str, at: int, fault: Fault, run_id: str) -> None:
@@ -95,7 +95,7 @@ def test_told_as_failed_at_any_write_the_run_ends_whole_or_gone(
     run = begin(ports, event(), b"{}")
     ticking = later(ports)
 
-    step.carry_on(watched(ticking, Writes(at, fault, outage)), RUNBOOKS[name], run.run_id)
+    carry_on(watched(ticking, Writes(at, fault, outage)), RUNBOOKS[name], run.run_id)
 
     ended = play_to_the_end(ticking, run.run_id, RUNBOOKS[name])
     _is_whole_or_gone(ports, ended)

@@ -15,8 +15,9 @@ from governor.runs import JournalEntry, Run
 from governor.times import instant
 from ports import Ports
 from ports.documents import Update
+from tasks.outcomes import Ending
 from tasks.runbooks.entitlement_lifecycle import RUNBOOK, begin
-from tasks.runs import compensate, failure, step
+from tasks.runs import failure
 from tasks.runs.compensate import PARK_AFTER
 from tasks.runs.definition import Result
 from tests.engine.conftest import event
@@ -26,6 +27,7 @@ from tests.support.runs import (
     everything_is_there,
     failing,
     later,
+    link,
     nothing_is_left,
     operations,
     play,
@@ -250,11 +252,11 @@ def test_an_undo_under_way_elsewhere_is_left_to_it_until_it_dies(ports: Ports) -
     )
     ports.documents.commit([Update(found.path, undoing.document(), found.revision)])
 
-    compensate.compensate(ports, RUNBOOK, run.run_id)
+    play(ports, run.run_id)
     assert run_of(ports, run.run_id).state is RunState.COMPENSATING
     other.kill()
     other.wait()
-    compensate.compensate(ports, RUNBOOK, run.run_id)
+    play(ports, run.run_id)
 
     assert run_of(ports, run.run_id).state is RunState.FAILED
     assert nothing_is_left(ports)
@@ -276,9 +278,9 @@ def test_a_result_that_comes_after_the_step_was_taken_over_is_refused(ports: Por
 
     run = play_until(ports, event(), "deploy_sku.signals")
 
-    assert not step.run_step(
-        ports, with_step("deploy_sku.signals", act=overtaken), "deploy_sku.signals", run.run_id
-    )
+    overtaking = with_step("deploy_sku.signals", act=overtaken)
+    told = link(ports, "deploy_sku.signals", run.run_id, overtaking)
+    assert told.ending is Ending.PUT_OFF
     late = run_of(ports, run.run_id)
     assert late.state is RunState.RUNNING
     assert late.journal["deploy_sku.signals"].state == "intent"
@@ -306,7 +308,7 @@ def test_a_store_that_is_away_leaves_the_run_to_the_reaper(ports: Ports) -> None
 
     away = dataclasses.replace(ports, documents=Away())  # type: ignore[arg-type]
     with pytest.raises(OutageError):
-        step.carry_on(away, RUNBOOK, run.run_id)
+        link(away, "deploy_sku.signals", run.run_id)
 
     assert run_of(ports, run.run_id) == run
     assert play(ports, run.run_id).state is RunState.COMPLETE

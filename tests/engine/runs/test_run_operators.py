@@ -8,6 +8,7 @@ from governor.fsm import RunState
 from governor.runs import Effect
 from ports import Ports
 from ports.documents import Query
+from tasks.runbooks import RUNBOOKS
 from tasks.runbooks.entitlement_lifecycle import RUNBOOK, begin, new_run
 from tasks.runs import operators
 from tasks.runs.operators import attempt_again
@@ -35,7 +36,7 @@ def test_a_cancelled_run_is_undone_at_its_next_step_and_receipted(
 ) -> None:
     run = play_until(ports, event(), done_before)
 
-    asked = operators.cancel(ports, run.run_id, "alice", "wrong customer")
+    asked = operators.cancel(ports, RUNBOOKS, run.run_id, "alice", "wrong customer")
     assert asked.state is run.state  # stored, not acted upon
     ended = play(ports, run.run_id)
 
@@ -57,7 +58,7 @@ def test_a_run_cancelled_while_its_last_step_acts_is_undone(ports: Ports) -> Non
     from tests.support.runs import with_step
 
     def meanwhile(ports: Ports, run: Run) -> Result:
-        operators.cancel(ports, run.run_id, "alice", "just in time")
+        operators.cancel(ports, RUNBOOKS, run.run_id, "alice", "just in time")
         return Result()
 
     run = begin(ports, event(), b"{}")
@@ -80,7 +81,7 @@ def test_an_operator_who_writes_between_read_and_commit_undoes_nothing(ports: Po
         def __getattr__(self, name: str) -> object:
             return getattr(ports.documents, name)
 
-        def commit(self, writes: Sequence[Write]) -> None:
+        def commit(self, writes: Sequence[Write]) -> list[str]:
             is_done = any(
                 isinstance(w, Update)
                 and w.data.get("journal", {}).get("deploy_sku.signals", {}).get("state") == "done"
@@ -90,7 +91,7 @@ def test_an_operator_who_writes_between_read_and_commit_undoes_nothing(ports: Po
                 found = ports.documents.get(paths.run_path(run.run_id))
                 assert found
                 ports.documents.commit([Update(found.path, found.data, found.revision)])
-            ports.documents.commit(writes)
+            return ports.documents.commit(writes)
 
     ended = play(dataclasses.replace(ports, documents=Meanwhile()), run.run_id)  # type: ignore[arg-type]
 
@@ -103,7 +104,7 @@ def test_a_run_that_waits_its_turn_can_be_cancelled(ports: Ports) -> None:
     first = play_until(ports, event(), "deploy_sku.signals")
     second = begin(ports, event(event_id="e-2"), b"2")
 
-    operators.cancel(ports, second.run_id, "alice", "")
+    operators.cancel(ports, RUNBOOKS, second.run_id, "alice", "")
 
     assert play(ports, second.run_id).state is RunState.CANCELLED
     assert play(ports, first.run_id).state is RunState.COMPLETE
@@ -114,9 +115,9 @@ def test_what_ended_or_is_being_undone_cannot_be_cancelled(ports: Ports) -> None
     run = subscribe(ports, event())
 
     with pytest.raises(ConflictError, match="complete"):
-        operators.cancel(ports, run.run_id, "alice", "")
+        operators.cancel(ports, RUNBOOKS, run.run_id, "alice", "")
     with pytest.raises(InputError, match="no run"):
-        operators.cancel(ports, "run-x", "alice", "")
+        operators.cancel(ports, RUNBOOKS, "run-x", "alice", "")
     assert run_of(ports, run.run_id) == run
 
 
@@ -126,16 +127,16 @@ def test_a_failed_run_is_attempted_again_and_a_put_off_one_at_once(ports: Ports)
     run = begin(ports, event(), b"{}")
     off = play(ports, run.run_id, failing("deploy_sku.signals", OutageError("down", "down")))
     assert off.retry_at
-    assert operators.resume(ports, run.run_id).retry_at is None
+    assert operators.resume(ports, RUNBOOKS, run.run_id).retry_at is None
     play(ports, run.run_id, failing("deploy_sku.signals", ConflictError("x", "x")))
     assert run_of(ports, run.run_id).state is RunState.FAILED
 
-    again = operators.resume(ports, run.run_id)
+    again = operators.resume(ports, RUNBOOKS, run.run_id)
 
     assert (again.state, again.attempt, again.journal) == (RunState.PENDING, 2, {})
     assert play(ports, run.run_id).state is RunState.COMPLETE
     with pytest.raises(ConflictError, match="complete"):
-        operators.resume(ports, run.run_id)
+        operators.resume(ports, RUNBOOKS, run.run_id)
 
 
 def test_of_two_new_attempts_at_once_one_is_made(ports: Ports) -> None:

@@ -4,7 +4,6 @@ import dataclasses
 import multiprocessing
 import subprocess
 from datetime import timedelta
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,8 +20,9 @@ from ports.alerts import Alert
 from ports.documents import Query, Update
 from ports.signals import Topic
 from tasks import ticks
+from tasks.runbooks import RUNBOOKS
 from tasks.runbooks.entitlement_lifecycle import RUNBOOK, begin, new_run
-from tasks.runs import failure, operators, reap, step
+from tasks.runs import failure, operators, reap
 from tasks.runs.compensate import PARK_AFTER
 from tasks.runs.definition import Result, Runbook
 from tasks.runs.journal import STEP_MAX_AGE_S
@@ -30,6 +30,7 @@ from tasks.runs.plan import plan
 from tests.engine.conftest import event
 from tests.support.runs import (
     LaterClock,
+    carry_on,
     everything_is_there,
     failing,
     later,
@@ -235,7 +236,7 @@ def test_a_process_that_can_store_no_outcome_dies_so_that_its_claim_is_free(
     ports.documents.close()
     ports.memory.close()
     child = multiprocessing.get_context("fork").Process(
-        target=lambda: step.carry_on(away, runbook, run.run_id)
+        target=lambda: carry_on(away, runbook, run.run_id)
     )
     child.start()
     child.join(30)
@@ -251,8 +252,7 @@ def test_a_process_that_can_store_no_outcome_dies_so_that_its_claim_is_free(
 @pytest.fixture
 def restarted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     started: list[str] = []
-    told = SimpleNamespace(run=lambda run: started.append(run.run_id))
-    monkeypatch.setattr(reap, "publish", told)
+    monkeypatch.setattr(reap, "send", lambda _runbooks, run: started.append(run.run_id))
     return started
 
 
@@ -299,7 +299,7 @@ def test_the_reaper_leaves_what_waits_for_its_turn_or_its_time(
 
     ticks.look(ticking)
     assert restarted == [first.run_id]  # its time had come
-    operators.cancel(ticking, waiting.run_id, "alice", "")
+    operators.cancel(ticking, RUNBOOKS, waiting.run_id, "alice", "")
     ticks.look(ticking)
     assert restarted[1:] == [waiting.run_id]
 
@@ -385,7 +385,7 @@ def test_an_alert_is_sent_even_if_nothing_after_its_commit_works(ports: Ports) -
 def test_a_cancelled_run_says_so_whatever_else_failed(ports: Ports, error: Exception) -> None:
     def meanwhile(ports: Ports, run: Run) -> Result:
         if not run_of(ports, run.run_id).cancellation:
-            operators.cancel(ports, run.run_id, "alice", "wrong customer")
+            operators.cancel(ports, RUNBOOKS, run.run_id, "alice", "wrong customer")
         raise error
 
     ticking = later(ports)
@@ -456,9 +456,9 @@ def test_a_resumed_event_without_a_time_happens_now(ports: Ports) -> None:
     run = begin(ports, arrived, b"{}")
     play(ports, run.run_id, failing("deploy_sku.documents", FAILS))
 
-    again = operators.resume(ports, run.run_id)
+    again = operators.resume(ports, RUNBOOKS, run.run_id)
 
-    assert again.event.event_time > _at(59)
+    assert again.inputs["event_time"] > _at(59)
 
 
 def test_a_plan_foresees_that_something_else_has_the_topics_name(ports: Ports, valkey: Any) -> None:

@@ -8,17 +8,18 @@ import pytest
 from governor import paths
 from governor.errors import ConflictError, InputError, OutageError
 from governor.fsm import RunState
-from governor.runs import Effect, Run
+from governor.runs import Effect
 from ports import Ports
 from ports.documents import Query, Update
 from ports.signals import Topic
+from tasks.outcomes import Ending, put_off
 from tasks.runbooks.entitlement_lifecycle import RUNBOOK, begin
-from tasks.runs import step
 from tests.engine.conftest import event
 from tests.support.faults import Fault
 from tests.support.runs import (
     everything_is_there,
     later,
+    link,
     nothing_is_left,
     operations,
     play,
@@ -29,7 +30,7 @@ from tests.support.runs import (
     subscribe,
 )
 
-COMMITS_OF_A_RUN = 11
+COMMITS_OF_A_RUN = 9
 
 
 def test_a_subscription_ends_with_everything_and_one_receipt(ports: Ports) -> None:
@@ -107,13 +108,15 @@ def test_a_replayed_message_changes_nothing(ports: Ports) -> None:
 
     assert play(ports, run.run_id) == run
     for each in RUNBOOK.steps:
-        assert step.run_step(ports, RUNBOOK, each.name, run.run_id)
+        assert link(ports, each.name, run.run_id).ending is Ending.ALREADY_DONE
     assert run_of(ports, run.run_id) == run
     assert operations(ports) == ["entitlement_active"]
 
 
 def test_a_message_without_a_run_changes_nothing(ports: Ports) -> None:
-    step.carry_on(ports, RUNBOOK, "run-of-nobody")
+    told = link(ports, RUNBOOK.steps[0].name, "run-of-nobody")
+
+    assert told == put_off("there is no such run")
 
     assert ports.documents.scan(Query("runs")) == []
 
@@ -135,30 +138,9 @@ def test_runs_of_one_account_take_turns_and_another_account_is_not_held_up(ports
 def test_a_step_cannot_be_taken_before_its_predecessor_is_done(ports: Ports) -> None:
     run = begin(ports, event(), b"{}")
 
-    assert step.run_step(ports, RUNBOOK, RUNBOOK.steps[1].name, run.run_id) is False
+    told = link(ports, RUNBOOK.steps[1].name, run.run_id)
+    assert told == put_off("a step before it is not done")
     assert run_of(ports, run.run_id).journal == {}
-
-
-def test_an_old_message_hands_over_after_its_step(ports: Ports) -> None:
-    from tests.support.runs import LaterClock, with_step
-
-    ticking = later(ports)
-    act = RUNBOOK.steps[0].act
-
-    def slow(ports: Ports, run: Run) -> Any:
-        assert isinstance(ticking.clock, LaterClock)
-        from datetime import timedelta
-
-        ticking.clock.sleep_until(ticking.clock.now() + timedelta(seconds=4))
-        return act(ports, run)
-
-    run = begin(ticking, event(), b"{}")
-    half = play(ticking, run.run_id, with_step(RUNBOOK.steps[0].name, act=slow))
-
-    assert [(name, e.state) for name, e in half.journal.items()] == [
-        ("entitlement_lifecycle.policy", "done")
-    ]
-    assert play(ticking, run.run_id).state is RunState.COMPLETE
 
 
 def test_a_run_past_its_deadline_is_undone(ports: Ports) -> None:
