@@ -77,7 +77,7 @@ class Record(BaseModel):
 
     def evolve(self, **changes: object) -> Self:
         """A validated copy with some fields changed."""
-        return self.model_validate({**self.model_dump(), **changes})
+        return self.model_validate({**self.__dict__, **changes})
 
 
 class ProcessClaim(Record):

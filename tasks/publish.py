@@ -14,7 +14,7 @@ from kombu.exceptions import OperationalError as BrokerUnreachable
 from governor import actions as rules
 from governor.actions import Action
 from governor.runs import Run
-from tasks.celery import ACTIONS, LEDGER, PUBLISH_ONCE, RUNBOOKS, app
+from tasks.celery import ACTIONS, LEDGER, PUBLISH_ONCE, app
 
 _LOG = logging.getLogger("ggen.broker")
 
@@ -37,7 +37,6 @@ def chain(run: Run, links: Sequence[tuple[str, float]]) -> None:
             name,
             kwargs=kwargs,
             immutable=True,
-            queue=RUNBOOKS,
             time_limit=limit_s,
             retry_policy=PUBLISH_ONCE,
         )

@@ -62,6 +62,7 @@ def steps(driver: Driver) -> Figures:
 @app.on_after_configure.connect
 def _own_queue(sender: object, **_: object) -> None:
     app.conf.task_queues.append(Queue(QUEUE, Exchange(QUEUE), routing_key=QUEUE))
+    app.conf.task_routes["bench.*"] = {"queue": QUEUE}
 
 
 @app.task(name="bench.bare")
@@ -95,7 +96,7 @@ class Inputs(Record):
 RUNBOOK = Runbook(
     name="bench",
     manual=Manual(0, "Seven empty steps", "", "", Inputs, (), (), (), ()),
-    steps=tuple(Step(f"bench.step_{n}", "Documents", "nothing", "nothing") for n in range(STEPS)),
+    steps=tuple(Step(f"bench.step_{n}", "Documents", "nothing", "") for n in range(STEPS)),
     succeeded=lambda ports, run: ((), _ended(ports, run)),
     refused=lambda ports, run, _step: [_ended(ports, run)],
     ended=lambda _ports, _run: None,

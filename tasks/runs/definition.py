@@ -117,6 +117,11 @@ class Step:
         return bool(self.undoes) or self.look is not _no_effects or self.chunk is not None
 
     @property
+    def may_wait(self) -> bool:
+        """Whether it may have something to wait for."""
+        return self.ready is not _is_ready
+
+    @property
     def undo_name(self) -> str:
         """The task that undoes it."""
         return f"{self.name}.undo"

@@ -153,6 +153,8 @@ def with_entry(run: Run, step_name: str, entry: JournalEntry) -> Run:
 def claimed(ports: Ports, runbook: Runbook, run: Run) -> Run:
     """The run as it is once it acts: its time runs, and it is due. Not stored yet."""
     if run.state is not RunState.PENDING:
+        if run.retry_at is None and waiting_entry(run) is None:
+            return run
         return run.evolve(retry_at=None, deadline_at=timestamp(deadline(ports, run)))
     seconds = ports.times.run_deadline_s if runbook.deadline_s is None else runbook.deadline_s
     return run.evolve(

@@ -125,7 +125,7 @@ def _act(ports: Ports, runbooks: Runbooks, at: Fenced, step: Step) -> Outcome:
     if not _is_next(runbook, at.run, step):
         return put_off("a step before it is not done")
     # (3) wait
-    if wait := with_retries(waits.of, ports, step, at.run):
+    if step.may_wait and (wait := with_retries(waits.of, ports, step, at.run)):
         return waits.begin(ports, at, claimed(ports, runbook, at.run), step, wait)
     # (4) intent
     _begin(ports, runbook, at, step)
