@@ -145,4 +145,5 @@ def _prove_consumption(sender: Any, **_: object) -> None:
             app.send_task("audit.slice", ("new", "tenants/_system", 0), queue=LEDGER)
             app.send_task("troubles.look", queue=LEDGER)
         if queue.name == HEALTH:
+            app.send_task("degrade_to_safe_mode.probe", queue=HEALTH)
             app.send_task("degrade_to_safe_mode.check", queue=HEALTH)

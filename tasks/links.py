@@ -7,11 +7,10 @@ requeues none of them: the reaper brings back what was put off.
 
 from typing import Any
 
-from celery.exceptions import Retry
-
 from adapters import wiring
 from tasks.celery import app
-from tasks.outcomes import Ending, NotDone, Outcome, StepFailed
+from tasks.outcomes import Ending
+from tasks.results import result_of
 from tasks.runs.definition import Runbooks
 from tasks.runs.journal import load, send
 from tasks.runs.step import run_link
@@ -41,21 +40,7 @@ def _register(name: str, does: str, runbooks: Runbooks) -> None:
         told = run_link(wiring.ports(), runbooks, name, run_id)
         if told.ending is Ending.RUN_ENDED:
             self.request.chain = None
-        return result_of(told, StepFailed)
+        return result_of(told)
 
     carry_out.__doc__ = does
     app.task(name=name, bind=True)(carry_out)
-
-
-def result_of(told: Outcome, failure: type[NotDone]) -> str:
-    """What a task returns.
-
-    Raises:
-        Retry: it was put off; Celery acknowledges the message, and requeues nothing.
-        NotDone: it failed, as ``failure``.
-    """
-    if told.ending is Ending.PUT_OFF:
-        raise Retry(told.why, exc=NotDone(told.why))
-    if told.ending is Ending.FAILED:
-        raise failure(told.why)
-    return str(told.ending)

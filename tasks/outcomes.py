@@ -7,6 +7,26 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
+class NotDone(Exception):
+    """A task has not done its work, for a reason that is known: no traceback, no redelivery."""
+
+
+class StepFailed(NotDone):
+    """A step has failed, and its run is undone."""
+
+
+class ActionFailed(NotDone):
+    """An action ended failed; its code says why."""
+
+
+class ActionTimedOut(ActionFailed):
+    """An action was stopped at its deadline, or not started in time."""
+
+
+class RollbackFailed(NotDone):
+    """An action's rollback has failed; it is tried again."""
+
+
 class Ending(StrEnum):
     """How a task ended."""
 
@@ -19,10 +39,14 @@ class Ending(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a task ended, and why: a reason in words, or the name and code of what failed."""
+    """How a task ended, and why: a reason in words, or the code of what failed.
+
+    No word of a customer's is in it: operators read it in Flower.
+    """
 
     ending: Ending
     why: str = ""
+    failure: type[NotDone] = NotDone
 
     @property
     def is_done(self) -> bool:
@@ -39,22 +63,11 @@ def put_off(why: str) -> Outcome:
     return Outcome(Ending.PUT_OFF, why)
 
 
-def failed(name: str, code: str) -> Outcome:
-    """It failed, with an error of that name and code; no word of a customer's is in either."""
-    return Outcome(Ending.FAILED, f"{name}: {code}")
+def failed(failure: type[NotDone], code: str) -> Outcome:
+    """It failed; the code says why."""
+    return Outcome(Ending.FAILED, code, failure)
 
 
-class NotDone(Exception):
-    """A task has not done its work, for a reason that is known: no traceback, no redelivery."""
-
-
-class StepFailed(NotDone):
-    """A step has failed, and its run is undone."""
-
-
-class ActionFailed(NotDone):
-    """An action ended failed; its code says why."""
-
-
-class ActionTimedOut(ActionFailed):
-    """An action was stopped at its deadline."""
+def step_failed(error: Exception, code: str) -> Outcome:
+    """A step failed with an error of that code."""
+    return failed(StepFailed, f"{type(error).__name__}: {code}")

@@ -6,6 +6,7 @@ The reaper repeats a lost message, so a broker that is away is no error for the 
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import celery
 from celery.exceptions import OperationalError as CeleryUnreachable
@@ -14,7 +15,7 @@ from kombu.exceptions import OperationalError as BrokerUnreachable
 from governor import actions as rules
 from governor.actions import Action
 from governor.runs import Run
-from tasks.celery import ACTIONS, LEDGER, PUBLISH_ONCE, app
+from tasks.celery import ACTIONS, HEALTH, LEDGER, PUBLISH_ONCE, app
 
 _LOG = logging.getLogger("ggen.broker")
 
@@ -46,13 +47,25 @@ def chain(run: Run, links: Sequence[tuple[str, float]]) -> None:
         celery.chain(*tasks).apply_async()
 
 
+def transition(task: str, kwargs: Mapping[str, Any]) -> None:
+    """Have safe mode entered or left."""
+    _send(task, HEALTH, kwargs, None, task, "the next check")
+
+
 def topics() -> None:
     """Have the topics of all governors looked at."""
     _send("repair.topics", LEDGER, {}, None, "a look at all topics", "the daily one")
 
 
 def _action(task: str, action: Action) -> None:
-    kwargs = {"account_id": action.account_id, "action_id": action.action_id}
+    kwargs = {
+        "account_id": action.account_id,
+        "action_id": action.action_id,
+        # for Flower's search; never a payload
+        "signal_type": action.signal_type,
+        "handler": action.handler,
+        "sku_id": action.sku_id,
+    }
     limit_s = rules.hard_limit_ms(action) / 1000
     _send(task, ACTIONS, kwargs, limit_s, f"action {action.action_id}")
 
@@ -60,7 +73,7 @@ def _action(task: str, action: Action) -> None:
 def _send(
     task: str,
     queue: str,
-    kwargs: Mapping[str, str],
+    kwargs: Mapping[str, Any],
     time_limit: float | None,
     what: str,
     until: str = "the reaper",

@@ -19,39 +19,59 @@ from ports import Ports
 from tasks.actions import recover, transitions
 from tasks.actions.deadline import Ended, Ending, run_within
 from tasks.actions.transitions import Held
+from tasks.outcomes import (
+    ALREADY_DONE,
+    DONE,
+    ActionFailed,
+    ActionTimedOut,
+    Outcome,
+    failed,
+    put_off,
+)
 from tasks.receipts.commit import receipt
 from tasks.receipts.fence import or_kill_self
 
 _LOG = logging.getLogger("ggen.actions")
 
 
-def execute(ports: Ports, account_id: str, action_id: str) -> None:
+def execute(ports: Ports, account_id: str, action_id: str) -> Outcome:
     """Claim, run and end one action; does nothing when it is not pending any more."""
     # (1) A worker that finds it started changes nothing: the reaper ends what its claimer cannot.
     found = transitions.load(ports, account_id, action_id)
-    if found is None or found.action.state is not ActionState.PENDING:
-        return
+    if found is None:
+        return put_off("there is no such action")
     action = found.action
+    if action.state is not ActionState.PENDING:
+        return _as_it_is(action)
     # (2) It waited too long: it ends without having begun (D10).
     queue_ms = elapsed_ms(action.accepted_at, ports.clock.now())
     budget_ms = action.timeout_ms - (queue_ms if action.deadline_from_submit else 0)
     if queue_ms >= action.queue_timeout_ms or budget_ms <= 0:
         expire(ports, found)
-        return
+        return failed(ActionTimedOut, "QUEUE_TIMEOUT")
     # (3) The claim, unless all that is new is refused; only one process ever gets past it.
     claim = ports.processes.claim(ports.clock.now())
     if not transitions.note_begun(ports, action, claim):
-        return
+        return put_off("nothing is admitted")
     action = action.evolve(
         state=advance(ACTION, action.state, "claim"), claim=claim, queue_ms=queue_ms
     )
     held = transitions.claim(ports, found, action)
     if held is None:
-        return
+        return put_off("another process is at it")
     # (4) The handler, under its deadline. (5) The end: state and receipt in one commit; then what
     # must be undone.
     context = transitions.context_of(action, ports.clock.monotonic_s() + budget_ms / 1000)
-    or_kill_self(lambda: _end(ports, held, context, _run(action, context, budget_ms)))
+    return or_kill_self(lambda: _end(ports, held, context, _run(action, context, budget_ms)))
+
+
+def _as_it_is(action: Action) -> Outcome:
+    """What a message finds that came again."""
+    if action.state is ActionState.COMPLETE:
+        return ALREADY_DONE
+    if action.error_code:
+        return failed(ActionFailed, action.error_code)
+    return put_off("another process is at it")
 
 
 def expire(ports: Ports, found: Held) -> None:
@@ -113,7 +133,7 @@ def _learned(context: ActionContext) -> str | None:
     return text if text is None or len(text) <= rules.MAX_RESULT_BYTES else None
 
 
-def _end(ports: Ports, held: Held, context: ActionContext, ended: Ended) -> None:
+def _end(ports: Ports, held: Held, context: ActionContext, ended: Ended) -> Outcome:
     action, run_ms = held.action, round(ended.elapsed_s * 1000)
     if ended.ending is not Ending.RETURNED:
         if ended.error:
@@ -125,7 +145,10 @@ def _end(ports: Ports, held: Held, context: ActionContext, ended: Ended) -> None
         )
         learned = _learned(context)
         recover.recover(ports, held, failure, run_ms=run_ms, learned=learned)
-        return
+        is_late = ended.ending is Ending.TIMED_OUT
+        if is_late:
+            _LOG.warning("action %s timed out after %d ms", action.action_id, run_ms)
+        return failed(ActionTimedOut if is_late else ActionFailed, failure.error_code)
     done = action.evolve(
         state=advance(ACTION, action.state, "succeed"),
         ended_at=timestamp(ports.clock.now()),
@@ -146,5 +169,6 @@ def _end(ports: Ports, held: Held, context: ActionContext, ended: Ended) -> None
         _LOG.warning(
             "action %s was ended by the reaper; its late result is refused", action.action_id
         )
-        return
+        return failed(ActionFailed, "ended-by-the-reaper")
     transitions.free_slot(ports, action)
+    return DONE

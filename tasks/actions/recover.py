@@ -26,6 +26,7 @@ from tasks import publish
 from tasks.actions import transitions
 from tasks.actions.deadline import Ended, Ending, run_within
 from tasks.actions.transitions import Held
+from tasks.outcomes import ALREADY_DONE, DONE, Outcome, RollbackFailed, failed, put_off
 from tasks.receipts import spool
 from tasks.receipts.commit import alert, explained, receipt
 from tasks.receipts.fence import or_kill_self
@@ -89,20 +90,22 @@ def recover(
         publish.roll_back(ended)
 
 
-def roll_back(ports: Ports, account_id: str, action_id: str) -> None:
+def roll_back(ports: Ports, account_id: str, action_id: str) -> Outcome:
     """Claim a rollback that is due and carry it out; does nothing when it is not.
 
     Raises:
         OutageError: Memory, Documents or the spool does not answer; nothing was undone.
     """
     if ports.lease.standing(account_id) is not Verdict.ADMITTED:
-        return  # the reaper hands it out again, afterwards
+        return put_off("nothing is admitted")  # the reaper hands it out again, afterwards
     found = transitions.load(ports, account_id, action_id)
-    if found is None or not may_take_over(ports, found.action):
-        return
-    if spool.holds(ports, account_id, action_id):
-        return  # it was undone; its end still waits in the spool
+    if found is None:
+        return put_off("there is no such action")
     action = found.action
+    if action.state is ActionState.ROLLED_BACK:
+        return ALREADY_DONE
+    if why := _why_not_now(ports, action):
+        return put_off(why)
     events = ["retry"] if action.state is ActionState.ROLLBACK_FAILED else []
     claim = ports.processes.claim(ports.clock.now())
     transitions.note_undo(ports, action, claim)
@@ -112,8 +115,16 @@ def roll_back(ports: Ports, account_id: str, action_id: str) -> None:
         rollback_attempts=action.rollback_attempts + (0 if events else 1),
     )
     held = transitions.claim(ports, found, claimed)
-    if held is not None:
-        or_kill_self(lambda: _undo(ports, held))
+    if held is None:
+        return put_off("another process is at it")
+    return or_kill_self(lambda: _undo(ports, held))
+
+
+def _why_not_now(ports: Ports, action: Action) -> str:
+    if not may_take_over(ports, action):
+        return "it is not due, or another process is at it"
+    is_kept = spool.holds(ports, action.account_id, action.action_id)
+    return "it was undone; its end waits in the spool" if is_kept else ""
 
 
 def may_take_over(ports: Ports, action: Action) -> bool:
@@ -128,7 +139,7 @@ def may_take_over(ports: Ports, action: Action) -> bool:
     return rested and transitions.is_abandoned(ports, action, action.claim)
 
 
-def _undo(ports: Ports, held: Held) -> None:
+def _undo(ports: Ports, held: Held) -> Outcome:
     action = held.action
     ended = _run_rollback(ports, action)
     elapsed = round(ended.elapsed_s * 1000)
@@ -136,7 +147,7 @@ def _undo(ports: Ports, held: Held) -> None:
         after, proofs = _undone(ports, action), [_undone_receipt(ports, action, elapsed)]
         transitions.commit_or_spool(ports, held, after, *proofs)
         transitions.free_slot(ports, action)
-        return
+        return DONE
     if ended.error:
         transitions.log_failure(action, "rollback", ended.error)
     after = _undo_failed(ports, action, ended).evolve(is_alerted=True)
@@ -161,6 +172,7 @@ def _undo(ports: Ports, held: Held) -> None:
         ports.alerts.send(told)
     rest_ms = round(rules.retry_after_s(after.rollback_attempts) * 1000)
     transitions.free_slot(ports, action, look_in_ms=rest_ms)
+    return failed(RollbackFailed, after.error_code or "unknown")
 
 
 def _run_rollback(ports: Ports, action: Action) -> Ended:

@@ -6,61 +6,83 @@ spool kept is landed, and only then is anything admitted. Every transition leave
 """
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from secrets import token_hex
+from typing import Literal
 
 from governor.errors import ConflictError, GovernorError, OutageError, public_detail
 from governor.health import ALIVE_FOR_S, CHECKS_TO_DEGRADE, Drill, Outage, Scope
 from governor.quota import Verdict
 from governor.records import SYSTEM_ACCOUNT
-from governor.times import elapsed_ms, instant, timestamp
+from governor.times import instant, timestamp
 from ports import Ports
 from ports.documents import Create, Update
 from ports.health import Health
-from tasks.health import outages
-from tasks.health.rebuild import rebuild
-from tasks.receipts import spool
+from tasks.health import modes, outages
 
 _LOG = logging.getLogger("ggen.health")
-_BELIEVED_FOR_S = 10.0
-"""How old a good check may be that has everybody served again."""
 
 
-def keep_lease(ports: Ports) -> None:
-    """Check Documents; lengthen the lease, or refuse, or recover (D11).
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A mode to be entered or left, as a check found it. ``began`` is when that check began."""
 
-    Each 10 s, and each 2 s while nothing is admitted; another beat does not make it more often.
+    kind: Literal["enter", "leave"]
+    scope: Scope
+    began: str
+    drill: Drill | None = None
+
+
+def check_health(ports: Ports) -> Transition | None:
+    """The health check, each 10 s while everything is admitted (D11); what follows from it.
 
     Raises:
-        OutageError: Memory is away, so that nothing is admitted; or what a rebuild raises.
+        OutageError: Memory is away, so that nothing is admitted.
+    """
+    known = ports.modes.health(Scope.ALL)
+    if known.is_degraded or ports.lease.lease_left_s() <= 0:
+        return None  # the recovery probe's
+    if not ports.watches.claim_tick("health", 0.7 * ports.times.health_interval_s):
+        return None
+    return _look(ports, known, is_held=True)
+
+
+def probe_recovery(ports: Ports) -> Transition | None:
+    """The recovery probe, each 2 s while nothing is admitted; what follows from it.
+
+    Raises:
+        OutageError: as ``check_health``; or what a rebuild of Memory raises.
     """
     known = ports.modes.health(Scope.ALL)
     is_held = ports.lease.lease_left_s() > 0
-    name, every_s = "health", ports.times.health_interval_s
-    if known.is_degraded or not is_held:
-        name, every_s = "probe", ports.times.probe_interval_s
-    if not ports.watches.claim_tick(name, 0.7 * every_s):
-        return
+    if is_held and not known.is_degraded:
+        return None
+    if not ports.watches.claim_tick("probe", 0.7 * ports.times.probe_interval_s):
+        return None
+    return _look(ports, known, is_held=is_held)
+
+
+def _look(ports: Ports, known: Health, *, is_held: bool) -> Transition | None:
+    """Check Documents; lengthen the lease, or say which mode is to be entered or left."""
     before = ports.watches.seen(["health", "beat", "ingress"])
     drill, began = ports.modes.drill(), ports.clock.now()
     try:
         is_first = probe(ports, "health/probe", ports.times.store_timeout_s)
     except Exception as error:  # whatever it is, the store cannot be relied upon
-        _failed(ports, Scope.ALL, drill, began, error)
-        return
+        return _failed(ports, Scope.ALL, drill, began, error)
     finally:
+        every_s = max(ports.times.health_interval_s, ports.times.probe_interval_s)
         ports.watches.beat_alive("health", max(ALIVE_FOR_S, 2 * every_s))
     if known.is_degraded:
-        if not (_is_drained(ports, began) and _recover(ports, Scope.ALL, known)):
-            return  # the next probe goes on with it
-    else:
-        if not is_held and not is_first:
-            _owe_a_lapse(ports, outages.lapsed(ports, known, before, began))
-            known = replace(known, refused={})  # those are the lapse's
-        ports.modes.note_success(Scope.ALL, known)
-    _admit(ports, began)
-    _is_drained(ports, began)  # what a moment's failure left there
+        return Transition("leave", Scope.ALL, timestamp(began))
+    if not is_held and not is_first:
+        _owe_a_lapse(ports, outages.lapsed(ports, known, before, began))
+        known = replace(known, refused={})  # those are the lapse's
+    ports.modes.note_success(Scope.ALL, known)
+    modes.admit(ports, began)
+    modes.is_drained(ports, began)  # what a moment's failure left there
+    return None
 
 
 def _owe_a_lapse(ports: Ports, outage: Outage) -> None:
@@ -68,19 +90,9 @@ def _owe_a_lapse(ports: Ports, outage: Outage) -> None:
 
     The spool is drained first: it may hold an outage that Memory does not know.
     """
-    _is_drained(ports, instant(outage.recovered_at or outage.began_at))
+    modes.is_drained(ports, instant(outage.recovered_at or outage.began_at))
     over = outage.evolve(recovered_at=timestamp(ports.clock.now()))
     ports.modes.owe(Scope.ALL, over, instead_of=None, lease_s=ports.times.lease_s)
-
-
-def _admit(ports: Ports, began: datetime) -> None:
-    """After a good check: the lease, and then the receipts that are owed."""
-    if not ports.lease.extend_lease(ports.times.lease_s) and not rebuild(
-        ports, ports.times.lease_s
-    ):
-        return  # another rebuild goes on: nothing is admitted yet
-    for scope in Scope:
-        outages.receipt_ended(ports, scope, began)
 
 
 def is_in_doubt(ports: Ports) -> bool:
@@ -93,7 +105,7 @@ def is_in_doubt(ports: Ports) -> bool:
     return ports.modes.health(Scope.ALL).failures > 0
 
 
-def watch_drilled(ports: Ports) -> None:
+def watch_drilled(ports: Ports) -> Transition | None:
     """The same for the tenants a drill names, as long as it or its outage lasts."""
     known, drill = ports.modes.health(Scope.SOME), ports.modes.drill()
     drill = drill if drill and drill.scope is Scope.SOME else None
@@ -101,22 +113,20 @@ def watch_drilled(ports: Ports) -> None:
     if not accounts:
         if known.failures:
             ports.modes.note_success(Scope.SOME, known)
-        return
+        return None
     every_s = ports.times.probe_interval_s if known.is_degraded else ports.times.health_interval_s
     if not ports.watches.claim_tick(f"health:{Scope.SOME}", 0.7 * every_s):
-        return
+        return None
     began = ports.clock.now()
     try:
         probe(ports, f"tenants/{accounts[0]}/health/probe", ports.times.store_timeout_s)
     except Exception as error:  # as above
-        _failed(ports, Scope.SOME, drill, began, error)
-        return
+        return _failed(ports, Scope.SOME, drill, began, error)
     if known.is_degraded:
-        if not (_is_drained(ports, began) and _recover(ports, Scope.SOME, known)):
-            return
-    else:
-        ports.modes.note_success(Scope.SOME, known)
+        return Transition("leave", Scope.SOME, timestamp(began))
+    ports.modes.note_success(Scope.SOME, known)
     outages.receipt_ended(ports, Scope.SOME, began)
+    return None
 
 
 def probe(ports: Ports, path: str, call_bound_s: float) -> bool:
@@ -160,27 +170,14 @@ def _drilled_accounts(known: Health, drill: Drill | None) -> list[str]:
     return list(drill.accounts) if drill else []
 
 
-def _is_drained(ports: Ports, began: datetime) -> bool:
-    """Land what the spool kept; False where some, or an unknown amount, of it still waits.
-
-    Also where it took so long that the check which found the store well is not to be believed.
-    """
-    try:
-        left = spool.drain(ports)
-    except OutageError as error:
-        _LOG.warning("the spool is not drained: %s", error)
-        return False
-    return left == 0 and elapsed_ms(timestamp(began), ports.clock.now()) < _BELIEVED_FOR_S * 1000
-
-
 def _failed(
     ports: Ports,
     scope: Scope,
     drill: Drill | None,
     began: datetime,
     error: Exception,
-) -> None:
-    """Count a failed check; the third in a row has everything new refused, then says so.
+) -> Transition | None:
+    """Count a failed check; the third in a row has everything new refused.
 
     ``drill`` is what went on when the check began.
     """
@@ -189,37 +186,15 @@ def _failed(
     failures = ports.modes.note_failure(scope, timestamp(began), code, detail)
     _LOG.warning("health check of %s failed, %d in a row: %s: %s", scope, failures, code, detail)
     if failures < CHECKS_TO_DEGRADE:
-        return
+        return None
     if drill and drill.scope is not scope:
         drill = None
-    known = ports.modes.health(scope)
-    outage = known.outage
+    outage = ports.modes.health(scope).outage
     if outage is None:
-        outage = outages.begun(ports, scope, known, drill)
-        if not ports.modes.degrade(scope, outage, instead_of=None):
-            return  # another check was faster
-        _LOG.critical("degraded: everything new of %s is refused (%s)", outage.affected, code)
-    outages.tell_begun(ports, outage, began)
+        return Transition("enter", scope, timestamp(began), drill)
+    outages.tell_begun(ports, outage, began)  # where that failed before
     if outage.drill and drill is None:
         real = outage.evolve(drill=False)
         if ports.modes.degrade(scope, real, instead_of=outage):
             outages.tell_real(ports, outage, code, detail)
-
-
-def _recover(ports: Ports, scope: Scope, known: Health) -> bool:
-    """Back to normal; the receipt is owed from this moment on. False where that was moved.
-
-    Signals that were on their way to the store when it was given up are answered and counted first.
-    """
-    outage = known.outage
-    if outage is None:
-        return False
-    since = outage.degraded_at or outage.began_at
-    degraded_for_s = elapsed_ms(since, ports.clock.now()) / 1000
-    ports.clock.sleep(max(0.0, 2.2 * ports.times.store_timeout_s - degraded_for_s))
-    over = outage.evolve(recovered_at=timestamp(ports.clock.now()))
-    lease_s = ports.times.lease_s if scope is Scope.ALL else 0
-    if not ports.modes.owe(scope, over, instead_of=outage, lease_s=lease_s):
-        return False
-    _LOG.warning("recovered: %s are served again", outage.affected)
-    return True
+    return None

@@ -1,32 +1,60 @@
 """Runbook 4, Degrade to Safe Mode: everything new is refused while the store cannot be trusted."""
 
+from typing import Any
+
 from pydantic import BaseModel, Field
 
 from adapters import wiring
+from governor.health import Drill, Scope
 from governor.records import AccountId
+from tasks import publish
 from tasks.celery import app
-from tasks.health.check import keep_lease, watch_drilled
+from tasks.health import check as checking
+from tasks.health import modes
+from tasks.health.check import Transition
 from tasks.manual import Manual
+from tasks.results import result_of
 
 
 @app.task(name="degrade_to_safe_mode.check", send_events=False)
 def check(by_beat: bool = False) -> None:
     """The health check of every scope, each 10 s; ``by_beat`` shows that beat fires."""
-    _look(by_beat)
+    ports = wiring.ports()
+    if by_beat:
+        ports.watches.beat_alive("beat", 2 * ports.times.health_interval_s)
+    _have_done(checking.check_health(ports))
+    _have_done(checking.watch_drilled(ports))
 
 
 @app.task(name="degrade_to_safe_mode.probe", send_events=False)
 def probe() -> None:
-    """The recovery probe, each 2 s while anything is refused."""
-    _look(by_beat=True)
-
-
-def _look(by_beat: bool) -> None:
+    """The recovery probe of every scope, each 2 s while anything is refused."""
     ports = wiring.ports()
-    if by_beat:
-        ports.watches.beat_alive("beat", 2 * ports.times.health_interval_s)
-    keep_lease(ports)
-    watch_drilled(ports)
+    ports.watches.beat_alive("beat", 2 * ports.times.health_interval_s)
+    _have_done(checking.probe_recovery(ports))
+    _have_done(checking.watch_drilled(ports))
+
+
+@app.task(name="degrade_to_safe_mode.enter")
+def enter(scope: str, began: str, drill: dict[str, Any] | None = None) -> str:
+    """Refuse everything new: the third check in a row has failed."""
+    planned = Drill.stored(drill) if drill else None
+    return result_of(modes.enter(wiring.ports(), Scope(scope), began, planned))
+
+
+@app.task(name="degrade_to_safe_mode.leave")
+def leave(scope: str, began: str) -> str:
+    """Land what was kept, and admit again: a probe has succeeded."""
+    return result_of(modes.leave(wiring.ports(), Scope(scope), began))
+
+
+def _have_done(found: Transition | None) -> None:
+    """Have a transition carried out; where no broker answers, the next check finds it again."""
+    if found is not None:
+        drill = found.drill.document() if found.drill else None
+        more = {"drill": drill} if found.kind == "enter" else {}
+        kwargs = {"scope": str(found.scope), "began": found.began, **more}
+        publish.transition(f"degrade_to_safe_mode.{found.kind}", kwargs)
 
 
 class Degradation(BaseModel):

@@ -15,7 +15,7 @@ from governor.times import elapsed_ms
 from ports import Ports
 from ports.alerts import Alert
 from ports.documents import Document, Update, Write
-from tasks.outcomes import ALREADY_DONE, DONE, Outcome, failed, put_off
+from tasks.outcomes import ALREADY_DONE, DONE, Outcome, put_off, step_failed
 from tasks.receipts.commit import alert, commit_once, explained, receipt
 from tasks.receipts.fence import or_kill_self
 from tasks.runs import spread
@@ -249,4 +249,4 @@ def _put_off(ports: Ports, run_id: str, error: Exception) -> Outcome:
     )
     commit_once(ports, [moved, *proofs, *raised])
     ports.alerts.send(told)
-    return failed(type(error).__name__, code_of(error))
+    return step_failed(error, code_of(error))

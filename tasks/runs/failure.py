@@ -34,7 +34,7 @@ from governor.fsm import RUN, RUN_ACTING, RunState, advance
 from governor.runs import JournalEntry, Run
 from ports import Ports
 from ports.documents import Document, Update
-from tasks.outcomes import DONE, Outcome, failed, put_off
+from tasks.outcomes import DONE, Outcome, put_off, step_failed
 from tasks.receipts import troubles
 from tasks.receipts.commit import commit_once
 from tasks.runs.definition import ElsewhereError, Runbook, Step, is_done
@@ -118,7 +118,7 @@ def give_up_or_put_off(
     entry = run.journal.get(step.name)
     is_ours = entry == known.journal.get(step.name) or (entry and is_own(ports, entry))
     if run.state is RunState.COMPENSATING and run.attempt == known.attempt:
-        return failed(type(error).__name__, run.error_code or code_of(error))
+        return step_failed(error, run.error_code or code_of(error))
     if run.state not in RUN_ACTING or run.attempt != known.attempt or not is_ours:
         return put_off("it goes on elsewhere")
     stop = reason_to_stop(ports, runbook, run)
@@ -137,7 +137,7 @@ def give_up_or_put_off(
         retry_at=None,
     )
     commit_once(ports, [Update(found.path, ended.document(), found.revision)])
-    return failed(type(error).__name__, code_of(error))
+    return step_failed(error, code_of(error))
 
 
 def code_of(error: Exception) -> str:

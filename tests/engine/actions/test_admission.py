@@ -26,6 +26,7 @@ from tests.conftest import Valkey
 from tests.engine.conftest import event
 from tests.support.actions import action_of, in_flight, later, operations, signal_of
 from tests.support.faults import Fault, WatchedDocuments, Writes
+from tests.support.health import keep_lease
 from tests.support.runs import subscribe
 from tests.support.waiting import until
 
@@ -201,18 +202,18 @@ def test_a_lease_that_is_missing_is_looked_after_more_often_than_one_that_is_hel
     memory = redis.Redis.from_url(valkey.url)
     action_id = submit(ports, signal_of("s"))
     month = action_of(ports, action_id).month
-    check.keep_lease(ports)
+    keep_lease(ports)
     memory.flushdb()
 
-    check.keep_lease(ports)
+    keep_lease(ports)
 
     assert ports.memory.lease_left_s() > 190
     assert ports.memory.used("acme", "demo-sku", month) == 1
     memory.delete("ggen:lease")
-    until(lambda: check.keep_lease(ports) or ports.memory.lease_left_s())
-    check.keep_lease(ports)
+    until(lambda: keep_lease(ports) or ports.memory.lease_left_s())
+    keep_lease(ports)
     memory.expire("ggen:lease", 5)
-    check.keep_lease(ports)  # too soon after the other
+    keep_lease(ports)  # too soon after the other
     assert 0 < ports.memory.lease_left_s() <= 5
 
 

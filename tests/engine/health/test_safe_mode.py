@@ -25,13 +25,13 @@ from tasks import ticks
 from tasks.actions.admit import Signal, submit
 from tasks.actions.execute import execute
 from tasks.health import check
-from tasks.health.check import keep_lease, watch_drilled
 from tasks.receipts import spool
 from tasks.runbooks.entitlement_lifecycle import RUNBOOK, begin
 from tests.conftest import Valkey
 from tests.engine.conftest import event, on_both
 from tests.support.actions import action_of, later, look, operations, signal_of
 from tests.support.faults import Watched, WatchedDocuments, Writes, outage
+from tests.support.health import keep_lease, watch_drilled
 from tests.support.runs import carry_on, subscribe
 from tests.support.waiting import until
 
