@@ -51,7 +51,7 @@ def run_path(run_id: str) -> str:
 def turn_path(turn: str) -> str:
     """The claimed document by which runs of one ``turn`` (``account/acme``) go one at a time."""
     kind, _, name = turn.partition("/")
-    return f"turns/{name}" if kind == "account" else f"turns/~{turn.replace('/', '~')}"
+    return f"turns/{name}" if kind == "account" else f"turns/_~{turn.replace('/', '~')}"
 
 
 def topic_name(account_id: str) -> str:

@@ -67,8 +67,8 @@ def test_everything_has_its_place() -> None:
     assert paths.mirror_name("a", "s") == "checkpoints/a/s"
     assert paths.run_path("r") == "runs/r"
     assert paths.turn_path("account/a") == "turns/a"
-    assert paths.turn_path("policy/crm/pro") == "turns/~policy~crm~pro"
-    assert paths.turn_path("platform") == "turns/~platform"
+    assert paths.turn_path("policy/crm/pro") == "turns/_~policy~crm~pro"
+    assert paths.turn_path("platform") == "turns/_~platform"
     assert paths.topic_name("a") == "tenants.a.signals"
     assert paths.run_id("e").startswith("run-")
     assert paths.action_id("a", "s").startswith("action-")
