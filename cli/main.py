@@ -110,6 +110,7 @@ def status(
 def send_webhook(
     account_id: AccountOption,
     sku_id: Annotated[str, typer.Option(help="Product SKU.")] = "demo-sku",
+    entitlement_id: Annotated[str | None, typer.Option(help="Else the SKU.")] = None,
     plan_type: Annotated[
         str, typer.Option(help="Pricing plan: starter, professional, enterprise, …")
     ] = "starter",
@@ -130,6 +131,7 @@ def send_webhook(
         "event_id": event_id or new_id("event"),
         "account_id": account_id,
         "sku_id": sku_id,
+        "entitlement_id": entitlement_id,
         "plan_type": plan_type,
         "region": region,
     }
@@ -147,7 +149,10 @@ def send_signal(
     type: Annotated[str, typer.Option(help="Signal type.")] = "demo.succeed",
     payload: Annotated[str, typer.Option(help="A JSON object.")] = "{}",
     signal_id: Annotated[str | None, typer.Option(help="Else a new one.")] = None,
-    sku_id: Annotated[str | None, typer.Option(help="If several entitlements map it.")] = None,
+    entitlement_id: Annotated[
+        str | None, typer.Option(help="If several entitlements map it.")
+    ] = None,
+    sku_id: Annotated[str | None, typer.Option(help="The same, by the product.")] = None,
     wait: Annotated[bool, typer.Option(help="Wait for the action's end.")] = False,
     via: Annotated[Literal["http", "topic"], typer.Option(help="How it is delivered.")] = "http",
     as_json: Json = False,
@@ -168,8 +173,8 @@ def send_signal(
         "type": type,
         "payload": parsed,
     }
-    if sku_id:
-        signal["sku_id"] = sku_id
+    named = {"entitlement_id": entitlement_id, "sku_id": sku_id}
+    signal |= {name: value for name, value in named.items() if value}
     with connected() as client:
         if via == "topic":
             show({"message_id": client.publish_signal(account_id, signal)}, as_json)

@@ -55,6 +55,7 @@ class ActionContext:
     deadline_s: float = field(repr=False)
     result: JsonValue = None
     learned: dict[str, JsonValue] = field(default_factory=dict)
+    entitlement_id: str = ""
 
     def remaining_s(self) -> float:
         """Seconds left, for the ``timeout`` of every outside call; at least a millisecond."""

@@ -15,13 +15,12 @@ from governor.errors import (
 )
 from governor.fsm import ACTION, ActionState, advance
 from governor.records import (
-    AccountId,
     EventId,
+    OfEntitlement,
     ProcessClaim,
     Record,
     SemVer,
     SignalType,
-    SkuId,
     Timestamp,
 )
 from governor.times import elapsed_ms
@@ -73,7 +72,7 @@ class Resolution(Record):
     resolved_at: Timestamp
 
 
-class Action(Record):
+class Action(OfEntitlement):
     """``tenants/{account_id}/actions/{action_id}``: one signal being acted on.
 
     Limits and handler are copied from the policy at admission, so that an action never changes
@@ -81,8 +80,6 @@ class Action(Record):
     """
 
     action_id: str
-    account_id: AccountId
-    sku_id: SkuId
     signal_id: EventId
     signal_type: SignalType
     signal_sha256: str

@@ -8,9 +8,9 @@ def tenant_path(account_id: str) -> str:
     return f"tenants/{account_id}"
 
 
-def entitlement_path(account_id: str, sku_id: str) -> str:
+def entitlement_path(account_id: str, entitlement_id: str) -> str:
     """Where an entitlement's document lies."""
-    return f"tenants/{account_id}/entitlements/{sku_id}"
+    return f"tenants/{account_id}/entitlements/{entitlement_id}"
 
 
 def action_path(account_id: str, action_id: str) -> str:

@@ -15,9 +15,11 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
+    model_validator,
 )
 
 from governor.errors import UnreadableError
+from governor.paths import entitlement_path
 
 SYSTEM_ACCOUNT = "_system"
 """The ledger of the platform itself; no tenant can have this name (D1)."""
@@ -25,6 +27,7 @@ SYSTEM_ACCOUNT = "_system"
 AccountId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$")]
 LedgerId = Annotated[str, StringConstraints(pattern=r"^(_system|[A-Za-z0-9][A-Za-z0-9_-]{0,127})$")]
 SkuId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+EntitlementId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 PlanType = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 Region = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 SignalType = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
@@ -78,6 +81,26 @@ class Record(BaseModel):
     def evolve(self, **changes: object) -> Self:
         """A validated copy with some fields changed."""
         return self.model_validate({**self.__dict__, **changes})
+
+
+class OfEntitlement(Record):
+    """A record of one entitlement; where it names none, as in release 0.1.0, its SKU is its id."""
+
+    account_id: AccountId
+    entitlement_id: EntitlementId = Field(description="the marketplace's; else the `sku_id`")
+    sku_id: SkuId = Field(description="the product")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, stored: Any) -> Any:
+        if isinstance(stored, Mapping) and not stored.get("entitlement_id"):
+            return {**stored, "entitlement_id": stored.get("sku_id")}
+        return stored
+
+    @property
+    def entitlement_path(self) -> str:
+        """Where that entitlement's document lies."""
+        return entitlement_path(self.account_id, self.entitlement_id)
 
 
 class ProcessClaim(Record):

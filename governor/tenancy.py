@@ -5,18 +5,25 @@ from typing import Literal
 from pydantic import Field
 
 from governor.fsm import GovernorState
-from governor.records import AccountId, EventId, PlanType, Record, Region, SemVer, SkuId, Timestamp
+from governor.records import (
+    AccountId,
+    EventId,
+    OfEntitlement,
+    PlanType,
+    Record,
+    Region,
+    SemVer,
+    Timestamp,
+)
 
 
-class MarketplaceEvent(Record):
+class MarketplaceEvent(OfEntitlement):
     """A marketplace webhook, validated and completed with defaults (D4)."""
 
     event_type: Literal[
         "entitlement.created", "entitlement.plan_changed", "entitlement.cancelled"
     ] = Field(description="what happened to the entitlement")
     event_id: EventId = Field(description="one event, one run; else the body's SHA-256")
-    account_id: AccountId = Field(description="the tenant")
-    sku_id: SkuId = Field(description="the product")
     plan_type: PlanType = Field(description="its plan; else `starter`")
     region: Region = Field(description="of its resources; else the setting's")
     event_time: Timestamp = Field(description="when it happened, in UTC; else the arrival")
@@ -46,11 +53,9 @@ class Tenant(Record):
     created_by: str = Field(description="the run, and which attempt, that made this generation")
 
 
-class Entitlement(Record):
-    """``tenants/{account_id}/entitlements/{sku_id}``: what this account bought."""
+class Entitlement(OfEntitlement):
+    """``tenants/{account_id}/entitlements/{entitlement_id}``: what this account bought."""
 
-    account_id: AccountId
-    sku_id: SkuId
     plan_type: PlanType
     policy_version: SemVer
     region: Region

@@ -21,7 +21,7 @@ from pydantic import field_validator as validator
 from starlette.requests import ClientDisconnect
 
 from governor.errors import InputError
-from governor.records import AccountId, EventId, PlanType, Region, SignalType, SkuId
+from governor.records import AccountId, EntitlementId, EventId, PlanType, Region, SignalType, SkuId
 from governor.tenancy import MarketplaceEvent
 from governor.times import timestamp
 from ingress.problems import FieldsError
@@ -54,6 +54,7 @@ class MarketplaceWebhook(BaseModel):
     event_type: Literal["entitlement.created", "entitlement.plan_changed", "entitlement.cancelled"]
     account_id: AccountId
     sku_id: SkuId
+    entitlement_id: EntitlementId | None = Field(default=None, description="else the sku_id")
     event_id: EventId | None = Field(default=None, description="else derived from the body")
     event_time: EventTime | None = Field(default=None, description="else the arrival")
     plan_type: PlanType = "starter"
@@ -74,6 +75,7 @@ class MarketplaceWebhook(BaseModel):
             event_type=self.event_type,
             event_id=self.event_id or f"sha256-{hashlib.sha256(body).hexdigest()}",
             account_id=self.account_id,
+            entitlement_id=self.entitlement_id or self.sku_id,
             sku_id=self.sku_id,
             plan_type=self.plan_type,
             region=self.region or default_region,
@@ -90,7 +92,10 @@ class SignalBody(BaseModel):
 
     signal_id: EventId
     type: SignalType
-    sku_id: SkuId | None = Field(default=None, description="when several entitlements map the type")
+    entitlement_id: EntitlementId | None = Field(
+        default=None, description="when several entitlements map the type"
+    )
+    sku_id: SkuId | None = Field(default=None, description="the same, if one is of this product")
     payload: dict[str, JsonValue] = Field(default_factory=dict)
 
     @validator("payload")

@@ -20,6 +20,7 @@ from ports.health import Lease, Modes, Troubles, Watches
 class Terms:
     """What admission must know of one entitlement."""
 
+    entitlement_id: str
     sku_id: str
     plan_type: str
     policy_version: str
@@ -35,6 +36,7 @@ class Request:
     account_id: str
     action_id: str
     signal_type: str
+    entitlement_id: str | None
     sku_id: str | None
     signal_sha256: str
     month: str
@@ -43,12 +45,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """The answer; ``sku_id`` and what follows are set when the signal found its entitlement.
+    """The answer; ``entitlement_id`` and what follows are set when a signal found its entitlement.
 
     ``era`` names the lease under which it was given: a rebuild begins another.
     """
 
     verdict: Verdict
+    entitlement_id: str = ""
     sku_id: str = ""
     plan_type: str = ""
     policy_version: str = ""
@@ -60,13 +63,13 @@ class Slot:
     """One action in flight."""
 
     account_id: str
-    sku_id: str
+    entitlement_id: str
     action_id: str
 
     @classmethod
     def of(cls, action: Action) -> "Slot":
         """The slot an action holds."""
-        return cls(action.account_id, action.sku_id, action.action_id)
+        return cls(action.account_id, action.entitlement_id, action.action_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +178,11 @@ class Governors(Protocol):
         """Drop a governor; its signals are then those of an unknown tenant."""
         ...
 
-    def in_flight(self, account_id: str, sku_ids: Sequence[str]) -> int:
+    def in_flight(self, account_id: str, entitlement_ids: Sequence[str]) -> int:
         """How many slots a governor's entitlements hold."""
         ...
 
-    def used(self, account_id: str, sku_id: str, month: str) -> int:
+    def used(self, account_id: str, entitlement_id: str, month: str) -> int:
         """Actions counted against a month's quota."""
         ...
 

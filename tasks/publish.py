@@ -65,6 +65,7 @@ def _action(task: str, action: Action) -> None:
         "signal_type": action.signal_type,
         "handler": action.handler,
         "sku_id": action.sku_id,
+        "entitlement_id": action.entitlement_id,
     }
     limit_s = rules.hard_limit_ms(action) / 1000
     _send(task, ACTIONS, kwargs, limit_s, f"action {action.action_id}")

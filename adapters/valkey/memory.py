@@ -74,14 +74,15 @@ class ValkeyMemory(ValkeyHealth, ValkeyOutbox, ValkeyTroubles):
         fields: dict[str, str | int] = {"state": state}
         for term in terms:
             fields |= {
-                f"{term.sku_id}:plan": term.plan_type,
-                f"{term.sku_id}:version": term.policy_version,
-                f"{term.sku_id}:concurrent": term.concurrent_actions,
-                f"{term.sku_id}:monthly": term.monthly_actions,
+                f"{term.entitlement_id}:sku": term.sku_id,
+                f"{term.entitlement_id}:plan": term.plan_type,
+                f"{term.entitlement_id}:version": term.policy_version,
+                f"{term.entitlement_id}:concurrent": term.concurrent_actions,
+                f"{term.entitlement_id}:monthly": term.monthly_actions,
             }
             for signal_type in term.signal_types:
                 key = f"route:{signal_type}"
-                fields[key] = f"{fields.get(key, '')} {term.sku_id}".strip()
+                fields[key] = f"{fields.get(key, '')} {term.entitlement_id}".strip()
 
         def replace() -> None:
             with self._redis.pipeline(transaction=True) as pipe:
@@ -93,12 +94,14 @@ class ValkeyMemory(ValkeyHealth, ValkeyOutbox, ValkeyTroubles):
     def forget(self, account_id: str) -> None:
         bounded(lambda: self._redis.delete(governor_key(account_id)))
 
-    def in_flight(self, account_id: str, sku_ids: Sequence[str]) -> int:
-        keys = [inflight_key(account_id, sku_id) for sku_id in sku_ids]
+    def in_flight(self, account_id: str, entitlement_ids: Sequence[str]) -> int:
+        keys = [inflight_key(account_id, each) for each in entitlement_ids]
         return sum(bounded(lambda: [self._redis.scard(key) for key in keys]))
 
-    def used(self, account_id: str, sku_id: str, month: str) -> int:
-        return int(bounded(lambda: self._redis.get(used_key(account_id, sku_id, month))) or 0)
+    def used(self, account_id: str, entitlement_id: str, month: str) -> int:
+        return int(
+            bounded(lambda: self._redis.get(used_key(account_id, entitlement_id, month))) or 0
+        )
 
     def rolling_back(self, account_id: str) -> int:
         return int(bounded(lambda: self._redis.scard(rolling_key(account_id))))

@@ -121,6 +121,7 @@ class ValkeySlots(Connected):
             request.month,
             request.look_in_ms,
             SEEN_FOR_S,
+            request.entitlement_id or "",
         ]
         lease, verdict, *terms = self._script(_ADMIT, keys, [*values, *self.asker()])
         self.saw(lease)
@@ -175,7 +176,7 @@ class ValkeySlots(Connected):
         self, slot: Slot, *, refund_month: str | None = None, look_in_ms: int | None = None
     ) -> None:
         keys = [
-            inflight_key(slot.account_id, slot.sku_id),
+            inflight_key(slot.account_id, slot.entitlement_id),
             _LOOKS,
             _CLAIMS,
             rolling_key(slot.account_id),
@@ -186,7 +187,7 @@ class ValkeySlots(Connected):
             slot.action_id,
             _member(slot),
             refund_month or "",
-            f"{slot.account_id}/{slot.sku_id}",
+            f"{slot.account_id}/{slot.entitlement_id}",
             "" if look_in_ms is None else look_in_ms,
             slot.account_id,
         ]
@@ -206,7 +207,7 @@ class ValkeySlots(Connected):
         def write() -> None:
             with self._redis.pipeline(transaction=True) as pipe:
                 for slot in held:
-                    pipe.sadd(inflight_key(slot.account_id, slot.sku_id), slot.action_id)
+                    pipe.sadd(inflight_key(slot.account_id, slot.entitlement_id), slot.action_id)
                 for slot in (*held, *looked_at):
                     pipe.zadd(_LOOKS, {_member(slot): 0})
                 pipe.execute()
@@ -225,14 +226,14 @@ def governor_key(account_id: str) -> str:
     return f"ggen:governor:{account_id}"
 
 
-def inflight_key(account_id: str, sku_id: str) -> str:
+def inflight_key(account_id: str, entitlement_id: str) -> str:
     """The slots an entitlement holds."""
-    return f"ggen:inflight:{account_id}/{sku_id}"
+    return f"ggen:inflight:{account_id}/{entitlement_id}"
 
 
-def used_key(account_id: str, sku_id: str, month: str) -> str:
+def used_key(account_id: str, entitlement_id: str, month: str) -> str:
     """How many actions of a month were admitted."""
-    return f"ggen:used:{account_id}/{sku_id}/{month}"
+    return f"ggen:used:{account_id}/{entitlement_id}/{month}"
 
 
 def rolling_key(account_id: str) -> str:
@@ -241,7 +242,7 @@ def rolling_key(account_id: str) -> str:
 
 
 def _member(slot: Slot) -> str:
-    return f"{slot.account_id}/{slot.sku_id}/{slot.action_id}"
+    return f"{slot.account_id}/{slot.entitlement_id}/{slot.action_id}"
 
 
 def _slot(member: str) -> Slot:

@@ -161,6 +161,7 @@ def _receipt(ports: Ports, account_id: str, subject: str) -> Create:
         account_id,
         subject,
         action_id=f"action-{subject}",
+        entitlement_id="demo-sku",
         sku_id="demo-sku",
         signal_type="demo.succeed",
         handler="demo.succeed",

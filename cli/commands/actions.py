@@ -43,7 +43,9 @@ def show_action(action_id: ActionId, account_id: AccountOption, as_json: Json = 
     action = operators.found(ports, account_id, action_id)
     told = operators.receipts(ports, action)
     lines = [action_line(action.document())]
-    lines.append(f"    signal {action.signal_id} ({action.signal_type}) for {action.sku_id}")
+    lines.append(
+        f"    signal {action.signal_id} ({action.signal_type}) for {action.entitlement_id}"
+    )
     lines.append(
         f"    handler {action.handler}, {action.timeout_ms} ms, accepted {action.accepted_at}"
     )

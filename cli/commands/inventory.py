@@ -38,11 +38,17 @@ def list_tenants(as_json: Json = False) -> None:
             {
                 "account_id": tenant.account_id,
                 "state": tenant.state,
-                "entitlements": [f"{e.sku_id}/{e.plan_type} {e.policy_version}" for e in bought],
+                "entitlements": [_bought(e) for e in bought],
             }
         )
     lines = [f"{r['account_id']}  {r['state']}  {', '.join(r['entitlements'])}" for r in rows]
     show(rows, as_json, "\n".join(lines) or "no tenants yet: ggen send-webhook --account-id acme")
+
+
+def _bought(entitlement: Any) -> str:
+    name = "" if entitlement.entitlement_id == entitlement.sku_id else entitlement.entitlement_id
+    terms = f"{entitlement.sku_id}/{entitlement.plan_type} {entitlement.policy_version}"
+    return f"{name} ({terms})" if name else terms
 
 
 def list_policies(as_json: Json = False) -> None:

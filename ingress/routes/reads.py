@@ -90,8 +90,11 @@ def _tenant(ports: Ports, account_id: str) -> dict[str, Any]:
     in_flight: int | None = None
     used: dict[str, int] = {}
     try:
-        in_flight = ports.governors.in_flight(account_id, [e.sku_id for e in entitlements])
-        used = {e.sku_id: ports.governors.used(account_id, e.sku_id, month) for e in entitlements}
+        in_flight = ports.governors.in_flight(account_id, [e.entitlement_id for e in entitlements])
+        used = {
+            e.entitlement_id: ports.governors.used(account_id, e.entitlement_id, month)
+            for e in entitlements
+        }
         if stored.state is GovernorState.STABLE:
             state = derived_governor_state(in_flight, ports.governors.rolling_back(account_id))
             if ports.lease.standing(account_id) is Verdict.DEGRADED:
@@ -103,7 +106,7 @@ def _tenant(ports: Ports, account_id: str) -> dict[str, Any]:
         "state": state,
         "in_flight_actions": in_flight,
         "entitlements": [
-            {**e.document(), "actions_this_month": used.get(e.sku_id)} for e in entitlements
+            {**e.document(), "actions_this_month": used.get(e.entitlement_id)} for e in entitlements
         ],
     }
 

@@ -124,7 +124,9 @@ async def _envelope(request: Request, here: State) -> PushEnvelope:
 
 
 def _signal(account_id: str, body: SignalBody) -> Signal:
-    return Signal(account_id, body.signal_id, body.type, body.sku_id, body.payload)
+    return Signal(
+        account_id, body.signal_id, body.type, body.sku_id, body.payload, body.entitlement_id
+    )
 
 
 def _is_hopeless(error: GovernorError) -> bool:

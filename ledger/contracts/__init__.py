@@ -15,9 +15,9 @@ from ledger.contracts import action, governor, lifecycle, platform
 from ledger.contracts.base import Receipt
 
 _VERSIONS: tuple[tuple[type[Receipt], ...], ...] = (
-    (lifecycle.EntitlementActive,),
+    (lifecycle.EntitlementActiveV1, lifecycle.EntitlementActive),
     (lifecycle.EntitlementFailedV1, lifecycle.EntitlementFailed),
-    (lifecycle.EntitlementPlanChanged,),
+    (lifecycle.EntitlementPlanChangedV1, lifecycle.EntitlementPlanChanged),
     (lifecycle.DecommissionStart,),
     (lifecycle.DecommissionComplete,),
     (lifecycle.DecommissionFailedV1, lifecycle.DecommissionFailed),
@@ -31,10 +31,10 @@ _VERSIONS: tuple[tuple[type[Receipt], ...], ...] = (
     (governor.QuotaExceeded,),
     (governor.DegradedMode,),
     (governor.DegradedModeCleared,),
-    (action.ActionComplete,),
+    (action.ActionCompleteV1, action.ActionComplete),
     (action.ActionTimeoutV1, action.ActionTimeout),
     (action.ActionFailedV1, action.ActionFailed),
-    (action.ActionRolledBack,),
+    (action.ActionRolledBackV1, action.ActionRolledBack),
     (action.RollbackFailedV1, action.RollbackFailed),
     (action.ActionResolved,),
     (platform.WebhookRejected,),

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from governor.records import SemVer, SignalType, SkuId, Timestamp
+from governor.records import EntitlementId, SemVer, SignalType, SkuId, Timestamp
 from ledger.contracts.base import Code, Count, Detail, Receipt, ReceiptId, Second, Sha256Hex, Word
 
 Rollback = Literal["due", "none", "impossible"]
@@ -24,11 +24,17 @@ class _OfActionEnd(_OfAction):
     run_ms: Count
 
 
-class ActionComplete(_OfActionEnd):
+class ActionCompleteV1(_OfActionEnd):
     """Runbook 5: the handler ran to its end inside its deadline."""
 
     operation: Literal["action_complete"]
     status: Literal["success"]
+
+
+class ActionComplete(ActionCompleteV1, Second):
+    """Runbook 5: the handler ran to its end inside its deadline."""
+
+    entitlement_id: EntitlementId
 
 
 class ActionTimeoutV1(_OfActionEnd):
@@ -47,6 +53,7 @@ class ActionTimeout(_OfActionEnd, Second):
 
     operation: Literal["action_timeout"]
     status: Literal["failed"]
+    entitlement_id: EntitlementId
     timeout_ms: Count
     phase: Literal["running", "queued"]
     rollback: Rollback
@@ -68,19 +75,26 @@ class ActionFailed(_OfActionEnd, Second):
 
     operation: Literal["action_failed"]
     status: Literal["failed"]
+    entitlement_id: EntitlementId
     is_recoverable: bool
     rollback: Rollback
     error_code: Code
     error_sha256: Sha256Hex = Field(description="of the text beside the ledger")
 
 
-class ActionRolledBack(_OfAction):
+class ActionRolledBackV1(_OfAction):
     """Runbook 5: the action's rollback ran and returned."""
 
     operation: Literal["action_rolled_back"]
     status: Literal["rolled_back"]
     previous_action_receipt_id: ReceiptId
     rollback_duration_ms: Count
+
+
+class ActionRolledBack(ActionRolledBackV1, Second):
+    """Runbook 5: the action's rollback ran and returned."""
+
+    entitlement_id: EntitlementId
 
 
 class RollbackFailedV1(_OfAction):
@@ -100,6 +114,7 @@ class RollbackFailed(_OfAction, Second):
 
     operation: Literal["rollback_failed"]
     status: Literal["failed"]
+    entitlement_id: EntitlementId
     previous_action_receipt_id: ReceiptId
     rollback_attempt: Count
     rollback_timeout_ms: Count
@@ -113,6 +128,7 @@ class ActionResolved(_OfAction):
 
     operation: Literal["action_resolved"]
     status: Literal["resolved"]
+    entitlement_id: EntitlementId
     previous_action_receipt_id: ReceiptId
     rollback_attempts: Count
     operator: Word

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from governor.records import PlanType, Region, SemVer, SkuId
+from governor.records import EntitlementId, PlanType, Region, SemVer, SkuId
 from ledger.contracts.base import (
     Code,
     Count,
@@ -17,7 +17,7 @@ from ledger.contracts.base import (
 )
 
 
-class EntitlementActive(OfRun):
+class EntitlementActiveV1(OfRun):
     """Runbooks 1 and 6, the union of both contracts (D3)."""
 
     operation: Literal["entitlement_active"]
@@ -29,6 +29,12 @@ class EntitlementActive(OfRun):
     fsm_id: Word
     quota: QuotaTerms
     resources: Resources
+
+
+class EntitlementActive(EntitlementActiveV1, Second):
+    """Runbooks 1 and 6, the union of both contracts (D3)."""
+
+    entitlement_id: EntitlementId
 
 
 class EntitlementFailedV1(OfRun):
@@ -50,6 +56,7 @@ class EntitlementFailed(OfRun, Second):
 
     operation: Literal["entitlement_failed"]
     status: Literal["failed"]
+    entitlement_id: EntitlementId
     sku_id: SkuId
     plan_type: PlanType
     region: Region
@@ -59,7 +66,7 @@ class EntitlementFailed(OfRun, Second):
     retryable: bool
 
 
-class EntitlementPlanChanged(OfRun):
+class EntitlementPlanChangedV1(OfRun):
     """Runbook 6: the same entitlement under another plan."""
 
     operation: Literal["entitlement_plan_changed"]
@@ -69,6 +76,12 @@ class EntitlementPlanChanged(OfRun):
     plan_type: PlanType
     policy_version: SemVer
     quota: QuotaTerms
+
+
+class EntitlementPlanChanged(EntitlementPlanChangedV1, Second):
+    """Runbook 6: the same entitlement under another plan."""
+
+    entitlement_id: EntitlementId
 
 
 class DecommissionStart(Receipt):

@@ -44,10 +44,13 @@ class Signal:
     type: str
     sku_id: str | None
     payload: dict[str, Any]
+    entitlement_id: str | None = None
 
     def sha256(self) -> str:
         """What must be equal for two signals of one id to be the same signal."""
         content = {"type": self.type, "sku_id": self.sku_id, "payload": self.payload}
+        if self.entitlement_id:
+            content["entitlement_id"] = self.entitlement_id
         return hashlib.sha256(canonical.dumps(content)).hexdigest()
 
 
@@ -60,7 +63,8 @@ def submit(ports: Ports, asked: Signal) -> str:
         InputError: unknown tenant, a payload without canonical form, or ``payload-invalid``: the
             handler's model refuses it, and says which fields.
         DeniedError: not permitted, or beyond a quota; ``retry_after_s`` says when to come back.
-        ConflictError: the id was used with another content, or the type needs a ``sku_id``.
+        ConflictError: the id was used with another content, or several entitlements fit and it
+            names neither ``sku_id`` nor ``entitlement_id``.
         OutageError: refused for now, or no answer: it MAY HAVE BEEN accepted; repeat it.
     """
     now = ports.clock.now()
@@ -68,6 +72,7 @@ def submit(ports: Ports, asked: Signal) -> str:
         account_id=asked.account_id,
         action_id=paths.action_id(asked.account_id, asked.signal_id),
         signal_type=asked.type,
+        entitlement_id=asked.entitlement_id,
         sku_id=asked.sku_id,
         signal_sha256=asked.sha256(),
         month=quota.month_of(now),
@@ -137,7 +142,7 @@ def refusal(verdict: Verdict, *, month_ends_in_s: int) -> GovernorError:  # noqa
         case Verdict.UNKNOWN_TENANT:
             return InputError(code, "this account has no governor; it must subscribe first")
         case Verdict.AMBIGUOUS:
-            return ConflictError(code, "several entitlements map this type: name one in sku_id")
+            return ConflictError(code, "several entitlements fit: name one in entitlement_id")
         case _:
             return ConflictError(code, "this signal_id was used before with another content")
 
@@ -148,6 +153,7 @@ def _pending(ports: Ports, asked: Signal, request: Request, admission: Admission
     return Action(
         action_id=request.action_id,
         account_id=asked.account_id,
+        entitlement_id=admission.entitlement_id,
         sku_id=admission.sku_id,
         signal_id=asked.signal_id,
         signal_type=asked.type,

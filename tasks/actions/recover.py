@@ -240,9 +240,7 @@ def _undone_receipt(ports: Ports, action: Action, elapsed: int) -> Create:
         status="rolled_back",
         duration_ms=elapsed,
         rollback_duration_ms=elapsed,
-        action_id=action.action_id,
-        sku_id=action.sku_id,
-        signal_type=action.signal_type,
+        **transitions.names(action),
         previous_action_receipt_id=action.failure_receipt_id,
     )
 
@@ -259,9 +257,7 @@ def _undo_failed_receipts(ports: Ports, after: Action, elapsed: int, limit_ms: i
         status="failed",
         duration_ms=elapsed,
         rollback_attempt=after.rollback_attempts,
-        action_id=after.action_id,
-        sku_id=after.sku_id,
-        signal_type=after.signal_type,
+        **transitions.names(after),
         previous_action_receipt_id=after.failure_receipt_id,
         error_code=after.error_code,
         retry_at=after.retry_at,

@@ -98,12 +98,20 @@ def free_slot(ports: Ports, action: Action, *, look_in_ms: int | None = None) ->
         _LOG.warning("the slot of %s waits for the reaper: %s", action.action_id, error)
 
 
+def names(action: Action) -> dict[str, Any]:
+    """What every receipt of an action says of it."""
+    return {
+        "action_id": action.action_id,
+        "entitlement_id": action.entitlement_id,
+        "sku_id": action.sku_id,
+        "signal_type": action.signal_type,
+    }
+
+
 def end_fields(action: Action) -> dict[str, Any]:
     """What every receipt of an action's end says of it."""
     return {
-        "action_id": action.action_id,
-        "sku_id": action.sku_id,
-        "signal_type": action.signal_type,
+        **names(action),
         "handler": action.handler,
         "policy_version": action.policy_version,
         "queue_ms": action.queue_ms or 0,
@@ -121,6 +129,7 @@ def context_of(action: Action, deadline_s: float) -> ActionContext:
         deadline_s,
         json.loads(action.result) if action.result else None,
         json.loads(action.learned) if action.learned else {},
+        action.entitlement_id,
     )
 
 

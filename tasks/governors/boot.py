@@ -70,6 +70,7 @@ def _terms(ports: Ports, entitlement: Entitlement) -> Terms:
         ports, entitlement.sku_id, entitlement.plan_type, entitlement.policy_version
     )
     return Terms(
+        entitlement_id=entitlement.entitlement_id,
         sku_id=entitlement.sku_id,
         plan_type=entitlement.plan_type,
         policy_version=entitlement.policy_version,

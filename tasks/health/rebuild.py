@@ -60,7 +60,8 @@ def restore_memory(ports: Ports, era: str) -> None:
     month = quota.month_of(ports.clock.now())
     used: Counter[tuple[str, str, str]] = Counter()
     for document in _each(ports, era, "actions", Where("month", "==", month), group=True):
-        used[document.data["account_id"], document.data["sku_id"], month] += 1
+        action = Action.stored(document.data)
+        used[action.account_id, action.entitlement_id, month] += 1
     ports.governors.restore_use(used)
     governors = 0
     for document in _each(ports, era, "tenants"):

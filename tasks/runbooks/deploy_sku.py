@@ -62,7 +62,7 @@ def _look_documents(ports: Ports, run: Run) -> dict[str, Effect]:
     is_made = _needs_new(tenant)
     return {
         paths.tenant_path(run.account_id): _effect(tenant) if is_made else Effect.KEEP,
-        paths.entitlement_path(run.account_id, event_of(run).sku_id): _effect(entitlement),
+        event_of(run).entitlement_path: _effect(entitlement),
     }
 
 
@@ -75,7 +75,7 @@ def _act_documents(ports: Ports, run: Run) -> Result:
     writes: list[Write] = [
         _put(
             entitlement,
-            paths.entitlement_path(run.account_id, event_of(run).sku_id),
+            event_of(run).entitlement_path,
             _entitlement(ports, run, entitlement),
         ),
     ]
@@ -131,6 +131,7 @@ def _entitlement(ports: Ports, run: Run, found: Document | None) -> Entitlement:
     keeps_state = live is not None and live.operating_state in policy.states
     return Entitlement(
         account_id=run.account_id,
+        entitlement_id=event_of(run).entitlement_id,
         sku_id=event_of(run).sku_id,
         plan_type=event_of(run).plan_type,
         policy_version=policy.policy_version,
@@ -148,7 +149,7 @@ def _entitlement(ports: Ports, run: Run, found: Document | None) -> Entitlement:
 def _stored(ports: Ports, run: Run) -> tuple[Document | None, Document | None]:
     return (
         ports.documents.get(paths.tenant_path(run.account_id)),
-        ports.documents.get(paths.entitlement_path(run.account_id, event_of(run).sku_id)),
+        ports.documents.get(event_of(run).entitlement_path),
     )
 
 

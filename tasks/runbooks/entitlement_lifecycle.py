@@ -16,7 +16,7 @@ from governor.times import elapsed_ms
 from ports import Ports
 from ports.documents import Create, Update, Write
 from tasks.governors import policies
-from tasks.governors.boot import boot_governor
+from tasks.governors.boot import LIVE, boot_governor
 from tasks.manual import Manual
 from tasks.receipts.commit import explained, receipt
 from tasks.runbooks import customer_cancels, deploy_sku
@@ -56,13 +56,18 @@ def _refuse_cancellation(event: MarketplaceEvent) -> None:
 
 
 def _choose_policy(ports: Ports, run: Run) -> Result:
-    found = ports.documents.get(paths.entitlement_path(run.account_id, event_of(run).sku_id))
+    found = ports.documents.get(event_of(run).entitlement_path)
     former = Entitlement.stored(found.data) if found else None
     if former and former.run_id != run.run_id and event_of(run).event_time < former.event_time:
         # The event is older than the entitlement in force: acknowledge it, change nothing (D4).
         return Result(ends_with=_receipt_of(ports, former.run_id))
     if event_of(run).event_type == "entitlement.plan_changed":
         _refuse_unless_live(former)
+    if former and former.state in LIVE and former.sku_id != event_of(run).sku_id:
+        raise DeniedError(
+            "entitlement-of-another-sku",
+            f"this entitlement is one of {former.sku_id}",
+        )
     policy = policies.in_force(ports, event_of(run).sku_id, event_of(run).plan_type)
     return Result(deploy_sku.ChosenPolicy(policy_version=policy.policy_version))
 
@@ -92,7 +97,7 @@ def _succeeded(ports: Ports, run: Run) -> tuple[Sequence[Write], Create]:
     """The governor is up: stored states become stable, and the receipt says so."""
     writes: list[Write] = []
     tenant_document = ports.documents.get(paths.tenant_path(run.account_id))
-    found = ports.documents.get(paths.entitlement_path(run.account_id, event_of(run).sku_id))
+    found = ports.documents.get(event_of(run).entitlement_path)
     if tenant_document is None or found is None:
         raise ConflictError("vanished", "the tenant's documents vanished under the run")
     tenant = Tenant.stored(tenant_document.data)
@@ -125,6 +130,7 @@ def _active_receipt(ports: Ports, run: Run, tenant: Tenant, entitlement: Entitle
         run.account_id,
         run.run_id,
         attempt=run.attempt,
+        entitlement_id=entitlement.entitlement_id,
         sku_id=entitlement.sku_id,
         plan_type=entitlement.plan_type,
         policy_version=entitlement.policy_version,
@@ -152,6 +158,7 @@ def _refused(ports: Ports, run: Run, failed_step: str) -> Sequence[Create]:
         run.error_detail or "",
         attempt=run.attempt,
         status="failed",
+        entitlement_id=event_of(run).entitlement_id,
         sku_id=event_of(run).sku_id,
         plan_type=event_of(run).plan_type,
         region=event_of(run).region,

@@ -38,8 +38,11 @@ def memory(request: pytest.FixtureRequest, valkey: Valkey) -> Iterator[Memory]:
     opened.close()
 
 
-def _terms(sku_id: str = "crm", concurrent: int = 2, monthly: int = 10) -> Terms:
-    return Terms(sku_id, "starter", "1.0.0", concurrent, monthly, ["seats.changed"])
+def _terms(
+    entitlement_id: str = "crm", concurrent: int = 2, monthly: int = 10, *, sku_id: str = ""
+) -> Terms:
+    sku_id = sku_id or entitlement_id
+    return Terms(entitlement_id, sku_id, "starter", "1.0.0", concurrent, monthly, ["seats.changed"])
 
 
 def _ask(memory: Memory, action_id: str, **changes: object) -> Verdict:
@@ -47,6 +50,7 @@ def _ask(memory: Memory, action_id: str, **changes: object) -> Verdict:
         "account_id": "acme",
         "action_id": action_id,
         "signal_type": "seats.changed",
+        "entitlement_id": None,
         "sku_id": None,
         "signal_sha256": "a" * 64,
         "month": "2026-11",
@@ -81,7 +85,7 @@ def test_a_lease_runs_out_by_itself(memory: Memory) -> None:
 
 def test_the_admitted_signal_is_told_its_entitlement(memory: Memory) -> None:
     _open(memory)
-    request = Request("acme", "a1", "seats.changed", None, "a" * 64, "2026-11", 15_000)
+    request = Request("acme", "a1", "seats.changed", None, None, "a" * 64, "2026-11", 15_000)
 
     admission = memory.admit(request)
 
@@ -129,6 +133,34 @@ def test_a_type_of_two_entitlements_needs_the_sku_named(memory: Memory) -> None:
     assert _ask(memory, "a1", sku_id="erp") is Verdict.ADMITTED
     assert memory.in_flight("acme", ["erp"]) == 1
     assert memory.in_flight("acme", ["crm"]) == 0
+
+
+def test_two_entitlements_of_one_sku_have_limits_and_use_of_their_own(memory: Memory) -> None:
+    small = _terms("e-1", concurrent=1, sku_id="crm")
+    _open(memory, small, _terms("e-2", concurrent=2, monthly=2, sku_id="crm"), _terms("erp"))
+
+    assert _ask(memory, "a1") is Verdict.AMBIGUOUS
+    assert _ask(memory, "a1", sku_id="crm") is Verdict.AMBIGUOUS
+    assert _ask(memory, "a1", sku_id="erp", entitlement_id="e-1") is Verdict.NOT_PERMITTED
+    assert _ask(memory, "a1", entitlement_id="e-1") is Verdict.ADMITTED
+    assert _ask(memory, "a2", entitlement_id="e-1") is Verdict.CONCURRENCY
+    assert _ask(memory, "a2", entitlement_id="e-2", sku_id="crm") is Verdict.ADMITTED
+    assert _ask(memory, "a3", entitlement_id="e-2") is Verdict.ADMITTED
+    memory.release(Slot("acme", "e-2", "a2"))
+    assert _ask(memory, "a4", entitlement_id="e-2") is Verdict.QUOTA
+    assert [memory.used("acme", each, "2026-11") for each in ("e-1", "e-2", "crm")] == [1, 2, 0]
+
+
+def test_what_release_0_1_0_booted_is_an_entitlement_whose_id_is_its_sku(
+    memory: Memory, valkey: Valkey
+) -> None:
+    _open(memory)
+    redis.Redis.from_url(valkey.url).hdel("ggen:governor:acme", "crm:sku")
+    request = Request("acme", "a1", "seats.changed", None, "crm", "a" * 64, "2026-11", 15_000)
+
+    admission = memory.admit(request)
+
+    assert (admission.entitlement_id, admission.sku_id) == ("crm", "crm")
 
 
 def test_a_draining_governor_and_a_degraded_system_refuse(memory: Memory, valkey: Valkey) -> None:

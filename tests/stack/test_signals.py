@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ingress.signature import sign
-from tests.stack.conftest import Stack
+from tests.stack.conftest import Stack, created
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.alone
@@ -283,3 +283,18 @@ def test_a_push_for_a_governor_that_is_not_there_yet_is_kept(stack: Stack) -> No
         ).status_code
         == 404
     )
+
+
+def test_a_signal_that_fits_two_entitlements_of_one_sku_must_name_one(stack: Stack) -> None:
+    for number in (1, 2):
+        bought = created("twice", event_id=f"twice-{number}", entitlement_id=f"order-{number}")
+        assert stack.webhook(bought).status_code == 200
+
+    assert stack.signal("twice", _signal("s-1")).status_code == 409
+    named = {**_signal("s-1"), "entitlement_id": "order-2"}
+    accepted = stack.signal("twice", named)
+    assert accepted.status_code == 202
+    assert _ended(stack, accepted.headers["Location"])["entitlement_id"] == "order-2"
+    tenant = stack.read("/v1/tenants/twice")
+    used = {e["entitlement_id"]: e["actions_this_month"] for e in tenant["entitlements"]}
+    assert used == {"order-1": 0, "order-2": 1}

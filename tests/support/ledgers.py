@@ -33,6 +33,7 @@ def told(ports: Ports, subject: str, account_id: str = ACCOUNT) -> Create:
         account_id,
         subject,
         action_id=f"action-{subject}",
+        entitlement_id="demo-sku",
         sku_id="demo-sku",
         signal_type="demo.succeed",
         handler="demo.succeed",

@@ -153,7 +153,7 @@ def operations(ports: Ports, account_id: str = ACCOUNT) -> list[str]:
 
 def memory_knows(ports: Ports, account_id: str) -> Verdict:
     """What Memory says to a signal nobody permits; it takes no slot for it."""
-    asked = Request(account_id, "action-x", "nobody.permits", None, "0" * 64, "2026-11", 1000)
+    asked = Request(account_id, "action-x", "nobody.permits", None, None, "0" * 64, "2026-11", 1000)
     return ports.memory.admit(asked).verdict
 
 

@@ -276,7 +276,7 @@ def test_a_retry_that_is_landing_keeps_its_slot_from_the_reaper(
     asked = signal_of("slow")
     month = month_of(ports.clock.now())
     action_id = paths.action_id("acme", "slow")
-    request = Request("acme", action_id, "demo.succeed", None, asked.sha256(), month, 1)
+    request = Request("acme", action_id, "demo.succeed", None, None, asked.sha256(), month, 1)
     ports.memory.admit(request)
     until(lambda: ports.memory.due(1), every_s=0.005)
 
@@ -292,7 +292,7 @@ def test_a_new_entitlement_memory_was_not_told_of_is_found_by_its_first_signal(
 ) -> None:
     from ports.memory import Terms
 
-    ports.memory.boot("acme", "stable", [Terms("old", "starter", "1.0.0", 1, 1, ["other"])])
+    ports.memory.boot("acme", "stable", [Terms("old", "old", "starter", "1.0.0", 1, 1, ["other"])])
 
     assert submit(ports, signal_of("s"))
 

@@ -139,6 +139,7 @@ def honest() -> list[Told]:
         operation="action_failed",
         status="failed",
         contract_version=2,
+        entitlement_id="crm",
         is_recoverable=True,
         rollback="none",
         error_code="E",

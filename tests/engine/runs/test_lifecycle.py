@@ -5,13 +5,15 @@ import itertools
 
 import pytest
 
-from governor import paths
+from governor import paths, quota
 from governor.errors import ConflictError, OutageError
 from governor.fsm import GovernorState, RunState
 from governor.tenancy import Entitlement, MarketplaceEvent
 from ports import Ports
 from ports.documents import Query, Update
 from ports.signals import Topic
+from tasks.actions.admit import Signal, submit
+from tasks.actions.execute import execute
 from tasks.governors import policies
 from tasks.runbooks.entitlement_lifecycle import begin
 from tests.engine.conftest import event
@@ -312,3 +314,45 @@ def test_a_governor_that_cannot_be_booted_raises_a_critical_alert(ports: Ports) 
     told = receipts(ports)[-1]
     assert (told["severity"], told["cause"]) == ("critical", "governor_boot_failed")
     assert nothing_is_left(ports)
+
+
+def test_one_sku_bought_twice_is_two_entitlements_with_terms_and_use_of_their_own(
+    ports: Ports,
+) -> None:
+    subscribe(ports, event(entitlement_id="order-1", plan_type="starter"))
+    subscribe(ports, event(event_id="e-2", entitlement_id="order-2", plan_type="professional"))
+    ours = Signal("acme", "s-1", "demo.succeed", None, {}, "order-2")
+
+    for named in (None, "demo-sku"):
+        with pytest.raises(ConflictError) as ambiguous:
+            submit(ports, Signal("acme", "s-0", "demo.succeed", named, {}))
+        assert ambiguous.value.code == "ambiguous"
+    action_id = submit(ports, ours)
+    execute(ports, "acme", action_id)
+    subscribe(ports, _changed("enterprise", 9, "e-3").evolve(entitlement_id="order-1"))
+
+    assert submit(ports, ours) == action_id
+    with pytest.raises(ConflictError):
+        submit(ports, dataclasses.replace(ours, entitlement_id="order-1"))
+    told = receipts(ports)
+    named = {(r["operation"], r.get("entitlement_id")) for r in told}
+    assert named == {
+        ("entitlement_active", "order-1"),
+        ("entitlement_active", "order-2"),
+        ("entitlement_plan_changed", "order-1"),
+        ("action_complete", "order-2"),
+    }
+    plans = [_entitlement(ports, each).plan_type for each in ("order-1", "order-2")]
+    assert plans == ["enterprise", "professional"]
+    month = quota.month_of(ports.clock.now())
+    assert [ports.memory.used("acme", each, month) for each in ("order-1", "order-2")] == [0, 1]
+
+
+def test_an_entitlement_keeps_its_product(ports: Ports) -> None:
+    _publish_other_sku(ports)
+    subscribe(ports, event(entitlement_id="order-1"))
+
+    run = subscribe(ports, event(event_id="e-2", entitlement_id="order-1", sku_id="other-sku"))
+
+    assert (run.state, run.error_code) == (RunState.REFUSED, "entitlement-of-another-sku")
+    assert _entitlement(ports, "order-1").sku_id == "demo-sku"
