@@ -7,11 +7,27 @@ from pydantic import BaseModel
 
 
 @dataclass(frozen=True, slots=True)
+class Door:
+    """Where a runbook's runs are started, as its diagram draws it.
+
+    ``wrong`` is what is refused there, and how; ``well`` and ``badly`` are what the asker hears.
+    """
+
+    asker: str
+    at: str
+    asks: str
+    wrong: tuple[str, str]
+    well: str
+    badly: str
+
+
+@dataclass(frozen=True, slots=True)
 class Manual:
     """What people must know of a runbook besides its steps.
 
     ``refusals`` are pairs of a cause and what comes of it; ``slis`` of a measure and its bar.
-    ``sequence`` is a Mermaid diagram's lines, of a runbook whose steps do not draw it.
+    ``door`` and the steps draw the diagram, unless ``sequence`` has its lines (Mermaid).
+    ``refused_with`` is the receipt of a run that was undone.
     """
 
     number: int
@@ -24,3 +40,5 @@ class Manual:
     slis: Sequence[tuple[str, str]]
     receipts: Sequence[str]
     sequence: Sequence[str] = ()
+    door: Door | None = None
+    refused_with: str = ""

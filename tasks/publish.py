@@ -32,7 +32,7 @@ def roll_back(action: Action) -> None:
 
 def chain(run: Run, links: Sequence[tuple[str, float]]) -> None:
     """Have a run go on: its tasks, one after the other, each with its time limit in seconds."""
-    kwargs = {"run_id": run.run_id, "account_id": run.account_id}
+    kwargs = {"account_id": run.account_id, "run_id": run.run_id}
     tasks = [
         app.signature(
             name,

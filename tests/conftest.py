@@ -21,6 +21,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="the stores of engine tests that do not name theirs",
     )
     parser.addoption(
+        "--pictures", metavar="FOLDER", help="make the pictures of the docs anew, into this folder"
+    )
+    parser.addoption(
         "--thorough",
         action="store_true",
         help="everything: what is marked nightly, every write on emulators, more examples",

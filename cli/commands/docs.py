@@ -9,8 +9,13 @@ from pydantic import BaseModel
 from cli.commands import references
 from governor.errors import ConflictError, InputError
 from ledger import contracts
-from tasks.manual import Manual
-from tasks.runbooks import degrade_to_safe_mode, deploy_sku, entitlement_lifecycle
+from tasks.manual import Door, Manual
+from tasks.runbooks import (
+    degrade_to_safe_mode,
+    deploy_sku,
+    entitlement_lifecycle,
+    recover_action,
+)
 from tasks.runs.definition import MAX_STEP_S, Step
 from tasks.runs.journal import STEP_MAX_AGE_S
 
@@ -22,6 +27,7 @@ DECLARED: Mapping[str, tuple[Manual, Sequence[Step]]] = {
         entitlement_lifecycle.MANUAL,
         entitlement_lifecycle.RUNBOOK.steps,
     ),
+    "recover-action": (recover_action.MANUAL, ()),
 }
 
 
@@ -70,7 +76,7 @@ def _page(manual: Manual, steps: Sequence[Step]) -> str:
         "## Outputs",
         "\n".join(f"- {output}" for output in manual.outputs),
         "## Sequence",
-        _drawn(manual.sequence) if manual.sequence else _sequence(manual, steps),
+        _sequence(manual, manual.door, steps) if manual.door else _drawn(manual.sequence),
         *(_steps(steps) if steps else ()),
         "## When it does not succeed",
         _table(("cause", "what comes of it"), manual.refusals),
@@ -85,7 +91,8 @@ def _page(manual: Manual, steps: Sequence[Step]) -> str:
 def _steps(steps: Sequence[Step]) -> Sequence[str]:
     return (
         "## Steps and their undos",
-        "The intent, and so the undo, is journalled before a step acts. An undo takes back only "
+        "Each step is a Celery task of its name, and its undo one named `….undo`. The intent, and "
+        "so the undo, is journalled before a step with effects acts. An undo takes back only "
         "what the run created. A step that stands still is killed after "
         f"{MAX_STEP_S} s, and taken over by another process after {STEP_MAX_AGE_S} s at the "
         "latest; at once when its process is gone.",
@@ -128,7 +135,7 @@ def _receipts(operations: Sequence[str]) -> str:
     return f"{told}\n\n{_table(('operation', 'fields'), rows)}"
 
 
-def _sequence(manual: Manual, steps: Sequence[Step]) -> str:
+def _sequence(manual: Manual, door: Door, steps: Sequence[Step]) -> str:
     """The happy path, and what becomes of a failure, as a Mermaid sequence diagram."""
     stores = dict.fromkeys(["Documents", *(step.at for step in steps)])
     closing = [step for step in steps if not step.undoes and not step.reads_only]
@@ -137,30 +144,30 @@ def _sequence(manual: Manual, steps: Sequence[Step]) -> str:
     undos = [f"Run->>{step.at}: {step.undoes}" for step in reversed(steps) if step.undoes]
     lines = [
         "sequenceDiagram",
-        "participant Marketplace",
-        "participant Ingress",
-        "participant Run as Run (worker)",
+        f"participant {door.asker}",
+        f"participant {door.at}",
+        "participant Run as Run (a chain of tasks)",
         *(f"participant {name}" for name in stores),
         "participant Alerts",
-        "Marketplace->>Ingress: signed event",
-        "alt signature invalid",
-        "  Ingress-->>Marketplace: 400",
-        "else signature valid",
-        "  Ingress->>Documents: create the run (the claim of the event)",
-        "  Ingress->>Run: message with the run's id",
+        f"{door.asker}->>{door.at}: {door.asks}",
+        f"alt {door.wrong[0]}",
+        f"  {door.at}-->>{door.asker}: {door.wrong[1]}",
+        "else accepted",
+        f"  {door.at}->>Documents: create the run (the claim of what began it)",
+        f"  {door.at}->>Run: a chain, one task a step",
         *(f"  {line}" for line in happy),
         "  alt every step done",
         f"    Run->>Documents: {commit}",
-        "    Ingress-->>Marketplace: 200 with the receipt (202 after 5 s)",
+        f"    {door.at}-->>{door.asker}: {door.well}",
         "  else a step is refused, or its outage outlasts the run's deadline",
         *(f"    {line}" for line in undos),
-        "    Run->>Documents: commit the end and entitlement_failed together",
-        "    Ingress-->>Marketplace: 422: permanent, 503: deliver again",
+        f"    Run->>Documents: commit the end and {manual.refused_with} together",
+        f"    {door.at}-->>{door.asker}: {door.badly}",
         "  else an undo fails five times",
         "    Run->>Documents: park the run, with compensation_failed",
         "    Run->>Alerts: critical alert, and the undo is tried again later",
         "  else the worker is killed, or a message is lost",
-        "    Note over Run: the reaper has it taken up again within seconds, from its journal",
+        "    Note over Run: the reaper sends the rest of the chain within seconds",
         "  end",
         "end",
     ]

@@ -38,6 +38,7 @@ port = {port}
 basic_auth = [{login}]
 cookie_secret = {cookie}
 read_only = True
+tasks_columns = "name,state,kwargs,exception,result,received,runtime"
 purge_offline_workers = 3600
 logging = "none"
 """

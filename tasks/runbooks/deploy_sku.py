@@ -19,7 +19,7 @@ from ports.documents import Create, Delete, Document, Update, Write
 from ports.signals import Topic
 from tasks.governors import policies
 from tasks.governors.boot import LIVE, boot_governor
-from tasks.manual import Manual
+from tasks.manual import Door, Manual
 from tasks.receipts.commit import commit_once
 from tasks.runs.definition import Result, Step
 
@@ -256,6 +256,15 @@ STEPS = (
     ),
 )
 
+DOOR = Door(
+    asker="Marketplace",
+    at="Ingress",
+    asks="signed event",
+    wrong=("signature invalid", "400"),
+    well="200 with the receipt (202 after 5 s)",
+    badly="422: permanent, 503: deliver again",
+)
+
 MANUAL = Manual(
     number=1,
     title="Deploy New SKU",
@@ -289,4 +298,6 @@ MANUAL = Manual(
         ("FSM, topic and documents created", "100 %: all, or none and a receipt that says so"),
     ),
     receipts=("entitlement_active", "entitlement_failed", "compensation_failed", "alert_raised"),
+    door=DOOR,
+    refused_with="entitlement_failed",
 )

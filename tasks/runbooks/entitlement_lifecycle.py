@@ -227,6 +227,8 @@ MANUAL = Manual(
         "compensation_failed",
         "alert_raised",
     ),
+    door=deploy_sku.DOOR,
+    refused_with="entitlement_failed",
 )
 
 RUNBOOK = Runbook(
