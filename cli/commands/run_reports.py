@@ -40,7 +40,7 @@ def cancel(run_id: str, operator: str, reason: str) -> Run:
 
 def shown(run: Run) -> dict[str, Any]:
     """A run as JSON; the webhook's body is not shown."""
-    return run.model_dump(mode="json", exclude={"body"})
+    return operators.shown(run)
 
 
 def line(run: Run) -> str:

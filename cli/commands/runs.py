@@ -71,6 +71,7 @@ def plan(
     runbook: Annotated[str, typer.Argument(help="entitlement_lifecycle, or deploy_sku.")],
     account_id: AccountOption,
     sku_id: Annotated[str, typer.Option(help="Product SKU.")] = "demo-sku",
+    entitlement_id: Annotated[str | None, typer.Option(help="Else the SKU.")] = None,
     plan_type: Annotated[str, typer.Option(help="Pricing plan.")] = "starter",
     event_type: Annotated[
         str, typer.Option(help="entitlement.created or entitlement.plan_changed.")
@@ -86,6 +87,7 @@ def plan(
         "event_type": event_type,
         "account_id": account_id,
         "sku_id": sku_id,
+        "entitlement_id": entitlement_id,
         "plan_type": plan_type,
         "region": region,
         "event_time": event_time,

@@ -21,6 +21,7 @@ from ledger.contracts import MODELS
 from ledger.receipt import SignedReceipt
 from ports import Ports
 from ports.documents import Document, Query, Where
+from tasks.runs import operators
 
 router = APIRouter(
     prefix="/v1", dependencies=[Depends(require_token)], responses=documented(401, 404, 422, 429)
@@ -78,7 +79,7 @@ async def text(account_id: LedgerId, receipt_id: Id, here: Here) -> dict[str, An
 async def run(run_id: Id, here: Here) -> dict[str, Any]:
     """One run and its journal; the webhook's body is not shown."""
     found = await here.read(_found, here.ports, paths.run_path(run_id))
-    return Run.stored(found.data).model_dump(mode="json", exclude={"body"})
+    return operators.shown(Run.stored(found.data))
 
 
 def _tenant(ports: Ports, account_id: str) -> dict[str, Any]:

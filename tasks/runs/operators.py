@@ -6,7 +6,7 @@ from typing import Any
 
 from governor.errors import ConflictError, InputError
 from governor.fsm import RUN, RUN_ACTING, RUN_OPEN, RUN_UNDOING, RunState, advance
-from governor.runs import Cancellation, Run
+from governor.runs import Cancellation, Run, Trigger
 from governor.times import timestamp
 from ports import Ports
 from ports.documents import Document, Query, Update, Where
@@ -44,6 +44,14 @@ def listed(ports: Ports, account_id: str | None, *, only_open: bool, limit: int)
 def found(ports: Ports, run_id: str) -> Run:
     """One run. Raises InputError when there is none."""
     return _known(ports, run_id)[1]
+
+
+def shown(run: Run) -> dict[str, Any]:
+    """A run as JSON for people, without a webhook's body; its event as release 0.1.0 named it."""
+    fields = run.model_dump(mode="json", exclude={"body"})
+    if run.trigger is Trigger.WEBHOOK:
+        fields |= {"event_id": run.dedupe_key, "event": run.inputs}
+    return fields
 
 
 def resume(ports: Ports, runbooks: Runbooks, run_id: str) -> Run:

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from governor import paths, records, runs, tenancy, times
+from governor.errors import ConflictError
 from governor.records import AccountId, EventId
 
 account = TypeAdapter(AccountId)
@@ -156,3 +157,57 @@ def test_two_deliveries_of_an_event_without_a_time_say_the_same_whenever_they_ar
 
 def test_a_text_lies_beside_the_ledger_under_its_receipts_id() -> None:
     assert paths.text_path("acme", "r") == "tenants/acme/texts/r"
+
+
+class _Chosen(runs.StepResult):
+    step = "book.choose"
+
+    name: str
+
+
+def _stored_by_release_0_1_0(**changes: object) -> dict[str, object]:
+    event = _delivered().document()
+    del event["entitlement_id"]
+    return {
+        "run_id": "run-1",
+        "runbook": "book",
+        "definition_sha256": "0",
+        "account_id": "acme",
+        "event_id": "e-1",
+        "body_sha256": "0" * 64,
+        "body": "{}",
+        "event": event,
+        "started_at": "2026-11-23T12:00:00.000000Z",
+        "deadline_at": "2026-11-23T12:01:00.000000Z",
+        **changes,
+    }
+
+
+def test_a_run_of_release_0_1_0_was_triggered_by_a_webhook() -> None:
+    run = runs.Run.stored(_stored_by_release_0_1_0())
+
+    assert (run.trigger, run.dedupe_key, run.turn) == ("webhook", "e-1", "account/acme")
+    event = tenancy.MarketplaceEvent.stored(run.inputs)
+    assert event.entitlement_id == event.sku_id == "crm"
+    assert event.entitlement_path == "tenants/acme/entitlements/crm"
+    assert runs.Run.stored(run.document()) == run
+    assert not run.has_turn
+
+
+def test_a_steps_result_is_read_by_its_type_once_the_step_is_done() -> None:
+    run = runs.Run.stored(_stored_by_release_0_1_0())
+    intent = runs.JournalEntry(state="intent", result={"name": "x"})
+    with pytest.raises(ConflictError):
+        _Chosen.of(run)
+    with pytest.raises(ConflictError):
+        _Chosen.of(run.evolve(journal={"book.choose": intent}))
+
+    done = run.evolve(journal={"book.choose": intent.evolve(state="done")})
+
+    assert _Chosen.of(done).name == "x"
+
+
+def test_what_starts_a_run_names_it() -> None:
+    other = paths.triggered_run_id("book", "command", "k")
+    assert other == paths.triggered_run_id("book", "command", "k")
+    assert other != paths.triggered_run_id("book", "schedule", "k")
