@@ -25,6 +25,9 @@ from governor.records import (
 )
 from governor.times import elapsed_ms
 
+DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+"""The code of an action that was stopped at its deadline."""
+
 HARD_LIMIT_MARGIN_MS = 3_000
 """How long after both deadlines a child that still hangs is killed (D9)."""
 
@@ -193,7 +196,7 @@ def timed_out(action: Action) -> Failure:
     return Failure(
         state=advance(ACTION, ActionState.RUNNING, "deadline", after),
         operation="action_timeout",
-        error_code="DEADLINE_EXCEEDED",
+        error_code=DEADLINE_EXCEEDED,
         error_detail=f"the handler did not end within {action.timeout_ms} ms",
         rollback="due" if has_rollback else "none",
     )

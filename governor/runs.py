@@ -63,6 +63,8 @@ class JournalEntry(Record):
     cursor: str | None = Field(default=None, description="how far it got through its population")
     undo_cursor: str | None = Field(default=None, description="how far its undo got")
     members: int = Field(default=0, description="of its population that it is done with")
+    is_through: bool = Field(default=False, description="whether it is done with all of them")
+    is_undone_through: bool = Field(default=False, description="the same of its undo")
 
     def made(self, resource: str) -> bool:
         """Whether this run created a resource, or may have: only such a one is removed again."""
@@ -88,7 +90,7 @@ class Run(Record):
     inputs: dict[str, Any] = Field(description="as the runbook's own model has them")
     dedupe_key: EventId = Field(description="one key, one run: a webhook's ``event_id``")
     turn: str = Field(description="whom it takes turns with: ``account/acme``, ``platform``")
-    has_turn: bool = Field(default=False, description="whether it took the turn as it was created")
+    has_turn: bool = Field(default=False, description="whether its turn is taken")
     parent: str | None = Field(default=None, description="the run that started it")
     body_sha256: str = Field(default="", description="of a webhook's raw body")
     body: str = Field(default="", description="that body, as text")

@@ -8,8 +8,9 @@ requeues none of them: the reaper brings back what was put off.
 from typing import Any
 
 from adapters import wiring
+from governor.errors import OutageError
 from tasks.celery import app
-from tasks.outcomes import Ending
+from tasks.outcomes import Ending, put_off
 from tasks.results import result_of
 from tasks.runs.definition import Runbooks
 from tasks.runs.journal import load, send
@@ -37,7 +38,10 @@ def register_former(name: str, runbooks: Runbooks) -> None:
 
 def _register(name: str, does: str, runbooks: Runbooks) -> None:
     def carry_out(self: Any, run_id: str, account_id: str) -> str:  # the account: Flower's search
-        told = run_link(wiring.ports(), runbooks, name, run_id)
+        try:
+            told = run_link(wiring.ports(), runbooks, name, run_id)
+        except OutageError as error:
+            told = put_off(error.code)
         if told.ending is Ending.RUN_ENDED:
             self.request.chain = None
         return result_of(told)

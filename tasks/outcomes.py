@@ -32,6 +32,7 @@ class Ending(StrEnum):
 
     DONE = "done"
     ALREADY_DONE = "already done"
+    NOT_NEEDED = "not needed any more"
     RUN_ENDED = "the run has ended"
     PUT_OFF = "put off"
     FAILED = "failed"
@@ -55,7 +56,7 @@ class Outcome:
 
 
 DONE, ALREADY_DONE = Outcome(Ending.DONE), Outcome(Ending.ALREADY_DONE)
-RUN_ENDED = Outcome(Ending.RUN_ENDED)
+NOT_NEEDED, RUN_ENDED = Outcome(Ending.NOT_NEEDED), Outcome(Ending.RUN_ENDED)
 
 
 def put_off(why: str) -> Outcome:

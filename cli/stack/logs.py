@@ -4,6 +4,7 @@ Each program has a file of its own, which supervisord rotates.
 """
 
 import heapq
+import os
 import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -54,8 +55,12 @@ class Logs:
     def _read(self, path: Path, tail: int | None = None) -> str:
         """What a file gained since it was read last, or its end; whole lines alone."""
         known = self._places.get(path)
-        with path.open("rb") as file:
-            now = path.stat()
+        try:
+            opened = path.open("rb")
+        except FileNotFoundError:
+            return ""  # it is being rotated just now
+        with opened as file:
+            now = os.fstat(file.fileno())
             offset = max(0, now.st_size - tail) if tail is not None else 0
             rest = b""
             if known and known.file == now.st_ino:
@@ -63,6 +68,8 @@ class Logs:
             elif known:  # rotated: the rest of it is in the file beside
                 rest = _from(path.with_name(f"{path.name}.1"), known)
             file.seek(offset)
+            if tail is not None and offset:
+                offset += len(file.readline())  # a line's end
             text = file.read()
         whole = text.rpartition(b"\n")[0]
         self._places[path] = _Place(now.st_ino, offset + len(whole) + bool(whole))

@@ -32,6 +32,7 @@ from tasks.receipts.commit import receipt
 from tasks.receipts.fence import or_kill_self
 
 _LOG = logging.getLogger("ggen.actions")
+QUEUE_TIMEOUT, _ELSEWHERE = "QUEUE_TIMEOUT", "another process is at it"
 
 
 def execute(ports: Ports, account_id: str, action_id: str) -> Outcome:
@@ -47,8 +48,8 @@ def execute(ports: Ports, account_id: str, action_id: str) -> Outcome:
     queue_ms = elapsed_ms(action.accepted_at, ports.clock.now())
     budget_ms = action.timeout_ms - (queue_ms if action.deadline_from_submit else 0)
     if queue_ms >= action.queue_timeout_ms or budget_ms <= 0:
-        expire(ports, found)
-        return failed(ActionTimedOut, "QUEUE_TIMEOUT")
+        is_expired = expire(ports, found)
+        return failed(ActionTimedOut, QUEUE_TIMEOUT) if is_expired else put_off(_ELSEWHERE)
     # (3) The claim, unless all that is new is refused; only one process ever gets past it.
     claim = ports.processes.claim(ports.clock.now())
     if not transitions.note_begun(ports, action, claim):
@@ -58,7 +59,7 @@ def execute(ports: Ports, account_id: str, action_id: str) -> Outcome:
     )
     held = transitions.claim(ports, found, action)
     if held is None:
-        return put_off("another process is at it")
+        return put_off(_ELSEWHERE)
     # (4) The handler, under its deadline. (5) The end: state and receipt in one commit; then what
     # must be undone.
     context = transitions.context_of(action, ports.clock.monotonic_s() + budget_ms / 1000)
@@ -70,12 +71,16 @@ def _as_it_is(action: Action) -> Outcome:
     if action.state is ActionState.COMPLETE:
         return ALREADY_DONE
     if action.error_code:
-        return failed(ActionFailed, action.error_code)
-    return put_off("another process is at it")
+        is_late = action.error_code in (QUEUE_TIMEOUT, rules.DEADLINE_EXCEEDED)
+        return failed(ActionTimedOut if is_late else ActionFailed, action.error_code)
+    return put_off(_ELSEWHERE)
 
 
-def expire(ports: Ports, found: Held) -> None:
-    """End an action that was never started: failed, receipted, nothing to undo (D10)."""
+def expire(ports: Ports, found: Held) -> bool:
+    """End an action that was never started: failed, receipted, nothing to undo (D10).
+
+    False where another process was first.
+    """
     now, action = ports.clock.now(), found.action
     queue_ms = elapsed_ms(action.accepted_at, now)
     ended = action.evolve(
@@ -83,7 +88,7 @@ def expire(ports: Ports, found: Held) -> None:
         ended_at=timestamp(now),
         queue_ms=queue_ms,
         run_ms=0,
-        error_code="QUEUE_TIMEOUT",
+        error_code=QUEUE_TIMEOUT,
         error_detail=f"not started within {action.queue_timeout_ms} ms",
     )
     proof = receipt(
@@ -102,8 +107,9 @@ def expire(ports: Ports, found: Held) -> None:
     try:
         transitions.commit(ports, found, ended, proof, asks_for_seal=False)
     except ConflictError:
-        return  # claimed or ended meanwhile
+        return False  # claimed or ended meanwhile
     transitions.free_slot(ports, action)
+    return True
 
 
 def _run(action: Action, context: ActionContext, budget_ms: int) -> Ended:

@@ -26,11 +26,16 @@ _LOG = logging.getLogger("ggen.health")
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """A mode to be entered or left, as a check found it. ``began`` is when that check began."""
+    """A mode to be entered or left, as a check found it.
+
+    ``began`` is when that check began; ``of`` is since when checks fail, or the id of the outage
+    that is over, so that a message that comes late changes nothing else.
+    """
 
     kind: Literal["enter", "leave"]
     scope: Scope
     began: str
+    of: str
     drill: Drill | None = None
 
 
@@ -75,7 +80,7 @@ def _look(ports: Ports, known: Health, *, is_held: bool) -> Transition | None:
         every_s = max(ports.times.health_interval_s, ports.times.probe_interval_s)
         ports.watches.beat_alive("health", max(ALIVE_FOR_S, 2 * every_s))
     if known.is_degraded:
-        return Transition("leave", Scope.ALL, timestamp(began))
+        return _leave(Scope.ALL, known, began)
     if not is_held and not is_first:
         _owe_a_lapse(ports, outages.lapsed(ports, known, before, began))
         known = replace(known, refused={})  # those are the lapse's
@@ -123,7 +128,7 @@ def watch_drilled(ports: Ports) -> Transition | None:
     except Exception as error:  # as above
         return _failed(ports, Scope.SOME, drill, began, error)
     if known.is_degraded:
-        return Transition("leave", Scope.SOME, timestamp(began))
+        return _leave(Scope.SOME, known, began)
     ports.modes.note_success(Scope.SOME, known)
     outages.receipt_ended(ports, Scope.SOME, began)
     return None
@@ -170,6 +175,14 @@ def _drilled_accounts(known: Health, drill: Drill | None) -> list[str]:
     return list(drill.accounts) if drill else []
 
 
+def _leave(scope: Scope, known: Health, began: datetime) -> Transition | None:
+    return (
+        Transition("leave", scope, timestamp(began), known.outage.outage_id)
+        if known.outage
+        else None
+    )
+
+
 def _failed(
     ports: Ports,
     scope: Scope,
@@ -189,9 +202,10 @@ def _failed(
         return None
     if drill and drill.scope is not scope:
         drill = None
-    outage = ports.modes.health(scope).outage
+    known = ports.modes.health(scope)
+    outage = known.outage
     if outage is None:
-        return Transition("enter", scope, timestamp(began), drill)
+        return Transition("enter", scope, timestamp(began), known.failing_since, drill)
     outages.tell_begun(ports, outage, began)  # where that failed before
     if outage.drill and drill is None:
         real = outage.evolve(drill=False)

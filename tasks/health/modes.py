@@ -10,7 +10,7 @@ from ports import Ports
 from ports.health import Health
 from tasks.health import outages
 from tasks.health.rebuild import rebuild
-from tasks.outcomes import ALREADY_DONE, DONE, Outcome, put_off
+from tasks.outcomes import ALREADY_DONE, DONE, NOT_NEEDED, Outcome, put_off
 from tasks.receipts import spool
 
 _LOG = logging.getLogger("ggen.health")
@@ -18,13 +18,13 @@ _BELIEVED_FOR_S = 10.0
 """How old a good check may be that has everybody served again."""
 
 
-def enter(ports: Ports, scope: Scope, began: str, drill: Drill | None) -> Outcome:
-    """Refuse everything new of a scope, and say so; unless a check has succeeded since."""
+def enter(ports: Ports, scope: Scope, began: str, since: str, drill: Drill | None) -> Outcome:
+    """Refuse everything new of a scope, and say so; unless a check has succeeded since then."""
     known = ports.modes.health(scope)
     if known.outage is not None:
         return ALREADY_DONE
-    if known.failures < CHECKS_TO_DEGRADE:
-        return put_off("a check has succeeded meanwhile")
+    if known.failures < CHECKS_TO_DEGRADE or known.failing_since != since:
+        return NOT_NEEDED  # a check has succeeded meanwhile
     outage = outages.begun(ports, scope, known, drill)
     if not ports.modes.degrade(scope, outage, instead_of=None):
         return ALREADY_DONE
@@ -34,21 +34,20 @@ def enter(ports: Ports, scope: Scope, began: str, drill: Drill | None) -> Outcom
     return DONE
 
 
-def leave(ports: Ports, scope: Scope, began: str) -> Outcome:
+def leave(ports: Ports, scope: Scope, began: str, outage_id: str) -> Outcome:
     """Land what was kept, then admit again, and receipt the end of the outage.
 
     Raises:
         OutageError: a store is away again; the next probe goes on with it.
     """
     known, at = ports.modes.health(scope), instant(began)
-    if not known.is_degraded:
+    if known.outage is None or known.outage.outage_id != outage_id:
         return ALREADY_DONE
     if not is_drained(ports, at):
         return put_off("what was kept meanwhile has not landed yet; the next probe goes on")
     if not _recover(ports, scope, known):
         return put_off("another process is at it, or the outage goes on")
     if scope is Scope.ALL:
-        ports.modes.note_success(scope, known)
         admit(ports, at)
         is_drained(ports, at)
     else:

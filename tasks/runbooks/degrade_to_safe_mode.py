@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from adapters import wiring
+from governor.errors import OutageError
 from governor.health import Drill, Scope
 from governor.records import AccountId
 from tasks import publish
@@ -13,6 +14,7 @@ from tasks.health import check as checking
 from tasks.health import modes
 from tasks.health.check import Transition
 from tasks.manual import Manual
+from tasks.outcomes import put_off
 from tasks.results import result_of
 
 
@@ -36,16 +38,20 @@ def probe() -> None:
 
 
 @app.task(name="degrade_to_safe_mode.enter")
-def enter(scope: str, began: str, drill: dict[str, Any] | None = None) -> str:
+def enter(scope: str, began: str, of: str, drill: dict[str, Any] | None = None) -> str:
     """Refuse everything new: the third check in a row has failed."""
     planned = Drill.stored(drill) if drill else None
-    return result_of(modes.enter(wiring.ports(), Scope(scope), began, planned))
+    return result_of(modes.enter(wiring.ports(), Scope(scope), began, of, planned))
 
 
 @app.task(name="degrade_to_safe_mode.leave")
-def leave(scope: str, began: str) -> str:
+def leave(scope: str, began: str, of: str) -> str:
     """Land what was kept, and admit again: a probe has succeeded."""
-    return result_of(modes.leave(wiring.ports(), Scope(scope), began))
+    try:
+        told = modes.leave(wiring.ports(), Scope(scope), began, of)
+    except OutageError as error:
+        told = put_off(f"{error.code}: the next probe goes on")
+    return result_of(told)
 
 
 def _have_done(found: Transition | None) -> None:
@@ -53,7 +59,7 @@ def _have_done(found: Transition | None) -> None:
     if found is not None:
         drill = found.drill.document() if found.drill else None
         more = {"drill": drill} if found.kind == "enter" else {}
-        kwargs = {"scope": str(found.scope), "began": found.began, **more}
+        kwargs = {"scope": str(found.scope), "began": found.began, "of": found.of, **more}
         publish.transition(f"degrade_to_safe_mode.{found.kind}", kwargs)
 
 

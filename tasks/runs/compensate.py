@@ -5,12 +5,12 @@ which is receipted and alarmed, and taken up again every few minutes until it ho
 """
 
 import logging
-from collections.abc import Sequence
 
 from governor.actions import error_code
 from governor.errors import ConflictError, public_detail
 from governor.fsm import RUN, RUN_OPEN, RUN_UNDOING, RunState, advance
-from governor.runs import Run
+from governor.records import ProcessClaim
+from governor.runs import JournalEntry, Run, Trigger
 from governor.times import elapsed_ms
 from ports import Ports
 from ports.alerts import Alert
@@ -30,7 +30,7 @@ from tasks.runs.journal import (
     later,
     load,
     may_take,
-    send,
+    with_entry,
 )
 
 _LOG = logging.getLogger("ggen.runs")
@@ -95,13 +95,18 @@ def _refuse_unknown(runbook: Runbook, run: Run) -> None:
     if unknown := [
         name
         for name, entry in run.journal.items()
-        if entry.effects and entry.state != "undone" and name not in names
+        if entry.state in ("intent", "done") and _has_acted(entry) and name not in names
     ]:
         raise ConflictError(
             "unknown-step",
             f"this version does not know how to undo {', '.join(unknown)}; a "
             "worker of the version that carried it out does",
         )
+
+
+def _has_acted(entry: JournalEntry) -> bool:
+    """Whether a step may have an effect outside the run's own journal."""
+    return bool(entry.effects or entry.members or entry.claim)
 
 
 def _undo(ports: Ports, runbooks: Runbooks, found: Document, run: Run, step: Step) -> Outcome:
@@ -113,22 +118,27 @@ def _undo(ports: Ports, runbooks: Runbooks, found: Document, run: Run, step: Ste
     claim = claim_from(ports, entry.undo_claim or acting)
     at = Fenced.at(found, run, step.name)
     at.save(ports, run, entry.evolve(undo_claim=claim), [])
-    writes: Sequence[Write] = ()
     if step.undo_chunk is None:
         with_retries(step.undo, ports, run, entry)
-    else:
-        last = spread.through(ports, at, step.undo_chunk, "undo_cursor")
-        if last is None:
-            send(runbooks, at.run)
-            return put_off("some are undone; it goes on")
-        writes = last.writes
-    found, run = load(ports, run.run_id)
+    elif not spread.through(ports, runbooks, at, step.undo_chunk, is_undo=True):
+        return put_off("some are undone; it goes on")
+    with_retries(_note_undone, ports, run.run_id, step, claim)
+    return DONE
+
+
+def _note_undone(ports: Ports, run_id: str, step: Step, claim: ProcessClaim) -> None:
+    """Journal that a step is undone; again where an operator's wish was written meanwhile.
+
+    Raises:
+        ElsewhereError: another process has taken the undo over.
+        ConflictError: the run was moved meanwhile; to be repeated.
+    """
+    found, run = load(ports, run_id)
     mine = run.journal.get(step.name)
     if mine is None or mine.undo_claim != claim:
         raise ElsewhereError("undone-elsewhere", f"{step.name} was taken over")
-    undone = mine.evolve(state="undone", error=None)
-    Fenced.at(found, run, step.name).save(ports, run, undone, writes)
-    return DONE
+    undone = with_entry(run, step.name, mine.evolve(state="undone", error=None))
+    commit_once(ports, [Update(found.path, undone.document(), found.revision)])
 
 
 def _land_or_give_way(ports: Ports, writes: list[Write]) -> None:
@@ -190,6 +200,8 @@ def _alarm(ports: Ports, runbook: Runbook, run: Run, failed_step: str) -> str | 
     known = {step.name: step.alarm for step in runbook.steps}
     if failed_step in run.journal and known.get(failed_step):
         return known[failed_step]
+    if run.trigger is not Trigger.WEBHOOK:
+        return "run_failed"  # nobody delivers it again
     # By then the ingress has answered 202: the marketplace will not deliver the event again.
     waited_ms = elapsed_ms(run.started_at, ports.clock.now())
     return "run_failed" if waited_ms > ports.times.webhook_wait_s * 1000 else None

@@ -170,7 +170,7 @@ def _put_off(
     begun = claimed(ports, runbook, run)
     entry = run.journal.get(step.name) or JournalEntry(state="intent")
     attempts = entry.attempts + 1
-    freed = entry.evolve(claim=None, attempts=attempts, error=told)
+    freed = entry.evolve(state="intent", claim=None, attempts=attempts, error=told)
     retry_at = min(later(ports, attempts), begun.deadline_at)
     _LOG.warning("run %s: %s is tried again at %s (%s)", run.run_id, step.name, retry_at, error)
     off = with_entry(begun, step.name, freed).evolve(retry_at=retry_at)

@@ -18,6 +18,7 @@ from tasks.runs.journal import with_entry
 class Fenced:
     """``stored`` is the journal's entry of the step as the store has it; ``entry`` as it will be.
 
+    ``done`` is the entry that ends the step, once its commit was tried: it may have landed.
     ``is_current`` says that the store has the run as it is here, as far as this process knows.
     """
 
@@ -26,6 +27,7 @@ class Fenced:
     step_name: str
     stored: JournalEntry | None
     entry: JournalEntry
+    done: JournalEntry | None = None
     is_current: bool = True
 
     @classmethod
@@ -42,7 +44,7 @@ class Fenced:
         """Store the run with this entry, and what it tells of.
 
         Raises:
-            ElsewhereError: another process has the step, or an operator's wish was written.
+            ElsewhereError: the run was moved meanwhile, or a document that ``writes`` change.
         """
         moved = with_entry(run, self.step_name, entry)
         try:

@@ -78,7 +78,10 @@ def new_run(
     parent: str | None = None,
     body: bytes = b"",
 ) -> Run:
-    """A run that is not stored yet; ``turn`` is the account's unless another is given.
+    """A run that is not stored yet.
+
+    Its ``turn`` is the account's unless another is given; one with a ``parent``, which may hold
+    that turn, has its own. Key children by ``parent.maker``: another attempt starts others.
 
     Raises:
         InputError: ``invalid-inputs``: the runbook's own model refuses them; names the fields.
@@ -104,7 +107,7 @@ def new_run(
         trigger=trigger,
         inputs=valid.model_dump(mode="json"),
         dedupe_key=dedupe_key,
-        turn=turn or f"account/{account_id}",
+        turn=turn or (f"child/{run_id}" if parent else f"account/{account_id}"),
         parent=parent,
         body_sha256=hashlib.sha256(body).hexdigest() if body else "",
         body=body.decode(),

@@ -70,7 +70,7 @@ def _wake_parent(ports: Ports, runbooks: Runbooks, run: Run) -> None:
     if run.parent is None or children(ports, run.parent, only_open=True, limit=1):
         return
     parent = load(ports, run.parent)[1]
-    if waiting_entry(parent) and parent.state in RUN_ACTING:
+    if waiting_entry(parent):
         send(runbooks, parent)
 
 
@@ -175,6 +175,8 @@ def deadline(ports: Ports, run: Run) -> datetime:
 
 def waiting_entry(run: Run) -> JournalEntry | None:
     """What the journal says of the step that waits, if one does."""
+    if run.state not in RUN_ACTING:
+        return None
     return next((e for e in run.journal.values() if e.state == "waiting"), None)
 
 

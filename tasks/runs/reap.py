@@ -45,9 +45,13 @@ def _look_at_run(ports: Ports, runbooks: Runbooks, run: Run) -> None:
 
 def _restart_every_s(ports: Ports, runbook: Runbook, run: Run) -> float:
     """How often such a run is taken up; 0 where it is not to be, for now."""
-    if step := waits.waiting_step(runbook, run):
-        is_looked_at = ports.watches.claim_tick(f"wait:{run.run_id}", step.poll_s)
-        return _RUN_DEAD_EVERY_S if is_looked_at and waits.is_over(ports, step, run) else 0
+    step = waits.waiting_step(runbook, run)
+    if step and not run.cancellation:
+        tick = f"wait:{run.run_id}"
+        if not (ports.watches.claim_tick(tick, step.poll_s) and waits.is_over(ports, step, run)):
+            return 0
+        ports.watches.drop_tick(tick)  # its chain may be lost, too
+        return _RUN_DEAD_EVERY_S
     is_late = ports.clock.now() > deadline(ports, run)
     if claims_of(run) or run.retry_at or is_late or run.cancellation:
         return _RUN_DEAD_EVERY_S

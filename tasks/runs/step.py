@@ -28,7 +28,16 @@ from governor.quota import Verdict
 from governor.runs import Effect, JournalEntry, Run
 from ports import Ports
 from ports.documents import Create, Document, Write
-from tasks.outcomes import ALREADY_DONE, DONE, RUN_ENDED, Ending, Outcome, put_off
+from tasks.outcomes import (
+    ALREADY_DONE,
+    DONE,
+    RUN_ENDED,
+    Ending,
+    Outcome,
+    StepFailed,
+    failed,
+    put_off,
+)
 from tasks.receipts.commit import commit_once
 from tasks.receipts.fence import or_kill_self
 from tasks.runs import spread, waits
@@ -108,6 +117,8 @@ def _not_now(ports: Ports, runbook: Runbook, run: Run, step: Step) -> Outcome | 
         return ALREADY_DONE
     if run.state is RunState.COMPLETE:
         return RUN_ENDED
+    if run.state not in RUN_OPEN:
+        return failed(StepFailed, f"the run is {run.state}")
     reasons = {
         f"the run is {run.state}": run.state not in RUN_ACTING,
         f"until {run.retry_at}": not is_due(ports, run),
@@ -125,19 +136,18 @@ def _act(ports: Ports, runbooks: Runbooks, at: Fenced, step: Step) -> Outcome:
     if not _is_next(runbook, at.run, step):
         return put_off("a step before it is not done")
     # (3) wait
-    if step.may_wait and (wait := with_retries(waits.of, ports, step, at.run)):
+    has_begun = at.stored is not None and at.stored.state == "intent"  # it may have acted
+    if step.may_wait and not has_begun and (wait := with_retries(waits.of, ports, step, at.run)):
         return waits.begin(ports, at, claimed(ports, runbook, at.run), step, wait)
     # (4) intent
     _begin(ports, runbook, at, step)
     # (5) act
     if step.chunk is None:
         result = with_retries(step.act, ports, at.run)
+    elif spread.through(ports, runbooks, at, step.chunk):
+        result = Result()
     else:
-        last = spread.through(ports, at, step.chunk, "cursor")
-        if last is None:
-            send(runbooks, at.run)
-            return put_off(f"{at.entry.members} are done; it goes on")
-        result = Result(writes=last.writes, children=last.children)
+        return put_off(f"{at.entry.members} are done; it goes on")
     # (6) commit; again where an operator's wish was written meanwhile
     return with_retries(_finish, ports, runbooks, at, step, result)
 
@@ -165,8 +175,8 @@ def _begin(ports: Ports, runbook: Runbook, at: Fenced, step: Step) -> None:
     at.save(ports, begun, entry, writes)
 
 
-def _refresh(ports: Ports, runbook: Runbook, at: Fenced) -> None:
-    """Have the run as the store has it: as it is here at first, and later as it is read again.
+def _refresh(ports: Ports, runbook: Runbook, at: Fenced) -> bool:
+    """Have the run as the store has it; whether the step's last commit has landed after all.
 
     Raises:
         ElsewhereError: another process has taken the step over.
@@ -174,8 +184,13 @@ def _refresh(ports: Ports, runbook: Runbook, at: Fenced) -> None:
     """
     if at.is_current:
         at.is_current = False
-        return
+        return False
     found, current = load(ports, at.run.run_id)
+    if at.done is not None and current.journal.get(at.step_name) == at.done:
+        if current.state is RunState.COMPLETE:
+            runbook.ended(ports, current)
+            ports.announcements.announce(current.run_id)
+        return True
     if current.state not in RUN_ACTING or current.journal.get(at.step_name) != at.stored:
         raise ElsewhereError("fenced", f"step {at.step_name} was taken over")
     if current.cancellation:
@@ -183,12 +198,15 @@ def _refresh(ports: Ports, runbook: Runbook, at: Fenced) -> None:
         if stop is not None:
             raise stop
     at.run, at.revision = claimed(ports, runbook, current), found.revision
+    return False
 
 
 def _finish(ports: Ports, runbooks: Runbooks, at: Fenced, step: Step, result: Result) -> Outcome:
     runbook = runbooks[at.run.runbook]
-    _refresh(ports, runbook, at)
-    done = with_entry(at.run, step.name, _done(at.entry, result))
+    if _refresh(ports, runbook, at):
+        return RUN_ENDED if result.ends_with else DONE
+    at.done = _done(at.entry, result)
+    done = with_entry(at.run, step.name, at.done)
     started = [Create(paths.run_path(child.run_id), child.document()) for child in result.children]
     writes: list[Write] = [*result.writes, *started]
     if step is not runbook.steps[-1] and result.ends_with is None:

@@ -8,20 +8,19 @@ import logging
 from datetime import datetime
 
 from governor import paths
-from governor.errors import ConflictError
-from governor.fsm import RunState
+from governor.errors import ConflictError, OutageError
+from governor.fsm import RUN_ACTING, RunState
 from governor.runs import Cancellation, JournalEntry, Run, Wait
 from governor.times import elapsed_ms, instant, timestamp
 from ports import Ports
-from ports.documents import Create, Update, Write
+from ports.documents import Create, Update, Where, Write, every
 from tasks.outcomes import Outcome, put_off
 from tasks.receipts.commit import commit_once
 from tasks.runs.definition import Runbook, Step
 from tasks.runs.fenced import Fenced
-from tasks.runs.journal import children, load
+from tasks.runs.journal import children
 
 _LOG = logging.getLogger("ggen.runs")
-_ALL = 1000
 
 
 def of(ports: Ports, step: Step, run: Run) -> Wait | None:
@@ -32,17 +31,29 @@ def of(ports: Ports, step: Step, run: Run) -> Wait | None:
         whatever ``step.ready`` raises.
     """
     known = _known(run, step)
+    if known and _is_late(ports, step, known):
+        if step.when_late == "fails":
+            _refuse_unless_ready(ports, step, run)
+        return None
     if known and known.until and ports.clock.now() < instant(known.until):
         return known
-    wait = step.ready(ports, run)
-    if wait is None or known is None or known.since is None:
-        return wait
-    if elapsed_ms(known.since, ports.clock.now()) < step.wait_limit_s * 1000:
-        return wait
-    if step.when_late == "acts":
-        return None
-    detail = f"after {step.wait_limit_s:g} s it still waits: {wait.reason}"
-    raise ConflictError("wait-limit", detail)
+    return step.ready(ports, run)
+
+
+def _is_late(ports: Ports, step: Step, known: Wait) -> bool:
+    since = known.since
+    return since is not None and elapsed_ms(since, ports.clock.now()) >= step.wait_limit_s * 1000
+
+
+def _refuse_unless_ready(ports: Ports, step: Step, run: Run) -> None:
+    try:
+        wait = step.ready(ports, run)
+        why = wait.reason if wait else ""
+    except OutageError as error:
+        why = error.code
+    if why:
+        detail = f"after {step.wait_limit_s:g} s it still waits: {why}"
+        raise ConflictError("wait-limit", detail)
 
 
 def begin(ports: Ports, at: Fenced, begun: Run, step: Step, wait: Wait) -> Outcome:
@@ -59,6 +70,8 @@ def begin(ports: Ports, at: Fenced, begun: Run, step: Step, wait: Wait) -> Outco
         _LOG.info("run %s: %s waits: %s", begun.run_id, step.name, wait.reason)
     since = known.since if known else timestamp(ports.clock.now())
     entry = at.entry.evolve(state="waiting", wait=wait.evolve(since=since))
+    if known:
+        begun = begun.evolve(deadline_at=at.run.deadline_at)  # its time stands still all the while
     writes: list[Write] = []
     if at.run.state is RunState.PENDING and not begun.has_turn:
         begun = begun.evolve(has_turn=True)
@@ -75,17 +88,19 @@ def tell_the_end(ports: Ports, run: Run, step: Step, entry: JournalEntry | None)
 
 
 def waiting_step(runbook: Runbook, run: Run) -> Step | None:
-    """The step of a run that waits, if one does."""
+    """The step of a run that waits, if one does; a run that is being undone waits for nothing."""
+    if run.state not in RUN_ACTING:
+        return None
     return next((step for step in runbook.steps if _known(run, step)), None)
 
 
 def is_over(ports: Ports, step: Step, run: Run) -> bool:
-    """Whether a waiting run has something to do: its step may act, is late, or it was cancelled."""
-    if run.cancellation:
-        return True
+    """Whether a waiting run has something to do: its step may act, is late, or fails."""
     try:
         return of(ports, step, run) is None
-    except ConflictError:
+    except OutageError:
+        return False  # it is looked at again; once it is late, it fails
+    except Exception:  # whatever it is, the step's own task says it, and fails the run
         return True
 
 
@@ -96,7 +111,7 @@ def until(ports: Ports, moment: datetime, reason: str) -> Wait | None:
 
 def for_children(ports: Ports, run: Run) -> Wait | None:
     """What a run waits for that needs every run it started to have ended."""
-    still = len(children(ports, run.run_id, only_open=True, limit=_ALL))
+    still = len(children(ports, run.run_id, only_open=True, limit=2))
     if not still:
         return None
     return Wait(reason="a run it started goes on" if still == 1 else "runs it started go on")
@@ -106,16 +121,20 @@ def cancel_children(ports: Ports, run: Run, reason: str) -> None:
     """Have the runs that a run started undone, as far as they have not ended: for its undo.
 
     Raises:
-        ConflictError: one was moved just now; to be repeated.
+        OutageError: ``children-open``: some go on still; to be repeated.
+        ConflictError: one was moved just now; the same.
     """
     wish = Cancellation(
         operator=run.run_id, reason=reason, requested_at=timestamp(ports.clock.now())
     )
-    for child in children(ports, run.run_id, only_open=True, limit=_ALL):
-        found, current = load(ports, child.run_id)
-        if current.cancellation is None:
-            wished = current.evolve(cancellation=wish, retry_at=None)
+    mine = [Where("parent", "==", run.run_id), Where("state", "in", RUN_ACTING)]
+    for found in every(ports.documents, "runs", *mine):
+        child = Run.stored(found.data)
+        if child.cancellation is None:
+            wished = child.evolve(cancellation=wish, retry_at=None)
             commit_once(ports, [Update(found.path, wished.document(), found.revision)])
+    if children(ports, run.run_id, only_open=True, limit=1):
+        raise OutageError("children-open", "runs it started are not undone yet", 1)
 
 
 def _known(run: Run, step: Step) -> Wait | None:

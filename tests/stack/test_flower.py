@@ -116,7 +116,7 @@ def test_a_refused_webhook_and_a_late_action_are_under_failed(
     assert any("demo.sleep" in row["kwargs"] and "demo-sku" in row["kwargs"] for row in told)
 
 
-def test_no_page_shows_a_payload_a_secret_or_a_traceback_of_what_was_expected(
+def test_no_page_shows_a_payload_or_a_secret(
     stack: Stack, page: Page, show: Callable[[str], None]
 ) -> None:
     secrets = [

@@ -2,7 +2,6 @@
 
 from functools import cache
 
-from governor.errors import ConflictError
 from governor.records import AccountId, Record
 from governor.runs import Effect, JournalEntry, Run, StepResult, Trigger, Wait
 from ports import Ports
@@ -67,12 +66,12 @@ def _unmake_topic(ports: Ports, run: Run, entry: JournalEntry) -> None:
         ports.signals.delete(run.account_id)
 
 
-def _gate(ports: Ports, run: Run) -> Wait | None:
+def gate(ports: Ports, run: Run) -> Wait | None:
     is_open = ports.documents.get(f"gates/{run.run_id}") is not None
     return None if is_open else Wait(reason="the gate is closed")
 
 
-def _each(ports: Ports, run: Run, cursor: str) -> Chunk:
+def each(ports: Ports, run: Run, cursor: str) -> Chunk:
     after = ("", cursor) if cursor else None
     page = ports.documents.scan(Query("members", after=after, limit=CHUNK))
     writes: list[Write] = [
@@ -102,8 +101,7 @@ def child(ports: Ports, run: Run, number: int) -> Run:
         {"account_id": run.account_id},
         account_id=run.account_id,
         trigger=Trigger.PARENT,
-        dedupe_key=f"{run.run_id}/{number}",
-        turn=f"child/{run.run_id}/{number}",
+        dedupe_key=f"{run.maker}/{number}",
         parent=run.run_id,
     )
 
@@ -166,13 +164,13 @@ RUNBOOK = _runbook(
             look=_look_topic,
             undo=_unmake_topic,
         ),
-        Step("synthetic.wait", "Documents", "wait", "", ready=_gate, wait_limit_s=600),
+        Step("synthetic.wait", "Documents", "wait", "", ready=gate, wait_limit_s=600),
         Step(
             "synthetic.each",
             "Documents",
             "count each",
             "count back",
-            chunk=_each,
+            chunk=each,
             undo_chunk=_undo_each,
         ),
         Step(
@@ -224,6 +222,3 @@ def start(ports: Ports, key: str = "k-1", *, is_open: bool = True, children: int
 
 def open_gate(ports: Ports, run_id: str) -> None:
     ports.documents.commit([Create(f"gates/{run_id}", {})])
-
-
-FAILS = ConflictError("x", "it fails at its end")

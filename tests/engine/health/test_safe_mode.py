@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import redis
 
-from adapters.drilled import DrilledDocuments, Switch
 from governor.errors import OutageError
 from governor.fsm import ActionState, RunState
 from governor.health import Drill, Fault, Scope
@@ -31,7 +30,7 @@ from tests.conftest import Valkey
 from tests.engine.conftest import event, on_both
 from tests.support.actions import action_of, later, look, operations, signal_of
 from tests.support.faults import Watched, WatchedDocuments, Writes, outage
-from tests.support.health import keep_lease, watch_drilled
+from tests.support.health import checked, failing, is_due, keep_lease, timed, watch_drilled
 from tests.support.runs import carry_on, subscribe
 from tests.support.waiting import until
 
@@ -60,34 +59,6 @@ def times() -> Times:
 @pytest.fixture(autouse=True)
 def _governor(ports: Ports) -> None:
     subscribe(ports, event(plan_type="professional"))
-
-
-def failing(ports: Ports, fault: Fault, *accounts: str) -> Ports:
-    """Ports whose Documents fail like this."""
-    drill = Drill(drill_id="d", fault=fault, accounts=list(accounts))
-    documents = DrilledDocuments(ports.documents, Switch(lambda: drill, 60), 0.2)
-    return dataclasses.replace(ports, documents=documents)
-
-
-def timed(ports: Ports, **changes: float) -> Ports:
-    """The same ports with other times."""
-    return dataclasses.replace(ports, times=dataclasses.replace(ports.times, **changes))
-
-
-def checked(ports: Ports, times: int = 1) -> None:
-    """So many checks are carried out."""
-    for _ in range(times):
-        until(lambda: _is_due(ports))
-        keep_lease(ports)
-
-
-def _is_due(ports: Ports) -> bool:
-    """Both ticks are free: whichever the next check needs."""
-    free = [ports.memory.claim_tick(name, 60) for name in ("health", "probe")]
-    for name, was_free in zip(("health", "probe"), free, strict=True):
-        if was_free:
-            ports.memory.drop_tick(name)
-    return all(free)
 
 
 def platform(ports: Ports, account_id: str = "_system") -> list[dict[str, Any]]:
@@ -461,7 +432,7 @@ def test_a_drill_that_becomes_a_real_outage_is_told_so(
 def test_two_checkers_at_once_count_each_check_once(ports: Ports) -> None:
     checked(ports)
     away = failing(ports, Fault.REFUSE)
-    until(lambda: _is_due(ports))
+    until(lambda: is_due(ports))
     for _ in range(10):
         keep_lease(timed(away, health_interval_s=30))
 

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from governor import paths
-from governor.errors import ConflictError, InputError
+from governor.errors import ConflictError, InputError, OutageError
 from governor.fsm import RUN_OPEN, RunState
-from governor.runs import Run, Trigger
+from governor.runs import Run, Trigger, Wait
 from governor.times import instant
 from ports import Ports
-from ports.documents import Query, Where
+from ports.documents import Query, Update, Where
 from ports.signals import Topic
 from tasks.outcomes import Ending
 from tasks.runs import intake, journal, operators, reap, spread, step, waits
@@ -45,7 +45,7 @@ UNDONE = dataclasses.replace(
     ),
 )
 KNOWN = {"succeeds": {}, "undone": {RUNBOOK.name: UNDONE}}
-WRITES = {"succeeds": 24, "undone": 37}
+WRITES = {"succeeds": 24, "undone": 38}
 CASES = [(name, at) for name, count in WRITES.items() for at in range(1, count + 1)]
 
 
@@ -319,7 +319,7 @@ def test_a_population_too_large_for_one_message_is_handed_over(
 ) -> None:
     monkeypatch.setattr(spread, "HAND_OVER_S", -1.0)
     sent: list[str] = []
-    monkeypatch.setattr(step, "send", lambda _runbooks, run: sent.append(run.run_id))
+    monkeypatch.setattr(spread, "send", lambda _runbooks, run: sent.append(run.run_id))
     run = synthetic.start(ports, children=0)
 
     endings = _chain(ports, synthetic.known(), run.run_id)
@@ -401,3 +401,255 @@ def test_a_link_that_comes_late_or_is_unknown_changes_nothing(ports: Ports) -> N
 
     assert (late.ending, unknown.ending) == (Ending.ALREADY_DONE, Ending.PUT_OFF)
     assert run_of(ports, run.run_id) == ended
+
+
+def _with(step_name: str, **changes: Any) -> Runbooks:
+    """The synthetic runbook with one step declared otherwise; its definition stays."""
+    steps = tuple(
+        dataclasses.replace(s, **changes) if s.name == step_name else s for s in RUNBOOK.steps
+    )
+    return {**synthetic.known(), RUNBOOK.name: dataclasses.replace(RUNBOOK, steps=steps)}
+
+
+def _waiting(ports: Ports, runbooks: Runbooks) -> Run:
+    run = synthetic.start(ports, is_open=False)
+    assert _chain(ports, runbooks, run.run_id)[-1] is Ending.PUT_OFF
+    return run_of(ports, run.run_id)
+
+
+def test_a_run_that_is_undone_while_its_journal_holds_a_wait_is_taken_up(
+    ports: Ports, sent: list[str]
+) -> None:
+    ticking = later(ports)
+    run = _waiting(ticking, synthetic.known())
+    upgraded = _with("synthetic.wait", version=2)
+    _chain(ticking, upgraded, run.run_id)
+    assert run_of(ports, run.run_id).state is RunState.COMPENSATING
+    assert isinstance(ticking.clock, LaterClock)
+    ticking.clock.sleep(5)
+
+    reap.look(ticking, upgraded)
+
+    assert sent == [run.run_id]
+
+
+@pytest.mark.parametrize("error", [InputError("x", "x"), KeyError("a bug")])
+def test_a_wait_that_cannot_be_asked_for_fails_its_run(
+    ports: Ports, sent: list[str], error: Exception
+) -> None:
+    ticking = later(ports)
+    run = _waiting(ticking, synthetic.known())
+
+    def raises(_ports: Ports, _run: Run) -> None:
+        raise error
+
+    broken = _with("synthetic.wait", ready=raises)
+    reap.look(ticking, broken)
+
+    assert sent == [run.run_id]
+    ended = _to_the_end(ticking, broken, run.run_id)
+    assert ended.state not in (RunState.COMPLETE, *RUN_OPEN)
+
+
+def test_a_wait_whose_store_is_away_stops_no_sweep_and_ends_at_its_limit(
+    ports: Ports, sent: list[str]
+) -> None:
+    ticking = later(ports)
+    assert isinstance(ticking.clock, LaterClock)
+    first = _waiting(ticking, synthetic.known())
+    other = intake.begin(ports, synthetic.CHILD, synthetic.child(ports, first, 99))
+
+    def away(_ports: Ports, _run: Run) -> None:
+        raise OutageError("documents-unavailable", "no answer")
+
+    broken = _with("synthetic.wait", ready=away)
+    ticking.clock.sleep(30)
+    reap.look(ticking, broken)
+    assert sent == [other.run_id]
+
+    ticking.clock.sleep(601)
+    ports.memory.drop_tick(f"wait:{first.run_id}")
+    reap.look(ticking, broken)
+    assert first.run_id in sent
+
+
+def test_a_step_that_has_acted_does_not_wait_again_and_is_undone(ports: Ports) -> None:
+    ticking = later(ports)
+    asked: list[int] = []
+
+    def once(_ports: Ports, _run: Run) -> Wait | None:
+        asked.append(1)
+        return None if len(asked) == 1 else Wait(reason="the condition has flipped")
+
+    def acts(ports: Ports, run: Run) -> Result:
+        ports.signals.create(run.account_id, "us-central1")
+        raise OutageError("down", "after it has acted")
+
+    flipping = _with("synthetic.topic", ready=once, act=acts)
+    run = synthetic.start(ports)
+    _chain(ticking, flipping, run.run_id)
+    _chain(ticking, flipping, run.run_id)
+    assert run_of(ports, run.run_id).journal["synthetic.topic"].state == "intent"
+
+    operators.cancel(ticking, flipping, run.run_id, "alice", "wrong")
+    _to_the_end(ticking, flipping, run.run_id)
+
+    assert ports.signals.look(ACCOUNT, "us-central1") is Topic.ABSENT
+
+
+def test_the_limit_of_a_wait_holds_whatever_moment_it_waits_for(
+    ports: Ports, sent: list[str]
+) -> None:
+    ticking = later(ports)
+    assert isinstance(ticking.clock, LaterClock)
+
+    def in_an_hour(ports: Ports, _run: Run) -> Wait | None:
+        return waits.until(ports, ports.clock.now() + timedelta(hours=1), "an hour")
+
+    long = _with("synthetic.wait", ready=in_an_hour)
+    run = _waiting(ticking, long)
+    ticking.clock.sleep(601)
+
+    reap.look(ticking, long)
+
+    assert sent == [run.run_id]
+    assert _to_the_end(ticking, long, run.run_id).error_code == "wait-limit"
+
+
+def test_time_that_was_waited_is_given_back_once(ports: Ports) -> None:
+    ticking = later(ports)
+    assert isinstance(ticking.clock, LaterClock)
+
+    def down(_ports: Ports, _run: Run) -> Result:
+        raise OutageError("down", "down")
+
+    failing = _with("synthetic.wait", act=down)
+    run = _waiting(ticking, failing)
+    began = instant(run.deadline_at)
+    ticking.clock.sleep(100)
+    synthetic.open_gate(ports, run.run_id)
+
+    for _ in range(3):
+        _chain(ticking, failing, run.run_id)
+        ticking.clock.sleep(20)
+
+    assert instant(run_of(ports, run.run_id).deadline_at) - began < timedelta(seconds=105)
+    ended = _to_the_end(ticking, failing, run.run_id)
+    assert (ended.state, ended.error_code) == (RunState.FAILED, "run-deadline")
+
+
+def test_members_that_others_change_meanwhile_are_done_all_the_same(ports: Ports) -> None:
+    meddled: list[str] = []
+
+    class Meddling:
+        """Another process changes a member between the scan and the commit of each part."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(ports.documents, name)
+
+        def commit(self, writes: Any) -> list[str]:
+            member = next((w for w in writes if w.path.startswith("members/")), None)
+            if member and member.path not in meddled:
+                meddled.append(member.path)
+                found = ports.documents.get(member.path)
+                assert found
+                changed = Update(found.path, {**found.data, "other": 1}, found.revision)
+                ports.documents.commit([changed])
+            return ports.documents.commit(writes)
+
+    run = synthetic.start(ports)
+    meddling = dataclasses.replace(ports, documents=Meddling())  # type: ignore[arg-type]
+
+    ended = _to_the_end(later(meddling), synthetic.known(), run.run_id)
+
+    assert meddled
+    _is_whole_or_gone(ports, ended)
+
+
+def test_a_run_cancelled_while_it_works_through_its_population_is_undone_at_once(
+    ports: Ports,
+) -> None:
+    run = synthetic.start(ports)
+
+    def cancelling(ports: Ports, run: Run, cursor: str) -> Any:
+        if cursor:
+            operators.cancel(ports, synthetic.known(), run.run_id, "alice", "wrong")
+        return synthetic.each(ports, run, cursor)
+
+    _chain(ports, _with("synthetic.each", chunk=cancelling), run.run_id)
+    assert run_of(ports, run.run_id).state is RunState.COMPENSATING
+
+    assert _chain(ports, synthetic.known(), run.run_id)[-1] is Ending.DONE  # no claim is in the way
+    assert run_of(ports, run.run_id).state is RunState.CANCELLED
+    assert synthetic.counts(ports) == {0}
+
+
+def test_a_version_without_the_step_that_went_through_a_population_does_not_undo_the_run(
+    ports: Ports,
+) -> None:
+    ticking, run = later(ports), synthetic.start(ports)
+    for_ever = Wait(reason="the test")
+    _chain(ticking, _with("synthetic.join", ready=lambda _ports, _run: for_ever), run.run_id)
+    kept = tuple(s for s in RUNBOOK.steps if s.name != "synthetic.each")
+    without = {**synthetic.known(), RUNBOOK.name: dataclasses.replace(RUNBOOK, steps=kept)}
+    for _ in range(3):
+        _chain(ticking, without, run.run_id)
+
+    assert run_of(ports, run.run_id).state in RUN_OPEN  # it is put off, for one that knows it
+    ended = _to_the_end(ticking, synthetic.known(), run.run_id)
+    assert ended.state is RunState.FAILED
+    assert synthetic.counts(ports) == {0}
+
+
+def test_another_attempt_at_a_run_starts_runs_of_its_own(ports: Ports) -> None:
+    ticking = later(ports)
+    run = synthetic.start(ports)
+    _to_the_end(ticking, _runbooks("undone"), run.run_id)
+
+    again = operators.resume(ticking, synthetic.known(), run.run_id)
+
+    assert again.attempt == 2
+    ended = _to_the_end(ticking, synthetic.known(), run.run_id)
+    assert ended.state is RunState.COMPLETE
+    assert len(journal.children(ports, run.run_id, only_open=False, limit=9)) == 4
+
+
+def test_a_child_has_a_turn_of_its_own(ports: Ports) -> None:
+    run = synthetic.start(ports)
+
+    child = synthetic.child(ports, run, 1)
+
+    assert child.turn != run.turn
+
+
+def test_a_commit_that_landed_and_was_told_as_failed_is_shown_as_done(ports: Ports) -> None:
+    run = synthetic.start(ports)
+
+    class Landed:
+        """Each commit of a step's end lands, and is told as failed to the very end."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(ports.documents, name)
+
+        def commit(self, writes: Any) -> list[str]:
+            revisions = ports.documents.commit(writes)
+            entry = writes[0].data.get("journal", {}).get("synthetic.make", {})
+            if entry.get("state") == "done":
+                raise OutageError("injected", "it landed")
+            return revisions
+
+    broken = dataclasses.replace(later(ports), documents=Landed())  # type: ignore[arg-type]
+    runbooks = synthetic.known()
+    first = step.run_link(broken, runbooks, "synthetic.choose", run.run_id)
+    second = step.run_link(broken, runbooks, "synthetic.make", run.run_id)
+
+    assert (first.ending, second.ending) == (Ending.DONE, Ending.DONE)
+
+
+def test_a_run_that_no_marketplace_delivers_again_alerts_when_it_fails(ports: Ports) -> None:
+    run = synthetic.start(ports)
+
+    _to_the_end(later(ports), _runbooks("undone"), run.run_id)
+
+    raised = [r for r in receipts(ports) if r["operation"] == "alert_raised"]
+    assert [r["cause"] for r in raised] == ["run_failed"]
