@@ -63,8 +63,8 @@ def idle(driver: Driver) -> Figures:
         "pss_mib": round(pss_mib, 1),
         "cpu_percent_of_a_core": round(used, 2),
         "processes": len(processes),
-        "bar": "< 1024 MiB, < 5 %",
-        "met": pss_mib < 1024 and used < 5,
+        "bar": "< 620 MiB, < 5 %",
+        "met": pss_mib < 620 and used < 5,
     }
 
 

@@ -29,7 +29,7 @@ from ports import Ports
 from ports.alerts import Alert
 from ports.documents import Delete, Document, Query, Where, Write
 from tasks import publish
-from tasks.receipts.commit import commit_once
+from tasks.receipts.commit import ask_for_a_seal, commit_once
 from tasks.runs.definition import Runbook, Runbooks
 
 _LOG = logging.getLogger("ggen.runs")
@@ -45,7 +45,7 @@ def end(
     """Commit a run's end, send its alert, give the turn back, tell who waits, start who is next."""
     turn = ports.documents.get(paths.turn_path(run.turn))
     mine = [Delete(turn.path, turn.revision)] if turn and turn.data["run_id"] == run.run_id else []
-    commit_once(ports, [*writes, *mine])
+    commit_once(ports, [*writes, *mine], asks_for_seal=False)
     if told:
         ports.alerts.send(told)
     # If any of this is missed: admission, the waiting ingress and the reaper look by themselves.
@@ -53,6 +53,7 @@ def end(
         runbooks[run.runbook].ended(ports, run)
     with contextlib.suppress(OutageError):
         ports.announcements.announce(run.run_id)
+    ask_for_a_seal(ports, writes)
     with contextlib.suppress(OutageError):
         _start_next(ports, runbooks, run.turn)
     with contextlib.suppress(OutageError):
