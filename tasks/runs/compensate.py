@@ -10,7 +10,7 @@ from governor.actions import error_code
 from governor.errors import ConflictError, public_detail
 from governor.fsm import RUN, RUN_OPEN, RUN_UNDOING, RunState, advance
 from governor.records import ProcessClaim
-from governor.runs import JournalEntry, Run, Trigger
+from governor.runs import Run, Trigger
 from governor.times import elapsed_ms
 from ports import Ports
 from ports.alerts import Alert
@@ -75,7 +75,12 @@ def _undo_or_end(
     ports: Ports, runbooks: Runbooks, runbook: Runbook, task: str, run_id: str
 ) -> Outcome:
     found, run = load(ports, run_id)
-    _refuse_unknown(runbook, run)
+    if unknown := runbook.unknown(run):
+        raise ConflictError(
+            "unknown-step",
+            f"this version does not know how to undo {', '.join(unknown)}; a worker of the "
+            "version that carried it out does",
+        )
     left = runbook.undoes(run)
     if task == runbook.undone_name:
         if left:
@@ -90,25 +95,6 @@ def _undo_or_end(
     return _undo(ports, runbooks, found, run, step)
 
 
-def _refuse_unknown(runbook: Runbook, run: Run) -> None:
-    names = {step.name for step in runbook.steps}
-    if unknown := [
-        name
-        for name, entry in run.journal.items()
-        if entry.state in ("intent", "done") and _has_acted(entry) and name not in names
-    ]:
-        raise ConflictError(
-            "unknown-step",
-            f"this version does not know how to undo {', '.join(unknown)}; a "
-            "worker of the version that carried it out does",
-        )
-
-
-def _has_acted(entry: JournalEntry) -> bool:
-    """Whether a step may have an effect outside the run's own journal."""
-    return bool(entry.effects or entry.members or entry.claim)
-
-
 def _undo(ports: Ports, runbooks: Runbooks, found: Document, run: Run, step: Step) -> Outcome:
     entry = run.journal[step.name]
     if entry.undo_claim and not may_take(ports, entry.undo_claim):
@@ -120,7 +106,7 @@ def _undo(ports: Ports, runbooks: Runbooks, found: Document, run: Run, step: Ste
     at.save(ports, run, entry.evolve(undo_claim=claim), [])
     if step.undo_chunk is None:
         with_retries(step.undo, ports, run, entry)
-    elif not spread.through(ports, runbooks, at, step.undo_chunk, is_undo=True):
+    elif not spread.Through(ports, runbooks, at, step.undo_chunk, is_undo=True).go_on():
         return put_off("some are undone; it goes on")
     with_retries(_note_undone, ports, run.run_id, step, claim)
     return DONE

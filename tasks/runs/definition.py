@@ -175,6 +175,17 @@ class Runbook:
         """The steps whose undo this run still owes, the last one first."""
         return [step for step in reversed(self.steps) if _is_to_be_undone(run, step)]
 
+    def unknown(self, run: Run) -> list[str]:
+        """The steps of a run that may have acted, and that this version does not know."""
+        names = {step.name for step in self.steps}
+        return [
+            name
+            for name, entry in run.journal.items()
+            if name not in names
+            and entry.state in ("intent", "done")
+            and (entry.effects or entry.members or entry.claim)
+        ]
+
 
 Runbooks = Mapping[str, Runbook]
 """The runbooks this version knows, by name."""

@@ -144,7 +144,7 @@ def _act(ports: Ports, runbooks: Runbooks, at: Fenced, step: Step) -> Outcome:
     # (5) act
     if step.chunk is None:
         result = with_retries(step.act, ports, at.run)
-    elif spread.through(ports, runbooks, at, step.chunk):
+    elif spread.Through(ports, runbooks, at, step.chunk).go_on():
         result = Result()
     else:
         return put_off(f"{at.entry.members} are done; it goes on")
