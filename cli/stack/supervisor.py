@@ -14,6 +14,7 @@ from types import FrameType
 import httpx
 import psutil
 
+from adapters.local.waiting import until
 from cli.stack import programs
 from config.settings import Settings, environment
 from governor.errors import ConflictError, OutageError
@@ -197,20 +198,22 @@ def wait_ready(settings: Settings, give_up: Callable[[], bool] = lambda: False) 
         OutageError: still not ready after ``READY_WITHIN_S``; names the missing parts.
     """
     missing: dict[str, str] = {"ingress": "does not answer"}
-    give_up_at = time.monotonic() + READY_WITHIN_S
     with httpx.Client(base_url=base_url(settings), timeout=3, trust_env=False) as http:
-        while not give_up():
+
+        def is_over() -> bool:
+            nonlocal missing
             try:
                 answer = http.get("/readyz").json()
                 missing = answer["missing"]
-                if answer["ready"]:
-                    return
+                return bool(answer["ready"]) or give_up()
             except (httpx.HTTPError, ValueError, KeyError):
-                pass
-            if time.monotonic() > give_up_at:
-                what = "; ".join(f"{name}: {why}" for name, why in missing.items())
-                raise OutageError("not-ready", f"not ready ({what}). See: ggen logs")
-            time.sleep(0.05)
+                return give_up()
+
+        try:
+            until(is_over, READY_WITHIN_S, 0.05)
+        except TimeoutError:
+            what = "; ".join(f"{name}: {why}" for name, why in missing.items())
+            raise OutageError("not-ready", f"not ready ({what}). See: ggen logs") from None
 
 
 def processes(settings: Settings) -> dict[str, psutil.Process]:
