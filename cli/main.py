@@ -137,9 +137,13 @@ def send_webhook(
     }
     with connected() as client:
         answer = client.post_webhook({k: v for k, v in event.items() if v}, standard=standard)
-    if answer.status_code in (422, 503) and as_json:
-        print(answer.text)
-    fields = checked(answer).json()
+    try:
+        fields = checked(answer).json()
+    except GovernorError as error:
+        if as_json and answer.status_code in (422, 503):
+            print(answer.text)  # with the receipt of the refusal
+            raise typer.Exit(error.exit_code) from None
+        raise
     show(fields, as_json, summary(fields) if answer.status_code == 200 else "")
 
 

@@ -193,6 +193,7 @@ def _summary(result: dict[str, Any]) -> list[str]:
     if result["cleared"]:
         cleared = result["cleared"]
         lines.append(
-            f"{cleared['actions_refused']} signals refused in {cleared['downtime_seconds']} s"
+            f"{cleared['actions_refused']} signals were refused; {cleared['downtime_seconds']} s "
+            "from the first failed check to the end"
         )
     return lines

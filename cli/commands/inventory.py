@@ -115,22 +115,27 @@ def scale(
 def logs(
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many.")] = 50,
     program: Annotated[
-        str | None, typer.Option(help="Only of this one: ingress, actions, beat, …")
+        str | None, typer.Option(help="Only of this one: ingress, actions, runbooks, …")
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Stay, and show more.")] = False,
 ) -> None:
     """Show the end of the stack's log."""
     from cli.stack.logs import Logs
+    from cli.stack.programs import commands
     from config.settings import load
-    from governor.errors import OutageError
+    from governor.errors import InputError, OutageError
 
     settings = load()
+    names = [*commands(settings), "supervisord", "up"]
+    if program is not None and program not in names:
+        raise InputError("unknown-program", f"program is one of {', '.join(names)}")
     found = Logs(settings, program)
     if not found.exist():
         raise OutageError(
             "no-log", f"there is no log in {settings.log_dir}: no stack was started here: ggen up"
         )
-    put("\n".join(found.last(lines)))
+    nothing = f"{program} has logged nothing" if program else "nothing was logged"
+    put("\n".join(found.last(lines)) or nothing)
     while follow:
         if new := found.new():
             put("\n".join(new))

@@ -138,7 +138,7 @@ def refusal(verdict: Verdict, *, month_ends_in_s: int) -> GovernorError:  # noqa
         case Verdict.QUOTA:
             return DeniedError(code, "this month's actions are used up", month_ends_in_s)
         case Verdict.NOT_PERMITTED:
-            return DeniedError(code, "no entitlement of this account permits this signal type")
+            return DeniedError(code, "no such entitlement of this account permits this signal type")
         case Verdict.UNKNOWN_TENANT:
             return InputError(code, "this account has no governor; it must subscribe first")
         case Verdict.AMBIGUOUS:

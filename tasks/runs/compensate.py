@@ -175,6 +175,14 @@ def _end(ports: Ports, runbooks: Runbooks, runbook: Runbook, run_id: str) -> Non
     )
     moved = Update(found.path, ended.document(), found.revision)
     end(ports, runbooks, ended, [moved, *writes], told)
+    _LOG.warning(
+        "run %s of %s ended %s: %s: %s",
+        run_id,
+        run.account_id,
+        ended.state,
+        failed_step,
+        run.error_code,
+    )
 
 
 def _alarm(ports: Ports, runbook: Runbook, run: Run, failed_step: str) -> str | None:
