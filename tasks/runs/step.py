@@ -137,8 +137,13 @@ def _act(ports: Ports, runbooks: Runbooks, at: Fenced, step: Step) -> Outcome:
         return put_off("a step before it is not done")
     # (3) wait
     has_begun = at.stored is not None and at.stored.state == "intent"  # it may have acted
-    if step.may_wait and not has_begun and (wait := with_retries(waits.of, ports, step, at.run)):
-        return waits.begin(ports, at, claimed(ports, runbook, at.run), step, wait)
+    if step.may_wait and not has_begun:
+        try:
+            wait = with_retries(waits.of, ports, step, at.run)
+        except OutageError as error:
+            return put_off(error.code)  # nothing is stored: it has not begun, and is asked again
+        if wait:
+            return waits.begin(ports, at, claimed(ports, runbook, at.run), step, wait)
     # (4) intent
     _begin(ports, runbook, at, step)
     # (5) act

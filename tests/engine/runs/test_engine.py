@@ -497,6 +497,25 @@ def test_a_step_that_has_acted_does_not_wait_again_and_is_undone(ports: Ports) -
     assert ports.signals.look(ACCOUNT, "us-central1") is Topic.ABSENT
 
 
+@pytest.mark.parametrize("has_begun_to_wait", [False, True])
+def test_a_step_whose_condition_cannot_be_read_does_not_act(
+    ports: Ports, has_begun_to_wait: bool
+) -> None:
+    ticking = later(ports)
+
+    def away(_ports: Ports, _run: Run) -> None:
+        raise OutageError("documents-unavailable", "no answer")
+
+    run = synthetic.start(ports, is_open=False)
+    if has_begun_to_wait:
+        _chain(ticking, synthetic.known(), run.run_id)
+    assert _chain(ticking, _with("synthetic.wait", ready=away), run.run_id)[-1] is Ending.PUT_OFF
+
+    _chain(ticking, synthetic.known(), run.run_id)
+
+    assert run_of(ports, run.run_id).journal["synthetic.wait"].state == "waiting"
+
+
 def test_the_limit_of_a_wait_holds_whatever_moment_it_waits_for(
     ports: Ports, sent: list[str]
 ) -> None:
