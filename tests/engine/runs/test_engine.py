@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from cli.commands import run_reports
 from governor import paths
 from governor.errors import ConflictError, InputError, OutageError
 from governor.fsm import RUN_OPEN, RunState
@@ -188,6 +189,9 @@ def test_a_run_that_waits_costs_nothing_until_its_gate_opens(
     assert _chain(ticking, synthetic.known(), run.run_id)[-1] is Ending.PUT_OFF
     waiting = run_of(ports, run.run_id)
     assert waiting.journal["synthetic.wait"].wait
+    shown = run_reports.journal(waiting)
+    assert "waiting synthetic.wait" in shown
+    assert ": the gate is closed" in shown
     revision = ports.documents.get(paths.run_path(run.run_id))
 
     for _ in range(4):
