@@ -163,6 +163,10 @@ class Runbook:
         """The step of that name."""
         return next(step for step in self.steps if step.name == name)
 
+    def is_next(self, run: Run, step: Step) -> bool:
+        """Whether every step before this one is done."""
+        return all(is_done(run, each.name) for each in self.steps[: self.steps.index(step)])
+
     def links(self, run: Run) -> list[tuple[str, float]]:
         """The tasks that take this run to its end from where it is, and their time limits."""
         if run.state in RUN_UNDOING:

@@ -73,7 +73,7 @@ def run_link(ports: Ports, runbooks: Runbooks, task: str, run_id: str) -> Outcom
     runbook = runbooks.get(run.runbook)
     if runbook is None:
         return put_off(f"this version knows no runbook {run.runbook}")
-    if run.state in RUN_OPEN:
+    if run.state in RUN_OPEN and not _is_quiet(runbook, run, task):
         standing = ports.lease.standing(run.account_id)
         if standing is not Verdict.ADMITTED:
             _LOG.warning("run %s rests: %s; the reaper has it go on", run_id, standing)
@@ -83,6 +83,15 @@ def run_link(ports: Ports, runbooks: Runbooks, task: str, run_id: str) -> Outcom
     if task not in (step.name for step in runbook.steps):
         return put_off("this version of the runbook has no such step")
     return _run_step(ports, runbooks, runbook.step(task), found, run)
+
+
+def _is_quiet(runbook: Runbook, run: Run, task: str) -> bool:
+    """Whether a task changes its run's journal alone: it need not ask whether anything is admitted.
+
+    The first step asks, since a run begins with it, and the last one, which commits its receipt.
+    """
+    between = runbook.steps[:-1] if run.state is RunState.RUNNING else ()
+    return any(step.name == task and not step.has_effects for step in between)
 
 
 def _run_step(ports: Ports, runbooks: Runbooks, step: Step, found: Document, run: Run) -> Outcome:
@@ -133,7 +142,7 @@ def _act(ports: Ports, runbooks: Runbooks, at: Fenced, step: Step) -> Outcome:
     stop = reason_to_stop(ports, runbook, at.run)
     if stop is not None:
         raise stop
-    if not _is_next(runbook, at.run, step):
+    if not runbook.is_next(at.run, step):
         return put_off("a step before it is not done")
     # (3) wait
     has_begun = at.stored is not None and at.stored.state == "intent"  # it may have acted
@@ -240,9 +249,3 @@ def _meant(looked: dict[str, Effect], earlier: JournalEntry | None) -> dict[str,
         resource: Effect.CREATE if earlier and earlier.made(resource) else effect
         for resource, effect in looked.items()
     }
-
-
-def _is_next(runbook: Runbook, run: Run, step: Step) -> bool:
-    """Whether every step before this one is done."""
-    before = runbook.steps[: runbook.steps.index(step)]
-    return all(is_done(run, each.name) for each in before)
