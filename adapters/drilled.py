@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from governor.errors import OutageError
 from governor.health import Drill, Fault
-from ports.documents import Document, Documents, Query, Write
+from ports.documents import Document, Documents, Query, Where, Write
 
 T = TypeVar("T")
 _AFTER_FAILURE_S = 10.0
@@ -68,6 +68,9 @@ class DrilledDocuments:
 
     def scan(self, query: Query) -> list[Document]:
         return self._read(self._fault(query.collection), lambda: self._inner.scan(query))
+
+    def count(self, collection: str, where: Sequence[Where]) -> int:
+        return self._read(self._fault(collection), lambda: self._inner.count(collection, where))
 
     def created(
         self, collection: str, *, after: tuple[datetime, str] | None = None, limit: int = 100

@@ -51,6 +51,7 @@ def open_ports(settings: Settings) -> Ports:
         documents=DrilledDocuments(open_documents(settings), switch, settings.store_timeout_s),
         objects=_objects(settings, "objects_url"),
         spool=_objects(settings, "spool_url" if settings.spool_url else "objects_url"),
+        archives=_objects(settings, "archive_url" if settings.archive_url else "objects_url"),
         signals=_signals(settings),
         memory=memory,
         secrets=secrets,

@@ -67,6 +67,10 @@ class Settings(BaseSettings):
     """Like ``objects_url``, for outcomes that wait until Documents are back; empty: there. What has
     landed is removed, so a place that keeps its objects (a retention policy) will not do."""
 
+    archive_url: str = ""
+    """Like ``objects_url``, for the archives of cancelled customers; empty: there. A bucket of its
+    own may keep what lies in it for years, by a retention policy."""
+
     memory_url: str = ""
     """``redis://…/n``; empty: database 1 of the embedded Valkey."""
 
@@ -179,6 +183,7 @@ class Settings(BaseSettings):
                 (self.signals_url, "pubsub", self.pubsub_emulator_host),
                 (self.objects_url, "gs", self.storage_emulator_host),
                 (self.spool_url, "gs", self.storage_emulator_host),
+                (self.archive_url, "gs", self.storage_emulator_host),
             )
         )
 

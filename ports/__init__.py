@@ -32,8 +32,9 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Everything a runbook may touch. ``spool`` may lie with ``objects``, or apart from them.
+    """Everything a runbook may touch.
 
+    ``spool`` and ``archives`` may lie with ``objects``, or apart.
     One adapter is behind all of ``memory``. Code names the part it needs: ``ports.lease``.
     ``store_name`` is the kind of store behind ``documents``, as receipts name it.
     """
@@ -41,6 +42,7 @@ class Ports:
     documents: Documents
     objects: Objects
     spool: Objects
+    archives: Objects
     signals: Signals
     memory: Memory
     secrets: Secrets

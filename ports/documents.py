@@ -140,6 +140,14 @@ class Documents(Protocol):
         """
         ...
 
+    def count(self, collection: str, where: Sequence[Where]) -> int:
+        """How many documents of a collection fulfil equalities, however many they are.
+
+        Raises:
+            OutageError: the store did not answer in time.
+        """
+        ...
+
     def created(
         self, collection: str, *, after: tuple[datetime, str] | None = None, limit: int = 100
     ) -> list[Document]:

@@ -7,7 +7,7 @@ one, so an emptied Memory never admits too much.
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Literal, Protocol
 
 from governor.actions import Action
 from governor.quota import Verdict
@@ -27,6 +27,7 @@ class Terms:
     concurrent_actions: int
     monthly_actions: int
     signal_types: Sequence[str]
+    state: Literal["active", "suspended", "draining"] = "active"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class Request:
     signal_sha256: str
     month: str
     look_in_ms: int
+    generation: int | None = None
+    """Of the key that signed it; None where no key of the tenant's did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,7 @@ class Slots(Protocol):
     """Who may act now (D8, D24), who is at it, and when to look at each. Each verb is atomic."""
 
     def admit(self, request: Request) -> Admission:
-        """Check lease, mode, state, permission, duplicate, concurrency, month; take the slot.
+        """Check lease, mode, key, state, permission, duplicate, concurrency, month; take the slot.
 
         Nothing is taken unless the verdict is ADMITTED. It is looked at in ``look_in_ms``.
         """
@@ -170,12 +173,18 @@ class Slots(Protocol):
 class Governors(Protocol):
     """What admission knows of each governor; rebuilt from Documents after a loss."""
 
-    def boot(self, account_id: str, state: str, terms: Sequence[Terms]) -> None:
-        """Replace what Memory knows of one governor."""
+    def boot(
+        self, account_id: str, state: str, terms: Sequence[Terms], generation: int = 1
+    ) -> None:
+        """Replace what Memory knows of one governor, whose key alone may sign."""
         ...
 
     def forget(self, account_id: str) -> None:
         """Drop a governor; its signals are then those of an unknown tenant."""
+        ...
+
+    def held(self, account_id: str, entitlement_id: str) -> Sequence[str]:
+        """Ids of the actions that hold a slot of an entitlement, stored or about to be."""
         ...
 
     def in_flight(self, account_id: str, entitlement_ids: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""Objects: immutable blobs by name (policies, copies of checkpoints, the spool)."""
+"""Objects: immutable blobs by name (policies, checkpoints, archives, the spool)."""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -23,6 +23,10 @@ class Objects(Protocol):
 
     def names(self, prefix: str) -> Iterator[str]:
         """Names that begin with ``prefix``, sorted. Raises OutageError."""
+        ...
+
+    def address(self, name: str) -> str:
+        """Where an object lies, for people: ``gs://bucket/name`` or ``file:///path/name``."""
         ...
 
     def delete(self, name: str) -> None:

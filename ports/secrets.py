@@ -15,11 +15,11 @@ class Secrets(Protocol):
         """The marketplace's secrets, newest first."""
         ...
 
-    def tenant_key(self, account_id: str) -> str:
-        """The key a tenant signs its signals with; derived, the same for ever."""
+    def tenant_key(self, account_id: str, generation: int = 1) -> str:
+        """The key a tenant signs its signals with; derived, one for each of its governors."""
         ...
 
-    def publish_tenant_key(self, account_id: str) -> None:
+    def publish_tenant_key(self, account_id: str, generation: int = 1) -> None:
         """Hand the tenant's key over to where its owner reads it (D22)."""
         ...
 

@@ -19,6 +19,15 @@ class DeadLetter:
     handle: str
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A message of a topic that nothing pushes any more; ``handle`` is the service's own."""
+
+    message_id: str
+    data: bytes
+    handle: str
+
+
 class Topic(StrEnum):
     """The state of a tenant's topic and subscription."""
 
@@ -61,6 +70,25 @@ class Signals(Protocol):
             InputError: there is no such topic, or the message is larger than 64 KiB.
             OutageError: unknown: it may have been published.
         """
+        ...
+
+    def stop_pushing(self, account_id: str) -> None:
+        """Have a topic's messages pushed no more, so that they can be taken. Raises OutageError.
+
+        Nothing happens where there is no subscription.
+        """
+        ...
+
+    def take(self, account_id: str, limit: int) -> Sequence[Waiting]:
+        """Some messages of a topic that nothing pushes; each comes again until it is dropped.
+
+        None may come although some wait: one that was just pushed rests for a while. Raises
+        OutageError.
+        """
+        ...
+
+    def drop(self, account_id: str, messages: Sequence[Waiting]) -> None:
+        """Take messages off a topic for ever. Raises OutageError: repeating is safe."""
         ...
 
     def dead_letters(self, limit: int) -> Sequence[DeadLetter]:

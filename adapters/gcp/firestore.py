@@ -22,10 +22,10 @@ from google.protobuf.json_format import MessageToDict
 from adapters.gcp.calls import NOT_DONE, PerProcess, Service, bounded, channel, outage
 from adapters.rules import check_field, check_path, checked, is_field, order_of
 from governor.errors import ConflictError, InputError
-from ports.documents import Create, Delete, Document, Json, Query, Update, Write
+from ports.documents import Create, Delete, Document, Json, Query, Update, Where, Write
 
 _WHO = Service("Firestore", "documents-unavailable")
-_SCAN_S = 6.0
+_SCAN_S, _COUNT_S = 6.0, 20.0
 """Bound of a scan, which is on no action's path; a page of 1,000 takes a second or two."""
 
 _COMMIT_TAKES = 5
@@ -136,6 +136,33 @@ class FirestoreDocuments:
             descending=query.descending,
         )
         return [self._document(stored) for stored, _ in found]
+
+    def count(self, collection: str, where: Sequence[Where]) -> int:
+        check_path(collection)
+        parent, _, name = collection.rpartition("/")
+        query: dict[str, Any] = {"from_": [{"collection_id": name}]}
+        if where:
+            filters = [_filter(f"data.{check_field(w.field)}", w.op, w.value) for w in where]
+            query["where"] = {"composite_filter": {"op": "AND", "filters": filters}}
+        request = {
+            "parent": f"{self._root}/{parent}" if parent else self._root,
+            "structured_aggregation_query": {
+                "structured_query": query,
+                "aggregations": [{"alias": "n", "count": {}}],
+            },
+        }
+        client = self._client.get()
+
+        def ask(left_s: float) -> int:
+            rows = client.run_aggregation_query(
+                request=request, timeout=left_s, retry=None, metadata=self._metadata
+            )
+            return sum(row.result.aggregate_fields["n"].integer_value for row in rows if row.result)
+
+        try:
+            return bounded(ask, _COUNT_S, who=_WHO)
+        except answers.ClientError as error:
+            raise outage(_WHO, error) from error
 
     def created(
         self, collection: str, *, after: tuple[datetime, str] | None = None, limit: int = 100

@@ -8,7 +8,7 @@ signal (D8).
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,7 +26,7 @@ from adapters.gcp.calls import PerProcess, Service, bounded, channel, outage
 from governor.errors import ConflictError, InputError, OutageError
 from governor.paths import topic_name
 from ports.lag import Lag
-from ports.signals import MAX_MESSAGE_BYTES, DeadLetter, Topic
+from ports.signals import MAX_MESSAGE_BYTES, DeadLetter, Topic, Waiting
 
 _WHO = Service("Pub/Sub", "signals-unavailable")
 ADMIN_S = 10.0
@@ -37,6 +37,7 @@ DEAD_LETTERS = "ggen.dead-letters"
 """Topic and subscription of what could not be delivered; begins with no tenant's prefix."""
 
 MAX_ATTEMPTS = 100
+_PULLED_AT_ONCE = 1000
 _SOURCE = "CloudPubSubDeadLetterSourceSubscription"
 _OURS = re.compile(r"tenants\.([A-Za-z0-9][A-Za-z0-9_-]{0,127})\.signals")
 _LABELS = {"managed-by": "ggen-governor"}
@@ -136,6 +137,34 @@ class PubsubSignals:
         if done is None:
             raise InputError("no-such-topic", f"there is no topic {topic_name(account_id)}")
         return str(done.message_ids[0])
+
+    def stop_pushing(self, account_id: str) -> None:
+        request = {"subscription": self._subscription_name(account_id), "push_config": {}}
+        _or_none(_Budget(PUBLISH_S), self._subscriber, "modify_push_config", request)
+
+    def take(self, account_id: str, limit: int) -> list[Waiting]:
+        request = {
+            "subscription": self._subscription_name(account_id),
+            "max_messages": min(limit, _PULLED_AT_ONCE),
+        }
+        try:
+            found = _Budget(PULL_S).ask(self._subscriber, "pull", request)
+        except OutageError as error:
+            if isinstance(error.__cause__, answers.DeadlineExceeded):
+                return []  # Pub/Sub answers when there is something
+            raise
+        except answers.NotFound:
+            return []
+        return [
+            Waiting(each.message.message_id, each.message.data, each.ack_id)
+            for each in found.received_messages
+        ]
+
+    def drop(self, account_id: str, messages: Sequence[Waiting]) -> None:
+        name = self._subscription_name(account_id)
+        request = {"subscription": name, "ack_ids": [each.handle for each in messages]}
+        if messages:
+            _or_none(_Budget(PUBLISH_S), self._subscriber, "acknowledge", request)
 
     def backlog(self, account_id: str) -> int:
         return self._lag.undelivered(topic_name(account_id))

@@ -93,6 +93,9 @@ class GcsObjects:
         except answers.NotFound as error:
             raise outage(_WHO, error) from error
 
+    def address(self, name: str) -> str:
+        return f"gs://{self._bucket}/{check_name(name)}"
+
     def delete(self, name: str) -> None:
         blob = self._blob(check_name(name))
         try:

@@ -45,6 +45,9 @@ class DirectoryObjects:
             raise _outage(error) from error
         yield from (n for n in found if n.startswith(prefix) and not n.startswith(_SCRATCH))
 
+    def address(self, name: str) -> str:
+        return self._path(name).absolute().as_uri()
+
     def delete(self, name: str) -> None:
         target = self._path(name)
         try:

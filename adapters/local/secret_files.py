@@ -54,15 +54,27 @@ class SecretFiles:
     def webhook_secrets(self) -> Sequence[str]:
         return self._files.read(self._folder / "webhook.key", _webhook_secrets)
 
-    def tenant_key(self, account_id: str) -> str:
+    def tenant_key(self, account_id: str, generation: int = 1) -> str:
         master = self._files.read(self._folder / "master.key", _hex_32)
-        return hmac.new(master, b"tenant/" + account_id.encode(), hashlib.sha256).hexdigest()
+        name = account_id if generation == 1 else f"{account_id}/{generation}"
+        return hmac.new(master, b"tenant/" + name.encode(), hashlib.sha256).hexdigest()
 
-    def publish_tenant_key(self, account_id: str) -> None:
-        path, key = self._folder / "tenants" / f"{account_id}.key", self.tenant_key(account_id)
+    def published_tenant_key(self, account_id: str) -> str:
+        """The key as its owner reads it; before a subscription that of the first governor."""
+        path = self._folder / "tenants" / f"{account_id}.key"
+        try:
+            return path.read_text().strip()
+        except FileNotFoundError:
+            return self.tenant_key(account_id)
+        except OSError as error:
+            raise unreadable(path, error) from error
+
+    def publish_tenant_key(self, account_id: str, generation: int = 1) -> None:
+        path = self._folder / "tenants" / f"{account_id}.key"
+        key = self.tenant_key(account_id, generation)
         try:
             if path.exists() and path.read_text().strip() != key:
-                path.unlink()  # of another master secret: what it signs is refused
+                path.unlink()  # of a former governor, or another master secret: of no use
             write_once(path, lambda: key)
         except OSError as error:
             raise unreadable(self._folder / "tenants", error) from error

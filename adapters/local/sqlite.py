@@ -143,6 +143,21 @@ class SqliteDocuments:
         sql = f"{_SELECT} WHERE {' AND '.join(clauses)} ORDER BY {order} LIMIT ?"
         return self._read(sql, [*values, query.at_most])
 
+    def count(self, collection: str, where: Sequence[Where]) -> int:
+        check_path(collection)
+        clauses = [f"grp = '{collection.rsplit('/', 1)[-1]}'", "collection = ?"]
+        values: list[Any] = [collection]
+        for condition in where:
+            clause, bound = _condition(condition)
+            clauses.append(clause)
+            values.extend(bound)
+        sql = f"SELECT count(*) FROM documents WHERE {' AND '.join(clauses)}"  # bound
+        try:
+            (counted,) = self._connection().execute(sql, values).fetchone()
+        except sqlite3.Error as error:
+            raise _outage(error) from error
+        return int(counted)
+
     def created(
         self, collection: str, *, after: tuple[datetime, str] | None = None, limit: int = 100
     ) -> list[Document]:

@@ -1,11 +1,11 @@
 -- Admission of one signal, in one atomic step (ports.memory.Slots.admit).
 -- KEYS: lease, governor, looks, seen     ARGV: account, action, type, sku or "", sha256,
 --       month, first look in (ms), seconds to remember the answer, entitlement or "",
---       and who asks (see STANDING)
+--       generation of the key that signed it or "", and who asks (see STANDING)
 -- Returns {lease, verdict, entitlement, sku, plan, policy version, era}. Nothing is taken unless it
 -- is "admitted".
-local account, action, kind, asked_sku, sha256, month, asked =
-  ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[9]
+local account, action, kind, asked_sku, sha256, month, asked, key_of =
+  ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[9], ARGV[10]
 
 local allowed, scope, lease = standing(account)
 if allowed ~= 'admitted' then
@@ -36,6 +36,11 @@ local function duplicate(id, sku, plan, version)
   return {lease, 'duplicate', id, sku, plan, version, era}
 end
 
+local state = redis.call('HGET', KEYS[2], 'state')
+if state and key_of ~= '' and key_of ~= (redis.call('HGET', KEYS[2], 'generation') or '1') then
+  return {lease, 'bad-signature'}
+end
+
 local seen = redis.call('HMGET', KEYS[4], 'sha256', 'sku', 'plan', 'version', 'entitlement')
 if seen[1] then
   local id = seen[5] or seen[2]
@@ -43,19 +48,22 @@ if seen[1] then
   return duplicate(id, seen[2], seen[3], seen[4])
 end
 
-local state = redis.call('HGET', KEYS[2], 'state')
 if not state then return {lease, 'unknown-tenant'} end
 if state ~= 'stable' then return {lease, 'draining'} end
 
 local route = redis.call('HGET', KEYS[2], 'route:' .. kind)
 if not route then return {lease, 'not-permitted'} end
-local id, sku, found = nil, nil, 0
+local id, sku, found, resting = nil, nil, 0, {}
 for candidate in string.gmatch(route, '%S+') do
   local its_sku = sku_of(candidate)
   if (asked == '' or asked == candidate) and (asked_sku == '' or asked_sku == its_sku) then
-    id, sku, found = candidate, its_sku, found + 1
+    local its_state = redis.call('HGET', KEYS[2], candidate .. ':state') or 'active'
+    if its_state == 'active' then id, sku, found = candidate, its_sku, found + 1
+    else resting[its_state] = true end
   end
 end
+if found == 0 and resting.draining then return {lease, 'draining'} end
+if found == 0 and resting.suspended then return {lease, 'entitlement-suspended'} end
 if found == 0 then return {lease, 'not-permitted'} end
 if found > 1 then return {lease, 'ambiguous'} end
 

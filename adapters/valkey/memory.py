@@ -70,12 +70,15 @@ class ValkeyMemory(ValkeyHealth, ValkeyOutbox, ValkeyTroubles):
 
     # -- Governors
 
-    def boot(self, account_id: str, state: str, terms: Sequence[Terms]) -> None:
-        fields: dict[str, str | int] = {"state": state}
+    def boot(
+        self, account_id: str, state: str, terms: Sequence[Terms], generation: int = 1
+    ) -> None:
+        fields: dict[str, str | int] = {"state": state, "generation": generation}
         for term in terms:
             fields |= {
                 f"{term.entitlement_id}:sku": term.sku_id,
                 f"{term.entitlement_id}:plan": term.plan_type,
+                f"{term.entitlement_id}:state": term.state,
                 f"{term.entitlement_id}:version": term.policy_version,
                 f"{term.entitlement_id}:concurrent": term.concurrent_actions,
                 f"{term.entitlement_id}:monthly": term.monthly_actions,
@@ -93,6 +96,10 @@ class ValkeyMemory(ValkeyHealth, ValkeyOutbox, ValkeyTroubles):
 
     def forget(self, account_id: str) -> None:
         bounded(lambda: self._redis.delete(governor_key(account_id)))
+
+    def held(self, account_id: str, entitlement_id: str) -> list[str]:
+        key = inflight_key(account_id, entitlement_id)
+        return sorted(bounded(lambda: self._redis.smembers(key)))
 
     def in_flight(self, account_id: str, entitlement_ids: Sequence[str]) -> int:
         keys = [inflight_key(account_id, each) for each in entitlement_ids]

@@ -74,9 +74,10 @@ class Pump:
         """Deliver again what was not acknowledged, when its back-off is over, for ever."""
         next_full_look = 0.0
         while True:
-            accounts = set(self._unacknowledged)
+            pushed = {a.decode() for a in await self._redis.smembers(TOPICS)}
+            accounts = self._unacknowledged & pushed
             if time.monotonic() >= next_full_look:
-                accounts = {a.decode() for a in await self._redis.smembers(TOPICS)}
+                accounts = pushed
                 next_full_look = time.monotonic() + _FULL_LOOK_EVERY_S
             for account_id in accounts:
                 with contextlib.suppress(redis.ResponseError):  # deleted meanwhile

@@ -122,6 +122,7 @@ class ValkeySlots(Connected):
             request.look_in_ms,
             SEEN_FOR_S,
             request.entitlement_id or "",
+            "" if request.generation is None else request.generation,
         ]
         lease, verdict, *terms = self._script(_ADMIT, keys, [*values, *self.asker()])
         self.saw(lease)

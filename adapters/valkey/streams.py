@@ -1,11 +1,13 @@
 """Signals on Valkey streams: a stream per tenant; the pump plays the part of Pub/Sub's push."""
 
+from collections.abc import Sequence
+
 import redis
 
 from adapters.valkey.connection import Connected, bounded
 from governor.errors import ConflictError, InputError
 from governor.paths import topic_name
-from ports.signals import MAX_MESSAGE_BYTES, DeadLetter, Topic
+from ports.signals import MAX_MESSAGE_BYTES, DeadLetter, Topic, Waiting
 
 GROUP = "governor"
 TOPICS = "ggen:topics"
@@ -59,6 +61,32 @@ class StreamSignals(Connected):
                 pipe.srem(TOPICS, account_id).delete(stream_key(account_id)).execute()
 
         bounded(remove)
+
+    def stop_pushing(self, account_id: str) -> None:
+        bounded(lambda: self._redis.srem(TOPICS, account_id))
+
+    def take(self, account_id: str, limit: int) -> list[Waiting]:
+        # What was delivered is removed, so that whatever is there waits, pushed before or not.
+        found = bounded(
+            lambda: self._redis.execute_command(
+                "XRANGE", stream_key(account_id), "-", "+", "COUNT", limit, NEVER_DECODE=True
+            )
+        )
+        return [
+            Waiting(name.decode(), fields.get(b"data", b""), name.decode())
+            for name, fields in found
+        ]
+
+    def drop(self, account_id: str, messages: Sequence[Waiting]) -> None:
+        names = [each.handle for each in messages]
+
+        def remove() -> None:
+            with self._redis.pipeline(transaction=True) as pipe:
+                key = stream_key(account_id)
+                pipe.xack(key, GROUP, *names).xdel(key, *names).execute()
+
+        if names:
+            bounded(remove)
 
     def publish(self, account_id: str, message: bytes) -> str:
         if len(message) > MAX_MESSAGE_BYTES:

@@ -77,6 +77,7 @@ class Stores:
             "documents": SqliteDocuments(self.folder / "documents.db"),
             "objects": DirectoryObjects(self.folder / "objects"),
             "spool": DirectoryObjects(self.folder / "objects"),
+            "archives": DirectoryObjects(self.folder / "objects"),
             "signals": StreamSignals(self.valkey_url),
         }
 
@@ -89,6 +90,7 @@ def _on_google(at: Google) -> dict[str, Any]:
         "signals": PubsubSignals(at.project, push, lag, emulator_host=at.pubsub),
         "objects": GcsObjects(at.bucket, emulator_url=at.storage),
         "spool": GcsObjects(at.bucket, emulator_url=at.storage),
+        "archives": GcsObjects(at.bucket, emulator_url=at.storage),
     }
 
 
