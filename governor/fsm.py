@@ -1,4 +1,4 @@
-"""The state machines of governors, actions and runs, as tables (D23).
+"""The state machines of governors, entitlements, actions and runs, as tables (D23).
 
 Each table maps (state, event) to the next state; whatever is not in it is illegal. The diagrams in
 ``docs/state-machines.md`` are drawn from the same tables and a test holds the two together.
@@ -23,6 +23,18 @@ class GovernorState(StrEnum):
     DEGRADED = "degraded"
     DRAINING = "draining"
     DECOMMISSIONED = "decommissioned"
+
+
+class EntitlementState(StrEnum):
+    """Where an entitlement is, as marketplaces know it; see ``ENTITLEMENT`` for the moves."""
+
+    PROVISIONING = "provisioning"
+    ACTIVE = "active"
+    PENDING_CANCELLATION = "pending_cancellation"
+    SUSPENDED = "suspended"
+    DRAINING = "draining"
+    DECOMMISSIONED = "decommissioned"
+    PURGED = "purged"
 
 
 class ActionState(StrEnum):
@@ -68,6 +80,23 @@ GOVERNOR: Mapping[tuple[GovernorState, str], GovernorState] = {
     (_G.DRAINING, "drained"): _G.DECOMMISSIONED,
 }
 
+_E = EntitlementState
+_BOUGHT = (_E.ACTIVE, _E.PENDING_CANCELLATION, _E.SUSPENDED)
+ENTITLEMENT: Mapping[tuple[EntitlementState, str], EntitlementState] = {
+    (_E.PROVISIONING, "activate"): _E.ACTIVE,
+    (_E.ACTIVE, "schedule_cancellation"): _E.PENDING_CANCELLATION,
+    (_E.PENDING_CANCELLATION, "revert_cancellation"): _E.ACTIVE,
+    (_E.ACTIVE, "suspend"): _E.SUSPENDED,
+    (_E.PENDING_CANCELLATION, "suspend"): _E.SUSPENDED,
+    (_E.SUSPENDED, "reinstate"): _E.ACTIVE,
+    (_E.SUSPENDED, "reinstate_until_cancelled"): _E.PENDING_CANCELLATION,
+    **{(state, "cancel"): _E.DRAINING for state in (_E.PROVISIONING, *_BOUGHT)},
+    (_E.DRAINING, "drained"): _E.DECOMMISSIONED,
+    (_E.DECOMMISSIONED, "purge"): _E.PURGED,
+    (_E.DECOMMISSIONED, "resubscribe"): _E.PROVISIONING,
+    (_E.PURGED, "resubscribe"): _E.PROVISIONING,
+}
+
 _A = ActionState
 ACTION: Mapping[tuple[ActionState, str], ActionState] = {
     (_A.PENDING, "claim"): _A.RUNNING,
@@ -100,6 +129,7 @@ RUN: Mapping[tuple[RunState, str], RunState] = {
 
 TABLES: Mapping[str, Mapping[tuple[StrEnum, str], StrEnum]] = {
     "governor": {(s, e): t for (s, e), t in GOVERNOR.items()},
+    "entitlement": {(s, e): t for (s, e), t in ENTITLEMENT.items()},
     "action": {(s, e): t for (s, e), t in ACTION.items()},
     "run": {(s, e): t for (s, e), t in RUN.items()},
 }
@@ -131,6 +161,18 @@ def diagram(name: str) -> str:
     lines = [f"    {s} --> {t}: {event}" for (s, event), t in TABLES[name].items()]
     return "\n".join(["stateDiagram-v2", *lines])
 
+
+GOVERNOR_LIVE = (GovernorState.STABLE, GovernorState.DEGRADED)
+"""The stored states in which a governor may admit."""
+
+ENTITLEMENT_LIVE = (EntitlementState.ACTIVE, EntitlementState.PENDING_CANCELLATION)
+"""The states in which an entitlement admits signals."""
+
+ENTITLEMENT_BOUGHT = _BOUGHT
+"""The states in which a customer has it, whether or not it admits."""
+
+ENTITLEMENT_ENDED = (EntitlementState.DECOMMISSIONED, EntitlementState.PURGED)
+"""The states in which nothing of it is left but documents and receipts."""
 
 RUN_ACTING = (RunState.PENDING, RunState.RUNNING)
 """The states in which a run acts."""

@@ -13,6 +13,11 @@ def entitlement_path(account_id: str, entitlement_id: str) -> str:
     return f"tenants/{account_id}/entitlements/{entitlement_id}"
 
 
+def tombstone_path(account_id: str, entitlement_id: str) -> str:
+    """Where it is noted that an entitlement was cancelled before it was ever known."""
+    return f"tenants/{account_id}/tombstones/{entitlement_id}"
+
+
 def action_path(account_id: str, action_id: str) -> str:
     """Where an action's document lies."""
     return f"tenants/{account_id}/actions/{action_id}"

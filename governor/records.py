@@ -112,3 +112,4 @@ class ProcessClaim(Record):
     pid: int
     process_started: float = Field(description="seconds from the boot, as the kernel counts them")
     claimed_at: Timestamp
+    limit_s: float = Field(default=30, description="how long it may act before it is killed")

@@ -27,15 +27,22 @@ class Effect(StrEnum):
 
     CREATE = "create"
     CHANGE = "change"
+    REMOVE = "remove"
     KEEP = "keep"
     CREATED = "created"
     CHANGED = "changed"
+    REMOVED = "removed"
     FOUND = "found"
 
     @property
     def done(self) -> "Effect":
         """What has become of it once the step is done."""
-        meant = {self.CREATE: self.CREATED, self.CHANGE: self.CHANGED, self.KEEP: self.FOUND}
+        meant = {
+            self.CREATE: self.CREATED,
+            self.CHANGE: self.CHANGED,
+            self.REMOVE: self.REMOVED,
+            self.KEEP: self.FOUND,
+        }
         return meant.get(self, self)
 
 
@@ -43,6 +50,9 @@ class Wait(Record):
     """What a step waits for: a moment, or what ``reason`` says."""
 
     reason: str = Field(max_length=256)
+    alarm: str | None = Field(
+        default=None, description="the code by which the operator hears of it, as it begins"
+    )
     until: Timestamp | None = Field(default=None, description="not looked at before")
     since: Timestamp | None = Field(default=None, description="set as the wait begins")
 
@@ -59,6 +69,10 @@ class JournalEntry(Record):
     undo_claim: ProcessClaim | None = None
     attempts: int = Field(default=0, description="how often it was put off")
     error: str | None = Field(default=None, description="why it, or its undo, was put off last")
+    failing_since: Timestamp | None = Field(
+        default=None, description="when it failed first, where its run cannot be undone any more"
+    )
+    is_told: bool = Field(default=False, description="whether the operator has heard of that")
     wait: Wait | None = Field(default=None, description="what it waits for, or waited for last")
     cursor: str | None = Field(default=None, description="how far it got through its population")
     undo_cursor: str | None = Field(default=None, description="how far its undo got")

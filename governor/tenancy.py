@@ -1,12 +1,14 @@
 """What an account has bought: events of the marketplace, the tenant, its entitlements."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from governor.fsm import GovernorState
+from governor.fsm import EntitlementState, GovernorState
 from governor.records import (
     AccountId,
+    EntitlementId,
     EventId,
     OfEntitlement,
     PlanType,
@@ -16,13 +18,24 @@ from governor.records import (
     Timestamp,
 )
 
+EventType = Literal[
+    "entitlement.created",
+    "entitlement.plan_changed",
+    "entitlement.renewed",
+    "entitlement.suspended",
+    "entitlement.reinstated",
+    "entitlement.cancellation_scheduled",
+    "entitlement.cancellation_reverted",
+    "entitlement.cancelled",
+    "entitlement.deleted",
+]
+"""What a marketplace may tell of an entitlement (D4)."""
+
 
 class MarketplaceEvent(OfEntitlement):
     """A marketplace webhook, validated and completed with defaults (D4)."""
 
-    event_type: Literal[
-        "entitlement.created", "entitlement.plan_changed", "entitlement.cancelled"
-    ] = Field(description="what happened to the entitlement")
+    event_type: EventType = Field(description="what happened to the entitlement")
     event_id: EventId = Field(description="one event, one run; else the body's SHA-256")
     plan_type: PlanType = Field(description="its plan; else `starter`")
     region: Region = Field(description="of its resources; else the setting's")
@@ -30,11 +43,23 @@ class MarketplaceEvent(OfEntitlement):
     is_timed_by_arrival: bool = Field(
         default=False, description="whether the event named no time of its own"
     )
+    effective_at: Timestamp = Field(
+        default="", description="when it takes effect, by the marketplace; else `event_time`"
+    )
     cancellation_reason: str | None = Field(default=None, description="why, if cancelled")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _effective(cls, told: Any) -> Any:
+        if isinstance(told, Mapping) and not told.get("effective_at"):
+            return {**told, "effective_at": told.get("event_time")}
+        return told
 
     def says_the_same(self, other: "MarketplaceEvent") -> bool:
         """Whether two deliveries tell the same event, however each was written."""
         apart = {"event_time", "is_timed_by_arrival"}
+        if all(event.effective_at == event.event_time for event in (self, other)):
+            apart.add("effective_at")
         if self.is_timed_by_arrival or other.is_timed_by_arrival:
             return self.model_dump(exclude=apart) == other.model_dump(exclude=apart)
         return self == other
@@ -59,10 +84,38 @@ class Entitlement(OfEntitlement):
     plan_type: PlanType
     policy_version: SemVer
     region: Region
-    state: GovernorState
+    state: EntitlementState
     operating_state: str
     concurrent_actions: int
     monthly_actions: int
-    event_time: Timestamp
+    event_time: Timestamp = Field(description="of the newest event it reflects")
     run_id: str
     made_by: str = Field(default="", description="the run, and which attempt, that wrote it last")
+    cancels_at: Timestamp | None = Field(
+        default=None, description="when its scheduled cancellation takes effect"
+    )
+    is_counted: bool = Field(
+        default=False, description="whether ``accepted_before`` is known; not of earlier releases"
+    )
+    accepted_before: int = Field(
+        default=0, description="actions it had accepted when it was subscribed to the last time"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_releases(cls, stored: Any) -> Any:
+        """They named the states of a governor."""
+        if isinstance(stored, Mapping) and stored.get("state") in ("stable", "degraded"):
+            return {**stored, "state": EntitlementState.ACTIVE}
+        return stored
+
+
+class Tombstone(Record):
+    """``tenants/{account_id}/tombstones/{entitlement_id}``: cancelled before it was ever known.
+
+    An event of it that is older changes nothing: events overtake each other.
+    """
+
+    entitlement_id: EntitlementId
+    event_time: Timestamp
+    run_id: str

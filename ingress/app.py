@@ -17,13 +17,15 @@ from ingress.failures import Failures
 from ingress.refusals import Refusals
 from ingress.routes import health, reads, signals, webhooks
 from ingress.state import State
+from ingress.tenant_keys import TenantKeys
 
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     configure()
     ports, settings = wiring.ports(), load()
-    state = State(ports, settings, Refusals(ports), Failures(settings.trusted_proxies, ports.clock))
+    failures = Failures(settings.trusted_proxies, ports.clock)
+    state = State(ports, settings, Refusals(ports), failures, TenantKeys(ports))
     app.state.ggen = state
     background = [
         asyncio.create_task(state.waiters.listen(settings)),

@@ -5,7 +5,7 @@ import binascii
 import hashlib
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Request
 from pydantic import (
@@ -22,7 +22,7 @@ from starlette.requests import ClientDisconnect
 
 from governor.errors import InputError
 from governor.records import AccountId, EntitlementId, EventId, PlanType, Region, SignalType, SkuId
-from governor.tenancy import MarketplaceEvent
+from governor.tenancy import EventType, MarketplaceEvent
 from governor.times import timestamp
 from ingress.problems import FieldsError
 from ledger import canonical
@@ -30,6 +30,7 @@ from ledger import canonical
 MAX_BODY_BYTES = 64 * 1024
 MAX_PAYLOAD_DEPTH = 32
 _MAX_AHEAD = timedelta(minutes=5)
+_LONGEST_TERM = timedelta(days=3653)
 _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 
 M = TypeVar("M", bound=BaseModel)
@@ -51,12 +52,15 @@ class MarketplaceWebhook(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    event_type: Literal["entitlement.created", "entitlement.plan_changed", "entitlement.cancelled"]
+    event_type: EventType
     account_id: AccountId
     sku_id: SkuId
     entitlement_id: EntitlementId | None = Field(default=None, description="else the sku_id")
     event_id: EventId | None = Field(default=None, description="else derived from the body")
     event_time: EventTime | None = Field(default=None, description="else the arrival")
+    effective_at: EventTime | None = Field(
+        default=None, description="when it takes effect, by the marketplace; else event_time"
+    )
     plan_type: PlanType = "starter"
     region: Region | None = Field(default=None, description="else the setting's")
     cancellation_reason: Text | None = None
@@ -66,11 +70,14 @@ class MarketplaceWebhook(BaseModel):
 
         Raises:
             InputError: ``event_time`` lies before 2000, or more than 5 minutes ahead, so that
-                everything after it would look old.
+                everything after it would look old; or ``effective_at`` is out of bounds.
         """
         if self.event_time and not _EARLIEST <= self.event_time <= now + _MAX_AHEAD:
             fault = "lies in the future" if self.event_time > now else "lies before the year 2000"
             raise FieldsError([{"field": "event_time", "fault": fault}])
+        if self.effective_at and not _EARLIEST <= self.effective_at <= now + _LONGEST_TERM:
+            fault = "lies before the year 2000, or more than ten years ahead"
+            raise FieldsError([{"field": "effective_at", "fault": fault}])
         return MarketplaceEvent(
             event_type=self.event_type,
             event_id=self.event_id or f"sha256-{hashlib.sha256(body).hexdigest()}",
@@ -81,6 +88,7 @@ class MarketplaceWebhook(BaseModel):
             region=self.region or default_region,
             event_time=timestamp(self.event_time or now),
             is_timed_by_arrival=self.event_time is None,
+            effective_at=timestamp(self.effective_at or self.event_time or now),
             cancellation_reason=self.cancellation_reason,
         )
 

@@ -64,7 +64,7 @@ class Client:
     def post_signal(self, account_id: str, signal: Mapping[str, Any] | bytes) -> httpx.Response:
         """Deliver a signal as the tenant would, signed with its key."""
         body = _body(signal)
-        headers = {"X-Signature": sign(body, self.secrets.tenant_key(account_id))}
+        headers = {"X-Signature": sign(body, self.secrets.published_tenant_key(account_id))}
         return self._send(self._request("POST", f"/v1/tenants/{account_id}/signals", body, headers))
 
     def publish_signal(self, account_id: str, signal: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from governor.errors import InputError, OutageError
 from ingress.failures import Failures
 from ingress.refusals import Refusals
 from ingress.signature import is_token
+from ingress.tenant_keys import TenantKeys
 from ports import Ports
 
 T = TypeVar("T")
@@ -74,6 +75,7 @@ class State:
     settings: Settings
     refusals: Refusals
     failures: Failures
+    tenant_keys: TenantKeys
     waiters: Waiters = field(default_factory=Waiters)
     _read_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
     _webhook_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))

@@ -7,7 +7,6 @@ from fastapi.responses import JSONResponse
 from governor.errors import ConflictError, DeniedError, GovernorError, InputError, OutageError
 from governor.quota import Verdict
 from governor.records import SYSTEM_ACCOUNT, AccountId
-from ingress import signature
 from ingress.bodies import (
     MAX_BODY_BYTES,
     PushEnvelope,
@@ -35,6 +34,8 @@ _FOREIGN = (
 )
 """Refusals counted on the platform's ledger: anybody can provoke them, for any account."""
 
+_NOT_SIGNED = ("missing-signature", "bad-signature")
+
 _COUNTED = (Verdict.DEGRADED, Verdict.NO_LEASE, Verdict.DRAINING)
 """Outages' refusals that admission counted itself, and one that is none of theirs."""
 
@@ -59,13 +60,13 @@ async def from_tenant(account_id: AccountId, request: Request, here: Here) -> Re
     """Accept a signal signed with the tenant's own key; 202 only once it is stored."""
     try:
         body = await raw_body(request)
-        # A file's status and a hash: cheaper than a thread, which a flood would keep from others.
-        key = here.ports.secrets.tenant_key(account_id)
         try:
-            signature.check_signal(request.headers, body, key)
+            generation = await here.tenant_keys.check(account_id, request.headers, body)
+            action_id = await _submit(here, account_id, body, generation)
         except InputError as error:
+            if error.code not in _NOT_SIGNED:
+                raise
             raise await here.failures.told(request, error) from None
-        action_id = await _submit(here, account_id, body)
     except GovernorError as error:
         await _count(here, account_id, error)
         raise
@@ -104,14 +105,15 @@ async def from_topic(request: Request, here: Here) -> Response:
     return Response(status_code=204)
 
 
-async def _submit(here: State, account_id: str, body: bytes) -> str:
+async def _submit(here: State, account_id: str, body: bytes, generation: int) -> str:
     """The action of a signal that its tenant has signed."""
     here.failures.check_tenant(account_id)
     try:
-        asked = _signal(account_id, parse(SignalBody, body))
+        asked = _signal(account_id, parse(SignalBody, body), generation)
         return await run_in_threadpool(submit, here.ports, asked)
     except GovernorError as error:
-        here.failures.note_tenant(account_id, error)
+        if error.code != Verdict.STALE_KEY:  # who holds a former key is not this tenant any more
+            here.failures.note_tenant(account_id, error)
         raise
 
 
@@ -123,16 +125,25 @@ async def _envelope(request: Request, here: State) -> PushEnvelope:
     return parse(PushEnvelope, await read_bounded(request, MAX_BODY_BYTES * 2))
 
 
-def _signal(account_id: str, body: SignalBody) -> Signal:
+def _signal(account_id: str, body: SignalBody, generation: int | None = None) -> Signal:
     return Signal(
-        account_id, body.signal_id, body.type, body.sku_id, body.payload, body.entitlement_id
+        account_id,
+        body.signal_id,
+        body.type,
+        body.sku_id,
+        body.payload,
+        body.entitlement_id,
+        generation,
     )
 
 
 def _is_hopeless(error: GovernorError) -> bool:
-    """Whether no repetition can ever succeed. An unknown tenant may still be being provisioned."""
+    """Whether no repetition can ever succeed.
+
+    An unknown tenant may still be being provisioned, and a suspended one may be reinstated.
+    """
     if isinstance(error, DeniedError):
-        return status_of(error) == 403
+        return status_of(error) == 403 and error.code != Verdict.SUSPENDED
     return isinstance(error, (InputError, ConflictError)) and error.code != "unknown-tenant"
 
 

@@ -19,9 +19,9 @@ from ingress.routes import metrics
 from ingress.state import Here, State
 from ledger.receipt import SignedReceipt
 from ports import Ports
+from tasks import marketplace as intake
 from tasks.actions.admit import refusal
 from tasks.receipts.refusals import tally_of
-from tasks.runbooks import entitlement_lifecycle
 
 router = APIRouter()
 _LOOK_EVERY_S = 0.5
@@ -79,7 +79,7 @@ def _begin(ports: Ports, event: MarketplaceEvent, body: bytes) -> Run:
     standing = ports.lease.standing(event.account_id)
     if standing is not Verdict.ADMITTED:
         raise refusal(standing, month_ends_in_s=0)
-    return entitlement_lifecycle.begin(ports, event, body)
+    return intake.begin(ports, event, body)
 
 
 async def _wait(ended: asyncio.Event, seconds: float) -> None:

@@ -155,6 +155,43 @@ def test_two_deliveries_of_an_event_without_a_time_say_the_same_whenever_they_ar
     assert not _delivered().says_the_same(_delivered(event_time=later))
 
 
+def test_an_event_takes_effect_when_the_marketplace_says_or_else_when_it_happened() -> None:
+    term = "2026-12-31T00:00:00.000000Z"
+
+    assert _delivered().effective_at == _delivered().event_time
+    assert _delivered(effective_at=term).effective_at == term
+    assert not _delivered().says_the_same(_delivered(effective_at=term))
+    arrived = _delivered(is_timed_by_arrival=True, effective_at=term)
+    again = _delivered(
+        is_timed_by_arrival=True, effective_at=term, event_time="2026-11-24T12:00:00.000000Z"
+    )
+    assert arrived.says_the_same(again)
+    assert not arrived.says_the_same(_delivered(is_timed_by_arrival=True))
+
+
+@pytest.mark.parametrize("former", ["stable", "degraded", "active"])
+def test_an_entitlement_of_release_0_1_0_is_active(former: str) -> None:
+    stored = tenancy.Entitlement.stored(
+        {
+            "account_id": "acme",
+            "sku_id": "crm",
+            "plan_type": "starter",
+            "policy_version": "1.0.0",
+            "region": "us-central1",
+            "state": former,
+            "operating_state": "idle",
+            "concurrent_actions": 1,
+            "monthly_actions": 1,
+            "event_time": "2026-11-23T12:00:00.000000Z",
+            "run_id": "run-1",
+        }
+    )
+
+    assert stored.state == "active"
+    assert not stored.is_counted
+    assert paths.tombstone_path("acme", stored.entitlement_id) == "tenants/acme/tombstones/crm"
+
+
 def test_a_text_lies_beside_the_ledger_under_its_receipts_id() -> None:
     assert paths.text_path("acme", "r") == "tenants/acme/texts/r"
 
