@@ -16,6 +16,7 @@ from governor.errors import ConflictError
 from governor.fsm import RUN_UNDOING
 from governor.runs import Effect, JournalEntry, Run, StepResult, Wait
 from ports import Ports
+from ports.alerts import Alert
 from ports.documents import Create, Write
 from tasks.manual import Manual
 
@@ -49,6 +50,10 @@ class Chunk:
     members: int
     writes: Sequence[Write] = ()
     children: Sequence[Run] = ()
+
+
+Stuck = Callable[[Ports, Run, str, str, str], tuple[list[Create], Alert]]
+"""What tells that a run cannot go on for now: its step, a code, and the reason in words."""
 
 
 def _nothing(_ports: Ports, _run: Run) -> Result:
@@ -90,7 +95,8 @@ class Step:
         reads_only: ``act`` changes nothing, so that a plan may carry it out.
         alarm: the cause of a critical alert when the step fails for whatever reason.
         version: to be raised when what the step does, or its undo, changes.
-        time_limit_s: Celery's hard limit of its task and of its undo's, at most ``MAX_STEP_S``.
+        time_limit_s: Celery's hard limit of its task and of its undo's. Another process may take
+            the step over a little later.
     """
 
     name: str
@@ -133,7 +139,9 @@ class Runbook:
 
     ``ended`` only brings Memory up to date; where it fails, admission does so by itself.
     ``deadline_s`` bounds a run from its first step to its end, waiting apart; None is the
-    operator's ``GGEN_RUN_DEADLINE_S``.
+    operator's ``GGEN_RUN_DEADLINE_S``. Once the step ``no_way_back`` is done, a run only goes
+    forward: neither its deadline, nor an operator, nor a failure has it undone. A step that keeps
+    failing is tried again for as long as it takes, and ``stuck`` tells the operator.
     """
 
     name: str
@@ -143,6 +151,8 @@ class Runbook:
     refused: Callable[[Ports, Run, str], Sequence[Create]]
     ended: Callable[[Ports, Run], None]
     deadline_s: float | None = None
+    no_way_back: str | None = None
+    stuck: Stuck | None = None
 
     @property
     def inputs(self) -> type[BaseModel]:
@@ -162,6 +172,10 @@ class Runbook:
     def step(self, name: str) -> Step:
         """The step of that name."""
         return next(step for step in self.steps if step.name == name)
+
+    def only_goes_forward(self, run: Run) -> bool:
+        """Whether the run cannot be undone any more."""
+        return self.no_way_back is not None and is_done(run, self.no_way_back)
 
     def is_next(self, run: Run, step: Step) -> bool:
         """Whether every step before this one is done."""

@@ -11,6 +11,8 @@ Policy (ours to mend)   undone, to be delivered again
 Input, Denied           undone, and not retried: a redelivery gets the same answer
 anything else           a fault of ours: undone, to be delivered again, and an alert
 ======================  ================================================================
+
+A run past its runbook's ``no_way_back`` is never undone: whatever fails is tried again.
 """
 
 import logging
@@ -32,8 +34,10 @@ from governor.errors import (
 )
 from governor.fsm import RUN, RUN_ACTING, RunState, advance
 from governor.runs import JournalEntry, Run
+from governor.times import elapsed_ms, timestamp
 from ports import Ports
-from ports.documents import Document, Update
+from ports.alerts import Alert
+from ports.documents import Create, Document, Update
 from tasks.outcomes import DONE, Outcome, put_off, step_failed
 from tasks.receipts import troubles
 from tasks.receipts.commit import commit_once
@@ -48,6 +52,10 @@ FAULT_OF_OURS = "internal-error"
 PATIENCE_S = 1.0
 """How long a step is tried again in its own process before its run is put off."""
 
+STUCK_AFTER_S = 300
+"""How long a step may lack a store, in a run that cannot be undone, before the operator hears."""
+
+_HELD_LONGEST_S = 30
 _CONFLICTS = 3
 
 
@@ -86,6 +94,8 @@ def _is_enough(state: tenacity.RetryCallState) -> bool:
 
 def reason_to_stop(ports: Ports, runbook: Runbook, run: Run) -> GovernorError | None:
     """Why a run must not go on, if so."""
+    if runbook.only_goes_forward(run):
+        return None
     if run.cancellation:
         return DeniedError("run-cancelled", "an operator cancelled the run")
     has_begun = run.state is not RunState.PENDING
@@ -124,6 +134,8 @@ def give_up_or_put_off(
     stop = reason_to_stop(ports, runbook, run)
     if stop is None and is_done(run, step.name):
         return DONE  # its commit had landed after all
+    if runbook.only_goes_forward(run):
+        return _hold_on(ports, runbook, found, run, step, error)
     if stop is None and _is_outage(error):
         return _put_off(ports, runbook, found, run, step, error)
     if run.cancellation and stop:
@@ -176,3 +188,36 @@ def _put_off(
     off = with_entry(begun, step.name, freed).evolve(retry_at=retry_at)
     commit_once(ports, [Update(found.path, off.document(), found.revision)])
     return put_off(f"{error_code(error)}; it is tried again at {retry_at}")
+
+
+def _hold_on(
+    ports: Ports, runbook: Runbook, found: Document, run: Run, step: Step, error: Exception
+) -> Outcome:
+    """Have a step tried again whose run cannot be undone, and tell the operator if that lasts.
+
+    The operator hears of an outage after ``STUCK_AFTER_S``, and of anything else at once.
+    """
+    now = ports.clock.now()
+    entry = run.journal.get(step.name) or JournalEntry(state="intent")
+    since = entry.failing_since or timestamp(now)
+    may_pass = _is_outage(error) and elapsed_ms(since, now) < STUCK_AFTER_S * 1000
+    writes: list[Create] = []
+    told: Alert | None = None
+    if runbook.stuck and not entry.is_told and not may_pass:
+        writes, told = runbook.stuck(ports, run, step.name, code_of(error), public_detail(error))
+    attempts = entry.attempts + 1
+    held = entry.evolve(
+        state="intent",
+        claim=None,
+        attempts=attempts,
+        error=f"{code_of(error)}: {public_detail(error)}"[:1024],
+        failing_since=since,
+        is_told=entry.is_told or told is not None,
+    )
+    retry_at = later(ports, attempts, longest_s=_HELD_LONGEST_S)
+    off = with_entry(run, step.name, held).evolve(retry_at=retry_at)
+    commit_once(ports, [Update(found.path, off.document(), found.revision), *writes])
+    if told:
+        ports.alerts.send(told)
+    _LOG.warning("run %s: %s is tried again at %s (%s)", run.run_id, step.name, retry_at, error)
+    return put_off(f"{code_of(error)}; it is tried again at {retry_at}")

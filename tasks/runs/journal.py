@@ -30,13 +30,14 @@ from ports.alerts import Alert
 from ports.documents import Delete, Document, Query, Where, Write
 from tasks import publish
 from tasks.receipts.commit import ask_for_a_seal, commit_once
-from tasks.runs.definition import Runbook, Runbooks
+from tasks.runs.definition import MAX_STEP_S, Runbook, Runbooks
 
 _LOG = logging.getLogger("ggen.runs")
 _JITTER = SystemRandom()
 
 STEP_MAX_AGE_S = 33
-"""After this long another process may take a step over, whatever became of the one that had it."""
+"""After this long another process may take a step over, whatever became of the one that had it.
+Longer by as much as the step's own time limit is."""
 
 
 def end(
@@ -106,10 +107,13 @@ def may_take(ports: Ports, claim: ProcessClaim) -> bool:
     """Whether a claim is this process's own, too old, or of a process that is gone."""
     if is_same_process(ports, claim) or ports.processes.is_gone(claim):
         return True
-    return elapsed_ms(claim.claimed_at, ports.clock.now()) > STEP_MAX_AGE_S * 1000
+    limit_s = claim.limit_s + STEP_MAX_AGE_S - MAX_STEP_S
+    return elapsed_ms(claim.claimed_at, ports.clock.now()) > limit_s * 1000
 
 
-def claim_from(ports: Ports, claim: ProcessClaim | None) -> ProcessClaim:
+def claim_from(
+    ports: Ports, claim: ProcessClaim | None, limit_s: float = MAX_STEP_S
+) -> ProcessClaim:
     """A claim in this process's name; the process that held it until now acts no more.
 
     Its process should have been killed by Celery, which does not happen while the worker's parent
@@ -117,7 +121,7 @@ def claim_from(ports: Ports, claim: ProcessClaim | None) -> ProcessClaim:
     """
     if claim and not is_same_process(ports, claim):
         ports.processes.kill(claim)
-    return ports.processes.claim(ports.clock.now())
+    return ports.processes.claim(ports.clock.now()).evolve(limit_s=limit_s)
 
 
 def is_free(ports: Ports, run: Run) -> bool:

@@ -90,6 +90,12 @@ def cancel(ports: Ports, runbooks: Runbooks, run_id: str, operator: str, reason:
         if run.state not in RUN_ACTING:
             raise ConflictError("run-ended", f"run {run_id} ended {run.state}; it was left alone")
         runbook = _runbook_of(runbooks, run)
+        if runbook.only_goes_forward(run):
+            raise ConflictError(
+                "no-way-back",
+                f"run {run_id} is past {runbook.no_way_back}, and cannot be undone; it goes on by "
+                "itself, and nothing was changed",
+            )
         wished = run.evolve(cancellation=run.cancellation or wish, retry_at=None)
         if _moved(ports, found, wished):
             publish.chain(wished, runbook.links(wished))

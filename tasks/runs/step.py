@@ -152,7 +152,7 @@ def _act(ports: Ports, runbooks: Runbooks, at: Fenced, step: Step) -> Outcome:
         except OutageError as error:
             return put_off(error.code)  # nothing is stored: it has not begun, and is asked again
         if wait:
-            return waits.begin(ports, at, claimed(ports, runbook, at.run), step, wait)
+            return waits.begin(ports, runbook, at, step, wait)
     # (4) intent
     _begin(ports, runbook, at, step)
     # (5) act
@@ -180,7 +180,7 @@ def _begin(ports: Ports, runbook: Runbook, at: Fenced, step: Step) -> None:
         return
     entry = entry.evolve(
         effects=_meant(with_retries(step.look, ports, at.run), at.stored),
-        claim=claim_from(ports, entry.claim),
+        claim=claim_from(ports, entry.claim, step.time_limit_s),
     )
     writes: list[Write] = []
     if needs_turn:

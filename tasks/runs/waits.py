@@ -13,12 +13,13 @@ from governor.fsm import RUN_ACTING, RunState
 from governor.runs import Cancellation, JournalEntry, Run, Wait
 from governor.times import elapsed_ms, instant, timestamp
 from ports import Ports
+from ports.alerts import Alert
 from ports.documents import Create, Update, Where, Write, every
 from tasks.outcomes import Outcome, put_off
 from tasks.receipts.commit import commit_once
 from tasks.runs.definition import Runbook, Step
 from tasks.runs.fenced import Fenced
-from tasks.runs.journal import children
+from tasks.runs.journal import children, claimed
 
 _LOG = logging.getLogger("ggen.runs")
 
@@ -56,13 +57,13 @@ def _refuse_unless_ready(ports: Ports, step: Step, run: Run) -> None:
         raise ConflictError("wait-limit", detail)
 
 
-def begin(ports: Ports, at: Fenced, begun: Run, step: Step, wait: Wait) -> Outcome:
+def begin(ports: Ports, runbook: Runbook, at: Fenced, step: Step, wait: Wait) -> Outcome:
     """Write down what the step waits for, unless the journal says so already.
 
     Raises:
         ElsewhereError: the run was moved meanwhile.
     """
-    known = _known(at.run, step)
+    known, begun = _known(at.run, step), claimed(ports, runbook, at.run)
     told = put_off(f"it waits: {wait.reason}")
     if known and (known.reason, known.until) == (wait.reason, wait.until):
         return told
@@ -76,7 +77,13 @@ def begin(ports: Ports, at: Fenced, begun: Run, step: Step, wait: Wait) -> Outco
     if at.run.state is RunState.PENDING and not begun.has_turn:
         begun = begun.evolve(has_turn=True)
         writes.append(Create(paths.turn_path(begun.turn), {"run_id": begun.run_id}))
+    alarm: Alert | None = None
+    if wait.alarm and not at.entry.is_told and (stuck := runbook.stuck):
+        proofs, alarm = stuck(ports, begun, step.name, wait.alarm, wait.reason)
+        entry, writes = entry.evolve(is_told=True), [*writes, *proofs]
     at.save(ports, begun, entry, writes)
+    if alarm:
+        ports.alerts.send(alarm)
     return told
 
 
@@ -95,9 +102,10 @@ def waiting_step(runbook: Runbook, run: Run) -> Step | None:
 
 
 def is_over(ports: Ports, step: Step, run: Run) -> bool:
-    """Whether a waiting run has something to do: its step may act, is late, or fails."""
+    """Whether a waiting run has something to do: its step may act, is late, fails, or tells."""
     try:
-        return of(ports, step, run) is None
+        wait = of(ports, step, run)
+        return wait is None or bool(wait.alarm and not run.journal[step.name].is_told)
     except OutageError:
         return False  # it is looked at again; once it is late, it fails
     except Exception:  # whatever it is, the step's own task says it, and fails the run

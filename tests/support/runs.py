@@ -18,8 +18,9 @@ from ports.documents import Query
 from ports.memory import Request
 from ports.signals import Topic
 from ports.system import Clock
+from tasks.marketplace import begin
 from tasks.outcomes import Ending, Outcome
-from tasks.runbooks.entitlement_lifecycle import RUNBOOK, begin
+from tasks.runbooks.entitlement_lifecycle import RUNBOOK
 from tasks.runs import step
 from tasks.runs.definition import Result, Runbook
 
@@ -181,7 +182,7 @@ def everything_is_there(ports: Ports, account_id: str = ACCOUNT) -> bool:
         and has_key(ports, account_id)
         and tenant is not None
         and tenant.data["state"] == "stable"
-        and [e.data["state"] for e in entitlements] == ["stable"]
+        and [e.data["state"] for e in entitlements] == ["active"]
         and ports.signals.look(account_id, "us-central1") is Topic.READY
         and ports.documents.get(paths.turn_path(f"account/{account_id}")) is None
     )

@@ -24,8 +24,9 @@ from tasks import ticks
 from tasks.actions.admit import Signal, submit
 from tasks.actions.execute import execute
 from tasks.health import check
+from tasks.marketplace import begin
 from tasks.receipts import spool
-from tasks.runbooks.entitlement_lifecycle import RUNBOOK, begin
+from tasks.runbooks.entitlement_lifecycle import RUNBOOK
 from tests.conftest import Valkey
 from tests.engine.conftest import event, on_both
 from tests.support.actions import action_of, later, look, operations, signal_of

@@ -15,7 +15,7 @@ from ports.signals import Topic
 from tasks.actions.admit import Signal, submit
 from tasks.actions.execute import execute
 from tasks.governors import policies
-from tasks.runbooks.entitlement_lifecycle import begin
+from tasks.marketplace import begin
 from tests.engine.conftest import event
 from tests.support.runs import (
     everything_is_there,
@@ -192,7 +192,8 @@ def test_a_resubscription_that_fails_leaves_the_cancelled_one_as_it_was(ports: P
 
 
 def test_an_event_older_than_what_is_in_force_changes_nothing(ports: Ports) -> None:
-    first = subscribe(ports, event())
+    subscribe(ports, event())
+    before = _entitlement(ports)
 
     late = subscribe(
         ports,
@@ -200,8 +201,9 @@ def test_an_event_older_than_what_is_in_force_changes_nothing(ports: Ports) -> N
     )
 
     assert late.state is RunState.COMPLETE
-    assert late.receipt_id == first.receipt_id
-    assert operations(ports) == ["entitlement_active"]
+    assert _entitlement(ports) == before
+    assert operations(ports) == ["entitlement_active", "event_ignored"]
+    assert receipts(ports)[-1]["reason"] == "stale"
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))

@@ -21,8 +21,9 @@ from governor.runs import JournalEntry, Run
 from ports import Ports
 from ports.documents import Query
 from tasks import publish
+from tasks.marketplace import begin
 from tasks.runbooks import RUNBOOKS
-from tasks.runbooks.entitlement_lifecycle import RUNBOOK, begin
+from tasks.runbooks.entitlement_lifecycle import RUNBOOK
 from tasks.runs import failure, operators
 from tasks.runs.definition import Result, Runbook
 from tests.engine.conftest import event

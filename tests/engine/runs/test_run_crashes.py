@@ -10,7 +10,8 @@ from governor.errors import ConflictError
 from governor.fsm import RUN_OPEN, RunState
 from governor.runs import Run
 from ports import Ports
-from tasks.runbooks.entitlement_lifecycle import RUNBOOK, begin
+from tasks.marketplace import begin
+from tasks.runbooks.entitlement_lifecycle import RUNBOOK
 from tasks.runs.definition import Runbook
 from tests.engine.conftest import event, on_both
 from tests.support.faults import Fault, Writes, die, outage, watched

@@ -15,8 +15,9 @@ from governor.runs import JournalEntry, Run
 from governor.times import instant
 from ports import Ports
 from ports.documents import Update
+from tasks.marketplace import begin
 from tasks.outcomes import Ending
-from tasks.runbooks.entitlement_lifecycle import RUNBOOK, begin
+from tasks.runbooks.entitlement_lifecycle import RUNBOOK
 from tasks.runs import failure
 from tasks.runs.compensate import PARK_AFTER
 from tasks.runs.definition import Result

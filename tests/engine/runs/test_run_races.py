@@ -20,8 +20,9 @@ from ports.alerts import Alert
 from ports.documents import Query, Update
 from ports.signals import Topic
 from tasks import ticks
+from tasks.marketplace import begin, new_run
 from tasks.runbooks import RUNBOOKS
-from tasks.runbooks.entitlement_lifecycle import RUNBOOK, begin, new_run
+from tasks.runbooks.entitlement_lifecycle import RUNBOOK
 from tasks.runs import failure, operators, reap
 from tasks.runs.compensate import PARK_AFTER
 from tasks.runs.definition import Result, Runbook

@@ -6,14 +6,15 @@ from typing import Any
 import pytest
 
 from governor import paths
-from governor.errors import ConflictError, InputError, OutageError
+from governor.errors import ConflictError, OutageError
 from governor.fsm import RunState
 from governor.runs import Effect
 from ports import Ports
 from ports.documents import Query, Update
 from ports.signals import Topic
+from tasks.marketplace import begin
 from tasks.outcomes import Ending, put_off
-from tasks.runbooks.entitlement_lifecycle import RUNBOOK, begin
+from tasks.runbooks.entitlement_lifecycle import RUNBOOK
 from tests.engine.conftest import event
 from tests.support.faults import Fault
 from tests.support.runs import (
@@ -182,13 +183,6 @@ def test_one_event_id_is_one_run_and_another_content_is_refused(ports: Ports) ->
         begin(ports, event(plan_type="enterprise"), b"{ }")
     assert refused.value.code == "event-id-reused"
     assert operations(ports) == ["entitlement_active"]
-
-
-def test_an_event_this_version_does_not_serve_is_refused_at_the_door(ports: Ports) -> None:
-    with pytest.raises(InputError, match="not served"):
-        begin(ports, event(event_type="entitlement.cancelled"), b"{}")
-
-    assert ports.documents.scan(Query("runs")) == []
 
 
 def test_no_signal_is_accepted_before_the_receipt_is_committed(ports: Ports) -> None:
