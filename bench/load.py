@@ -51,7 +51,7 @@ class Load:
     answers: list[Answer] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._key = SecretFiles(self.settings.secrets_dir).tenant_key(self.account_id)
+        self._key = SecretFiles(self.settings.secrets_dir).published_tenant_key(self.account_id)
         self._stopping = threading.Event()
         self._numbers = itertools.count(1)
         self._threads: list[threading.Thread] = []

@@ -115,9 +115,14 @@ def send_webhook(
         str, typer.Option(help="Pricing plan: starter, professional, enterprise, …")
     ] = "starter",
     event_type: Annotated[
-        str, typer.Option(help="entitlement.created or entitlement.plan_changed.")
+        str, typer.Option(help="entitlement.created, .plan_changed, .suspended, .cancelled, …")
     ] = "entitlement.created",
     event_id: Annotated[str | None, typer.Option(help="Else a new one.")] = None,
+    event_time: Annotated[str | None, typer.Option(help="RFC 3339; else the arrival.")] = None,
+    effective_at: Annotated[
+        str | None, typer.Option(help="RFC 3339: when it takes effect; else the event's time.")
+    ] = None,
+    reason: Annotated[str | None, typer.Option(help="Why, of a cancellation.")] = None,
     region: Annotated[str | None, typer.Option(help="Else the setting's.")] = None,
     standard: Annotated[bool, typer.Option(help="Sign with Standard Webhooks headers.")] = False,
     as_json: Json = False,
@@ -129,6 +134,9 @@ def send_webhook(
     event = {
         "event_type": event_type,
         "event_id": event_id or new_id("event"),
+        "event_time": event_time,
+        "effective_at": effective_at,
+        "cancellation_reason": reason,
         "account_id": account_id,
         "sku_id": sku_id,
         "entitlement_id": entitlement_id,

@@ -27,7 +27,8 @@ class Manual:
 
     ``refusals`` are pairs of a cause and what comes of it; ``slis`` of a measure and its bar.
     ``door`` and the steps draw the diagram, unless ``sequence`` has its lines (Mermaid).
-    ``refused_with`` is the receipt of a run that was undone.
+    ``refused_with`` is the receipt of a run that was undone, or, where ``is_one_way``, of one that
+    cannot go on for now.
     """
 
     number: int
@@ -42,3 +43,4 @@ class Manual:
     sequence: Sequence[str] = ()
     door: Door | None = None
     refused_with: str = ""
+    is_one_way: bool = False

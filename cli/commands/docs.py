@@ -11,9 +11,11 @@ from governor.errors import ConflictError, InputError
 from ledger import contracts
 from tasks.manual import Door, Manual
 from tasks.runbooks import (
+    customer_cancels,
     degrade_to_safe_mode,
     deploy_sku,
     entitlement_lifecycle,
+    entitlement_standing,
     recover_action,
 )
 from tasks.runs.definition import MAX_STEP_S, Step
@@ -21,11 +23,16 @@ from tasks.runs.journal import STEP_MAX_AGE_S
 
 FOLDER = Path("docs/runbooks")
 DECLARED: Mapping[str, tuple[Manual, Sequence[Step]]] = {
+    "customer-cancels": (customer_cancels.MANUAL, customer_cancels.RUNBOOK.steps),
     "degrade-to-safe-mode": (degrade_to_safe_mode.MANUAL, ()),
     "deploy-sku": (deploy_sku.MANUAL, deploy_sku.STEPS),
     "entitlement-lifecycle": (
         entitlement_lifecycle.MANUAL,
         entitlement_lifecycle.RUNBOOK.steps,
+    ),
+    "entitlement-standing": (
+        entitlement_standing.MANUAL,
+        entitlement_standing.RUNBOOK.steps,
     ),
     "recover-action": (recover_action.MANUAL, ()),
 }
@@ -93,14 +100,19 @@ def _steps(steps: Sequence[Step]) -> Sequence[str]:
         "## Steps and their undos",
         "Each step is a Celery task of its name, and its undo one named `….undo`. The intent, and "
         "so the undo, is journalled before a step with effects acts. An undo takes back only "
-        "what the run created. A step that stands still is killed after "
+        "what the run created. A step that hangs is killed after "
         f"{MAX_STEP_S} s, and taken over by another process after {STEP_MAX_AGE_S} s at the "
         "latest; at once when its process is gone.",
         _table(
             ("step", "does", "undo"),
-            [(f"`{s.name}`", s.does, s.undoes or "nothing to undo") for s in steps],
+            [(f"`{s.name}`", _does(s), s.undoes or "nothing to undo") for s in steps],
         ),
     )
+
+
+def _does(step: Step) -> str:
+    limit_s = step.time_limit_s
+    return step.does if limit_s == MAX_STEP_S else f"{step.does} (killed after {limit_s:g} s)"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -139,9 +151,19 @@ def _sequence(manual: Manual, door: Door, steps: Sequence[Step]) -> str:
     """The happy path, and what becomes of a failure, as a Mermaid sequence diagram."""
     stores = dict.fromkeys(["Documents", *(step.at for step in steps)])
     closing = [step for step in steps if not step.undoes and not step.reads_only]
+    closing = closing[-1:] if manual.is_one_way else closing
     commit = closing[0].does if closing else f"commit the end and {manual.receipts[0]} together"
     happy = [f"Run->>{step.at}: {step.does}" for step in steps if step not in closing]
     undos = [f"Run->>{step.at}: {step.undoes}" for step in reversed(steps) if step.undoes]
+    undone = [
+        "else a step is refused, or its outage outlasts the run's deadline",
+        *(f"  {line}" for line in undos),
+        f"  Run->>Documents: commit the end and {manual.refused_with} together",
+        f"  {door.at}-->>{door.asker}: {door.badly}",
+        "else an undo fails five times",
+        "  Run->>Documents: park the run, with compensation_failed",
+        "  Run->>Alerts: critical alert, and the undo is tried again later",
+    ]
     lines = [
         "sequenceDiagram",
         f"participant {door.asker}",
@@ -159,19 +181,23 @@ def _sequence(manual: Manual, door: Door, steps: Sequence[Step]) -> str:
         "  alt every step done",
         f"    Run->>Documents: {commit}",
         f"    {door.at}-->>{door.asker}: {door.well}",
-        "  else a step is refused, or its outage outlasts the run's deadline",
-        *(f"    {line}" for line in undos),
-        f"    Run->>Documents: commit the end and {manual.refused_with} together",
-        f"    {door.at}-->>{door.asker}: {door.badly}",
-        "  else an undo fails five times",
-        "    Run->>Documents: park the run, with compensation_failed",
-        "    Run->>Alerts: critical alert, and the undo is tried again later",
+        *(f"  {line}" for line in (_held(manual) if manual.is_one_way else undone)),
         "  else the worker is killed, or a message is lost",
         "    Note over Run: the reaper sends the rest of the chain within seconds",
         "  end",
         "end",
     ]
     return _drawn(lines)
+
+
+def _held(manual: Manual) -> Sequence[str]:
+    """What becomes of a failure where there is no way back."""
+    return (
+        "else a step keeps failing",
+        f"  Run->>Documents: {manual.refused_with}, once",
+        "  Run->>Alerts: critical alert",
+        "  Note over Run: the step is tried again until it succeeds, and the run goes on",
+    )
 
 
 def _drawn(lines: Sequence[str]) -> str:

@@ -10,12 +10,19 @@ from governor.errors import InputError
 from governor.fsm import RUN_UNDOING
 from governor.runs import JournalEntry, Run
 from ingress.bodies import MarketplaceWebhook, parse
-from tasks.runbooks import RUNBOOKS, entitlement_lifecycle
+from tasks import marketplace
+from tasks.runbooks import RUNBOOKS
 from tasks.runs import operators
 from tasks.runs import plan as planning
 from tasks.runs.plan import Plan
 
-_PLANNED = (entitlement_lifecycle.NAME, "deploy_sku")
+_PLANNED = {
+    "entitlement_lifecycle": "entitlement.created",
+    "deploy_sku": "entitlement.created",
+    "customer_cancels": "entitlement.cancelled",
+    "entitlement_standing": "entitlement.suspended",
+}
+"""The runbooks that can be planned, and the event each is planned with unless another is given."""
 
 
 def listed(account_id: str | None, *, only_open: bool, limit: int) -> list[Run]:
@@ -90,12 +97,16 @@ def planned(runbook: str, event: Mapping[str, Any]) -> Plan:
     """
     if runbook.replace("-", "_") not in _PLANNED:
         raise InputError("unknown-runbook", f"runbook is one of {', '.join(_PLANNED)}")
-    ports, settings = opened(), load()
-    body = json.dumps(dict(event)).encode()
+    ports, settings, name = opened(), load(), runbook.replace("-", "_")
+    body = json.dumps({"event_type": _PLANNED[name], **event}).encode()
     webhook = parse(MarketplaceWebhook, body)
     told = webhook.event(body, ports.clock.now(), settings.default_region)
-    run = entitlement_lifecycle.new_run(ports, told, body)
-    return planning.plan(ports, entitlement_lifecycle.RUNBOOK, run)
+    serves = marketplace.runbook_of(told)
+    if name not in (serves.name, "deploy_sku"):
+        raise InputError(
+            "other-runbook", f"{told.event_type} is served by {serves.name}: plan that one"
+        )
+    return planning.plan(ports, serves, marketplace.new_run(ports, told, body))
 
 
 def plan_value(plan: Plan) -> dict[str, Any]:
@@ -127,7 +138,7 @@ def plan_text(plan: Plan) -> str:
         step_name, error = plan.refusal
         lines.append(f"=> refused by {step_name}: {error.detail}")
     elif plan.ends_with:
-        lines.append(f"=> older than what is in force ({plan.ends_with}): nothing would change")
+        lines.append("=> the event would be acknowledged and receipted as ignored")
     else:
         lines.append("=> one commit would end the run with its receipt; nothing was touched")
     return "\n".join(lines)

@@ -68,14 +68,16 @@ def cancel(
 
 
 def plan(
-    runbook: Annotated[str, typer.Argument(help="entitlement_lifecycle, or deploy_sku.")],
+    runbook: Annotated[
+        str, typer.Argument(help="entitlement_lifecycle, deploy_sku, customer_cancels, …")
+    ],
     account_id: AccountOption,
     sku_id: Annotated[str, typer.Option(help="Product SKU.")] = "demo-sku",
     entitlement_id: Annotated[str | None, typer.Option(help="Else the SKU.")] = None,
     plan_type: Annotated[str, typer.Option(help="Pricing plan.")] = "starter",
     event_type: Annotated[
-        str, typer.Option(help="entitlement.created or entitlement.plan_changed.")
-    ] = "entitlement.created",
+        str | None, typer.Option(help="Else the runbook's own: entitlement.created, .cancelled, …")
+    ] = None,
     region: Annotated[str | None, typer.Option(help="Else the setting's.")] = None,
     event_time: Annotated[str | None, typer.Option(help="RFC 3339; else now.")] = None,
     as_json: Json = False,

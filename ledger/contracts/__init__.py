@@ -11,16 +11,26 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from governor.errors import InputError
-from ledger.contracts import action, governor, lifecycle, platform
+from ledger.contracts import action, decommission, governor, lifecycle, platform
 from ledger.contracts.base import Receipt
 
 _VERSIONS: tuple[tuple[type[Receipt], ...], ...] = (
     (lifecycle.EntitlementActiveV1, lifecycle.EntitlementActive),
     (lifecycle.EntitlementFailedV1, lifecycle.EntitlementFailed),
     (lifecycle.EntitlementPlanChangedV1, lifecycle.EntitlementPlanChanged),
-    (lifecycle.DecommissionStart,),
-    (lifecycle.DecommissionComplete,),
-    (lifecycle.DecommissionFailedV1, lifecycle.DecommissionFailed),
+    (lifecycle.EntitlementSuspended,),
+    (lifecycle.EntitlementReinstated,),
+    (lifecycle.EntitlementRenewed,),
+    (lifecycle.EntitlementCancellationScheduled,),
+    (lifecycle.EntitlementCancellationReverted,),
+    (lifecycle.EventIgnored,),
+    (decommission.DecommissionStartV1, decommission.DecommissionStart),
+    (decommission.DecommissionCompleteV1, decommission.DecommissionComplete),
+    (
+        decommission.DecommissionFailedV1,
+        decommission.DecommissionFailedV2,
+        decommission.DecommissionFailed,
+    ),
     (governor.PolicyUpgraded,),
     (governor.PolicyValidationFailedV1, governor.PolicyValidationFailed),
     (governor.PolicyUpgradeSkipped,),

@@ -18,6 +18,9 @@ Word = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Code = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 """A word for machines: what a handler or a store says in free text never is one (D30)."""
 
+Address = Annotated[str, StringConstraints(pattern=r"^(gs|file)://[ -~]{1,1016}$")]
+"""Where an archive lies."""
+
 Detail = Annotated[str, StringConstraints(max_length=1024)]
 Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
 Usd = Annotated[float, Field(allow_inf_nan=False)]
@@ -52,6 +55,12 @@ class Second(Strict):
     """
 
     contract_version: Literal[2] = Field(default=2, description="absent: 1")
+
+
+class Third(Strict):
+    """The third version of a contract."""
+
+    contract_version: Literal[3] = 3
 
 
 class Resources(Strict):

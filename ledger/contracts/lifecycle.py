@@ -1,15 +1,16 @@
-"""Contracts of entitlements, from subscription to cancellation (Runbooks 1, 6, 7)."""
+"""Contracts of entitlements: subscribed, changed, suspended, renewed (Runbooks 1 and 6)."""
 
 from typing import Literal
 
-from governor.records import EntitlementId, PlanType, Region, SemVer, SkuId
+from pydantic import Field
+
+from governor.fsm import EntitlementState
+from governor.records import EntitlementId, PlanType, Region, SemVer, SkuId, Timestamp
 from ledger.contracts.base import (
     Code,
-    Count,
     Detail,
     OfRun,
     QuotaTerms,
-    Receipt,
     Resources,
     Second,
     Sha256Hex,
@@ -84,45 +85,56 @@ class EntitlementPlanChanged(EntitlementPlanChangedV1, Second):
     entitlement_id: EntitlementId
 
 
-class DecommissionStart(Receipt):
-    """Runbook 7: a customer cancelled; the governor drains."""
-
-    operation: Literal["decommission_start"]
-    status: Literal["in_progress"]
+class _OfStanding(OfRun):
+    entitlement_id: EntitlementId
     sku_id: SkuId
-    in_flight_actions: Count
+    plan_type: PlanType
+    state: EntitlementState = Field(description="of the entitlement, from now on")
+    effective_at: Timestamp = Field(description="by the marketplace")
 
 
-class DecommissionComplete(Receipt):
-    """Runbook 7: drained, archived, shut down."""
+class EntitlementSuspended(_OfStanding):
+    """Runbook 6: the marketplace suspended it; its signals are refused, nothing is deleted."""
 
-    operation: Literal["decommission_complete"]
-    status: Literal["complete"]
+    operation: Literal["entitlement_suspended"]
+    status: Literal["suspended"]
+
+
+class EntitlementReinstated(_OfStanding):
+    """Runbook 6: a suspended entitlement admits signals again."""
+
+    operation: Literal["entitlement_reinstated"]
+    status: Literal["success"]
+
+
+class EntitlementRenewed(_OfStanding):
+    """Runbook 6: a further term began; a scheduled cancellation is void."""
+
+    operation: Literal["entitlement_renewed"]
+    status: Literal["success"]
+
+
+class EntitlementCancellationScheduled(_OfStanding):
+    """Runbook 6: it ends at ``effective_at``, and works until then."""
+
+    operation: Literal["entitlement_cancellation_scheduled"]
+    status: Literal["scheduled"]
+
+
+class EntitlementCancellationReverted(_OfStanding):
+    """Runbook 6: a scheduled cancellation was taken back."""
+
+    operation: Literal["entitlement_cancellation_reverted"]
+    status: Literal["reverted"]
+
+
+class EventIgnored(OfRun):
+    """A marketplace event that changed nothing: out of date, or without effect."""
+
+    operation: Literal["event_ignored"]
+    status: Literal["ignored"]
+    entitlement_id: EntitlementId
     sku_id: SkuId
-    actions_completed: Count
-    actions_failed: Count
-    receipts_archived: Count
-    archive_gcs_path: Word
-    archive_size_bytes: Count
-
-
-class DecommissionFailedV1(Receipt):
-    """Runbook 7 could not finish; it is taken up again."""
-
-    operation: Literal["decommission_failed"]
-    status: Literal["failed"]
-    sku_id: SkuId
-    failed_step: Word
-    error_code: Word
-    error_detail: Detail
-
-
-class DecommissionFailed(Receipt, Second):
-    """Runbook 7 could not finish; it is taken up again."""
-
-    operation: Literal["decommission_failed"]
-    status: Literal["failed"]
-    sku_id: SkuId
-    failed_step: Word
-    error_code: Code
-    error_sha256: Sha256Hex
+    event_type: Code
+    event_time: Timestamp
+    reason: Literal["stale", "no-entitlement", "no-change", "ended"]

@@ -28,10 +28,19 @@ _LOG = logging.getLogger("ggen.signals")
 _CLOCK_SKEW = timedelta(seconds=5)
 """How far the clocks of two ingresses may be apart (D13)."""
 
-_NOT_ASKED = (Verdict.NO_LEASE, Verdict.DEGRADED, Verdict.CONFLICT)
+_STORED_WITHIN_S = rules.UNSTORED_MS / 1000 / 2
+"""How long after it was asked an admitted signal may be stored; far above what it takes."""
+
+_NOT_ASKED = (Verdict.NO_LEASE, Verdict.DEGRADED, Verdict.CONFLICT, Verdict.STALE_KEY)
 """Refusals that look at nothing else."""
 
-_STALE = (Verdict.UNKNOWN_TENANT, Verdict.DRAINING, Verdict.NOT_PERMITTED)
+_STALE = (
+    Verdict.UNKNOWN_TENANT,
+    Verdict.STALE_KEY,
+    Verdict.DRAINING,
+    Verdict.SUSPENDED,
+    Verdict.NOT_PERMITTED,
+)
 """Refusals that may be wrong: Memory may know less of the governor than Documents do."""
 
 
@@ -45,6 +54,8 @@ class Signal:
     sku_id: str | None
     payload: dict[str, Any]
     entitlement_id: str | None = None
+    generation: int | None = None
+    """Of the key that signed it; None where it was pushed."""
 
     def sha256(self) -> str:
         """What must be equal for two signals of one id to be the same signal."""
@@ -67,7 +78,7 @@ def submit(ports: Ports, asked: Signal) -> str:
             names neither ``sku_id`` nor ``entitlement_id``.
         OutageError: refused for now, or no answer: it MAY HAVE BEEN accepted; repeat it.
     """
-    now = ports.clock.now()
+    now, asked_s = ports.clock.now(), ports.clock.monotonic_s()
     request = Request(
         account_id=asked.account_id,
         action_id=paths.action_id(asked.account_id, asked.signal_id),
@@ -77,6 +88,7 @@ def submit(ports: Ports, asked: Signal) -> str:
         signal_sha256=asked.sha256(),
         month=quota.month_of(now),
         look_in_ms=rules.FIRST_LOOK_MS,
+        generation=asked.generation,
     )
     admission = _admit(ports, request)
     if admission.verdict not in (Verdict.ADMITTED, Verdict.DUPLICATE):
@@ -94,6 +106,7 @@ def submit(ports: Ports, asked: Signal) -> str:
         if _is_stored(ports, request):
             return request.action_id  # accepted before, under another model
         raise
+    _refuse_if_late(ports, asked_s)
     try:
         patience_s = ports.times.store_timeout_s
         commit_once(
@@ -112,6 +125,12 @@ def submit(ports: Ports, asked: Signal) -> str:
     return request.action_id
 
 
+def _refuse_if_late(ports: Ports, asked_s: float) -> None:
+    """The reaper may have taken its slot away, and its entitlement may have been drained since."""
+    if ports.clock.monotonic_s() - asked_s > _STORED_WITHIN_S:
+        raise OutageError("admission-stale", "the signal was not stored in time; send it again", 1)
+
+
 def _admit(ports: Ports, request: Request) -> Admission:
     """Ask Memory; where it knows less of the governor than Documents do, tell it, ask again."""
     admission = ports.slots.admit(request)
@@ -125,7 +144,9 @@ def _admit(ports: Ports, request: Request) -> Admission:
     return admission
 
 
-def refusal(verdict: Verdict, *, month_ends_in_s: int) -> GovernorError:  # noqa: PLR0911  # a table
+def refusal(  # noqa: C901, PLR0911  # a table
+    verdict: Verdict, *, month_ends_in_s: int
+) -> GovernorError:
     """The error a refused signal is answered with (D8)."""
     code = verdict.value
     match verdict:
@@ -133,6 +154,14 @@ def refusal(verdict: Verdict, *, month_ends_in_s: int) -> GovernorError:  # noqa
             return OutageError(code, "new actions are refused until the store is healthy again", 5)
         case Verdict.DRAINING:
             return OutageError(code, "this governor takes no new actions in its present state", 30)
+        case Verdict.SUSPENDED:
+            return DeniedError(
+                code, "the marketplace has suspended this entitlement; nothing of it was deleted"
+            )
+        case Verdict.STALE_KEY:
+            return InputError(
+                code, "this key is of a former subscription: sign with the account's present key"
+            )
         case Verdict.CONCURRENCY:
             return DeniedError(code, "as many actions as the plan allows are in flight", 1)
         case Verdict.QUOTA:

@@ -76,7 +76,7 @@ def _as_it_is(action: Action) -> Outcome:
     return put_off(_ELSEWHERE)
 
 
-def expire(ports: Ports, found: Held) -> bool:
+def expire(ports: Ports, found: Held, *, code: str = QUEUE_TIMEOUT, why: str = "") -> bool:
     """End an action that was never started: failed, receipted, nothing to undo (D10).
 
     False where another process was first.
@@ -88,8 +88,8 @@ def expire(ports: Ports, found: Held) -> bool:
         ended_at=timestamp(now),
         queue_ms=queue_ms,
         run_ms=0,
-        error_code=QUEUE_TIMEOUT,
-        error_detail=f"not started within {action.queue_timeout_ms} ms",
+        error_code=code,
+        error_detail=why or f"not started within {action.queue_timeout_ms} ms",
     )
     proof = receipt(
         ports,

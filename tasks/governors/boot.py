@@ -1,8 +1,16 @@
 """Boot a governor: tell Memory what Documents know of it, so that admission can decide."""
 
+from typing import Literal
+
 from governor import paths
 from governor.errors import PolicyError
-from governor.fsm import GovernorState
+from governor.fsm import (
+    ENTITLEMENT_ENDED,
+    ENTITLEMENT_LIVE,
+    GOVERNOR_LIVE,
+    EntitlementState,
+    GovernorState,
+)
 from governor.tenancy import Entitlement, Tenant
 from ports import Ports
 from ports.documents import Document, Query
@@ -10,14 +18,14 @@ from ports.memory import Terms
 from tasks.governors import policies
 from tasks.receipts import troubles
 
-LIVE = (GovernorState.STABLE, GovernorState.DEGRADED)
-"""The stored states in which a governor, or an entitlement, may admit."""
+_ABSENT = (EntitlementState.PROVISIONING, *ENTITLEMENT_ENDED)
+"""The states in which admission knows nothing of an entitlement."""
 
 Known = tuple[Document | None, list[Document]]
 
 
 def boot_governor(ports: Ports, account_id: str) -> bool:
-    """Tell Memory what Documents know of an account's governor; whether it may admit now.
+    """Tell Memory what Documents know of an account's governor; whether it may admit or refuse now.
 
     Documents are read again afterwards, so that of two boots the later knowledge stays.
     """
@@ -38,18 +46,16 @@ def _known(ports: Ports, account_id: str) -> Known:
 def _boot(
     ports: Ports, account_id: str, tenant: Document | None, entitlements: list[Document]
 ) -> bool:
-    if tenant is None:
+    stored = Tenant.stored(tenant.data) if tenant else None
+    if stored is None or stored.state is GovernorState.DECOMMISSIONED:
         ports.governors.forget(account_id)
         return False
-    state = Tenant.stored(tenant.data).state
-    all_terms = [Entitlement.stored(d.data) for d in entitlements]
-    live = [e for e in all_terms if e.state in LIVE]
-    admits = state in LIVE and bool(live)
+    bought = [e for d in entitlements if (e := Entitlement.stored(d.data)).state not in _ABSENT]
     # Memory already knows a governor that is still being provisioned; it admits nothing.
-    known_as = GovernorState.STABLE if admits else state
-    chosen = live if admits else all_terms
-    terms = [t for e in chosen if (t := _usable_terms(ports, e)) is not None]
-    ports.governors.boot(account_id, known_as, terms)
+    admits = stored.state in GOVERNOR_LIVE and bool(bought)
+    known_as = GovernorState.STABLE if admits else stored.state
+    terms = [t for e in bought if (t := _usable_terms(ports, e)) is not None]
+    ports.governors.boot(account_id, known_as, terms, stored.generation)
     return admits
 
 
@@ -77,4 +83,11 @@ def _terms(ports: Ports, entitlement: Entitlement) -> Terms:
         concurrent_actions=entitlement.concurrent_actions,
         monthly_actions=entitlement.monthly_actions,
         signal_types=sorted(policy.route()),
+        state=_resting(entitlement.state),
     )
+
+
+def _resting(state: EntitlementState) -> Literal["active", "suspended", "draining"]:
+    if state in ENTITLEMENT_LIVE:
+        return "active"
+    return "suspended" if state is EntitlementState.SUSPENDED else "draining"

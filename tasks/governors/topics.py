@@ -7,10 +7,10 @@ A topic that cannot be repaired must not keep any tenant from being admitted.
 import logging
 
 from governor.errors import GovernorError
+from governor.fsm import GOVERNOR_LIVE
 from governor.tenancy import Tenant
 from ports import Ports
 from ports.documents import Query
-from tasks.governors.boot import LIVE
 
 _LOG = logging.getLogger("ggen.signals")
 PATIENCE_S = 10.0
@@ -36,7 +36,7 @@ def repair(ports: Ports, after: str = "") -> str:
 
 
 def _repair(ports: Ports, tenant: Tenant) -> None:
-    if tenant.state not in LIVE:
+    if tenant.state not in GOVERNOR_LIVE:
         return
     try:
         ports.signals.create(tenant.account_id, tenant.region)

@@ -14,6 +14,7 @@ from typing import IO, BinaryIO, cast
 from governor.errors import InputError, OutageError
 from ledger import archive
 from ledger.audit import Entry, line_of
+from ledger.log import Seal
 from ledger.tiles import Tiles
 from ports import Ports
 from tasks.ledgers.audit import report_ends
@@ -36,21 +37,23 @@ def write_archive(
     account_id: str,
     target: BinaryIO,
     progress: Callable[[int], None] = lambda _done: None,
+    last: Seal | None = None,
 ) -> Archived:
-    """Write the archive of everything that is sealed and signed.
+    """Write the archive of everything that is sealed and signed, or of all up to a seal.
 
     Args:
         ports: the stores and keys.
         account_id: whose ledger.
         target: where it is written; need not be seekable.
         progress: called with the number of receipts read so far.
+        last: the last seal that goes into it; the same seal gives the same bytes.
 
     Raises:
         InputError: the account has no ledger, or nothing of it is sealed.
         BrokenLogError: the stored log differs from the sealed one; says where. Nothing was written.
         OutageError: a store is away. Nothing was written.
     """
-    last = StoredLog.of(ports, account_id).newest_signed()
+    last = last or StoredLog.of(ports, account_id).newest_signed()
     if last is None:
         raise InputError(
             "nothing-sealed",

@@ -1,16 +1,30 @@
 """The seven runbooks: what each does, step by step; no mechanism. Their numbers are the contract's.
 
 1 deploy_sku, 2 upgrade_policy, 3 scale_governor, 4 degrade_to_safe_mode, 5 recover_action,
-6 entitlement_lifecycle, 7 customer_cancels.
+6 entitlement_lifecycle and entitlement_standing, 7 customer_cancels. ``tenant_purge`` is an
+operator's.
 """
 
 from tasks import links
-from tasks.runbooks import degrade_to_safe_mode, entitlement_lifecycle, recover_action
+from tasks.runbooks import (
+    customer_cancels,
+    degrade_to_safe_mode,
+    entitlement_lifecycle,
+    entitlement_standing,
+    recover_action,
+)
 from tasks.runs.definition import Runbooks
 
 __all__ = ["RUNBOOKS", "degrade_to_safe_mode", "entitlement_lifecycle", "recover_action"]
 
-RUNBOOKS: Runbooks = {entitlement_lifecycle.NAME: entitlement_lifecycle.RUNBOOK}
+RUNBOOKS: Runbooks = {
+    each.name: each
+    for each in (
+        entitlement_lifecycle.RUNBOOK,
+        entitlement_standing.RUNBOOK,
+        customer_cancels.RUNBOOK,
+    )
+}
 """The runbooks whose runs are kept and journalled."""
 
 links.register(RUNBOOKS)

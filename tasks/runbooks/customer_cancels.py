@@ -1,32 +1,253 @@
-"""Runbook 7, Customer Cancels: a governor is drained, proved, archived and ended.
+"""Runbook 7, Customer Cancels: an entitlement is drained, proved, archived and ended.
 
-Not served by this version: the door refuses ``entitlement.cancelled``.
+Its steps are in ``decommission``. Once the entitlement drains there is no way back: whatever fails
+is tried again, the operator hears of what lasts, and the run goes on by itself.
 """
 
-from governor.errors import InputError
+import math
+from collections.abc import Sequence
+
+from governor.fsm import RunState
+from governor.runs import Run
 from governor.tenancy import MarketplaceEvent
-from tasks.manual import Manual
+from ports import Ports
+from ports.alerts import Alert
+from ports.documents import Create, Write
+from tasks.governors.boot import boot_governor
+from tasks.manual import Door, Manual
+from tasks.receipts.commit import alert, explained
+from tasks.runbooks import decommission, leftovers
+from tasks.runbooks.events import event_of, of_run
+from tasks.runs.definition import Chunk, Runbook, Step
 
-EVENT = "entitlement.cancelled"
+NAME = "customer_cancels"
+DRAIN_S = 30
+"""How long actions in flight are waited for (spec, Runbook 7)."""
 
 
-def refusal(event: MarketplaceEvent) -> InputError:
-    """Why a cancellation is not begun. Nothing was changed."""
-    return InputError(
-        "unsupported-event",
-        f"{event.event_type} is not served by this version: it cannot drain a governor yet "
-        "(Runbook 7); nothing changed",
+def _leftovers(ports: Ports, run: Run, cursor: str) -> Chunk:
+    if not decommission.Draining.of(run).is_last:
+        return Chunk(None, 0)
+    return leftovers.take_part(ports, run, cursor)
+
+
+def _never(_ports: Ports, run: Run) -> tuple[Sequence[Write], Create]:
+    raise AssertionError(f"run {run.run_id} ends with the receipt of an earlier step")
+
+
+def _refused(ports: Ports, run: Run, failed_step: str) -> Sequence[Create]:
+    return _failed(ports, run, failed_step, run.error_code or "unknown", run.error_detail or "")
+
+
+def _stuck(ports: Ports, run: Run, step: str, code: str, why: str) -> tuple[list[Create], Alert]:
+    proofs = _failed(ports, run, step, code, why)
+    raised, told = alert(
+        ports,
+        "critical",
+        "decommission_failed",
+        run.account_id,
+        f"{run.run_id}/{step}",
+        f"{step}: {code}: {why}. It goes on by itself: ggen runs show {run.run_id}",
+        attempt=run.attempt,
+        cause_receipt=proofs[0],
     )
+    return [*proofs, *raised], told
+
+
+def _failed(ports: Ports, run: Run, step: str, code: str, why: str) -> list[Create]:
+    event = event_of(run)
+    return explained(
+        ports,
+        "decommission_failed",
+        run.account_id,
+        f"{run.run_id}/{step}",
+        why,
+        attempt=run.attempt,
+        status="failed",
+        sku_id=event.sku_id,
+        entitlement_id=event.entitlement_id,
+        failed_step=step,
+        error_code=code,
+        **of_run(ports, run),
+    )
+
+
+def _forget(ports: Ports, run: Run) -> None:
+    if run.state is RunState.COMPLETE:
+        boot_governor(ports, run.account_id)
 
 
 MANUAL = Manual(
     number=7,
     title="Customer Cancels",
-    purpose="A cancelled customer's governor is drained, proved, archived and ended.",
+    purpose=(
+        "A cancelled entitlement is drained, its ledger archived and verified, and with the "
+        "account's last entitlement the governor is shut down. Documents and receipts stay."
+    ),
     trigger="`POST /v1/webhooks/marketplace`, signed, with `entitlement.cancelled`",
     inputs=MarketplaceEvent,
-    outputs=(),
-    refusals=(("always, in this version", "422 `unsupported-event`"),),
-    slis=(("cancelled to drained", "< 60 s"),),
-    receipts=(),
+    outputs=(
+        "its signals are refused at once: 503 `draining`, and 404 once the governor is gone",
+        "every action in flight has ended, by itself or explicitly after 30 s",
+        "the account's whole ledger in the archive bucket, created once, read back, verified",
+        "with the last entitlement: topic, subscription and signal key removed",
+        "`decommission_complete`, and beside the archive the same with its proof "
+        "(`….complete.json`)",
+    ),
+    refusals=(
+        ("an event older than the newest one in force", "acknowledged with `event_ignored` (200)"),
+        (
+            "an entitlement that is not known, or has ended",
+            "acknowledged with `event_ignored` (200); an older event of it changes nothing",
+        ),
+        ("the entitlement is of another SKU", "`decommission_failed`, permanently (422)"),
+        (
+            "a store is down before the entitlement drains, until the run's deadline",
+            "nothing changed, `decommission_failed`, to be delivered again (503)",
+        ),
+        (
+            "a rollback keeps failing",
+            "`decommission_failed` with `ROLLBACK_PENDING`, a critical alert; nothing is archived "
+            "before it is undone or resolved, and then the run goes on",
+        ),
+        (
+            "a store, or the archive bucket, is down later",
+            "the step is tried again, at most 30 s apart; after 5 minutes `decommission_failed` "
+            "and a critical alert; the run goes on by itself",
+        ),
+        (
+            "the ledger does not hold",
+            "nothing is archived or deleted; `decommission_failed` and a critical alert at once",
+        ),
+    ),
+    slis=(
+        ("cancellation to shutdown", "< 2 s"),
+        ("actions in flight", "< 30 s, then ended explicitly"),
+        ("archive of 10,000 receipts", "< 5 s"),
+        ("total", "< 40 s"),
+    ),
+    receipts=(
+        "decommission_start",
+        "decommission_complete",
+        "decommission_failed",
+        "signals_refused",
+        "event_ignored",
+        "alert_raised",
+    ),
+    door=Door(
+        asker="Marketplace",
+        at="Ingress",
+        asks="signed cancellation",
+        wrong=("signature invalid", "400"),
+        well="200 with the receipt (202 after 5 s)",
+        badly="422: permanent, 503: deliver again",
+    ),
+    refused_with="decommission_failed",
+    is_one_way=True,
+)
+
+RUNBOOK = Runbook(
+    name=NAME,
+    manual=MANUAL,
+    steps=(
+        Step(
+            f"{NAME}.event",
+            "Documents",
+            does="see that the event is news, and that there is something to cancel",
+            undoes="",
+            act=decommission.decide,
+            reads_only=True,
+        ),
+        Step(
+            f"{NAME}.drain",
+            "Documents",
+            does="commit the entitlement, and with the last one its governor, as draining",
+            undoes="",
+            look=decommission.look_drain,
+            act=decommission.act_drain,
+        ),
+        Step(
+            f"{NAME}.start",
+            "Memory",
+            does="admit no more of its signals, commit decommission_start",
+            undoes="",
+            look=decommission.look_governor,
+            act=decommission.act_start,
+        ),
+        Step(
+            f"{NAME}.actions",
+            "Actions",
+            does="wait for the actions in flight, at most 30 s, and end the rest explicitly",
+            undoes="",
+            ready=decommission.ready_actions,
+            wait_limit_s=DRAIN_S,
+            when_late="acts",
+            look=decommission.look_actions,
+            act=decommission.act_actions,
+        ),
+        Step(
+            f"{NAME}.rollbacks",
+            "Actions",
+            does="wait for every rollback, and count how what was in flight has ended",
+            undoes="",
+            ready=decommission.ready_rollbacks,
+            wait_limit_s=math.inf,
+            act=decommission.act_rollbacks,
+        ),
+        Step(
+            f"{NAME}.signals",
+            "Signals",
+            does="with the last entitlement: stop pushes, receipt the messages left as refused",
+            undoes="",
+            chunk=_leftovers,
+        ),
+        Step(
+            f"{NAME}.seal",
+            "Ledger",
+            does="seal every receipt",
+            undoes="",
+            look=decommission.look_archive,
+            act=decommission.act_seal,
+            time_limit_s=60,
+        ),
+        Step(
+            f"{NAME}.archive",
+            "Archives",
+            does="create the ledger's archive, read it back, verify it",
+            undoes="",
+            look=decommission.look_archive,
+            act=decommission.act_archive,
+            time_limit_s=600,
+        ),
+        Step(
+            f"{NAME}.resources",
+            "Signals",
+            does="with the last entitlement: delete subscription and topic, withdraw the key",
+            undoes="",
+            look=decommission.look_resources,
+            act=decommission.act_resources,
+        ),
+        Step(
+            f"{NAME}.complete",
+            "Documents",
+            does="commit the states as decommissioned, together with decommission_complete",
+            undoes="",
+            look=decommission.look_complete,
+            act=decommission.act_complete,
+        ),
+        Step(
+            f"{NAME}.proof",
+            "Archives",
+            does="put the sealed receipt with its proof beside the archive",
+            undoes="",
+            look=decommission.look_archive,
+            act=decommission.act_proof,
+            time_limit_s=60,
+        ),
+    ),
+    succeeded=_never,
+    refused=_refused,
+    ended=_forget,
+    no_way_back=f"{NAME}.drain",
+    stuck=_stuck,
 )

@@ -8,7 +8,13 @@ from typing import Any
 
 from governor import paths
 from governor.errors import ConflictError
-from governor.fsm import GovernorState
+from governor.fsm import (
+    ENTITLEMENT,
+    ENTITLEMENT_BOUGHT,
+    EntitlementState,
+    GovernorState,
+    advance,
+)
 from governor.policy import Policy
 from governor.records import SemVer
 from governor.runs import Effect, JournalEntry, Run, StepResult
@@ -18,9 +24,10 @@ from ports import Ports
 from ports.documents import Create, Delete, Document, Update, Write
 from ports.signals import Topic
 from tasks.governors import policies
-from tasks.governors.boot import LIVE, boot_governor
+from tasks.governors.boot import boot_governor
 from tasks.manual import Door, Manual
 from tasks.receipts.commit import commit_once
+from tasks.runbooks.events import event_of
 from tasks.runs.definition import Result, Step
 
 BOOT_FAILED = "governor_boot_failed"
@@ -41,11 +48,6 @@ class Provisioned(StepResult):
 
     previous_tenant: dict[str, Any] | None
     previous_entitlement: dict[str, Any] | None
-
-
-def event_of(run: Run) -> MarketplaceEvent:
-    """The event that a run of Runbook 6 is about."""
-    return MarketplaceEvent.stored(run.inputs)
 
 
 def policy_of(ports: Ports, run: Run) -> Policy:
@@ -127,8 +129,11 @@ def _entitlement(ports: Ports, run: Run, found: Document | None) -> Entitlement:
     """What the event says; a live one keeps its region, and its operating state where it can."""
     policy = policy_of(ports, run)
     former = Entitlement.stored(found.data) if found else None
-    live = former if former and former.state in LIVE else None
+    live = former if former and former.state in ENTITLEMENT_BOUGHT else None
     keeps_state = live is not None and live.operating_state in policy.states
+    state = EntitlementState.PROVISIONING
+    if former and not live and former.state is not state:
+        state = advance(ENTITLEMENT, former.state, "resubscribe")
     return Entitlement(
         account_id=run.account_id,
         entitlement_id=event_of(run).entitlement_id,
@@ -136,13 +141,16 @@ def _entitlement(ports: Ports, run: Run, found: Document | None) -> Entitlement:
         plan_type=event_of(run).plan_type,
         policy_version=policy.policy_version,
         region=live.region if live else event_of(run).region,
-        state=GovernorState.STABLE if live else GovernorState.PROVISIONING,
+        state=live.state if live else state,
         operating_state=live.operating_state if live and keeps_state else policy.initial_state,
         concurrent_actions=policy.quota.concurrent_actions,
         monthly_actions=policy.quota.monthly_actions,
         event_time=event_of(run).event_time,
         run_id=run.run_id,
         made_by=run.maker,
+        cancels_at=live.cancels_at if live else None,
+        is_counted=former.is_counted if former else True,
+        accepted_before=former.accepted_before if former else 0,
     )
 
 
@@ -210,7 +218,9 @@ def _look_governor(ports: Ports, run: Run) -> dict[str, Effect]:
 
 
 def _act_governor(ports: Ports, run: Run) -> Result:
-    ports.secrets.publish_tenant_key(run.account_id)
+    tenant, _ = _stored(ports, run)
+    generation = Tenant.stored(tenant.data).generation if tenant else 1
+    ports.secrets.publish_tenant_key(run.account_id, generation)
     boot_governor(ports, run.account_id)
     return Result()
 
@@ -221,8 +231,7 @@ def _undo_governor(ports: Ports, run: Run, _entry: JournalEntry) -> None:
     tenant = ports.documents.get(paths.tenant_path(run.account_id))
     if tenant and tenant.data["created_by"] == run.maker:
         ports.governors.forget(run.account_id)
-        if tenant.data["generation"] == 1:
-            ports.secrets.withdraw_tenant_key(run.account_id)
+        ports.secrets.withdraw_tenant_key(run.account_id)
 
 
 STEPS = (

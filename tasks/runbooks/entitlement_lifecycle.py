@@ -9,88 +9,64 @@ from typing import Any
 
 from governor import paths
 from governor.errors import ConflictError, DeniedError
-from governor.fsm import GovernorState, RunState
-from governor.runs import Run, Trigger
+from governor.fsm import (
+    ENTITLEMENT,
+    ENTITLEMENT_BOUGHT,
+    EntitlementState,
+    GovernorState,
+    RunState,
+    advance,
+)
+from governor.runs import Run
 from governor.tenancy import Entitlement, MarketplaceEvent, Tenant
-from governor.times import elapsed_ms
 from ports import Ports
 from ports.documents import Create, Update, Write
 from tasks.governors import policies
-from tasks.governors.boot import LIVE, boot_governor
+from tasks.governors.boot import boot_governor
 from tasks.manual import Manual
 from tasks.receipts.commit import explained, receipt
-from tasks.runbooks import customer_cancels, deploy_sku
-from tasks.runbooks.deploy_sku import event_of
-from tasks.runs import intake
+from tasks.runbooks import deploy_sku
+from tasks.runbooks.events import (
+    entitlement_of,
+    event_of,
+    ignored,
+    is_stale,
+    of_run,
+    was_cancelled_before,
+)
 from tasks.runs.definition import Result, Runbook, Step
 
 NAME = "entitlement_lifecycle"
 
 
-def begin(ports: Ports, event: MarketplaceEvent, body: bytes) -> Run:
-    """Start the run of an event, or find the one it started. See ``tasks.runs.intake.begin``.
-
-    Raises:
-        InputError: ``unsupported-event``: Runbook 7's.
-    """
-    return intake.begin(ports, RUNBOOK, new_run(ports, event, body))
-
-
-def new_run(ports: Ports, event: MarketplaceEvent, body: bytes) -> Run:
-    """The run an event starts, not stored yet. See ``tasks.runs.intake.new_run``."""
-    _refuse_cancellation(event)
-    return intake.new_run(
-        ports,
-        RUNBOOK,
-        event.document(),
-        account_id=event.account_id,
-        trigger=Trigger.WEBHOOK,
-        dedupe_key=event.event_id,
-        body=body,
-    )
-
-
-def _refuse_cancellation(event: MarketplaceEvent) -> None:
-    if event.event_type == customer_cancels.EVENT:
-        raise customer_cancels.refusal(event)
-
-
 def _choose_policy(ports: Ports, run: Run) -> Result:
-    found = ports.documents.get(event_of(run).entitlement_path)
-    former = Entitlement.stored(found.data) if found else None
-    if former and former.run_id != run.run_id and event_of(run).event_time < former.event_time:
-        # The event is older than the entitlement in force: acknowledge it, change nothing (D4).
-        return Result(ends_with=_receipt_of(ports, former.run_id))
-    if event_of(run).event_type == "entitlement.plan_changed":
-        _refuse_unless_live(former)
-    if former and former.state in LIVE and former.sku_id != event_of(run).sku_id:
+    event = event_of(run)
+    known = entitlement_of(ports, run)
+    former = known[1] if known else None
+    if is_stale(run, former) if former else was_cancelled_before(ports, run):
+        return ignored(ports, run, "stale")
+    if event.event_type == "entitlement.plan_changed":
+        _refuse_unless_bought(former)
+    if former and former.state in ENTITLEMENT_BOUGHT and former.sku_id != event.sku_id:
         raise DeniedError(
             "entitlement-of-another-sku",
             f"this entitlement is one of {former.sku_id}",
         )
-    policy = policies.in_force(ports, event_of(run).sku_id, event_of(run).plan_type)
+    policy = policies.in_force(ports, event.sku_id, event.plan_type)
     return Result(deploy_sku.ChosenPolicy(policy_version=policy.policy_version))
 
 
-def _refuse_unless_live(former: Entitlement | None) -> None:
+def _refuse_unless_bought(former: Entitlement | None) -> None:
     if former is None:  # events overtake each other: its subscription may be on its way
         raise ConflictError(
             "no-entitlement-yet",
             "there is no entitlement whose plan could change; deliver this again after its "
             "subscription",
         )
-    if former.state is not GovernorState.STABLE:
+    if former.state not in ENTITLEMENT_BOUGHT:
         raise DeniedError(
             "no-entitlement", f"the entitlement is {former.state}; its plan cannot change"
         )
-
-
-def _receipt_of(ports: Ports, run_id: str) -> str:
-    found = ports.documents.get(paths.run_path(run_id))
-    receipt_id = Run.stored(found.data).receipt_id if found else None
-    if receipt_id is None:
-        raise ConflictError("no-receipt", f"run {run_id} has not ended")
-    return receipt_id
 
 
 def _succeeded(ports: Ports, run: Run) -> tuple[Sequence[Write], Create]:
@@ -104,7 +80,9 @@ def _succeeded(ports: Ports, run: Run) -> tuple[Sequence[Write], Create]:
     if tenant.state is GovernorState.PROVISIONING:
         stable = tenant.evolve(state=GovernorState.STABLE)
         writes.append(Update(tenant_document.path, stable.document(), tenant_document.revision))
-    entitlement = Entitlement.stored(found.data).evolve(state=GovernorState.STABLE)
+    entitlement = Entitlement.stored(found.data)
+    if entitlement.state is EntitlementState.PROVISIONING:
+        entitlement = entitlement.evolve(state=advance(ENTITLEMENT, entitlement.state, "activate"))
     writes.append(Update(found.path, entitlement.document(), found.revision))
     return writes, _active_receipt(ports, run, tenant, entitlement)
 
@@ -138,7 +116,7 @@ def _active_receipt(ports: Ports, run: Run, tenant: Tenant, entitlement: Entitle
             "monthly_actions": entitlement.monthly_actions,
             "concurrent_actions": entitlement.concurrent_actions,
         },
-        **_of_run(ports, run),
+        **of_run(ports, run),
         **particular,
     )
 
@@ -165,17 +143,8 @@ def _refused(ports: Ports, run: Run, failed_step: str) -> Sequence[Create]:
         failed_step=failed_step,
         error_code=run.error_code,
         retryable=run.retryable,
-        **_of_run(ports, run),
+        **of_run(ports, run),
     )
-
-
-def _of_run(ports: Ports, run: Run) -> dict[str, Any]:
-    return {
-        "run_id": run.run_id,
-        "event_id": run.dedupe_key,
-        "body_sha256": run.body_sha256,
-        "duration_ms": elapsed_ms(run.started_at, ports.clock.now()),
-    }
 
 
 MANUAL = Manual(
@@ -201,12 +170,11 @@ MANUAL = Manual(
             "a plan change before its subscription",
             "`entitlement_failed`, to be delivered again (503)",
         ),
-        ("an event older than what is in force", "acknowledged with the receipt in force (200)"),
+        ("an event older than the newest one in force", "acknowledged with `event_ignored` (200)"),
         (
             "a dependency down until the run's deadline",
             "all is undone, `entitlement_failed`, to be delivered again (503)",
         ),
-        ("`entitlement.cancelled`", "refused at the door: not served yet (422)"),
         (
             "an operator cancels the run",
             "all is undone, `entitlement_failed` and `run_cancelled` (422)",
@@ -223,6 +191,7 @@ MANUAL = Manual(
         "entitlement_active",
         "entitlement_plan_changed",
         "entitlement_failed",
+        "event_ignored",
         "run_cancelled",
         "compensation_failed",
         "alert_raised",

@@ -66,8 +66,10 @@ def test_a_manual_has_all_that_the_definition_of_done_asks_for(page: str) -> Non
 def test_each_diagram_is_drawn_from_its_own_declaration() -> None:
     pages = docs.pages()
     assert [n for n, text in pages.items() if "Marketplace" in text.split("## Sequence")[1]] == [
+        "customer-cancels.md",
         "deploy-sku.md",
         "entitlement-lifecycle.md",
+        "entitlement-standing.md",
     ]
     assert "entitlement" not in pages["recover-action.md"].split("## Sequence")[1].split("##")[0]
 

@@ -1,0 +1,547 @@
+"""Runbook 7: what a cancellation drains, proves, archives and ends."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from governor import paths
+from governor.actions import Action
+from governor.errors import ConflictError, DeniedError, InputError, OutageError
+from governor.fsm import EntitlementState, GovernorState, RunState
+from governor.quota import Verdict
+from ledger import contracts
+from ports import Ports
+from ports.documents import Create, Query, Update
+from ports.memory import Request
+from ports.signals import Topic
+from tasks.actions import drain
+from tasks.actions.admit import Signal, submit
+from tasks.actions.execute import execute
+from tasks.actions.operators import resolve
+from tasks.actions.recover import roll_back
+from tasks.governors import policies
+from tasks.ledgers.judge_archive import judge_archive
+from tasks.runbooks import RUNBOOKS
+from tasks.runs import operators
+from tests.engine.conftest import event, on_both
+from tests.support import cancel
+from tests.support.cancel import accept, act, told
+from tests.support.faults import Fault, Watched, Writes, outage, watched
+from tests.support.runs import (
+    ACCOUNT,
+    everything_is_there,
+    has_key,
+    later,
+    memory_knows,
+    operations,
+    receipts,
+    subscribe,
+    text_of,
+)
+
+
+@pytest.fixture
+def subscribed(ports: Ports) -> Ports:
+    """Ports under a clock that can be moved, with a governor."""
+    ports = later(ports)
+    subscribe(ports, event())
+    return ports
+
+
+def _complete(ports: Ports) -> dict[str, object]:
+    (found,) = cancel.of_kind(ports, "decommission_complete")
+    return found
+
+
+def _archive(ports: Ports, receipt: dict[str, object], folder: Path) -> Path:
+    name = str(receipt["archive_gcs_path"]).rpartition(f"{ACCOUNT}/")[2]
+    path = folder / name
+    path.write_bytes(ports.archives.get(f"{ACCOUNT}/{name}") or b"")
+    return path
+
+
+def _is_over(ports: Ports) -> bool:
+    return (
+        memory_knows(ports, ACCOUNT) is Verdict.UNKNOWN_TENANT
+        and not has_key(ports, ACCOUNT)
+        and ports.signals.look(ACCOUNT, "us-central1") is Topic.ABSENT
+        and cancel.tenant(ports).state is GovernorState.DECOMMISSIONED
+        and cancel.entitlement(ports).state is EntitlementState.DECOMMISSIONED
+        and ports.documents.get(paths.turn_path(f"account/{ACCOUNT}")) is None
+    )
+
+
+def _publish_other_sku(ports: Ports) -> None:
+    ours = ports.objects.get("policies/demo-sku/starter/1.0.0.json") or b""
+    policies.publish(ports, ours.replace(b'"demo-sku"', b'"other-sku"'))
+
+
+@on_both
+def test_a_governor_is_drained_archived_and_ended(subscribed: Ports, tmp_path: Path) -> None:
+    ports = subscribed
+    act(ports, "s-1")
+    act(ports, "s-2", "demo.fail", recoverable=False)
+
+    run = cancel.to_the_end(ports, cancel.play(ports, told("cancelled")).run_id)
+
+    assert run.state is RunState.COMPLETE
+    assert _is_over(ports)
+    complete = _complete(ports)
+    assert run.receipt_id == complete["receipt_id"]
+    assert complete["governor"] == "decommissioned"
+    assert complete["actions_accepted"] == 2
+    path = _archive(ports, complete, tmp_path)
+    report = judge_archive(path, ports.keys.ring(), ACCOUNT).report
+    assert report.is_valid
+    assert report.sealed == complete["receipts_archived"] == complete["checkpoint_size"]
+    assert report.tree
+    assert report.tree.root.hex() == complete["checkpoint_root"]
+    beside = ports.archives.get(f"{ACCOUNT}/{path.name.removesuffix('.tar.gz')}.complete.json")
+    assert json.loads(beside or b"")["archived_size"] == report.sealed
+
+
+def test_its_signals_are_refused_at_once_and_unknown_in_the_end(subscribed: Ports) -> None:
+    run = cancel.up_to(subscribed, told("cancelled"), "actions")
+    with pytest.raises(OutageError, match="takes no new actions") as refused:
+        accept(subscribed, "s-1")
+    assert refused.value.code == Verdict.DRAINING
+
+    cancel.to_the_end(subscribed, run.run_id)
+
+    with pytest.raises(InputError, match="no governor"):
+        accept(subscribed, "s-1")
+
+
+def test_an_answer_given_before_stays_the_answer(subscribed: Ports) -> None:
+    action_id = act(subscribed, "s-1")
+
+    cancel.to_the_end(subscribed, cancel.play(subscribed, told("cancelled")).run_id)
+
+    assert accept(subscribed, "s-1") == action_id
+
+
+def test_what_was_in_flight_is_what_has_ended(subscribed: Ports) -> None:
+    ports = subscribed
+    act(ports, "before")
+    left = [
+        accept(ports, "succeeds"),
+        accept(ports, "fails", "demo.fail", recoverable=False),
+        accept(ports, "sleeps", "demo.sleep", seconds=30),
+        accept(ports, "is-never-begun"),
+    ]
+    run = cancel.play(ports, told("cancelled"))
+    assert cancel.is_waited_for(ports, run.run_id)
+    for action_id in left[:3]:
+        execute(ports, ACCOUNT, action_id)
+    assert cancel.is_waited_for(ports, run.run_id)
+
+    run = cancel.to_the_end(ports, run.run_id)
+
+    assert cancel.of_kind(ports, "decommission_start")[0]["in_flight_actions"] == 4
+    complete = _complete(ports)
+    assert [complete[f"actions_{each}"] for each in ("completed", "failed", "timed_out")] == [
+        1,
+        1,
+        2,
+    ]
+    assert complete["actions_accepted"] == 5
+    assert cancel.action(ports, left[3]).error_code == drain.DRAINED
+    ends = ("action_complete", "action_failed", "action_timeout")
+    assert len([each for each in operations(ports) if each in ends]) == 5
+
+
+def test_a_handler_that_outlasts_the_drain_is_stopped_and_undone(subscribed: Ports) -> None:
+    ports = subscribed
+    action_id = accept(ports, "hangs", "demo.sleep", seconds=30)
+    held = cancel.action(ports, action_id)
+    found = ports.documents.get(paths.action_path(ACCOUNT, action_id))
+    assert found
+    gone = ports.processes.claim(ports.clock.now()).evolve(pid=2**22 - 3, process_started=1.0)
+    running = held.evolve(state="running", claim=gone, queue_ms=1)
+    ports.documents.commit([Update(found.path, running.document(), found.revision)])
+    run = cancel.play(ports, told("cancelled"))
+    ports.clock.sleep(31)
+
+    run = cancel.carry_on(ports, run.run_id)
+
+    assert cancel.action(ports, action_id).state == "rolling_back"
+    assert cancel.is_waited_for(ports, run.run_id)
+    roll_back(ports, ACCOUNT, action_id)
+    cancel.to_the_end(ports, run.run_id)
+    assert _complete(ports)["actions_timed_out"] == 1
+    assert "action_rolled_back" in operations(ports)
+
+
+def test_a_rollback_that_keeps_failing_is_reported_once_and_holds_the_archive(
+    subscribed: Ports,
+) -> None:
+    ports = subscribed
+    action_id = act(ports, "s-1", "demo.rollback_fails", times=99)
+    run = cancel.play(ports, told("cancelled"))
+    for _ in range(60):
+        ports.clock.sleep(1)
+        if not cancel.is_waited_for(ports, run.run_id):
+            cancel.carry_on(ports, run.run_id)
+
+    assert [r["error_code"] for r in cancel.of_kind(ports, "decommission_failed")] == [
+        "ROLLBACK_PENDING"
+    ]
+    assert not list(ports.archives.names(f"{ACCOUNT}/"))
+    assert has_key(ports, ACCOUNT)
+    resolve(ports, ACCOUNT, action_id, "op", "undone by hand")
+    cancel.to_the_end(ports, run.run_id)
+    assert _is_over(ports)
+    complete = _complete(ports)
+    assert (complete["in_flight_actions"], complete["actions_failed"]) == (1, 1)
+    assert len(cancel.of_kind(ports, "decommission_failed")) == 1
+
+
+def test_only_the_entitlement_named_is_cancelled(subscribed: Ports) -> None:
+    ports = subscribed
+    _publish_other_sku(ports)
+    subscribe(ports, event(event_id="e-2", sku_id="other-sku"))
+    run = cancel.up_to(ports, told("cancelled"), "actions")
+    with pytest.raises(OutageError, match="takes no new actions"):
+        submit(ports, Signal(ACCOUNT, "s-0", "demo.succeed", "demo-sku", {}))
+    submit(ports, Signal(ACCOUNT, "s-1", "demo.succeed", "other-sku", {}))
+
+    cancel.to_the_end(ports, run.run_id)
+
+    complete = _complete(ports)
+    assert complete["governor"] == "kept"
+    assert complete["in_flight_actions"] == 0
+    accept(ports, "s-2")  # one entitlement is left, so that none need be named
+    with pytest.raises(DeniedError):
+        submit(ports, Signal(ACCOUNT, "s-3", "demo.succeed", "demo-sku", {}))
+    assert cancel.tenant(ports).state is GovernorState.STABLE
+    assert has_key(ports, ACCOUNT)
+    assert ports.signals.look(ACCOUNT, "us-central1") is Topic.READY
+
+    last = told("cancelled", 9, sku_id="other-sku")
+    cancel.to_the_end(ports, cancel.play(ports, last).run_id)
+
+    ends = cancel.of_kind(ports, "decommission_complete")
+    assert [each["governor"] for each in ends] == ["kept", "decommissioned"]
+    assert cancel.tenant(ports).state is GovernorState.DECOMMISSIONED
+    assert not has_key(ports, ACCOUNT)
+
+
+def test_a_resubscription_has_a_new_governor_and_key_on_the_same_ledger(
+    subscribed: Ports, tmp_path: Path
+) -> None:
+    ports = subscribed
+    act(ports, "s-1")
+    former = (ports.secrets._folder / "tenants" / "acme.key").read_text()  # type: ignore[attr-defined]
+    cancel.to_the_end(ports, cancel.play(ports, told("cancelled")).run_id)
+
+    subscribe(ports, told("created", 10))
+
+    assert everything_is_there(ports)
+    assert cancel.tenant(ports).fsm_id == "governor-acme-g2"
+    assert (ports.secrets._folder / "tenants" / "acme.key").read_text() != former  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match="former subscription"):
+        submit(ports, Signal(ACCOUNT, "s-2", "demo.succeed", None, {}, generation=1))
+    execute(
+        ports,
+        ACCOUNT,
+        submit(ports, Signal(ACCOUNT, "s-3", "demo.succeed", None, {}, generation=2)),
+    )
+    cancel.to_the_end(ports, cancel.play(ports, told("cancelled", 20)).run_id)
+    first, second = cancel.of_kind(ports, "decommission_complete")
+    assert first["archive_gcs_path"] != second["archive_gcs_path"]
+    assert (first["actions_accepted"], second["actions_accepted"]) == (1, 1)
+    report = judge_archive(_archive(ports, second, tmp_path), ports.keys.ring(), ACCOUNT).report
+    assert report.is_valid
+
+
+def test_a_late_event_of_an_older_time_creates_nothing(subscribed: Ports) -> None:
+    ports = subscribed
+    cancel.to_the_end(ports, cancel.play(ports, told("cancelled", 30)).run_id)
+
+    for late in (told("created", 1), told("plan_changed", 2), told("cancelled", 3)):
+        assert cancel.play(ports, late).state is RunState.COMPLETE
+        cancel.play(ports, late)
+
+    assert [r["reason"] for r in cancel.of_kind(ports, "event_ignored")] == ["stale"] * 3
+    assert _is_over(ports)
+
+
+def test_a_second_cancellation_finds_it_ended(subscribed: Ports) -> None:
+    cancel.to_the_end(subscribed, cancel.play(subscribed, told("cancelled")).run_id)
+
+    again = cancel.play(subscribed, told("cancelled", 9))
+
+    assert again.state is RunState.COMPLETE
+    assert [r["reason"] for r in cancel.of_kind(subscribed, "event_ignored")] == ["ended"]
+    assert len(cancel.of_kind(subscribed, "decommission_start")) == 1
+
+
+def test_a_cancellation_that_overtakes_its_subscription_is_remembered(ports: Ports) -> None:
+    run = cancel.play(ports, told("cancelled", 30))
+    late = cancel.play(ports, told("created", 1))
+
+    assert (run.state, late.state) == (RunState.COMPLETE, RunState.COMPLETE)
+    assert [r["reason"] for r in cancel.of_kind(ports, "event_ignored")] == [
+        "no-entitlement",
+        "stale",
+    ]
+    assert ports.documents.get(paths.tenant_path(ACCOUNT)) is None
+    subscribe(ports, told("created", 40))
+    assert everything_is_there(ports)
+
+
+def test_a_cancellation_of_another_sku_is_refused_for_good(subscribed: Ports) -> None:
+    run = cancel.play(subscribed, told("cancelled", entitlement_id="demo-sku", sku_id="other"))
+
+    assert (run.state, run.error_code) == (RunState.REFUSED, "entitlement-of-another-sku")
+    assert everything_is_there(subscribed)
+    assert [r["error_code"] for r in cancel.of_kind(subscribed, "decommission_failed")] == [
+        "entitlement-of-another-sku"
+    ]
+
+
+def test_the_customers_reason_lies_beside_the_ledger(subscribed: Ports) -> None:
+    reason = "too expensive, says Mrs Doe"
+    cancel.to_the_end(
+        subscribed, cancel.play(subscribed, told("cancelled", cancellation_reason=reason)).run_id
+    )
+
+    (start,) = cancel.of_kind(subscribed, "decommission_start")
+    assert reason not in json.dumps(receipts(subscribed))
+    assert text_of(subscribed, {**start, "error_sha256": start["reason_sha256"]}) == reason
+
+
+@on_both
+def test_what_is_left_on_the_topic_is_counted_and_receipted(subscribed: Ports) -> None:
+    ports = subscribed
+    act(ports, "accepted")
+    ports.signals.stop_pushing(ACCOUNT)
+    for n in range(7):
+        ports.signals.publish(ACCOUNT, json.dumps({"signal_id": f"left-{n}"}).encode())
+    ports.signals.publish(ACCOUNT, json.dumps({"signal_id": "accepted"}).encode())
+    ports.signals.publish(ACCOUNT, b"\xff no JSON")
+
+    cancel.to_the_end(ports, cancel.play(ports, told("cancelled")).run_id)
+
+    complete = _complete(ports)
+    assert (complete["signals_refused"], complete["undelivered_unknown"]) == (8, 0)
+    assert sum(r["by_reason"]["draining"] for r in cancel.of_kind(ports, "signals_refused")) == 8
+    assert ports.signals.look(ACCOUNT, "us-central1") is Topic.ABSENT
+
+
+@pytest.mark.parametrize("step", ["start", "signals", "archive", "resources", "complete", "proof"])
+def test_a_step_that_finds_its_objects_gone_goes_on(subscribed: Ports, step: str) -> None:
+    ports = subscribed
+    act(ports, "s-1")
+    run = cancel.up_to(ports, told("cancelled"), step)
+    ports.signals.delete(ACCOUNT)
+    ports.secrets.withdraw_tenant_key(ACCOUNT)
+    ports.memory.forget(ACCOUNT)
+    if step in ("complete", "proof"):
+        shutil.rmtree(Path(ports.archives._root) / ACCOUNT)  # type: ignore[attr-defined]
+
+    run = cancel.to_the_end(ports, run.run_id)
+
+    assert run.state is RunState.COMPLETE
+    assert _is_over(ports)
+    assert len(cancel.of_kind(ports, "decommission_complete")) == 1
+
+
+def test_an_archive_bucket_that_is_down_is_waited_for_and_reported(subscribed: Ports) -> None:
+    def create(*_: object) -> bool:
+        raise OutageError("objects-unavailable", "the bucket does not answer")
+
+    down = dataclasses.replace(
+        subscribed,
+        archives=type("Down", (), {"create": create, "get": create, "address": _address})(),
+    )
+    run = cancel.play(down, told("cancelled"))
+    for _ in range(8):
+        run = cancel.carry_on(down, run.run_id)
+        down.clock.sleep(30)  # type: ignore[attr-defined]
+    assert cancel.of_kind(down, "decommission_failed") == []
+    for _ in range(12):
+        run = cancel.carry_on(down, run.run_id)
+        down.clock.sleep(30)  # type: ignore[attr-defined]
+
+    (failed,) = cancel.of_kind(down, "decommission_failed")
+    assert (failed["failed_step"], failed["error_code"]) == (
+        "customer_cancels.archive",
+        "objects-unavailable",
+    )
+    assert _is_untouched(down)
+    assert cancel.to_the_end(subscribed, run.run_id).state is RunState.COMPLETE
+    assert _is_over(subscribed)
+
+
+def _address(_self: object, name: str) -> str:
+    return f"gs://bucket/{name}"
+
+
+def _is_untouched(ports: Ports) -> bool:
+    return (
+        has_key(ports, ACCOUNT) and ports.signals.look(ACCOUNT, "us-central1") is not Topic.ABSENT
+    )
+
+
+def test_a_ledger_that_does_not_hold_is_not_archived_and_nothing_is_deleted(
+    subscribed: Ports,
+) -> None:
+    ports = subscribed
+    act(ports, "s-1")
+    run = cancel.up_to(ports, told("cancelled"), "archive")
+    victim = ports.documents.scan(Query(f"tenants/{ACCOUNT}/receipts", limit=1))[0]
+    spoilt = {**victim.data, "payload": victim.data["payload"].replace("acme", "evil")}
+    ports.documents.commit([Update(victim.path, spoilt, victim.revision)])
+
+    run = cancel.carry_on(ports, run.run_id)
+
+    found = ports.documents.scan(Query(f"tenants/{ACCOUNT}/receipts", where=[], limit=100))
+    failed = [d.data for d in found if '"operation":"decommission_failed"' in d.data["payload"]]
+    assert len(failed) == 1
+    assert "ledger-broken" in failed[0]["payload"]
+    assert not list(ports.archives.names(f"{ACCOUNT}/"))
+    assert has_key(ports, ACCOUNT)
+    assert run.state is RunState.RUNNING
+
+
+def test_a_cancellation_that_drains_cannot_be_undone(subscribed: Ports) -> None:
+    run = cancel.up_to(subscribed, told("cancelled"), "start")
+
+    with pytest.raises(ConflictError, match="cannot be undone"):
+        operators.cancel(subscribed, RUNBOOKS, run.run_id, "op", "a mistake")
+
+    cancel.to_the_end(subscribed, run.run_id)
+    assert _is_over(subscribed)
+
+
+def test_a_cancellation_that_has_not_begun_to_drain_can_be_undone(subscribed: Ports) -> None:
+    run = cancel.up_to(subscribed, told("cancelled"), "drain")
+    operators.cancel(subscribed, RUNBOOKS, run.run_id, "op", "a mistake")
+
+    run = cancel.to_the_end(subscribed, run.run_id)
+
+    assert run.state is RunState.CANCELLED
+    assert everything_is_there(subscribed)
+
+
+def test_a_signal_on_its_way_when_the_door_is_shut_is_waited_for(subscribed: Ports) -> None:
+    ports = subscribed
+    action_id = paths.action_id(ACCOUNT, "s-1")
+    ports.slots.admit(
+        Request(ACCOUNT, action_id, "demo.succeed", None, None, "a" * 64, "2026-11", 2000)
+    )
+
+    run = cancel.play(ports, told("cancelled"))
+    assert cancel.of_kind(ports, "decommission_start") == []
+    stored = cancel.action(ports, _store_as_admitted(ports, action_id))
+
+    run = cancel.to_the_end(ports, run.run_id)
+
+    assert cancel.of_kind(ports, "decommission_start")[0]["in_flight_actions"] == 1
+    assert stored.action_id == action_id
+    assert _complete(ports)["actions_timed_out"] == 1
+
+
+def _store_as_admitted(ports: Ports, action_id: str) -> str:
+    """The document that an ingress was about to store."""
+    template = Action(
+        action_id=action_id,
+        account_id=ACCOUNT,
+        entitlement_id="demo-sku",
+        sku_id="demo-sku",
+        signal_id="s-1",
+        signal_type="demo.succeed",
+        signal_sha256="a" * 64,
+        payload="{}",
+        handler="demo.succeed",
+        policy_version="1.0.0",
+        timeout_ms=500,
+        rollback_timeout_ms=100,
+        queue_timeout_ms=15_000,
+        recoverable=True,
+        deadline_from_submit=False,
+        accepted_at="2026-11-24T12:00:00.000000Z",
+        month="2026-11",
+    )
+    ports.documents.commit([Create(paths.action_path(ACCOUNT, action_id), template.document())])
+    return action_id
+
+
+def test_a_signal_that_took_too_long_is_not_stored(subscribed: Ports) -> None:
+    class Slow:
+        def __getattr__(self, name: str) -> object:
+            return getattr(subscribed.memory, name)
+
+        def admit(self, request: object) -> object:
+            admission = subscribed.memory.admit(request)  # type: ignore[arg-type]
+            subscribed.clock.sleep(60)  # type: ignore[attr-defined]
+            return admission
+
+    slow = dataclasses.replace(subscribed, memory=Slow())  # type: ignore[arg-type]
+    with pytest.raises(OutageError, match="not stored in time"):
+        accept(slow, "s-1")
+
+    assert subscribed.documents.count(f"tenants/{ACCOUNT}/actions", []) == 0
+
+
+def test_a_receipt_that_does_not_balance_breaks_its_contract(subscribed: Ports) -> None:
+    act(subscribed, "s-1")
+    cancel.to_the_end(subscribed, cancel.play(subscribed, told("cancelled")).run_id)
+    fields = _complete(subscribed)
+
+    contracts.validate(fields)
+    with pytest.raises(InputError, match="were in flight"):
+        contracts.validate({**fields, "actions_failed": 1})
+
+
+def _watched(ports: Ports, writes: Writes) -> Ports:
+    observed = watched(ports, writes)
+    return dataclasses.replace(
+        observed,
+        signals=Watched(ports.signals, writes, "delete", "drop", "stop_pushing"),  # type: ignore[arg-type]
+        archives=Watched(ports.archives, writes, "create"),  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize("fault", ["lost", "landed"])
+def test_whatever_write_fails_there_is_one_end_and_one_archive(
+    subscribed: Ports, fault: Fault
+) -> None:
+    """Every write of the run fails once, one after the other, over as many subscriptions."""
+    ports, at, second = subscribed, 1, 0
+    while True:
+        writes = Writes(at, fault, outage)
+        act(ports, f"s-{at}")
+        ports.signals.publish(ACCOUNT, json.dumps({"signal_id": f"left-{at}"}).encode())
+        event_of = told("cancelled", event_id=f"c-{at}").evolve(
+            event_time=f"2026-11-25T12:{second // 60:02}:{second % 60:02}.000000Z"
+        )
+        try:
+            run_id = cancel.play(_watched(ports, writes), event_of).run_id
+        except OutageError:
+            run_id = paths.run_id(f"c-{at}")
+            cancel.begin(ports, event_of, b"{}")
+        run = cancel.to_the_end(ports, run_id)
+        assert run.state is RunState.COMPLETE, (at, run)
+        ends = cancel.of_kind(ports, "decommission_complete")
+        assert len(ends) == at
+        assert [e["signals_refused"] for e in ends] == [1] * at
+        assert [e["actions_accepted"] for e in ends] == [1] * at
+        assert _is_over(ports)
+        archives = [n for n in ports.archives.names(f"{ACCOUNT}/") if n.endswith(".tar.gz")]
+        assert len(archives) == at
+        if writes.count < at:
+            break
+        second += 2
+        subscribe(
+            ports,
+            told("created", event_id=f"again-{at}").evolve(
+                event_time=f"2026-11-25T12:{(second - 1) // 60:02}:{(second - 1) % 60:02}.000000Z"
+            ),
+        )
+        at += 1
+    assert at > 20
