@@ -1,8 +1,9 @@
 """The archive of a ledger: one file an auditor can take away, made the same way every time.
 
 ``receipts.jsonl`` has an envelope a line, in the order of the log; ``tile/`` is the log as
-c2sp.org/tlog-tiles lays it out; ``MANIFEST.sha256`` lists every other file. What reads an archive
-trusts nothing in it: names, kinds and sizes are bounded before a byte is kept.
+c2sp.org/tlog-tiles lays it out; ``MANIFEST.sha256`` lists every other file. A segment begins where
+earlier ones end: ``base.json`` has the tree up to there, ``leaves.jsonl`` a leaf a line. What reads
+an archive trusts nothing in it: names, kinds and sizes are bounded before a byte is kept.
 """
 
 import gzip
@@ -13,16 +14,23 @@ import tarfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, Self
+
+from pydantic import ValidationError, model_validator
 
 from governor.errors import InputError
-from ledger import contracts
+from governor.records import Record
+from ledger import canonical, contracts
 from ledger.keys import KeyRing
+from ledger.log import Hash
+from ledger.merkle import Frontier
 
 MANIFEST = "MANIFEST.sha256"
 RECEIPTS = "receipts.jsonl"
 CHECKPOINT = "checkpoint"
 KEYS = "keys.json"
+BASE = "base.json"
+LEAVES = "leaves.jsonl"
 MAX_LINE_BYTES = 2 * 1024 * 1024
 """Longest line of ``receipts.jsonl``: a document of 1 MB in base64, and then some."""
 
@@ -37,8 +45,8 @@ _UNREADABLE = (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, ValueEr
 _NUMBER = r"(x\d{3}/)*\d{3}(\.p/[1-9]\d{0,2})?"
 _BOUNDS: Mapping[re.Pattern[str], int | None] = {
     re.compile(r"MANIFEST\.sha256"): None,
-    re.compile(r"receipts\.jsonl"): None,
-    re.compile(r"VERIFY\.md|verify\.py|checkpoint|keys\.json"): _MAX_SMALL_FILE_BYTES,
+    re.compile(r"(receipts|leaves)\.jsonl"): None,
+    re.compile(r"VERIFY\.md|verify\.py|checkpoint|(keys|base)\.json"): _MAX_SMALL_FILE_BYTES,
     re.compile(r"schema/[a-z_]{1,64}(\.v[1-9]\d?)?\.json"): _MAX_SMALL_FILE_BYTES,
     re.compile(rf"tile/entries/{_NUMBER}"): _MAX_BUNDLE_BYTES,
     re.compile(rf"tile/\d{{1,2}}/{_NUMBER}"): 256 * 32,
@@ -62,6 +70,50 @@ def fixed_files(ring: KeyRing) -> dict[str, bytes]:
         KEYS: (ring.model_dump_json(indent=1, exclude_none=True) + "\n").encode(),
         **schemas,
     }
+
+
+class Base(Record):
+    """``base.json``: the tree before a segment's first leaf, by its subtrees, largest first.
+
+    Together with the leaves it leads to the signed root, so that it cannot be another.
+    """
+
+    size: int
+    nodes: tuple[Hash, ...]
+
+    @model_validator(mode="after")
+    def _is_a_tree(self) -> Self:
+        if self.size < 1 or len(self.nodes) != self.size.bit_count():
+            raise ValueError("not the subtrees of a tree of this size")
+        return self
+
+    @classmethod
+    def of(cls, tree: Frontier) -> "Base":
+        """The base that a tree is."""
+        return cls(size=tree.size, nodes=tuple(node.hex() for node in tree.nodes))
+
+    def tree(self) -> Frontier:
+        """The tree that is continued."""
+        return Frontier(self.size, tuple(map(bytes.fromhex, self.nodes)))
+
+    def text(self) -> bytes:
+        """The file's content."""
+        return canonical.dumps(self.document()) + b"\n"
+
+
+def base_of(text: bytes) -> Frontier:
+    """The tree that a ``base.json`` states.
+
+    Raises:
+        InputError: it states none, or there is another way to write it.
+    """
+    try:
+        base = Base.model_validate_json(text)
+    except ValidationError:
+        raise InputError("bad-archive", f"{BASE} states no tree") from None
+    if base.text() != text:
+        raise InputError("bad-archive", f"{BASE} is not written the way it is made")
+    return base.tree()
 
 
 def manifest(digests: Mapping[str, str]) -> bytes:

@@ -138,6 +138,11 @@ class Pin:
         self._pinned = pinned
         self._where = where
 
+    @property
+    def size(self) -> int:
+        """How many leaves it was signed for."""
+        return self._pinned.size
+
     def told(self, found: Sequence[Finding]) -> Iterator[str]:
         """What was held against it, if nothing that was found contradicts it."""
         if not any(finding.subject == self._where for finding in found):

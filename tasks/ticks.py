@@ -11,18 +11,21 @@ from governor.records import SYSTEM_ACCOUNT
 from ports import Ports
 from tasks.actions import dead_letters
 from tasks.actions import reap as action_reaper
+from tasks.archives import segments
 from tasks.celery import LEDGER, app
 from tasks.governors import topics
 from tasks.health import alerts, troubles
 from tasks.health.check import is_in_doubt
 from tasks.ledgers import patrol, seal
 from tasks.ledgers.sign import raise_alarm
+from tasks.ledgers.stored_log import BrokenLogError
 from tasks.receipts import refusals
 from tasks.runbooks import RUNBOOKS
 from tasks.runs import reap as run_reaper
 from tasks.sweep import alone
 
 _SCAN_EVERY_S = 60
+_SEGMENT_S = 600
 _ALONE_S = 6.0
 """How long a sweep is alone: longer than it begins new looks, and than a call that hangs."""
 
@@ -124,6 +127,7 @@ def audit_slice(scope: str, path: str, number: int, after: str | None = None) ->
     try:
         if after is None:
             reached = patrol.judge(ports, account_id, scope, number)
+            _cut_if_due(ports, account_id, is_judged=reached is None)
         else:
             looked = patrol.judge_states(ports, account_id, after)
     except OutageError:
@@ -138,6 +142,26 @@ def audit_slice(scope: str, path: str, number: int, after: str | None = None) ->
         _audit(scope, upcoming, 0)
     elif scope == "everything":
         patrol.note_everything_judged(ports)
+
+
+@app.task(name="audit.cut_segment", send_events=False, time_limit=_SEGMENT_S)
+def cut_segment(account_id: str) -> None:
+    """Archive the next part of a ledger that has grown large; then go on with it."""
+    ports = wiring.ports()
+    with alone(ports, f"segment/{account_id}", _SEGMENT_S) as is_alone:
+        if not is_alone:
+            return
+        try:
+            segment = segments.cut_next(ports, account_id)
+        except BrokenLogError as error:
+            raise_alarm(ports, account_id, error)
+            return
+    _cut_if_due(ports, account_id, is_judged=segment is not None)
+
+
+def _cut_if_due(ports: Ports, account_id: str, *, is_judged: bool) -> None:
+    if is_judged and segments.is_due(ports, account_id):
+        app.send_task("audit.cut_segment", (account_id,), queue=LEDGER)
 
 
 def _audit(scope: str, path: str, number: int, after: str | None = None) -> None:

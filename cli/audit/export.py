@@ -18,8 +18,8 @@ from ledger.receipt import SignedReceipt
 from ledger.verify import MAX_AHEAD
 from ports import Ports
 from ports.documents import Document
+from tasks.archives.write import Archived, write_archive
 from tasks.ledgers import stored_log
-from tasks.ledgers.archive import Archived, write_archive
 from tasks.ledgers.report import Report
 from tasks.ledgers.stored_log import BrokenLogError, StoredLog
 from tasks.ledgers.walk import Walk

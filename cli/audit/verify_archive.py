@@ -1,32 +1,86 @@
-"""Verify an archive far from where it was made: with the trusted keys and nothing else."""
+"""Verify archives far from where they were made: with the trusted keys and nothing else."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cli.audit.parallel import examining
 from cli.audit.pins import pin_of
 from cli.output import Progress
 from governor.errors import InputError
+from ledger.archive import sha256_of
 from ledger.audit import Pin
+from ledger.completion import Archive, judge_completion
 from ledger.keys import KeyRing, parse_ring
 from ledger.verify import Check, Finding
-from tasks.ledgers.judge_archive import OF_THE_ARCHIVE, Judged, judge_archive
+from tasks.archives.judge import OF_THE_ARCHIVE, Judged, judge_archive
+from tasks.archives.reading import Ledger
 from tasks.ledgers.report import Report
 
+_PIECE_BYTES = 1 << 20
 
-def verify_archive(
-    path: Path, trust: Path, extends: Path | None = None, account_id: str | None = None
-) -> Judged:
-    """Judge an archive against the keys of a file. See ``judge_archive`` for what it raises.
+
+@dataclass(frozen=True, slots=True)
+class Against:
+    """What archives are held against: the keys that are trusted, and whatever else is given."""
+
+    trust: Path
+    extends: Path | None = None
+    account_id: str | None = None
+    complete: Path | None = None
+
+
+def verify_archive(*paths: Path, against: Against) -> Judged:
+    """Judge an archive, or the segments of one ledger, oldest first.
+
+    See ``judge_archive`` for what it raises.
 
     Raises:
         InputError: also: no file of keys, or nothing to extend.
     """
-    trusted = _trusted(trust)
+    trusted, ledger = _trusted(against.trust), None
+    each: list[Judged] = []
+    for path in paths:
+        each.append(_judge(path, trusted, against, ledger, is_last=path == paths[-1]))
+        ledger = each[-1].ledger
+        if ledger is None:
+            break  # nothing can be held against it
+    judged = _together(each, paths)
+    if against.complete and ledger and judged.report.tree:
+        archive = Archive(
+            judged.report.account_id,
+            judged.report.tree,
+            ledger.balance,
+            [sha256_of(_pieces(path)) for path in paths],
+        )
+        text = _read(against.complete)
+        judged.report.add(judge_completion(text, against.complete.name, archive, trusted))
+    return judged
 
+
+def verify_or_tell(*paths: Path, against: Against) -> Judged:
+    """As ``verify_archive``, but an archive rejected for its content is judged not to hold.
+
+    Raises:
+        InputError: no file of keys, or nothing to extend; nothing was judged.
+        OutageError: this machine could not read or unpack it; nothing was judged.
+    """
+    try:
+        return verify_archive(*paths, against=against)
+    except InputError as error:
+        if error.code not in OF_THE_ARCHIVE:
+            raise
+        report = Report("an unknown account")
+        report.add([Finding(paths[-1].name, Check.INTEGRITY, error.detail)])
+        return Judged(report)
+
+
+def _judge(
+    path: Path, trusted: KeyRing, against: Against, before: Ledger | None, *, is_last: bool
+) -> Judged:
     def pins_for(account_id: str) -> Sequence[Pin]:
-        return [pin_of(extends, trusted, account_id)] if extends else []
+        return [pin_of(against.extends, trusted, account_id)] if against.extends else []
 
     @contextmanager
     def progressing(size: int) -> Iterator[Callable[[int], None]]:
@@ -36,30 +90,44 @@ def verify_archive(
     return judge_archive(
         path,
         trusted,
-        account_id,
+        against.account_id,
+        before=before,
+        is_last=is_last,
         pins_for=pins_for,
         examining=examining,
         progressing=progressing,
     )
 
 
-def verify_or_tell(
-    path: Path, trust: Path, extends: Path | None = None, account_id: str | None = None
-) -> Judged:
-    """As ``verify_archive``, but an archive rejected for its content is judged not to hold.
+def _together(each: Sequence[Judged], paths: Sequence[Path]) -> Judged:
+    """One verdict over all segments; where there are several, a finding says of which it is."""
+    last = each[-1]
+    if len(paths) == 1:
+        return last
+    report, notes = last.report, list[str]()
+    own, report.findings = report.findings, []
+    for judged, path in zip(each, paths, strict=False):
+        found = own if judged is last else judged.report.findings
+        report.add(replace(finding, subject=f"{path.name}: {finding.subject}") for finding in found)
+        notes += [f"{path.name}: {note}" for note in judged.notes]
+        report.clocks |= judged.report.clocks
+        report.clock_off_s = max(report.clock_off_s, judged.report.clock_off_s)
+    if report.findings:
+        report.extends = []
+    return replace(last, notes=notes, first=each[0].first)
 
-    Raises:
-        InputError: no file of keys, or nothing to extend; nothing was judged.
-        OutageError: this machine could not read or unpack it; nothing was judged.
-    """
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE_BYTES):
+            yield piece
+
+
+def _read(path: Path) -> bytes:
     try:
-        return verify_archive(path, trust, extends, account_id)
-    except InputError as error:
-        if error.code not in OF_THE_ARCHIVE:
-            raise
-        report = Report("an unknown account")
-        report.add([Finding(path.name, Check.INTEGRITY, error.detail)])
-        return Judged(report)
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError("unreadable", f"cannot read {path}: {error.strerror}") from None
 
 
 def _trusted(trust: Path) -> KeyRing:

@@ -137,26 +137,37 @@ def export_receipts(
 
 
 def verify_archive(
-    file: Annotated[
-        Path, typer.Argument(help="An archive of a ledger.", exists=True, dir_okay=False)
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="An archive of a ledger, or its segments, oldest first.",
+            exists=True,
+            dir_okay=False,
+        ),
     ],
     trust: Annotated[Path, typer.Option("--trust", help="Keys you trust: ggen keys export.")],
     account_id: Annotated[
         str | None, typer.Option("--account-id", help="Whose ledger it has to be.")
     ] = None,
+    complete: Annotated[
+        Path | None,
+        typer.Option(help="The ….complete.json beside it.", exists=True, dir_okay=False),
+    ] = None,
     extends: Extends = None,
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
-    """Check an archive without any store: every file, receipt, place and signature."""
+    """Check an archive without any store: every file, receipt, place, signature and count."""
     from cli.audit import verify_archive as command
     from cli.audit import verify_ledger
 
-    judged = command.verify_or_tell(file, trust, extends, account_id)
+    against = command.Against(trust, extends, account_id, complete)
+    judged = command.verify_or_tell(*files, against=against)
     report, words = judged.report, judged.report.words()
     value = {
         "account_id": report.account_id,
         "verdict": words,
+        "first": judged.first,
         "sealed": report.sealed,
         "clock_off": report.clock_off,
         "clock_off_s": report.clock_off_s,
@@ -170,7 +181,8 @@ def verify_archive(
     }
     lines = _findings(report.findings, report.more_findings)
     lines += [f"note   {note}" for note in judged.notes]
-    lines.append(f"{report.sealed} receipts of {report.account_id}")
+    since = f"{judged.first} to " if judged.first else ""
+    lines.append(f"{since}{report.sealed} receipts of {report.account_id}")
     lines += [f"extends {kept}" for kept in report.extends]
     show(value, as_json, "\n".join([*lines, f"=> {words}"]))
     code = verify_ledger.VALID if report.is_valid else verify_ledger.BROKEN

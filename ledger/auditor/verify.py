@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Verify the archive of a ledger with Python's standard library and openssl, and nothing else.
 
-    python3 -I verify.py --fingerprint SHA256 [--account-id ID] [--receipt ID ...] [ARCHIVE]
+    python3 -I verify.py --fingerprint SHA256 [--account-id ID] [--receipt ID ...] [ARCHIVE ...]
 
-ARCHIVE is the folder the archive was unpacked into (here, if left out), or the .tar.gz itself. The
-fingerprint is the SHA-256 of a public key. It must come from somewhere else than this archive; give
-one for each key that was in use. --strict does not accept clocks that were off.
+ARCHIVE is the folder the archive was unpacked into (here, if left out), or the .tar.gz itself; give
+several segments of one ledger oldest first. The fingerprint is the SHA-256 of a public key. It must
+come from somewhere else than this archive; give one for each key that was in use. --complete takes
+the ….complete.json that lies beside an archive. --strict does not accept clocks that were off.
 
 Exit code: 0 everything holds; 1 something does not; 2 wrong options; 5 cannot verify here, nothing
 was judged; 7 everything holds but a clock was off (--strict). VERIFY.md has the steps by hand.
@@ -35,7 +36,7 @@ from typing import IO, Any, Dict, Iterator, List, Optional, Set, Tuple
 
 PAYLOAD_TYPE = "application/vnd.ggen.receipt.v1+json"
 NAMES = re.compile(
-    r"MANIFEST\.sha256|receipts\.jsonl|VERIFY\.md|verify\.py|checkpoint|keys\.json"
+    r"MANIFEST\.sha256|(receipts|leaves)\.jsonl|VERIFY\.md|verify\.py|checkpoint|(keys|base)\.json"
     r"|schema/[a-z_]{1,64}(\.v[1-9]\d?)?\.json|tile/(entries|\d{1,2})/(x\d{3}/)*\d{3}(\.p/[1-9]\d{0,2})?"
 )
 Fields = Dict[str, Any]
@@ -198,11 +199,9 @@ def save(path: Path, content: IO[bytes]) -> None:
 
 
 def check_checkpoint(
-    folder: Path, scratch: Path, fingerprints: Set[str], account_id: Optional[str]
-) -> Tuple[str, str, int, bytes, Fields, Keys]:
-    """The checkpoint is signed by a trusted key; origin, account, size, root, key, all keys."""
-    keys = trusted_keys(folder, fingerprints)
-    note = read(folder / "checkpoint").decode("utf-8")
+    note: str, scratch: Path, keys: Keys, account_id: Optional[str]
+) -> Tuple[str, int, bytes, Fields]:
+    """The checkpoint is signed by a trusted key; account, size, root, key."""
     lines = note.split("\n")
     expect(len(lines) == 6 and not lines[5] and not lines[3], "the checkpoint has not five lines")
     name, size, root = lines[:3]
@@ -223,7 +222,7 @@ def check_checkpoint(
             expect(origin == key["origin"], f"the checkpoint is of {name}, not of {key['origin']}")
             wanted = account_id or account
             expect(account == wanted, f"this is the ledger of account {account}, not of {wanted}")
-            return origin, account, int(size), exact(root, "the root"), key, keys
+            return account, int(size), exact(root, "the root"), key
     raise Broken("the checkpoint is signed by no key whose fingerprint you trust")
 
 
@@ -287,6 +286,15 @@ def read(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def listed(folder: Path) -> Iterator[bytes]:
+    """The leaves of a segment, a line each."""
+    expect((folder / "leaves.jsonl").is_file(), "leaves.jsonl is missing")
+    with (folder / "leaves.jsonl").open("rb") as lines:
+        for line in lines:
+            expect(line.endswith(b"\n"), "leaves.jsonl has a line without an end")
+            yield line[:-1]
+
+
 def entries(folder: Path, size: int) -> Iterator[bytes]:
     """The leaves in order, out of the entry bundles."""
     for bundle_number in range((size + 255) // 256):
@@ -312,56 +320,125 @@ def tile_name(tile_number: int, width: int) -> str:
     return "/".join(groups) + ("" if width == 256 else f".p/{width}")
 
 
+class Ledger:
+    """A ledger as far as its archives were read, one after the other."""
+
+    def __init__(self, size: int, levels: List[Optional[bytes]]) -> None:
+        self.size, self.levels, self.is_whole = size, levels, size == 0
+        self.recorded_at = ""
+        self.ids: List[str] = []
+        self.seen: Set[str] = set()
+        self.off: List[float] = []
+        self.ends: Dict[str, int] = {}
+        self.counted: Set[str] = set()
+        self.over: Set[str] = set()
+        self.in_flight: Dict[str, int] = {}
+
+    def root(self) -> bytes:
+        """The root over all leaves."""
+        found: Optional[bytes] = None
+        for node in self.levels:
+            if node is not None:
+                found = node if found is None else hashlib.sha256(b"\x01" + node + found).digest()
+        return found or hashlib.sha256().digest()
+
+    def append(self, node: bytes) -> None:
+        """Append a leaf's hash to the right edge of the tree (RFC 6962)."""
+        self.size += 1
+        for level, left in enumerate(self.levels):
+            if left is None:
+                self.levels[level] = node
+                return
+            node, self.levels[level] = hashlib.sha256(b"\x01" + left + node).digest(), None
+        self.levels.append(node)
+
+    def count(self, fields: Fields, where: str) -> None:
+        """What was in flight has ended, all that was accepted has, and nothing after the end."""
+        operation = fields["operation"]
+        whose = str(fields.get("entitlement_id") or fields.get("sku_id"))
+        if operation == "entitlement_active":
+            self.over.discard(whose)
+        elif operation in ("action_complete", "action_failed", "action_timeout"):
+            self.ends[whose] = self.ends.get(whose, 0) + 1
+            expect(whose not in self.over, f"{where}: ends an action after the end of {whose}")
+        elif operation == "decommission_start" and "run_id" in fields:
+            self.in_flight[fields["run_id"]] = fields["in_flight_actions"]
+        elif operation == "decommission_complete" and "run_id" in fields:
+            self.close(fields, whose, where)
+
+    def close(self, fields: Fields, whose: str, where: str) -> None:
+        """Hold the counts of an end against what was counted up to there."""
+        halves = ("actions_completed", "actions_failed", "actions_timed_out")
+        ended, began = sum(fields[name] for name in halves), self.in_flight.get(fields["run_id"])
+        expect(
+            began is not None or not self.is_whole, f"{where}: its decommission_start is missing"
+        )
+        expect(began in (None, ended), f"{where}: {began} actions were in flight, {ended} ended")
+        accepted, found = fields.get("actions_accepted"), self.ends.pop(whose, 0)
+        if self.is_whole or whose in self.counted:
+            fault = f"{where}: {accepted} actions were accepted, {found} have an end here"
+            expect(accepted in (None, found), fault)
+        self.counted.add(whose)
+        self.over.add(whose)
+
+
+def base_of(folder: Path) -> Ledger:
+    """The tree before a segment's first leaf; an empty one where the archive begins the ledger."""
+    if not (folder / "base.json").is_file():
+        return Ledger(0, [])
+    text = read(folder / "base.json").decode("utf-8")
+    base = plain(text)
+    expect(canonical(base) + "\n" == text, "base.json is not written the way it is made")
+    size, nodes = base["size"], [bytes.fromhex(node) for node in base["nodes"]]
+    is_tree = set(base) == {"size", "nodes"} and size > 0 and bin(size).count("1") == len(nodes)
+    expect(is_tree and all(len(node) == 32 for node in nodes), "base.json states no tree")
+    levels = [nodes.pop() if size >> level & 1 else None for level in range(size.bit_length())]
+    return Ledger(size, levels)
+
+
 def check_log(
-    folder: Path, scratch: Path, account_id: str, size: int, root: bytes, keys: Keys
-) -> Tuple[str, List[float], List[str]]:
-    """Every receipt is what its leaf says, every leaf is in its place, and all lead to the root."""
+    folder: Path, scratch: Path, account_id: str, size: int, keys: Keys, ledger: Ledger
+) -> None:
+    """Every receipt is what its leaf says, and every leaf is in its place."""
     expect((folder / "receipts.jsonl").is_file(), "receipts.jsonl is missing")
-    levels: List[Optional[bytes]] = []
     hashes: List[bytes] = []
     schemas: Dict[str, Fields] = {}
-    ids: List[str] = []
-    off: List[float] = []
-    recorded_at = ""
+    is_segment = (folder / "base.json").is_file()
     with (folder / "receipts.jsonl").open("rb") as lines, ThreadPoolExecutor(4) as pool:
         asked = []
-        for index, text in enumerate(entries(folder, size)):
+        for text in listed(folder) if is_segment else entries(folder, size):
             leaf = plain(text.decode("utf-8"))
-            where = f"receipt {leaf['receipt_id']} (leaf {index})"
-            expect(canonical(leaf).encode() == text, f"{where}: the leaf is not canonical JSON")
-            form = {"account_id", "envelope_sha256", "index", "receipt_id", "recorded_at", "v"}
-            expect(set(leaf) - {"rejected"} == form, f"{where}: the leaf has other fields")
-            expect(leaf["account_id"] == account_id, f"{where}: of account {leaf['account_id']}")
-            expect(leaf["index"] == index, f"{where}: says that it is leaf {leaf['index']}")
-            expect(leaf["recorded_at"] >= recorded_at, f"{where}: recorded before the one before")
+            where = f"receipt {leaf['receipt_id']} (leaf {ledger.size})"
+            check_leaf(leaf, text, account_id, ledger, where)
             line = lines.readline()
             expect(line.endswith(b"\n"), f"{where}: its line has no end")
-            expect(sha256(line[:-1]) == leaf["envelope_sha256"], f"{where}: not what was sealed")
-            expect("rejected" not in leaf, f"{where}: was no receipt: {leaf.get('rejected')}")
-            off.append(check_receipt(folder, leaf, line[:-1].decode("utf-8"), keys, schemas))
+            fields, off = check_receipt(folder, leaf, line[:-1], keys, schemas)
+            ledger.off.append(off)
+            ledger.count(fields, where)
             asked.append(pool.submit(check_signature, scratch, where, line[:-1], keys))
             if len(asked) == 64:
                 settle(asked)
-            ids.append(leaf["receipt_id"])
+            ledger.ids.append(leaf["receipt_id"])
             hashes.append(hashlib.sha256(b"\x00" + text).digest())
-            add(levels, hashes[-1])
-            recorded_at = leaf["recorded_at"]
+            ledger.append(hashes[-1])
+            ledger.recorded_at = leaf["recorded_at"]
         settle(asked)
         expect(not lines.readline(), f"receipts.jsonl holds more than the {size} receipts sealed")
-    found: Optional[bytes] = None
-    for node in levels:
-        if node is not None:
-            found = node if found is None else hashlib.sha256(b"\x01" + node + found).digest()
-    expect(
-        (found or hashlib.sha256().digest()) == root, "the leaves do not lead to the signed root"
-    )
-    seen: Set[str] = set()
-    for receipt_id in ids:
-        if receipt_id in seen:
-            raise Broken(f"receipt {receipt_id} is in the log twice")
-        seen.add(receipt_id)
-    check_tiles(folder, hashes)
-    return recorded_at, off, ids
+    check_tiles(folder, [] if is_segment else hashes)
+    expect(is_segment or not (folder / "leaves.jsonl").exists(), "leaves.jsonl has no base.json")
+    for receipt_id in ledger.ids[len(ledger.seen) :]:
+        expect(receipt_id not in ledger.seen, f"receipt {receipt_id} is in the log twice")
+        ledger.seen.add(receipt_id)
+
+
+def check_leaf(leaf: Fields, text: bytes, account_id: str, ledger: Ledger, where: str) -> None:
+    """A leaf is one, of this account, and in its place."""
+    expect(canonical(leaf).encode() == text, f"{where}: the leaf is not canonical JSON")
+    form = {"account_id", "envelope_sha256", "index", "receipt_id", "recorded_at", "v"}
+    expect(set(leaf) - {"rejected"} == form, f"{where}: the leaf has other fields")
+    expect(leaf["account_id"] == account_id, f"{where}: of account {leaf['account_id']}")
+    expect(leaf["index"] == ledger.size, f"{where}: says that it is leaf {leaf['index']}")
+    expect(leaf["recorded_at"] >= ledger.recorded_at, f"{where}: recorded before the one before")
 
 
 def settle(asked: List[Any]) -> None:
@@ -369,16 +446,6 @@ def settle(asked: List[Any]) -> None:
     for each in asked:
         each.result()
     asked.clear()
-
-
-def add(levels: List[Optional[bytes]], node: bytes) -> None:
-    """Append a leaf's hash to the right edge of the tree (RFC 6962)."""
-    for level, left in enumerate(levels):
-        if left is None:
-            levels[level] = node
-            return
-        node, levels[level] = hashlib.sha256(b"\x01" + left + node).digest(), None
-    levels.append(node)
 
 
 def check_tiles(folder: Path, hashes: List[bytes]) -> None:
@@ -409,10 +476,13 @@ def check_tiles(folder: Path, hashes: List[bytes]) -> None:
 
 
 def check_receipt(
-    folder: Path, leaf: Fields, line: str, keys: Keys, schemas: Dict[str, Fields]
-) -> float:
-    """What a receipt says fits its leaf, contract and key; how far its clock was off, in s."""
+    folder: Path, leaf: Fields, text: bytes, keys: Keys, schemas: Dict[str, Fields]
+) -> Tuple[Fields, float]:
+    """What a receipt says fits leaf, contract and key; it, and how far its clock was off, in s."""
     where = f"receipt {leaf['receipt_id']} (leaf {leaf['index']})"
+    expect(sha256(text) == leaf["envelope_sha256"], f"{where}: not what was sealed")
+    expect("rejected" not in leaf, f"{where}: was no receipt: {leaf.get('rejected')}")
+    line = text.decode("utf-8")
     envelope = plain(line)
     signature = envelope["signatures"][0]
     form = {
@@ -438,7 +508,7 @@ def check_receipt(
     check_time(key, leaf["recorded_at"], where)
     behind = instant(leaf["recorded_at"]) - instant(fields["timestamp"])
     is_late = behind > BEHIND and fields.get("spooled") is not True  # its store was away
-    return abs(behind.total_seconds()) if is_late or behind < -AHEAD else 0.0
+    return fields, abs(behind.total_seconds()) if is_late or behind < -AHEAD else 0.0
 
 
 def schema_of(folder: Path, fields: Fields, where: str, schemas: Dict[str, Fields]) -> Fields:
@@ -544,45 +614,157 @@ def fingerprint(text: str) -> str:
 def options(words: Optional[List[str]]) -> argparse.Namespace:
     """What was asked for."""
     parser = argparse.ArgumentParser(description="Verify an archive of a ledger.")
-    parser.add_argument("archive", nargs="?", default=".", type=Path)
+    parser.add_argument("archive", nargs="*", type=Path)
     parser.add_argument(
         "--fingerprint", action="append", required=True, metavar="SHA256", type=fingerprint
     )
     parser.add_argument("--account-id", metavar="ID", help="whose ledger it has to be")
     parser.add_argument("--receipt", action="append", default=[], metavar="ID")
+    parser.add_argument(
+        "--complete", metavar="FILE", type=Path, help="the ….complete.json beside it"
+    )
     parser.add_argument("--strict", action="store_true", help="exit 7 where a clock was off")
     return parser.parse_args(words)
 
 
 def verify(given: argparse.Namespace, scratch: Path) -> int:
     """Run every step; the first that does not hold ends it."""
-    folder = given.archive
-    if not folder.exists():
-        raise CannotVerify(f"there is no {folder}")
-    if folder.is_file():
-        folder = scratch / "unpacked"
-        folder.mkdir()
-        unpack(given.archive, folder)
-    # Nothing is believed, and nothing judged, before the checkpoint's signature was.
-    _origin, account_id, size, root, key, keys = check_checkpoint(
-        folder, scratch, set(given.fingerprint), given.account_id
-    )
-    tell(f"ok  the checkpoint of {account_id} over {size} receipts is signed by {key['key_id']}")
-    tell(f"ok  {check_manifest(folder)}")
-    recorded_at, off, ids = check_log(folder, scratch, account_id, size, root, keys)
-    if recorded_at:
-        made_later = dict(key, valid_from="1970-01-01T00:00:00.000000Z")
-        check_time(made_later, recorded_at, "the checkpoint")
-    tell(f"ok  {size} receipts are complete, signed, in order, and lead to the signed root")
+    ledger: Optional[Ledger] = None
+    account_id = given.account_id
+    for number_, archive in enumerate(given.archive or [Path(".")]):
+        folder = archive
+        if not folder.exists():
+            raise CannotVerify(f"there is no {folder}")
+        if folder.is_file():
+            folder = scratch / f"unpacked{number_}"
+            folder.mkdir()
+            unpack(archive, folder)
+        # Nothing is believed, and nothing judged, before the checkpoint's signature was.
+        keys = trusted_keys(folder, set(given.fingerprint))
+        note = read(folder / "checkpoint").decode("utf-8")
+        account_id, size, root, key = check_checkpoint(note, scratch, keys, account_id)
+        of = f"the checkpoint of {account_id} over {size} receipts"
+        tell(f"ok  {of} is signed by {key['key_id']}")
+        tell(f"ok  {check_manifest(folder)}")
+        base = base_of(folder)
+        ledger = ledger or base
+        goes_on = (ledger.size, ledger.root()) == (base.size, base.root())
+        expect(goes_on, f"{archive.name} does not go on from what is before it")
+        check_log(folder, scratch, account_id, size, keys, ledger)
+        expect(ledger.size == size, f"there are {ledger.size} leaves, and {size} were signed")
+        expect(ledger.root() == root, "the leaves do not lead to the signed root")
+        if ledger.recorded_at:
+            made_later = dict(key, valid_from="1970-01-01T00:00:00.000000Z")
+            check_time(made_later, ledger.recorded_at, "the checkpoint")
+        which = f"receipts {base.size} to {size}" if base.size else f"{size} receipts"
+        tell(f"ok  {which} are complete, signed, in order, and lead to the signed root")
+        if given.complete and archive == given.archive[-1]:
+            check_complete(given, folder, scratch, account_id, keys, (size, root), ledger)
+    if ledger is None:
+        raise CannotVerify("no archive was given")
+    first = ledger.size - len(ledger.ids)
     for receipt_id in given.receipt:
-        expect(receipt_id in ids, f"there is no receipt {receipt_id} among the {size}")
-        tell(f"ok  receipt {receipt_id} is leaf {ids.index(receipt_id)}; its signature fits")
-    late = [seconds for seconds in off if seconds]
+        expect(receipt_id in ledger.seen, f"there is no receipt {receipt_id} among the {size}")
+        at = first + ledger.ids.index(receipt_id)
+        tell(f"ok  receipt {receipt_id} is leaf {at}; its signature fits")
+    late = [seconds for seconds in ledger.off if seconds]
     if late:
         tell(f"valid, clock off by up to {max(late):.0f} s in {len(late)} receipts")
         return 7 if given.strict else 0
     tell("valid")
     return 0
+
+
+# -- The receipt beside an archive
+
+
+def check_complete(
+    given: argparse.Namespace,
+    folder: Path,
+    scratch: Path,
+    account_id: str,
+    keys: Keys,
+    archived: Tuple[int, bytes],
+    ledger: Ledger,
+) -> None:
+    """The receipt of the end is signed, is in the log past the archive, and speaks of it."""
+    told = plain(read(given.complete).decode("utf-8"))
+    where = f"{given.complete.name}"
+    text, line = told["leaf"].encode(), canonical(told["receipt"]).encode()
+    leaf = plain(told["leaf"])
+    expect(canonical(leaf).encode() == text, f"{where}: its leaf is not canonical JSON")
+    expect(leaf["account_id"] == account_id, f"{where}: of account {leaf['account_id']}")
+    fields, _ = check_receipt(folder, leaf, line, keys, {})
+    check_signature(scratch, where, line, keys)
+    _, size, root, _ = check_checkpoint(told["checkpoint"], scratch, keys, account_id)
+    expect(leaf["index"] >= archived[0], f"{where}: is in the log before the archive's end")
+    node, path = hashlib.sha256(b"\x00" + text).digest(), unhexed(told["inclusion_proof"])
+    is_in = climb(leaf["index"], size - 1, node, node, path) == (node if size == 1 else root, root)
+    expect(leaf["index"] < size and is_in, f"{where}: is not in the tree of its checkpoint")
+    expect(told["archived_size"] == archived[0], f"{where}: proves the growth of another archive")
+    proof = unhexed(told["consistency_proof"])
+    goes_on = is_extended(archived, (size, root), proof)
+    expect(goes_on, f"{where}: its checkpoint does not go on from the archive")
+    ledger.count(fields, where)
+    digests = [*(each["archive_sha256"] for each in fields.get("segments", ()))]
+    digests.append(fields["archive_sha256"])
+    files = [file_sha256(path) for path in given.archive if path.is_file()]
+    is_this = fields["operation"] == "decommission_complete" and (
+        fields["checkpoint_size"],
+        fields["checkpoint_root"],
+    ) == (archived[0], archived[1].hex())
+    expect(
+        is_this and digests[len(digests) - len(files) :] == files, f"{where}: of another archive"
+    )
+    tell(f"ok  {where} ends {fields['entitlement_id']}, and speaks of this archive")
+
+
+def unhexed(nodes: List[str]) -> List[bytes]:
+    """The hashes of a proof."""
+    found = [bytes.fromhex(node) for node in nodes]
+    expect(all(len(node) == 32 for node in found), "a proof has a node that is no hash")
+    return found
+
+
+def climb(
+    position: int, last: int, old: bytes, new: bytes, path: List[bytes]
+) -> Tuple[bytes, bytes]:
+    """Two roots that a proof leads to: of the tree that ends here, and of the whole one."""
+    for sibling in path:
+        while position == last and not position & 1 and position:
+            position, last = position >> 1, last >> 1
+        expect(last, "a proof goes on above the root")
+        if position & 1:
+            old = hashlib.sha256(b"\x01" + sibling + old).digest()
+            new = hashlib.sha256(b"\x01" + sibling + new).digest()
+        else:
+            new = hashlib.sha256(b"\x01" + new + sibling).digest()
+        position, last = position >> 1, last >> 1
+    while position == last and not position & 1 and position:
+        position, last = position >> 1, last >> 1
+    expect(last == 0, "a proof ends below the root")
+    return old, new
+
+
+def is_extended(old: Tuple[int, bytes], new: Tuple[int, bytes], proof: List[bytes]) -> bool:
+    """Whether the second tree begins with the first one (RFC 9162, 2.1.4.2)."""
+    if old[0] == new[0]:
+        return not proof and old == new
+    expect(0 < old[0] < new[0], "its checkpoint is older than the archive")
+    position, last = old[0] - 1, new[0] - 1
+    while position & 1:
+        position, last = position >> 1, last >> 1
+    first, rest = (proof[0], proof[1:]) if old[0] & (old[0] - 1) else (old[1], proof)
+    return climb(position, last, first, first, rest) == (old[1], new[1])
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file of any size."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        for piece in iter(lambda: file.read(1 << 20), b""):
+            found.update(piece)
+    return found.hexdigest()
 
 
 def tell(line: str) -> None:

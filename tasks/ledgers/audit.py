@@ -7,6 +7,7 @@ memory for one page.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
+from functools import partial
 
 from governor.paths import mirror_name
 from ledger.audit import (
@@ -14,9 +15,11 @@ from ledger.audit import (
     Pin,
     check_unsealed,
     examine,
+    place,
 )
+from ledger.balance import Balance
 from ledger.keys import KeyRing
-from ledger.log import Seal, seal_id
+from ledger.log import Leaf, Seal, seal_id
 from ledger.verify import Check, Finding
 from ports import Ports
 from tasks.ledgers import stored_log
@@ -68,7 +71,8 @@ def audit_ledger(
     while True:
         report, ring = Report(account_id), ports.keys.ring()
         walk = Walk(ports, ring, report, after, pins, until=until)
-        entries = chunks(walk.entries(last, progress))
+        balance = Balance(is_whole=after is None)
+        entries = chunks(counted(walk.entries(last, progress), balance, report))
         for found in examine_all(entries, account_id, ring):
             report.add(found)
         for document in walk.left_over(to_the_end=last is None):
@@ -111,6 +115,17 @@ def report_ends(ports: Ports, account_id: str, last: int) -> Iterator[Finding]:
 
 def _is_number(name: str) -> bool:
     return len(name) == len(seal_id(0)) and name.isdecimal()
+
+
+def counted(entries: Iterator[Entry], balance: Balance, report: Report) -> Iterator[Entry]:
+    """The same entries, as they come; what their counts do not hold goes into the report."""
+    for entry in entries:
+        report.add(balance.take(entry.content, partial(_place, entry)))
+        yield entry
+
+
+def _place(entry: Entry) -> str:
+    return place(Leaf.model_validate_json(entry.leaf))
 
 
 def chunks(entries: Iterator[Entry]) -> Iterator[Chunk]:

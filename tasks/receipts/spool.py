@@ -29,6 +29,7 @@ from tasks.receipts.commit import (
 
 _LOG = logging.getLogger("ggen.spool")
 _FOLDER, _ASIDE = "spool", "aside"
+_DEPTH = 2
 _TRIES = 3
 """Outages after which a drain tries no more of what waits."""
 
@@ -94,6 +95,8 @@ def drain(ports: Ports) -> int:
     """
     left, outages, blocked = 0, 0, set()
     for name in ports.spool.names(f"{_FOLDER}/"):
+        if name.count("/") != _DEPTH:
+            continue  # an archive of an account of that name, in the same bucket
         chain = name.rpartition(".")[0]
         if outages < _TRIES and chain not in blocked:
             try:

@@ -1,6 +1,6 @@
 """Runbook 7, Customer Cancels: an entitlement is drained, proved, archived and ended.
 
-Its steps are in ``decommission``. Once the entitlement drains there is no way back: whatever fails
+Its steps are in ``cancel``. Once the entitlement drains there is no way back: whatever fails
 is tried again, the operator hears of what lasts, and the run goes on by itself.
 """
 
@@ -16,7 +16,7 @@ from ports.documents import Create, Write
 from tasks.governors.boot import boot_governor
 from tasks.manual import Door, Manual
 from tasks.receipts.commit import alert, explained
-from tasks.runbooks import decommission, leftovers
+from tasks.runbooks.cancel import closing, draining, leftovers
 from tasks.runbooks.events import event_of, of_run
 from tasks.runs.definition import Chunk, Runbook, Step
 
@@ -26,7 +26,7 @@ DRAIN_S = 30
 
 
 def _leftovers(ports: Ports, run: Run, cursor: str) -> Chunk:
-    if not decommission.Draining.of(run).is_last:
+    if not draining.Draining.of(run).is_last:
         return Chunk(None, 0)
     return leftovers.take_part(ports, run, cursor)
 
@@ -155,7 +155,7 @@ RUNBOOK = Runbook(
             "Documents",
             does="see that the event is news, and that there is something to cancel",
             undoes="",
-            act=decommission.decide,
+            act=draining.decide,
             reads_only=True,
         ),
         Step(
@@ -163,36 +163,36 @@ RUNBOOK = Runbook(
             "Documents",
             does="commit the entitlement, and with the last one its governor, as draining",
             undoes="",
-            look=decommission.look_drain,
-            act=decommission.act_drain,
+            look=draining.look_drain,
+            act=draining.act_drain,
         ),
         Step(
             f"{NAME}.start",
             "Memory",
             does="admit no more of its signals, commit decommission_start",
             undoes="",
-            look=decommission.look_governor,
-            act=decommission.act_start,
+            look=draining.look_governor,
+            act=draining.act_start,
         ),
         Step(
             f"{NAME}.actions",
             "Actions",
             does="wait for the actions in flight, at most 30 s, and end the rest explicitly",
             undoes="",
-            ready=decommission.ready_actions,
+            ready=draining.ready_actions,
             wait_limit_s=DRAIN_S,
             when_late="acts",
-            look=decommission.look_actions,
-            act=decommission.act_actions,
+            look=draining.look_actions,
+            act=draining.act_actions,
         ),
         Step(
             f"{NAME}.rollbacks",
             "Actions",
             does="wait for every rollback, and count how what was in flight has ended",
             undoes="",
-            ready=decommission.ready_rollbacks,
+            ready=draining.ready_rollbacks,
             wait_limit_s=math.inf,
-            act=decommission.act_rollbacks,
+            act=draining.act_rollbacks,
         ),
         Step(
             f"{NAME}.signals",
@@ -206,8 +206,8 @@ RUNBOOK = Runbook(
             "Ledger",
             does="seal every receipt",
             undoes="",
-            look=decommission.look_archive,
-            act=decommission.act_seal,
+            look=closing.look_archive,
+            act=closing.act_seal,
             time_limit_s=60,
         ),
         Step(
@@ -215,8 +215,8 @@ RUNBOOK = Runbook(
             "Archives",
             does="create the ledger's archive, read it back, verify it",
             undoes="",
-            look=decommission.look_archive,
-            act=decommission.act_archive,
+            look=closing.look_archive,
+            act=closing.act_archive,
             time_limit_s=600,
         ),
         Step(
@@ -224,24 +224,24 @@ RUNBOOK = Runbook(
             "Signals",
             does="with the last entitlement: delete subscription and topic, withdraw the key",
             undoes="",
-            look=decommission.look_resources,
-            act=decommission.act_resources,
+            look=closing.look_resources,
+            act=closing.act_resources,
         ),
         Step(
             f"{NAME}.complete",
             "Documents",
             does="commit the states as decommissioned, together with decommission_complete",
             undoes="",
-            look=decommission.look_complete,
-            act=decommission.act_complete,
+            look=closing.look_complete,
+            act=closing.act_complete,
         ),
         Step(
             f"{NAME}.proof",
             "Archives",
             does="put the sealed receipt with its proof beside the archive",
             undoes="",
-            look=decommission.look_archive,
-            act=decommission.act_proof,
+            look=closing.look_archive,
+            act=closing.act_proof,
             time_limit_s=60,
         ),
     ),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis
 
-from cli.audit.verify_archive import verify_archive
+from cli.audit.verify_archive import Against, verify_archive
 from governor import paths
 from governor.fsm import RUN_OPEN, RunState
 from governor.runs import Run
@@ -22,8 +22,8 @@ from ports.documents import every
 from tasks import ticks
 from tasks.actions.execute import execute
 from tasks.actions.recover import roll_back
+from tasks.archives.write import write_archive
 from tasks.health.rebuild import rebuild
-from tasks.ledgers.archive import write_archive
 from tasks.ledgers.seal import seal_ledger
 from tasks.ledgers.verify_receipt import verify_receipt
 from tasks.receipts import spool
@@ -75,7 +75,7 @@ def test_every_ledger_and_every_receipt_of_it_is_valid(old: Ports) -> None:
 
 
 def test_its_archive_is_valid_for_this_verifier_and_for_its_own(tmp_path: Path) -> None:
-    judged = verify_archive(FIXTURE / "acme.tar.gz", FIXTURE / "keys.json")
+    judged = verify_archive(FIXTURE / "acme.tar.gz", against=Against(FIXTURE / "keys.json"))
     assert judged.report.is_valid, judged.report.findings
     assert judged.report.sealed == EXPECTED["archived_receipts"]
 
@@ -116,7 +116,7 @@ def test_open_work_is_resumed_to_its_end_and_archived(old: Ports, tmp_path: Path
     with path.open("wb") as target:
         write_archive(ports, "acme", target)
     trust.write_text(ports.keys.ring().model_dump_json(exclude_none=True))
-    extended = verify_archive(path, trust, extends=FIXTURE / "acme.tar.gz")
+    extended = verify_archive(path, against=Against(trust, FIXTURE / "acme.tar.gz"))
     assert extended.report.is_valid, extended.report.findings
     assert extended.report.extends
 

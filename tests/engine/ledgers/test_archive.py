@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from cli.audit.verify_archive import verify_archive
+from cli.audit.verify_archive import Against, verify_archive
 from governor.errors import InputError
 from governor.paths import receipt_path
 from ledger import archive
 from ledger.keys import fingerprint
 from ports import Ports
-from tasks.ledgers.archive import write_archive
+from tasks.archives.write import write_archive
 from tasks.ledgers.seal import seal_ledger
 from tasks.ledgers.stored_log import BrokenLogError
 from tests.support.ledgers import ACCOUNT, build, emit, run_sql, spoil
@@ -64,7 +64,7 @@ def _packed(path: Path, files: Files, *, honest_manifest: bool = False) -> Path:
 
 def _found(path: Path, trust: Path, extends: Path | None = None) -> str:
     try:
-        report = verify_archive(path, trust, extends).report
+        report = verify_archive(path, against=Against(trust, extends)).report
     except InputError as error:
         return error.detail
     return "\n".join(f"{f.subject}: {f.check}: {f.fault}" for f in report.findings)
@@ -87,7 +87,7 @@ def whole(ports: Ports, sealed: list[str], tmp_path: Path) -> Path:
 def test_an_honest_archive_is_valid_and_made_the_same_way_every_time(
     ports: Ports, whole: Path, tmp_path: Path
 ) -> None:
-    judged = verify_archive(whole, _trust(ports, tmp_path))
+    judged = verify_archive(whole, against=Against(_trust(ports, tmp_path)))
 
     assert (judged.report.findings, judged.notes) == ([], [])
     assert (judged.report.sealed, judged.report.account_id) == (291, ACCOUNT)
@@ -275,7 +275,7 @@ def test_a_hostile_member_is_refused_before_anything_is_written(
     path = _hostile(tmp_path / "h.tar.gz", (member, b""))
 
     with pytest.raises(InputError, match=r"refused|no checkpoint"):
-        verify_archive(path, _trust(ports, tmp_path))
+        verify_archive(path, against=Against(_trust(ports, tmp_path)))
 
     assert sorted(os.listdir(tmp_path.parent)) == before
     assert not Path("/tmp/escaped").exists()
@@ -309,9 +309,9 @@ def test_a_bomb_is_refused_with_little_memory(
     path, trust = _bomb(tmp_path / "b.tar.gz", name, 300 << 20, kind), _trust(ports, tmp_path)
     script = (
         "import re, sys; from pathlib import Path\n"
-        "from cli.audit.verify_archive import verify_archive\n"
+        "from cli.audit.verify_archive import Against, verify_archive\n"
         "from governor.errors import InputError\n"
-        "try:\n    verify_archive(Path(sys.argv[1]), Path(sys.argv[2]))\n"
+        "try:\n    verify_archive(Path(sys.argv[1]), against=Against(Path(sys.argv[2])))\n"
         "except InputError as error:\n    print(error)\n"
         # not getrusage: its peak is that of the process it was started by, if that was higher
         "peak = re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())\n"
@@ -341,7 +341,7 @@ def test_what_is_no_archive_is_refused(ports: Ports, tmp_path: Path, content: by
     path.write_bytes(content)
 
     with pytest.raises(InputError):
-        verify_archive(path, _trust(ports, tmp_path))
+        verify_archive(path, against=Against(_trust(ports, tmp_path)))
 
 
 @pytest.mark.parametrize(
@@ -361,7 +361,7 @@ def test_an_archive_spoilt_behind_its_last_file_is_refused(
     path.write_bytes(harm(whole.read_bytes()))
 
     with pytest.raises(InputError, match="tar.gz|goes on after its end"):
-        verify_archive(path, _trust(ports, tmp_path))
+        verify_archive(path, against=Against(_trust(ports, tmp_path)))
 
 
 # -- a stranger, with nothing of ours

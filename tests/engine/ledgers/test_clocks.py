@@ -18,16 +18,16 @@ import pytest
 
 from adapters.local.system import free_ports
 from adapters.valkey.memory import ValkeyMemory
-from cli.audit.verify_archive import verify_archive
+from cli.audit.verify_archive import Against, verify_archive
 from cli.stack.programs import valkey_binary
 from governor.errors import ConflictError
 from governor.quota import Verdict
 from governor.times import instant
 from ports import Ports
 from ports.documents import Document, Query, every
+from tasks.archives.write import write_archive
 from tasks.health import troubles
 from tasks.ledgers import patrol
-from tasks.ledgers.archive import write_archive
 from tasks.ledgers.seal import seal_ledger
 from tasks.ledgers.stored_log import StoredLog
 from tasks.ledgers.verify_receipt import verify_receipt
@@ -126,7 +126,7 @@ def test_a_week_of_receipts_with_ten_clock_steps_verifies(stepped: Ports, tmp_pa
     with path.open("wb") as target:
         write_archive(stepped, ACCOUNT, target)
     trust.write_text(stepped.keys.ring().model_dump_json(exclude_none=True))
-    judged = verify_archive(path, trust).report
+    judged = verify_archive(path, against=Against(trust)).report
     assert judged.is_valid
     assert "clock off by up to" in judged.words()
 

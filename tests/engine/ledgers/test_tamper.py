@@ -642,7 +642,7 @@ def test_strays_are_named_and_crash_nothing(ports: Ports, database: Path, tmp_pa
 def test_after_a_leak_an_archive_can_still_be_made(ports: Ports) -> None:
     import io
 
-    from tasks.ledgers.archive import write_archive
+    from tasks.archives.write import write_archive
 
     started = ports.clock.now()
     build(ports, batches=1)

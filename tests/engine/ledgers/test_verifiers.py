@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from cli.audit.verify_archive import verify_or_tell
+from cli.audit.verify_archive import Against, verify_or_tell
 from governor.times import timestamp
 from ledger import archive, canonical, contracts
 from ledger.checkpoint import Checkpoint, sign
@@ -521,7 +521,131 @@ def of_an_insider() -> Iterator[Case]:
     )
 
 
-CASES = [*of_the_package(), *of_the_members(), *of_the_lines(), *of_an_insider()]
+def segment_of(entries: list[Told], first: int) -> Files:
+    """The files of a segment that begins with the entry ``first``."""
+    made = [each.made(index) for index, each in enumerate(entries)]
+    files, tree = archive.fixed_files(RING), Frontier()
+    for index, (_, leaf) in enumerate(made):
+        if index == first:
+            files[archive.BASE] = archive.Base.of(tree).text()
+        tree = tree.append(leaf_hash(leaf))
+    files[archive.RECEIPTS] = b"".join(line + b"\n" for line, _ in made[first:])
+    files[archive.LEAVES] = b"".join(leaf + b"\n" for _, leaf in made[first:])
+    stated = Checkpoint(f"{ORIGIN}/{ACCOUNT}", tree.size, tree.root())
+    files[archive.CHECKPOINT] = sign(stated, NEW).encode()
+    return files
+
+
+def of_segments() -> Iterator[Case]:
+    """Archives that begin where others end."""
+    for first in range(1, 5):
+        yield case(f"from {first} on", packed(segment_of(honest(), first)), holds=True)
+    files = segment_of(honest(), 3)
+    base = json.loads(files[archive.BASE])
+    for name, changed in {
+        "no subtree": {**base, "nodes": []},
+        "a subtree too many": {**base, "nodes": [*base["nodes"], "0" * 64]},
+        "another subtree": {**base, "nodes": ["0" * 64, base["nodes"][1]]},
+        "the subtrees in another order": {**base, "nodes": base["nodes"][::-1]},
+        "another size": {**base, "size": 5},
+        "no size": {**base, "size": 0, "nodes": []},
+    }.items():
+        yield case(
+            f"its base: {name}", packed({**files, archive.BASE: canonical.dumps(changed) + b"\n"})
+        )
+    spaced = json.dumps(base).encode() + b"\n"
+    yield case("its base: with spaces", packed({**files, archive.BASE: spaced}), blind=True)
+    for name in (archive.BASE, archive.LEAVES, archive.RECEIPTS):
+        yield case(f"without {name}", packed({n: c for n, c in files.items() if n != name}))
+    for name in (archive.LEAVES, archive.RECEIPTS):
+        lines = files[name].splitlines(keepends=True)
+        yield case(f"{name}: a line less", packed({**files, name: b"".join(lines[1:])}))
+        yield case(f"{name}: no end", packed({**files, name: files[name][:-1]}))
+    yield case("tiles in a segment", packed({**files, "tile/0/000.p/1": b"x" * 32}))
+    yield case("leaves.jsonl beside tiles", packed({**HONEST, archive.LEAVES: b""}))
+
+
+def ending(counts: dict[str, Any], start: dict[str, Any] | None = None) -> list[Told]:
+    """A ledger whose entitlement ended: two actions by themselves, one explicitly."""
+    at = ROTATED + timedelta(minutes=2)
+    run = {"run_id": "run-1", "event_id": "e", "body_sha256": "0" * 64, "entitlement_id": "crm"}
+    shared = {"contract_version": 2, "sku_id": "crm", "duration_ms": 1, **run}
+
+    def receipt(operation: str, status: str, seconds: int, **more: Any) -> Told:
+        moment = at + timedelta(seconds=seconds)
+        fields = contracts.validate(
+            {
+                "receipt_id": receipt_id(ACCOUNT, operation, "run-1"),
+                "timestamp": timestamp(moment),
+                "operation": operation,
+                "account_id": ACCOUNT,
+                "status": status,
+                "effective_at": timestamp(at),
+                **shared,
+                **more,
+            }
+        )
+        return Told(fields.model_dump(mode="json", exclude_none=True), NEW, moment)
+
+    end = {
+        "governor": "decommissioned",
+        "fsm_id": "governor-acme-g1",
+        "in_flight_actions": 1,
+        "actions_completed": 0,
+        "actions_failed": 1,
+        "actions_timed_out": 0,
+        "actions_accepted": 4,
+        "signals_refused": 0,
+        "undelivered_unknown": 0,
+        "receipts_archived": 6,
+        "archive_gcs_path": "gs://archives/acme/2026-11-26.tar.gz",
+        "archive_size_bytes": 1,
+        "archive_sha256": "0" * 64,
+        "checkpoint_size": 6,
+        "checkpoint_root": "0" * 64,
+        **counts,
+    }
+    return [
+        *honest(),
+        receipt(
+            "decommission_start", "in_progress", 0, **{"in_flight_actions": 1, **(start or {})}
+        ),
+        receipt("decommission_complete", "complete", 9, **end),
+    ]
+
+
+def of_the_counts() -> Iterator[Case]:
+    """What somebody with the key may sign, and the counts do not allow."""
+
+    whole = ending({})
+    late = told("late", ROTATED + timedelta(minutes=3), NEW)
+    for name, entries in {
+        "hold": whole,
+        "not told": ending({"actions_accepted": None}),
+        "one too many accepted": ending({"actions_accepted": 5}),
+        "one too few accepted": ending({"actions_accepted": 3}),
+        "more in flight than ended": ending({}, {"in_flight_actions": 2}),
+        "no start": [*whole[:-2], whole[-1]],
+        "an action after the end": [*whole, late],
+    }.items():
+        holds = name in ("hold", "not told")
+        yield case(f"counts: {name}", packed(files_of(entries)), holds=holds, blind=not holds)
+    # Of a segment the counts of what came before are not judged, those of what is in it are.
+    for first, holds in ((1, True), (6, True)):
+        short = ending({"actions_accepted": 1})
+        yield case(f"counts from {first} on", packed(segment_of(short, first)), holds=holds)
+    early = packed(segment_of([*whole, late], 6))
+    yield case("counts: an action after the end, in a segment", early, blind=True)
+
+
+CASES = [
+    *of_the_package(),
+    *of_the_members(),
+    *of_the_lines(),
+    *of_an_insider(),
+    *of_segments(),
+    *of_the_counts(),
+]
 
 
 def by_hand(
@@ -603,7 +727,7 @@ def test_three_verifiers_agree_on_every_manipulation(trust: Path, tmp_path: Path
         path.write_bytes(content)
         expected = 0 if holds else 1
         python, hand = by_python(path), by_hand(folder, path)
-        ours = verify_or_tell(path, trust, account_id=ACCOUNT).report
+        ours = verify_or_tell(path, against=Against(trust, account_id=ACCOUNT)).report
         verdicts = (0 if ours.is_valid else 1, python.returncode, hand.returncode)
         if verdicts[:2] != (expected, expected) or (verdicts[2] != expected and not blind):
             return f"{name}: {verdicts}, expected {expected}: {ours.findings[:1]}\n{python.stdout}{python.stderr}{hand.stdout}{hand.stderr[-300:]}"
@@ -623,7 +747,7 @@ def test_a_genuine_archive_of_another_account_is_not_the_one_asked_for(
     path = tmp_path / "a.tar.gz"
     path.write_bytes(WHOLE)
 
-    assert not verify_or_tell(path, trust, account_id="umbrella").report.is_valid
+    assert not verify_or_tell(path, against=Against(trust, account_id="umbrella")).report.is_valid
     assert by_python(path, account_id="umbrella").returncode == 1
     assert by_hand(tmp_path, path, account_id="umbrella").returncode == 1
 
@@ -711,7 +835,7 @@ def test_a_clock_that_was_off_is_said_and_breaks_nothing(trust: Path, tmp_path: 
     path = tmp_path / "a.tar.gz"
     path.write_bytes(packed(files_of(entries)))
 
-    report = verify_or_tell(path, trust).report
+    report = verify_or_tell(path, against=Against(trust)).report
     assert report.words() == "valid, clock off by up to 3600 s in 1 receipts"
     assert by_python(path).stdout.splitlines()[-1] == report.words()
     assert by_python(path, "--strict").returncode == 7

@@ -3,16 +3,21 @@
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from cli.audit.verify_archive import Against, verify_archive
 from governor import paths
 from governor.actions import Action
 from governor.errors import ConflictError, DeniedError, InputError, OutageError
 from governor.fsm import EntitlementState, GovernorState, RunState
 from governor.quota import Verdict
 from ledger import contracts
+from ledger.keys import fingerprint
 from ports import Ports
 from ports.documents import Create, Query, Update
 from ports.memory import Request
@@ -22,14 +27,17 @@ from tasks.actions.admit import Signal, submit
 from tasks.actions.execute import execute
 from tasks.actions.operators import resolve
 from tasks.actions.recover import roll_back
+from tasks.archives import segments
+from tasks.archives.judge import judge_archive
 from tasks.governors import policies
-from tasks.ledgers.judge_archive import judge_archive
+from tasks.ledgers.seal import seal_ledger
 from tasks.runbooks import RUNBOOKS
 from tasks.runs import operators
 from tests.engine.conftest import event, on_both
 from tests.support import cancel
 from tests.support.cancel import accept, act, told
 from tests.support.faults import Fault, Watched, Writes, outage, watched
+from tests.support.health import keep_lease
 from tests.support.runs import (
     ACCOUNT,
     everything_is_there,
@@ -41,6 +49,8 @@ from tests.support.runs import (
     subscribe,
     text_of,
 )
+
+VERIFY = Path(__file__).parents[3] / "ledger" / "auditor" / "verify.py"
 
 
 @pytest.fixture
@@ -74,6 +84,20 @@ def _is_over(ports: Ports) -> bool:
     )
 
 
+def _verified(
+    ports: Ports, folder: Path, paths: Sequence[Path], complete: Path
+) -> tuple[list[str], int]:
+    """What our verifier finds, and the exit code of the one in every archive."""
+    trust = folder / "keys.json"
+    trust.write_text(ports.keys.ring().model_dump_json(exclude_none=True))
+    against = Against(trust, account_id=ACCOUNT, complete=complete)
+    findings = verify_archive(*paths, against=against).report.findings
+    keys = [w for key in ports.keys.ring() for w in ("--fingerprint", fingerprint(key.key))]
+    command = [sys.executable, "-I", VERIFY, *keys, "--complete", complete, *paths]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return [f"{f.subject}: {f.fault}" for f in findings], done.returncode
+
+
 def _publish_other_sku(ports: Ports) -> None:
     ours = ports.objects.get("policies/demo-sku/starter/1.0.0.json") or b""
     policies.publish(ports, ours.replace(b'"demo-sku"', b'"other-sku"'))
@@ -101,6 +125,41 @@ def test_a_governor_is_drained_archived_and_ended(subscribed: Ports, tmp_path: P
     assert report.tree.root.hex() == complete["checkpoint_root"]
     beside = ports.archives.get(f"{ACCOUNT}/{path.name.removesuffix('.tar.gz')}.complete.json")
     assert json.loads(beside or b"")["archived_size"] == report.sealed
+
+
+def test_a_stranger_verifies_the_end_beside_its_archive(subscribed: Ports, tmp_path: Path) -> None:
+    ports = subscribed
+    for number in range(8):
+        act(ports, f"s-{number}")
+        assert seal_ledger(ports, ACCOUNT)
+    segment = segments.cut_next(ports, ACCOUNT, 5)
+    assert segment
+    run = cancel.play(ports, told("cancelled"))
+    assert run.state is RunState.COMPLETE
+    end = _complete(ports)
+    assert [(s["first"], s["size"]) for s in end["segments"]] == [(0, segment.size)]  # type: ignore[attr-defined]
+
+    first = tmp_path / "segment.tar.gz"
+    first.write_bytes(ports.archives.get(segment.name) or b"")
+    rest = _archive(ports, end, tmp_path)
+    beside = str(end["archive_gcs_path"]).rpartition("/")[2].replace(".tar.gz", ".complete.json")
+    proof = json.loads(ports.archives.get(f"{ACCOUNT}/{beside}") or b"")
+    complete = tmp_path / "complete.json"
+    for changed, archives, well in (
+        ({}, [first, rest], True),
+        ({}, [rest], True),
+        ({}, [first], False),
+        ({"archived_size": 3}, [rest], False),
+        ({"leaf": proof["leaf"].replace('"index":', '"index":1')}, [rest], False),
+        ({"inclusion_proof": proof["inclusion_proof"][1:]}, [rest], False),
+        ({"consistency_proof": [*proof["consistency_proof"][::-1], "0" * 64]}, [rest], False),
+        ({"receipt": {**proof["receipt"], "payload": "e30="}}, [rest], False),
+        ({"checkpoint": proof["checkpoint"].replace("\n", "\n1", 1)}, [rest], False),
+        ({"checkpoint": None}, [rest], False),
+    ):
+        complete.write_text(json.dumps({**proof, **changed}))
+        findings, code = _verified(ports, tmp_path, archives, complete)
+        assert (not findings, code) == (well, 0 if well else 1), (changed, findings)
 
 
 def test_its_signals_are_refused_at_once_and_unknown_in_the_end(subscribed: Ports) -> None:
@@ -359,13 +418,13 @@ def test_an_archive_bucket_that_is_down_is_waited_for_and_reported(subscribed: P
         archives=type("Down", (), {"create": create, "get": create, "address": _address})(),
     )
     run = cancel.play(down, told("cancelled"))
-    for _ in range(8):
+    for _ in range(2):
         run = cancel.carry_on(down, run.run_id)
-        down.clock.sleep(30)  # type: ignore[attr-defined]
+        down.clock.sleep(120)  # type: ignore[attr-defined]
     assert cancel.of_kind(down, "decommission_failed") == []
-    for _ in range(12):
+    for _ in range(2):
         run = cancel.carry_on(down, run.run_id)
-        down.clock.sleep(30)  # type: ignore[attr-defined]
+        down.clock.sleep(120)  # type: ignore[attr-defined]
 
     (failed,) = cancel.of_kind(down, "decommission_failed")
     assert (failed["failed_step"], failed["error_code"]) == (
@@ -514,6 +573,7 @@ def test_whatever_write_fails_there_is_one_end_and_one_archive(
     """Every write of the run fails once, one after the other, over as many subscriptions."""
     ports, at, second = subscribed, 1, 0
     while True:
+        keep_lease(ports)
         writes = Writes(at, fault, outage)
         act(ports, f"s-{at}")
         ports.signals.publish(ACCOUNT, json.dumps({"signal_id": f"left-{at}"}).encode())

@@ -1,24 +1,26 @@
 """An archive kept in its bucket, and the proof of the receipt that speaks of it.
 
-Everything is sealed first. The archive of one seal is the same bytes in every process, so that a
-repeated attempt finds what an earlier one has created. It is read back and verified, with the keys
-alone, before anything may be deleted on its account.
+The archive of the same seals is the same bytes in every process, so that a repeated attempt finds
+what an earlier one has created. It is read back and verified, with the keys alone, before anything
+may be deleted on its account.
 """
 
 import hashlib
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from governor import paths
 from governor.errors import ConflictError, InputError, OutageError
 from ledger import merkle
+from ledger.completion import Completion
 from ledger.log import Seal
 from ledger.receipt import SignedReceipt, envelope
 from ports import Ports
-from tasks.ledgers.archive import write_archive
-from tasks.ledgers.judge_archive import judge_archive
+from tasks.archives.judge import judge_archive
+from tasks.archives.write import write_archive
 from tasks.ledgers.seal import seal_ledger
 from tasks.ledgers.stored_log import BrokenLogError, StoredLog
 
@@ -51,15 +53,18 @@ def seal_all(ports: Ports, account_id: str) -> Seal:
     return last
 
 
-def keep_archive(ports: Ports, account_id: str, last: Seal, date: str) -> Kept:
-    """Have the archive of everything up to a seal in its bucket, verified (D16).
+def keep_archive(
+    ports: Ports, account_id: str, after: Seal | None, last: Seal, names: Sequence[str]
+) -> Kept:
+    """Have the archive of everything between two seals in its bucket, verified (D16).
 
     Args:
         ports: the stores and keys.
         account_id: whose ledger.
+        after: the seal before its first; None: it begins the ledger.
         last: the last seal that goes into it.
-        date: the day in its name, ``2026-01-25``; where another archive has that name, its digest
-            is added.
+        names: what it is called; a later name where something else has the earlier ones. ``{}``
+            stands for the first twelve digits of its digest.
 
     Raises:
         BrokenLogError: the ledger does not hold, or what lies in the bucket is not what was made.
@@ -68,14 +73,36 @@ def keep_archive(ports: Ports, account_id: str, last: Seal, date: str) -> Kept:
     with tempfile.TemporaryDirectory(prefix="ggen-keep-") as folder:
         path = Path(folder) / "archive.tar.gz"
         with path.open("wb") as file:
-            made = write_archive(ports, account_id, file, last=last)
-        name = _create(ports, account_id, date, made.sha256, path.read_bytes())
-        kept = ports.archives.get(name)
-        if kept is None or hashlib.sha256(kept).hexdigest() != made.sha256:
-            raise BrokenLogError(account_id, f"the archive {name} was read back with other content")
-        path.write_bytes(kept)
-        _verify(ports, account_id, path, last)
-    return Kept(name, made.size_bytes, made.sha256)
+            made = write_archive(ports, account_id, file, last=last, after=after)
+        content = path.read_bytes()
+        for name in (each.format(made.sha256[:12]) for each in names):
+            try:
+                ports.archives.create(name, content)
+                is_ours = True
+            except ConflictError:  # perhaps an earlier attempt's, whose keys have changed since
+                is_ours = False
+            kept = ports.archives.get(name)
+            if kept is None:
+                raise OutageError("archive-vanished", f"{name} is not where it was created", 5)
+            path.write_bytes(kept)
+            if not (fault := _fault(ports, account_id, path, after, last)):
+                return Kept(name, len(kept), hashlib.sha256(kept).hexdigest())
+            if is_ours:
+                raise BrokenLogError(account_id, f"its archive {name} does not hold: {fault}")
+    raise BrokenLogError(account_id, f"other archives have the names {', '.join(names)}")
+
+
+def _fault(ports: Ports, account_id: str, path: Path, after: Seal | None, last: Seal) -> str:
+    """Why a file is not the archive of these seals; empty if it is."""
+    try:
+        judged = judge_archive(path, ports.keys.ring(), account_id)
+    except InputError as error:
+        return error.detail
+    for finding in judged.report.findings:
+        return f"{finding.subject}: {finding.fault}"
+    found = judged.first, judged.report.sealed
+    wanted = after.tree_size if after else 0, last.tree_size
+    return "" if found == wanted else f"it has the receipts {found}, not {wanted}"
 
 
 def publish_proof(ports: Ports, account_id: str, receipt_id: str, archived: Seal, name: str) -> str:
@@ -110,32 +137,11 @@ def proof_of(ports: Ports, account_id: str, receipt_id: str, archived: Seal) -> 
         leaves += [merkle.leaf_hash(text.encode()) for text in seal.leaves] if seal else []
     tree = merkle.Subtree(archived.tree(), leaves)
     index = place.leaf.index
-    proof = {
-        "receipt": json.loads(envelope(SignedReceipt.stored(found.data))),
-        "leaf": place.seal.leaves[index - place.seal.first_index],
-        "inclusion_proof": [node.hex() for node in tree.inclusion_proof(index)],
-        "archived_size": archived.tree_size,
-        "consistency_proof": [node.hex() for node in tree.consistency_proof(archived.tree_size)],
-        "checkpoint": note,
-    }
-    return (json.dumps(proof, indent=1, sort_keys=True) + "\n").encode()
-
-
-def _create(ports: Ports, account_id: str, date: str, sha256: str, content: bytes) -> str:
-    for name in (f"{account_id}/{date}.tar.gz", f"{account_id}/{date}-{sha256[:12]}.tar.gz"):
-        try:
-            ports.archives.create(name, content)
-        except ConflictError:
-            continue
-        return name
-    raise BrokenLogError(account_id, f"an archive of {date} exists with other content")
-
-
-def _verify(ports: Ports, account_id: str, path: Path, last: Seal) -> None:
-    try:
-        report = judge_archive(path, ports.keys.ring(), account_id).report
-    except InputError as error:
-        raise BrokenLogError(account_id, f"its archive does not hold: {error.detail}") from error
-    if not report.is_valid or report.sealed != last.tree_size:
-        fault = next((f"{f.subject}: {f.fault}" for f in report.findings), "is not whole")
-        raise BrokenLogError(account_id, f"its archive does not hold: {fault}")
+    return Completion(
+        receipt=json.loads(envelope(SignedReceipt.stored(found.data))),
+        leaf=place.seal.leaves[index - place.seal.first_index],
+        inclusion_proof=[node.hex() for node in tree.inclusion_proof(index)],
+        archived_size=archived.tree_size,
+        consistency_proof=[node.hex() for node in tree.consistency_proof(archived.tree_size)],
+        checkpoint=note,
+    ).text()

@@ -1,8 +1,4 @@
-"""The steps of Runbook 7: what each reads, brings about, and leaves for the steps after it.
-
-Each finds what it removes gone already, and goes on. What concerns topic, key and governor happens
-only with an account's last entitlement.
-"""
+"""Runbook 7 up to the last action: the door is shut, everything under way ends and is counted."""
 
 from governor import paths
 from governor.actions import Action
@@ -21,10 +17,7 @@ from ports import Ports
 from ports.documents import Create, Document, Update, Write, every
 from tasks.actions import drain
 from tasks.governors.boot import boot_governor
-from tasks.ledgers import keep
-from tasks.ledgers.stored_log import StoredLog
 from tasks.receipts.commit import explained, receipt
-from tasks.runbooks import leftovers
 from tasks.runbooks.events import entitlement_of, event_of, ignored, is_stale, of_run
 from tasks.runs.definition import Result
 
@@ -59,33 +52,6 @@ class Ended(StepResult):
     failed: int = 0
     timed_out: int = 0
     accepted: int
-
-
-class Sealed(StepResult):
-    """Up to where the ledger is archived."""
-
-    step = "customer_cancels.seal"
-
-    seal_number: int
-
-
-class Archived(StepResult):
-    """The archive."""
-
-    step = "customer_cancels.archive"
-
-    name: str
-    address: str
-    size_bytes: int
-    sha256: str
-
-
-class Completed(StepResult):
-    """The receipt of it all."""
-
-    step = "customer_cancels.complete"
-
-    receipt_id: str
 
 
 # -- event
@@ -136,8 +102,8 @@ def look_drain(ports: Ports, run: Run) -> dict[str, Effect]:
 
 def act_drain(ports: Ports, run: Run) -> Result:
     """Have the entitlement drain, and with the last one its governor."""
-    found, former = _entitlement(ports, run)
-    tenant_document, tenant = _tenant(ports, run)
+    found, former = stored_entitlement(ports, run)
+    tenant_document, tenant = tenant_of(ports, run)
     draining = former.evolve(
         state=advance(ENTITLEMENT, former.state, "cancel"),
         event_time=event_of(run).event_time,
@@ -235,140 +201,16 @@ def _under_way(ports: Ports, run: Run) -> list[Action]:
     return drain.under_way(ports, run.account_id, event_of(run).entitlement_id)
 
 
-# -- archive
-
-
-def look_archive(ports: Ports, run: Run) -> dict[str, Effect]:
-    """The archive's place."""
-    entry = run.journal.get(Started.step)
-    date = Started.of(run).date if entry and entry.result else timestamp(ports.clock.now())[:10]
-    return {ports.archives.address(f"{run.account_id}/{date}.tar.gz"): Effect.CREATE}
-
-
-def act_seal(ports: Ports, run: Run) -> Result:
-    """Seal everything that was receipted."""
-    return Result(Sealed(seal_number=keep.seal_all(ports, run.account_id).number))
-
-
-def act_archive(ports: Ports, run: Run) -> Result:
-    """Have the ledger's archive in its bucket, read back and verified."""
-    last = StoredLog.of(ports, run.account_id).seal_at(Sealed.of(run).seal_number)
-    if last is None:
-        raise ConflictError("vanished", "the seal up to which it is archived is not there")
-    kept = keep.keep_archive(ports, run.account_id, last, Started.of(run).date)
-    return Result(
-        Archived(
-            name=kept.name,
-            address=ports.archives.address(kept.name),
-            size_bytes=kept.size_bytes,
-            sha256=kept.sha256,
-        )
-    )
-
-
-# -- resources
-
-
-def look_resources(ports: Ports, run: Run) -> dict[str, Effect]:
-    """The resources removed with the last entitlement."""
-    meant = Effect.REMOVE if is_last(ports, run) else Effect.KEEP
-    topic, key = paths.topic_name(run.account_id), f"signal key of {run.account_id}"
-    return {topic: meant, key: meant}
-
-
-def act_resources(ports: Ports, run: Run) -> Result:
-    """Remove subscription, topic and key, and what Memory knows of the governor."""
-    if Draining.of(run).is_last:
-        ports.signals.delete(run.account_id)
-        ports.secrets.withdraw_tenant_key(run.account_id)
-        ports.governors.forget(run.account_id)
-    return Result()
-
-
-# -- complete
-
-
-def look_complete(ports: Ports, run: Run) -> dict[str, Effect]:
-    """The states that end."""
-    return look_drain(ports, run)
-
-
-def act_complete(ports: Ports, run: Run) -> Result:
-    """Commit the stored states as decommissioned, together with the receipt."""
-    found, former = _entitlement(ports, run)
-    draining, ended = Draining.of(run), Ended.of(run)
-    gone = former.evolve(
-        state=advance(ENTITLEMENT, former.state, "drained"),
-        cancels_at=None,
-        is_counted=True,
-        accepted_before=ended.accepted,
-    )
-    writes: list[Write] = [Update(found.path, gone.document(), found.revision)]
-    if draining.is_last:
-        tenant_document, tenant = _tenant(ports, run)
-        over = tenant.evolve(state=advance(GOVERNOR, tenant.state, "drained"))
-        writes.append(Update(tenant_document.path, over.document(), tenant_document.revision))
-    accepted = ended.accepted - former.accepted_before if former.is_counted else None
-    proof = _complete_receipt(ports, run, draining, ended, accepted)
-    return Result(Completed(receipt_id=proof.data["receipt_id"]), [*writes, proof])
-
-
-def _complete_receipt(
-    ports: Ports, run: Run, draining: Draining, ended: Ended, accepted: int | None
-) -> Create:
-    event, archived = event_of(run), Archived.of(run)
-    seal = StoredLog.of(ports, run.account_id).seal_at(Sealed.of(run).seal_number)
-    if seal is None:
-        raise ConflictError("vanished", "the seal up to which it was archived is not there")
-    refused = leftovers.summary(ports, run)
-    return receipt(
-        ports,
-        "decommission_complete",
-        run.account_id,
-        run.run_id,
-        attempt=run.attempt,
-        status="complete",
-        sku_id=draining.sku_id,
-        entitlement_id=event.entitlement_id,
-        effective_at=event.effective_at,
-        governor="decommissioned" if draining.is_last else "kept",
-        fsm_id=draining.fsm_id,
-        in_flight_actions=len(Started.of(run).actions),
-        actions_completed=ended.completed,
-        actions_failed=ended.failed,
-        actions_timed_out=ended.timed_out,
-        actions_accepted=accepted,
-        signals_refused=refused.count,
-        undelivered_unknown=refused.undelivered_unknown,
-        receipts_archived=seal.tree_size,
-        archive_gcs_path=archived.address,
-        archive_size_bytes=archived.size_bytes,
-        archive_sha256=archived.sha256,
-        checkpoint_size=seal.tree_size,
-        checkpoint_root=seal.root,
-        **of_run(ports, run),
-    )
-
-
-def act_proof(ports: Ports, run: Run) -> Result:
-    """Have the receipt, with its proof, lie beside the archive; that ends the run."""
-    log = StoredLog.of(ports, run.account_id)
-    receipt_id, last = Completed.of(run).receipt_id, log.seal_at(Sealed.of(run).seal_number)
-    if last is None:
-        raise ConflictError("vanished", "the seal up to which it was archived is not there")
-    keep.seal_all(ports, run.account_id)
-    keep.publish_proof(ports, run.account_id, receipt_id, last, Archived.of(run).name)
-    return Result(ends_with=receipt_id)
-
-
-def _entitlement(ports: Ports, run: Run) -> tuple[Document, Entitlement]:
+def stored_entitlement(ports: Ports, run: Run) -> tuple[Document, Entitlement]:
+    """The entitlement a run ends. Raises ConflictError if it vanished."""
     known = entitlement_of(ports, run)
     if known is None:
         raise ConflictError("vanished", "the entitlement's document vanished under the run")
     return known
 
 
-def _tenant(ports: Ports, run: Run) -> tuple[Document, Tenant]:
+def tenant_of(ports: Ports, run: Run) -> tuple[Document, Tenant]:
+    """The account's tenant. Raises ConflictError if it vanished."""
     found = ports.documents.get(paths.tenant_path(run.account_id))
     if found is None:
         raise ConflictError("vanished", "the tenant's document vanished under the run")

@@ -7,6 +7,7 @@ Nothing is signed here. A ledger that does not hold is not archived.
 import hashlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO, cast
@@ -37,16 +38,19 @@ def write_archive(
     account_id: str,
     target: BinaryIO,
     progress: Callable[[int], None] = lambda _done: None,
+    *,
     last: Seal | None = None,
+    after: Seal | None = None,
 ) -> Archived:
-    """Write the archive of everything that is sealed and signed, or of all up to a seal.
+    """Write the archive of everything that is sealed and signed, or of a part of it.
 
     Args:
         ports: the stores and keys.
         account_id: whose ledger.
         target: where it is written; need not be seekable.
         progress: called with the number of receipts read so far.
-        last: the last seal that goes into it; the same seal gives the same bytes.
+        last: the last seal that goes into it; the same seals give the same bytes.
+        after: the seal before its first; what it makes is a segment. None: it begins the ledger.
 
     Raises:
         InputError: the account has no ledger, or nothing of it is sealed.
@@ -63,16 +67,7 @@ def write_archive(
     try:
         with tempfile.TemporaryDirectory(prefix="ggen-archive-") as folder:
             files = _Files(Path(folder))
-            report = Report(account_id)
-            walk = Walk(ports, ports.keys.ring(), report, asks_for_time=False)
-            tiles = Tiles()
-            with files.open(archive.RECEIPTS) as receipts:
-                for entry in walk.entries(last, progress):
-                    receipts.write(_line(account_id, entry) + b"\n")
-                    files.add_all(tiles.append(entry.leaf.encode()))
-            _refuse_if_broken(ports, account_id, report)
-            files.add_all(tiles.finish())
-            files.add(archive.CHECKPOINT, (report.checkpoint or "").encode())
+            _read(ports, Report(account_id), files, progress, after, last)
             files.add_all(archive.fixed_files(ports.keys.ring()).items())
             files.add(archive.MANIFEST, archive.manifest(files.digests))
             counted = _Counted(target)
@@ -81,7 +76,33 @@ def write_archive(
         raise OutageError(
             "archive-unwritten", f"the archive could not be written: {error.strerror or error}"
         ) from error
-    return Archived(last.tree_size, counted.size_bytes, counted.digest.hexdigest())
+    receipts = last.tree_size - (after.tree_size if after else 0)
+    return Archived(receipts, counted.size_bytes, counted.digest.hexdigest())
+
+
+def _read(
+    ports: Ports,
+    report: Report,
+    files: "_Files",
+    progress: Callable[[int], None],
+    after: Seal | None,
+    last: Seal,
+) -> None:
+    """One pass over the log: its receipts, its leaves, its checkpoint."""
+    account_id = report.account_id
+    walk = Walk(ports, ports.keys.ring(), report, after, asks_for_time=False)
+    with ExitStack() as opened:
+        receipts = opened.enter_context(files.open(archive.RECEIPTS))
+        leaves: _Tiled | _Listed = _Tiled(files)
+        if after:
+            files.add(archive.BASE, archive.Base.of(after.tree()).text())
+            leaves = _Listed(opened.enter_context(files.open(archive.LEAVES)))
+        for entry in walk.entries(last, progress):
+            receipts.write(_line(account_id, entry) + b"\n")
+            leaves.append(entry.leaf.encode())
+        leaves.finish()
+    _refuse_if_broken(ports, account_id, report)
+    files.add(archive.CHECKPOINT, (report.checkpoint or "").encode())
 
 
 def _line(account_id: str, entry: Entry) -> bytes:
@@ -127,6 +148,32 @@ class _Files:
             path = self._folder / name
             with path.open("rb") as source:
                 yield name, path.stat().st_size, source
+
+
+class _Tiled:
+    """The leaves of a log from its beginning, as tiles."""
+
+    def __init__(self, files: _Files) -> None:
+        self._files, self._tiles = files, Tiles()
+
+    def append(self, leaf: bytes) -> None:
+        self._files.add_all(self._tiles.append(leaf))
+
+    def finish(self) -> None:
+        self._files.add_all(self._tiles.finish())
+
+
+class _Listed:
+    """The leaves of a segment, a line each."""
+
+    def __init__(self, file: "_Digested") -> None:
+        self._file = file
+
+    def append(self, leaf: bytes) -> None:
+        self._file.write(leaf + b"\n")
+
+    def finish(self) -> None:
+        pass
 
 
 class _Digested:
