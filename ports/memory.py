@@ -173,14 +173,34 @@ class Slots(Protocol):
 class Governors(Protocol):
     """What admission knows of each governor; rebuilt from Documents after a loss."""
 
-    def boot(
-        self, account_id: str, state: str, terms: Sequence[Terms], generation: int = 1
-    ) -> None:
-        """Replace what Memory knows of one governor, whose key alone may sign."""
+    def begin_boot(self) -> str:
+        """A ticket for one boot, to be taken before the stores are read for it.
+
+        Who began later knows more: a boot never replaces what a later one has brought.
+        """
         ...
 
-    def forget(self, account_id: str) -> None:
-        """Drop a governor; its signals are then those of an unknown tenant."""
+    def boot(
+        self,
+        account_id: str,
+        ticket: str,
+        state: str,
+        terms: Sequence[Terms],
+        generation: int = 1,
+    ) -> bool:
+        """Replace what Memory knows of one governor, whose key alone may sign.
+
+        False: a boot that began later was here, or Memory was lost since the ticket was taken;
+        nothing was changed.
+        """
+        ...
+
+    def forget(self, account_id: str, ticket: str) -> bool:
+        """Drop a governor; its signals are then those of an unknown tenant. False as for boot."""
+        ...
+
+    def remembers_s(self) -> float:
+        """For how long Memory has lost nothing; 0 before the first boot."""
         ...
 
     def held(self, account_id: str, entitlement_id: str) -> Sequence[str]:

@@ -79,6 +79,14 @@ class Signals(Protocol):
         """
         ...
 
+    @property
+    def lets_rest(self) -> bool:
+        """Whether a message may rest after a push or a ``take``, and ``take`` then gives nothing.
+
+        Then ``backlog`` is a reading of some minutes ago, too.
+        """
+        ...
+
     def take(self, account_id: str, limit: int) -> Sequence[Waiting]:
         """Some messages of a topic that nothing pushes; each comes again until it is dropped.
 

@@ -142,6 +142,10 @@ class PubsubSignals:
         request = {"subscription": self._subscription_name(account_id), "push_config": {}}
         _or_none(_Budget(PUBLISH_S), self._subscriber, "modify_push_config", request)
 
+    @property
+    def lets_rest(self) -> bool:
+        return True
+
     def take(self, account_id: str, limit: int) -> list[Waiting]:
         request = {
             "subscription": self._subscription_name(account_id),

@@ -1,5 +1,6 @@
 """Memory on Valkey (or Redis): every verb one command, one transaction or one script."""
 
+import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 import redis.asyncio
@@ -58,6 +59,33 @@ _DROP = """
 local held = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if held and tonumber(held) == tonumber(ARGV[2]) then redis.call('ZREM', KEYS[1], ARGV[1]) end"""
 
+_BOOTS = "ggen:boots"
+_FORGOTTEN_FOR_S = 24 * 3600
+"""How long a boot that began before a governor was forgotten is known as such."""
+
+_TICKET = """
+if redis.call('HSETNX', KEYS[1], 'id', ARGV[1]) == 1 then
+  local t = redis.call('TIME')
+  redis.call('HSET', KEYS[1], 'at', t[1] * 1000 + math.floor(t[2] / 1000))
+end
+local number = redis.call('HINCRBY', KEYS[1], 'number', 1)
+return redis.call('HGET', KEYS[1], 'id') .. ':' .. number"""
+_BOOT = """
+if redis.call('HGET', KEYS[1], 'id') ~= ARGV[1] then return 0 end  -- all was lost since then
+local last = redis.call('HGET', KEYS[2], 'boot')
+if last and tonumber(last) > tonumber(ARGV[2]) then return 0 end
+redis.call('DEL', KEYS[2])
+redis.call('HSET', KEYS[2], 'boot', ARGV[2])
+for at = 4, #ARGV, 1000 do
+  redis.call('HSET', KEYS[2], unpack(ARGV, at, math.min(at + 999, #ARGV)))
+end
+if tonumber(ARGV[3]) > 0 then redis.call('EXPIRE', KEYS[2], ARGV[3]) end
+return 1"""
+_REMEMBERS = """
+local at = redis.call('HGET', KEYS[1], 'at')
+if not at then return 0 end
+local t = redis.call('TIME')
+return math.floor(math.max(0, t[1] * 1000 + math.floor(t[2] / 1000) - at))"""
 _RESTORE_USE = f"""
 for n, key in ipairs(KEYS) do
   local counted = math.max(tonumber(redis.call('GET', key) or '0'), tonumber(ARGV[n]))
@@ -70,9 +98,17 @@ class ValkeyMemory(ValkeyHealth, ValkeyOutbox, ValkeyTroubles):
 
     # -- Governors
 
+    def begin_boot(self) -> str:
+        return str(self._script(_TICKET, [_BOOTS], [secrets.token_hex(8)]))
+
     def boot(
-        self, account_id: str, state: str, terms: Sequence[Terms], generation: int = 1
-    ) -> None:
+        self,
+        account_id: str,
+        ticket: str,
+        state: str,
+        terms: Sequence[Terms],
+        generation: int = 1,
+    ) -> bool:
         fields: dict[str, str | int] = {"state": state, "generation": generation}
         for term in terms:
             fields |= {
@@ -86,16 +122,20 @@ class ValkeyMemory(ValkeyHealth, ValkeyOutbox, ValkeyTroubles):
             for signal_type in term.signal_types:
                 key = f"route:{signal_type}"
                 fields[key] = f"{fields.get(key, '')} {term.entitlement_id}".strip()
+        return self._booted(account_id, ticket, fields, 0)
 
-        def replace() -> None:
-            with self._redis.pipeline(transaction=True) as pipe:
-                pipe.delete(governor_key(account_id)).hset(governor_key(account_id), mapping=fields)
-                pipe.execute()
+    def forget(self, account_id: str, ticket: str) -> bool:
+        return self._booted(account_id, ticket, {}, _FORGOTTEN_FOR_S)
 
-        bounded(replace)
+    def _booted(
+        self, account_id: str, ticket: str, fields: Mapping[str, str | int], expires_s: int
+    ) -> bool:
+        flat = [each for pair in fields.items() for each in pair]
+        keys = [_BOOTS, governor_key(account_id)]
+        return bool(self._script(_BOOT, keys, [*ticket.split(":"), expires_s, *flat]))
 
-    def forget(self, account_id: str) -> None:
-        bounded(lambda: self._redis.delete(governor_key(account_id)))
+    def remembers_s(self) -> float:
+        return int(self._script(_REMEMBERS, [_BOOTS], [])) / 1000
 
     def held(self, account_id: str, entitlement_id: str) -> list[str]:
         key = inflight_key(account_id, entitlement_id)

@@ -65,6 +65,10 @@ class StreamSignals(Connected):
     def stop_pushing(self, account_id: str) -> None:
         bounded(lambda: self._redis.srem(TOPICS, account_id))
 
+    @property
+    def lets_rest(self) -> bool:
+        return False
+
     def take(self, account_id: str, limit: int) -> list[Waiting]:
         # What was delivered is removed, so that whatever is there waits, pushed before or not.
         found = bounded(

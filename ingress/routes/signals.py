@@ -112,7 +112,8 @@ async def _submit(here: State, account_id: str, body: bytes, generation: int) ->
         asked = _signal(account_id, parse(SignalBody, body), generation)
         return await run_in_threadpool(submit, here.ports, asked)
     except GovernorError as error:
-        if error.code != Verdict.STALE_KEY:  # who holds a former key is not this tenant any more
+        # Who holds a former key is not this tenant any more; a suspended one may be reinstated.
+        if error.code not in (Verdict.STALE_KEY, Verdict.SUSPENDED):
             here.failures.note_tenant(account_id, error)
         raise
 

@@ -4,7 +4,6 @@ from typing import Literal
 
 from pydantic import Field
 
-from governor.fsm import EntitlementState
 from governor.records import EntitlementId, PlanType, Region, SemVer, SkuId, Timestamp
 from ledger.contracts.base import (
     Code,
@@ -89,7 +88,9 @@ class _OfStanding(OfRun):
     entitlement_id: EntitlementId
     sku_id: SkuId
     plan_type: PlanType
-    state: EntitlementState = Field(description="of the entitlement, from now on")
+    state: Literal["active", "pending_cancellation", "suspended"] = Field(
+        description="of the entitlement, from now on"
+    )
     effective_at: Timestamp = Field(description="by the marketplace")
 
 

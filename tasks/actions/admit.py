@@ -28,7 +28,7 @@ _LOG = logging.getLogger("ggen.signals")
 _CLOCK_SKEW = timedelta(seconds=5)
 """How far the clocks of two ingresses may be apart (D13)."""
 
-_STORED_WITHIN_S = rules.UNSTORED_MS / 1000 / 2
+STORED_WITHIN_S = rules.UNSTORED_MS / 1000 / 2
 """How long after it was asked an admitted signal may be stored; far above what it takes."""
 
 _NOT_ASKED = (Verdict.NO_LEASE, Verdict.DEGRADED, Verdict.CONFLICT, Verdict.STALE_KEY)
@@ -127,7 +127,7 @@ def submit(ports: Ports, asked: Signal) -> str:
 
 def _refuse_if_late(ports: Ports, asked_s: float) -> None:
     """The reaper may have taken its slot away, and its entitlement may have been drained since."""
-    if ports.clock.monotonic_s() - asked_s > _STORED_WITHIN_S:
+    if ports.clock.monotonic_s() - asked_s > STORED_WITHIN_S:
         raise OutageError("admission-stale", "the signal was not stored in time; send it again", 1)
 
 

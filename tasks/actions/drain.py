@@ -14,6 +14,7 @@ from ledger.receipt import receipt_id
 from ports import Ports
 from ports.documents import Where, every
 from tasks.actions import recover, transitions
+from tasks.actions.admit import STORED_WITHIN_S
 from tasks.actions.execute import expire
 from tasks.actions.transitions import Held
 from tasks.receipts import spool
@@ -27,9 +28,10 @@ Outcome = Literal["completed", "failed", "timed_out"]
 def is_landing(ports: Ports, account_id: str, entitlement_id: str) -> bool:
     """Whether a signal was admitted that is not stored yet.
 
-    Asked after the entitlement's door was shut; it is stored within a moment, or refused.
+    Asked after the entitlement's door was shut; it is stored within a moment, or refused. A Memory
+    that was lost a moment ago does not know.
     """
-    return any(
+    return ports.governors.remembers_s() < STORED_WITHIN_S or any(
         ports.documents.get(paths.action_path(account_id, action_id)) is None
         for action_id in ports.governors.held(account_id, entitlement_id)
     )
@@ -74,17 +76,30 @@ def cut_short(ports: Ports, actions: Sequence[Action]) -> None:
     for nothing, and the rollback waits until it is gone.
     """
     for action in actions:
-        held = transitions.load(ports, action.account_id, action.action_id)
-        if held and held.action.state is ActionState.PENDING:
-            expire(ports, held, code=DRAINED, why="the entitlement was cancelled before its start")
-        elif held and held.action.state is ActionState.RUNNING:
-            _stop(ports, held)
+        while not _is_cut(ports, action):
+            pass  # it was moved meanwhile: queued, then begun, then ended
+
+
+def _is_cut(ports: Ports, action: Action) -> bool:
+    """End one action, unless it has ended; False where it moved meanwhile."""
+    if spool.holds(ports, action.account_id, action.action_id):
+        return True  # its end is known, and about to be committed
+    held = transitions.load(ports, action.account_id, action.action_id)
+    if held and held.action.state is ActionState.PENDING:
+        return expire(
+            ports, held, code=DRAINED, why="the entitlement was cancelled before its start"
+        )
+    if held and held.action.state is ActionState.RUNNING:
+        _stop(ports, held)
+    return True
 
 
 def _stop(ports: Ports, held: Held) -> None:
+    """Kill the process of a running action: right after it was read, for it may end any moment.
+
+    A process that has ended this action may be at another tenant's by now.
+    """
     action, claim = held.action, held.action.claim
-    if spool.holds(ports, action.account_id, action.action_id):
-        return  # its end is known, and about to be committed
     if claim:
         ports.processes.kill(claim)
     since = claim.claimed_at if claim else action.accepted_at

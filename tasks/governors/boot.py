@@ -27,15 +27,15 @@ Known = tuple[Document | None, list[Document]]
 def boot_governor(ports: Ports, account_id: str) -> bool:
     """Tell Memory what Documents know of an account's governor; whether it may admit or refuse now.
 
-    Documents are read again afterwards, so that of two boots the later knowledge stays.
+    Of two boots at once that one stays whose reading began later. Documents are read again
+    afterwards: who changed them meanwhile may have died before its own boot.
     """
-    before = _known(ports, account_id)
     while True:
-        admits = _boot(ports, account_id, *before)
-        after = _known(ports, account_id)
-        if after == before:
+        ticket = ports.governors.begin_boot()
+        before = _known(ports, account_id)
+        admits = _boot(ports, account_id, ticket, *before)
+        if admits is not None and _known(ports, account_id) == before:
             return admits
-        before = after
 
 
 def _known(ports: Ports, account_id: str) -> Known:
@@ -44,19 +44,23 @@ def _known(ports: Ports, account_id: str) -> Known:
 
 
 def _boot(
-    ports: Ports, account_id: str, tenant: Document | None, entitlements: list[Document]
-) -> bool:
+    ports: Ports,
+    account_id: str,
+    ticket: str,
+    tenant: Document | None,
+    entitlements: list[Document],
+) -> bool | None:
+    """Whether it may admit or refuse now; None where a later boot was here."""
     stored = Tenant.stored(tenant.data) if tenant else None
     if stored is None or stored.state is GovernorState.DECOMMISSIONED:
-        ports.governors.forget(account_id)
-        return False
+        return False if ports.governors.forget(account_id, ticket) else None
     bought = [e for d in entitlements if (e := Entitlement.stored(d.data)).state not in _ABSENT]
     # Memory already knows a governor that is still being provisioned; it admits nothing.
     admits = stored.state in GOVERNOR_LIVE and bool(bought)
     known_as = GovernorState.STABLE if admits else stored.state
     terms = [t for e in bought if (t := _usable_terms(ports, e)) is not None]
-    ports.governors.boot(account_id, known_as, terms, stored.generation)
-    return admits
+    is_new = ports.governors.boot(account_id, ticket, known_as, terms, stored.generation)
+    return admits if is_new else None
 
 
 def _usable_terms(ports: Ports, entitlement: Entitlement) -> Terms | None:

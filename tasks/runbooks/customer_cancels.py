@@ -28,7 +28,13 @@ DRAIN_S = 30
 def _leftovers(ports: Ports, run: Run, cursor: str) -> Chunk:
     if not draining.Draining.of(run).is_last:
         return Chunk(None, 0)
-    return leftovers.take_part(ports, run, cursor)
+    return leftovers.take_part(ports, run, cursor, patience_s=leftovers.RESTS_S)
+
+
+def _latecomers(ports: Ports, run: Run, cursor: str) -> Chunk:
+    if not draining.Draining.of(run).is_last:
+        return Chunk(None, 0)
+    return leftovers.take_part(ports, run, cursor, patience_s=0)
 
 
 def _never(_ports: Ports, run: Run) -> tuple[Sequence[Write], Create]:
@@ -218,6 +224,13 @@ RUNBOOK = Runbook(
             look=closing.look_archive,
             act=closing.act_archive,
             time_limit_s=600,
+        ),
+        Step(
+            f"{NAME}.latecomers",
+            "Signals",
+            does="receipt the messages published meanwhile as refused",
+            undoes="",
+            chunk=_latecomers,
         ),
         Step(
             f"{NAME}.resources",

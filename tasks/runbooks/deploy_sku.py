@@ -27,7 +27,7 @@ from tasks.governors import policies
 from tasks.governors.boot import boot_governor
 from tasks.manual import Door, Manual
 from tasks.receipts.commit import commit_once
-from tasks.runbooks.events import event_of
+from tasks.runbooks.events import event_of, reflected_at
 from tasks.runs.definition import Result, Step
 
 BOOT_FAILED = "governor_boot_failed"
@@ -145,7 +145,7 @@ def _entitlement(ports: Ports, run: Run, found: Document | None) -> Entitlement:
         operating_state=live.operating_state if live and keeps_state else policy.initial_state,
         concurrent_actions=policy.quota.concurrent_actions,
         monthly_actions=policy.quota.monthly_actions,
-        event_time=event_of(run).event_time,
+        event_time=reflected_at(event_of(run), former),
         run_id=run.run_id,
         made_by=run.maker,
         cancels_at=live.cancels_at if live else None,
@@ -230,7 +230,7 @@ def _undo_governor(ports: Ports, run: Run, _entry: JournalEntry) -> None:
     # live in it, and undoing the documents boots whatever was there before.
     tenant = ports.documents.get(paths.tenant_path(run.account_id))
     if tenant and tenant.data["created_by"] == run.maker:
-        ports.governors.forget(run.account_id)
+        ports.governors.forget(run.account_id, ports.governors.begin_boot())
         ports.secrets.withdraw_tenant_key(run.account_id)
 
 

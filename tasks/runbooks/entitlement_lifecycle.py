@@ -31,6 +31,7 @@ from tasks.runbooks.events import (
     event_of,
     ignored,
     is_stale,
+    noted,
     of_run,
     was_cancelled_before,
 )
@@ -47,6 +48,8 @@ def _choose_policy(ports: Ports, run: Run) -> Result:
         return ignored(ports, run, "stale")
     if event.event_type == "entitlement.plan_changed":
         _refuse_unless_bought(former)
+    elif known and known[1].state is EntitlementState.SUSPENDED:
+        return ignored(ports, run, "no-change", [noted(run, *known)])  # only it can be reinstated
     if former and former.state in ENTITLEMENT_BOUGHT and former.sku_id != event.sku_id:
         raise DeniedError(
             "entitlement-of-another-sku",

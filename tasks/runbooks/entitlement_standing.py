@@ -30,6 +30,7 @@ from tasks.runbooks.events import (
     is_stale,
     noted,
     of_run,
+    reflected_at,
     was_cancelled_before,
 )
 from tasks.runs.definition import Result, Runbook, Step
@@ -66,7 +67,7 @@ def _decide(ports: Ports, run: Run) -> Result:
     if is_stale(run, former):
         return ignored(ports, run, "stale")
     if former.state not in ENTITLEMENT_BOUGHT:
-        return ignored(ports, run, "ended")
+        return ignored(ports, run, "ended", [noted(run, found, former)])
     after = _after(former, event_of(run))
     is_same = (after.state, after.cancels_at) == (former.state, former.cancels_at)
     if is_same and event_of(run).event_type != "entitlement.renewed":
@@ -95,7 +96,7 @@ def _after(former: Entitlement, event: MarketplaceEvent) -> Entitlement:
     return former.evolve(
         state=advance(ENTITLEMENT, former.state, *moves),
         cancels_at=cancels_at,
-        event_time=event.event_time,
+        event_time=reflected_at(event, former),
     )
 
 
@@ -117,7 +118,7 @@ def _succeeded(ports: Ports, run: Run) -> tuple[Sequence[Write], Create]:
         entitlement_id=after.entitlement_id,
         sku_id=after.sku_id,
         plan_type=after.plan_type,
-        state=after.state,
+        state=after.state.value,
         effective_at=event.effective_at,
         **of_run(ports, run),
     )

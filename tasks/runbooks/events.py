@@ -30,8 +30,19 @@ def entitlement_of(ports: Ports, run: Run) -> tuple[Document, Entitlement] | Non
 
 
 def is_stale(run: Run, former: Entitlement | Tombstone) -> bool:
-    """Whether an event is older than what its entitlement reflects already (D4)."""
-    return former.run_id != run.run_id and event_of(run).event_time < former.event_time
+    """Whether an event is older than what its entitlement reflects already (D4).
+
+    One that names no time of its own is as new as its arrival, by whatever clock the others went.
+    """
+    event = event_of(run)
+    if former.run_id == run.run_id or event.is_timed_by_arrival:
+        return False
+    return event.event_time < former.event_time
+
+
+def reflected_at(event: MarketplaceEvent, former: Entitlement | None) -> str:
+    """The time of the newest event that an entitlement reflects, with this one."""
+    return max(event.event_time, former.event_time if former else "")
 
 
 def was_cancelled_before(ports: Ports, run: Run) -> bool:
@@ -63,7 +74,7 @@ def ignored(ports: Ports, run: Run, reason: Ignored, writes: Sequence[Write] = (
 
 def noted(run: Run, found: Document, former: Entitlement) -> Update:
     """The write by which an entitlement reflects an event that changes nothing else of it."""
-    seen = former.evolve(event_time=event_of(run).event_time, run_id=run.run_id)
+    seen = former.evolve(event_time=reflected_at(event_of(run), former), run_id=run.run_id)
     return Update(found.path, seen.document(), found.revision)
 
 

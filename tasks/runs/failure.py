@@ -17,7 +17,7 @@ A run past its runbook's ``no_way_back`` is never undone: whatever fails is trie
 
 import logging
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import tenacity
 
@@ -42,10 +42,19 @@ from tasks.outcomes import DONE, Outcome, put_off, step_failed
 from tasks.receipts import troubles
 from tasks.receipts.commit import commit_once
 from tasks.runs.definition import ElsewhereError, Runbook, Step, is_done
-from tasks.runs.journal import claimed, deadline, is_own, later, load, with_entry
+from tasks.runs.journal import (
+    claimed,
+    deadline,
+    is_own,
+    later,
+    load,
+    waits_its_turn,
+    with_entry,
+)
 
 _LOG = logging.getLogger("ggen.runs")
 _T = TypeVar("_T")
+_Stands = Literal["waiting", "intent"]
 FAULT_OF_OURS = "internal-error"
 """The code of an error that is in none of the families."""
 
@@ -101,7 +110,7 @@ def reason_to_stop(ports: Ports, runbook: Runbook, run: Run) -> GovernorError | 
     has_begun = run.state is not RunState.PENDING
     if has_begun and run.definition_sha256 != runbook.definition_sha256():
         return ConflictError("definition-changed", f"{runbook.name} was upgraded under this run")
-    if ports.clock.now() > deadline(ports, run):
+    if ports.clock.now() > deadline(ports, run) and not waits_its_turn(run):
         return ConflictError("run-deadline", f"the run did not end in time{_last_error(run)}")
     return None
 
@@ -112,12 +121,17 @@ def _last_error(run: Run) -> str:
 
 
 def give_up_or_put_off(
-    ports: Ports, runbook: Runbook, known: Run, step: Step, error: Exception
+    ports: Ports,
+    runbook: Runbook,
+    known: Run,
+    step: Step,
+    error: Exception,
+    waits_still: bool = False,
 ) -> Outcome:
     """Store what a step's failure means: FAILED where the run is to be undone now.
 
     ``known`` is the run as this process last saw it. A process that lost the step meanwhile
-    changes nothing.
+    changes nothing. ``waits_still``: the step has not begun to act.
 
     Raises:
         ConflictError: the run was moved under this; to be repeated.
@@ -134,10 +148,11 @@ def give_up_or_put_off(
     stop = reason_to_stop(ports, runbook, run)
     if stop is None and is_done(run, step.name):
         return DONE  # its commit had landed after all
+    state: _Stands = "waiting" if waits_still else "intent"
     if runbook.only_goes_forward(run):
-        return _hold_on(ports, runbook, found, run, step, error)
+        return _hold_on(ports, runbook, found, run, step, error, state)
     if stop is None and _is_outage(error):
-        return _put_off(ports, runbook, found, run, step, error)
+        return _put_off(ports, runbook, found, run, step, error, state)
     if run.cancellation and stop:
         error = stop
     ended = run.evolve(
@@ -173,7 +188,13 @@ def _is_outage(error: Exception) -> bool:
 
 
 def _put_off(
-    ports: Ports, runbook: Runbook, found: Document, run: Run, step: Step, error: Exception
+    ports: Ports,
+    runbook: Runbook,
+    found: Document,
+    run: Run,
+    step: Step,
+    error: Exception,
+    state: _Stands,
 ) -> Outcome:
     """Have the reaper try the step again, later each time, but not after the run's deadline."""
     told = f"{error_code(error)}: {public_detail(error)}"[:1024]
@@ -182,7 +203,7 @@ def _put_off(
     begun = claimed(ports, runbook, run)
     entry = run.journal.get(step.name) or JournalEntry(state="intent")
     attempts = entry.attempts + 1
-    freed = entry.evolve(state="intent", claim=None, attempts=attempts, error=told)
+    freed = entry.evolve(state=state, claim=None, attempts=attempts, error=told)
     retry_at = min(later(ports, attempts), begun.deadline_at)
     _LOG.warning("run %s: %s is tried again at %s (%s)", run.run_id, step.name, retry_at, error)
     off = with_entry(begun, step.name, freed).evolve(retry_at=retry_at)
@@ -191,7 +212,13 @@ def _put_off(
 
 
 def _hold_on(
-    ports: Ports, runbook: Runbook, found: Document, run: Run, step: Step, error: Exception
+    ports: Ports,
+    runbook: Runbook,
+    found: Document,
+    run: Run,
+    step: Step,
+    error: Exception,
+    state: _Stands,
 ) -> Outcome:
     """Have a step tried again whose run cannot be undone, and tell the operator if that lasts.
 
@@ -207,7 +234,7 @@ def _hold_on(
         writes, told = runbook.stuck(ports, run, step.name, code_of(error), public_detail(error))
     attempts = entry.attempts + 1
     held = entry.evolve(
-        state="intent",
+        state=state,
         claim=None,
         attempts=attempts,
         error=f"{code_of(error)}: {public_detail(error)}"[:1024],

@@ -19,7 +19,8 @@ class Fenced:
     """``stored`` is the journal's entry of the step as the store has it; ``entry`` as it will be.
 
     ``done`` is the entry that ends the step, once its commit was tried: it may have landed.
-    ``is_current`` says that the store has the run as it is here, as far as this process knows.
+    ``has_begun`` says that it acts, or may have acted: it waits no more. ``is_current`` says that
+    the store has the run as it is here, as far as this process knows.
     """
 
     run: Run
@@ -29,12 +30,15 @@ class Fenced:
     entry: JournalEntry
     done: JournalEntry | None = None
     is_current: bool = True
+    has_begun: bool = False
 
     @classmethod
     def at(cls, found: Document, run: Run, step_name: str) -> Self:
         """A run as it was just read, at one of its steps."""
         stored = run.journal.get(step_name)
-        return cls(run, found.revision, step_name, stored, stored or JournalEntry(state="intent"))
+        entry = stored or JournalEntry(state="intent")
+        has_begun = stored is not None and stored.state == "intent"
+        return cls(run, found.revision, step_name, stored, entry, has_begun=has_begun)
 
     def update(self, run: Run) -> Update:
         """The write that stores the run like this."""

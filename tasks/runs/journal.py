@@ -178,6 +178,14 @@ def deadline(ports: Ports, run: Run) -> datetime:
     return at + max(timedelta(), ports.clock.now() - instant(waiting.wait.since))
 
 
+def waits_its_turn(run: Run) -> bool:
+    """Whether a run came behind another, so that it has no time to keep yet.
+
+    Its event was acknowledged, and is not delivered again: however long that takes, it waits.
+    """
+    return run.state is RunState.PENDING and not run.has_turn
+
+
 def waiting_entry(run: Run) -> JournalEntry | None:
     """What the journal says of the step that waits, if one does."""
     if run.state not in RUN_ACTING:

@@ -6,14 +6,14 @@ It reads and sends chains; steps and undos are never run here. Documents decide.
 import logging
 
 from governor import paths
-from governor.fsm import RUN_OPEN, RunState
+from governor.fsm import RUN_OPEN
 from governor.runs import Run
 from governor.times import elapsed_ms
 from ports import Ports
 from ports.documents import Where, every
 from tasks.runs import waits
 from tasks.runs.definition import Runbook, Runbooks
-from tasks.runs.journal import claims_of, deadline, is_due, is_free, send
+from tasks.runs.journal import claims_of, deadline, is_due, is_free, send, waits_its_turn
 from tasks.sweep import isolating_errors
 
 _LOG = logging.getLogger("ggen.reaper")
@@ -52,18 +52,16 @@ def _restart_every_s(ports: Ports, runbook: Runbook, run: Run) -> float:
             return 0
         ports.watches.drop_tick(tick)  # its chain may be lost, too
         return _RUN_DEAD_EVERY_S
-    is_late = ports.clock.now() > deadline(ports, run)
+    is_late = ports.clock.now() > deadline(ports, run) and not waits_its_turn(run)
     if claims_of(run) or run.retry_at or is_late or run.cancellation:
         return _RUN_DEAD_EVERY_S
     # Its message was lost, or waits in a long queue: ask less and less often.
     age_s = elapsed_ms(run.started_at, ports.clock.now()) / 1000
-    if age_s < _RUN_STALE_S or _waits_its_turn(ports, run):
+    if age_s < _RUN_STALE_S or (waits_its_turn(run) and _is_taken(ports, run)):
         return 0
     return min(_RUN_RESTART_AT_LEAST_S, max(_RUN_RESTART_EVERY_S, age_s / 2))
 
 
-def _waits_its_turn(ports: Ports, run: Run) -> bool:
-    if run.state is not RunState.PENDING or run.has_turn:
-        return False
+def _is_taken(ports: Ports, run: Run) -> bool:
     turn = ports.documents.get(paths.turn_path(run.turn))
     return turn is not None and turn.data["run_id"] != run.run_id

@@ -107,8 +107,9 @@ def _run_step(ports: Ports, runbooks: Runbooks, step: Step, found: Document, run
         return put_off(f"it goes on elsewhere ({error.code})")
     except Exception as error:  # whatever a step raises, its run must not be stuck
         failure = error
+    waits_still = step.may_wait and not at.has_begun
     told = or_kill_self(
-        lambda: with_retries(give_up_or_put_off, ports, runbook, at.run, step, failure)
+        lambda: with_retries(give_up_or_put_off, ports, runbook, at.run, step, failure, waits_still)
     )
     if told.ending is Ending.FAILED:
         with contextlib.suppress(OutageError):  # the reaper has it undone
@@ -145,14 +146,12 @@ def _act(ports: Ports, runbooks: Runbooks, at: Fenced, step: Step) -> Outcome:
     if not runbook.is_next(at.run, step):
         return put_off("a step before it is not done")
     # (3) wait
-    has_begun = at.stored is not None and at.stored.state == "intent"  # it may have acted
-    if step.may_wait and not has_begun:
+    if step.may_wait and not at.has_begun:
         try:
-            wait = with_retries(waits.of, ports, step, at.run)
+            if wait := with_retries(waits.of, ports, step, at.run):
+                return waits.begin(ports, runbook, at, step, wait)
         except OutageError as error:
-            return put_off(error.code)  # nothing is stored: it has not begun, and is asked again
-        if wait:
-            return waits.begin(ports, runbook, at, step, wait)
+            return put_off(error.code)  # it has not begun, and is asked again
     # (4) intent
     _begin(ports, runbook, at, step)
     # (5) act
@@ -172,6 +171,7 @@ def _begin(ports: Ports, runbook: Runbook, at: Fenced, step: Step) -> None:
     A step without effects leaves nothing to undo, so that its result alone is journalled.
     """
     waits.tell_the_end(ports, at.run, step, at.stored)
+    at.has_begun = True
     needs_turn = at.run.state is RunState.PENDING and not at.run.has_turn
     begun = claimed(ports, runbook, at.run)
     entry = at.entry.evolve(state="intent")

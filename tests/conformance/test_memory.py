@@ -60,12 +60,12 @@ def _ask(memory: Memory, action_id: str, **changes: object) -> Verdict:
 
 
 def _open(memory: Memory, *terms: Terms) -> None:
-    memory.boot("acme", "stable", terms or [_terms()])
+    memory.boot("acme", memory.begin_boot(), "stable", terms or [_terms()])
     lease(memory)
 
 
 def test_nothing_is_admitted_without_a_lease(memory: Memory) -> None:
-    memory.boot("acme", "stable", [_terms()])
+    memory.boot("acme", memory.begin_boot(), "stable", [_terms()])
 
     assert memory.extend_lease(33) is False  # a check may lengthen a lease, never make one
     assert _ask(memory, "a1") is Verdict.NO_LEASE
@@ -165,7 +165,7 @@ def test_what_release_0_1_0_booted_is_an_entitlement_whose_id_is_its_sku(
 
 def test_a_draining_governor_and_a_degraded_system_refuse(memory: Memory, valkey: Valkey) -> None:
     _open(memory)
-    memory.boot("acme", "draining", [_terms()])
+    memory.boot("acme", memory.begin_boot(), "draining", [_terms()])
     assert _ask(memory, "a1") is Verdict.DRAINING
 
     _open(memory)
@@ -297,7 +297,7 @@ def test_one_that_is_not_over_is_looked_at_without_holding_a_place(memory: Memor
 
 
 def test_a_slot_of_another_era_is_taken_and_counted_once_more(memory: Memory) -> None:
-    memory.boot("acme", "stable", [_terms(concurrent=2)])
+    memory.boot("acme", memory.begin_boot(), "stable", [_terms(concurrent=2)])
     era = lease(memory)
     _ask(memory, "a1")
     memory.hold(A1, "2026-11", era)
@@ -312,7 +312,7 @@ def test_a_slot_of_another_era_is_taken_and_counted_once_more(memory: Memory) ->
 
 
 def test_a_slot_that_comes_late_to_a_rebuild_is_taken_as_the_era_begins(memory: Memory) -> None:
-    memory.boot("acme", "stable", [_terms(concurrent=1)])
+    memory.boot("acme", memory.begin_boot(), "stable", [_terms(concurrent=1)])
     late = Slot("acme", "crm", "a0")
     memory.hold(late, "2026-11", "before")
     memory.restore_use({("acme", "crm", "2026-11"): 1})
@@ -386,7 +386,7 @@ def test_how_far_the_queue_has_got_never_goes_back(memory: Memory) -> None:
 
 def test_a_forgotten_governor_is_an_unknown_tenant(memory: Memory) -> None:
     _open(memory)
-    memory.forget("acme")
+    memory.forget("acme", memory.begin_boot())
 
     assert _ask(memory, "a1") is Verdict.UNKNOWN_TENANT
 

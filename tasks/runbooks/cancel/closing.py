@@ -2,7 +2,7 @@
 
 from governor import paths
 from governor.errors import ConflictError
-from governor.fsm import ENTITLEMENT, GOVERNOR, advance
+from governor.fsm import ENTITLEMENT, GOVERNOR, GovernorState, advance
 from governor.runs import Effect, Run, StepResult
 from governor.times import timestamp
 from ledger.log import Seal
@@ -43,6 +43,14 @@ class Archived(StepResult):
     address: str
     size_bytes: int
     sha256: str
+
+
+class Removed(StepResult):
+    """Messages that came onto the topic after the last look at it; None: not known."""
+
+    step = "customer_cancels.resources"
+
+    undelivered_unknown: int | None
 
 
 class Completed(StepResult):
@@ -98,12 +106,26 @@ def look_resources(ports: Ports, run: Run) -> dict[str, Effect]:
 
 
 def act_resources(ports: Ports, run: Run) -> Result:
-    """Remove subscription, topic and key, and what Memory knows of the governor."""
-    if Draining.of(run).is_last:
-        ports.signals.delete(run.account_id)
-        ports.secrets.withdraw_tenant_key(run.account_id)
-        ports.governors.forget(run.account_id)
-    return Result()
+    """Remove subscription and topic, withdraw the key; state what came onto the topic meanwhile.
+
+    Raises:
+        ConflictError: the governor is not the one that drained; nothing was removed.
+    """
+    if not Draining.of(run).is_last:
+        return Result(Removed(undelivered_unknown=0))
+    _refuse_unless_ours(ports, run)
+    unknown = leftovers.left_behind(ports, run)
+    ports.signals.delete(run.account_id)
+    _refuse_unless_ours(ports, run)
+    ports.secrets.withdraw_tenant_key(run.account_id)
+    return Result(Removed(undelivered_unknown=unknown))
+
+
+def _refuse_unless_ours(ports: Ports, run: Run) -> None:
+    """Of a process that stood still another has taken the run over, and the account may be back."""
+    _, tenant = tenant_of(ports, run)
+    if (tenant.state, tenant.fsm_id) != (GovernorState.DRAINING, Draining.of(run).fsm_id):
+        raise ConflictError("taken-over", f"the governor is {tenant.fsm_id}, {tenant.state}")
 
 
 # -- complete
@@ -116,6 +138,8 @@ def look_complete(ports: Ports, run: Run) -> dict[str, Effect]:
 
 def act_complete(ports: Ports, run: Run) -> Result:
     """Commit the stored states as decommissioned, together with the receipt."""
+    if Draining.of(run).is_last:
+        ports.signals.delete(run.account_id)  # a repair may have brought it back
     found, former = stored_entitlement(ports, run)
     draining, ended = Draining.of(run), Ended.of(run)
     gone = former.evolve(
@@ -138,7 +162,6 @@ def _complete_receipt(
     ports: Ports, run: Run, draining: Draining, ended: Ended, accepted: int | None
 ) -> Create:
     event, archived, seal = event_of(run), Archived.of(run), _last_seal(ports, run)
-    refused = leftovers.summary(ports, run)
     return receipt(
         ports,
         "decommission_complete",
@@ -156,8 +179,8 @@ def _complete_receipt(
         actions_failed=ended.failed,
         actions_timed_out=ended.timed_out,
         actions_accepted=accepted,
-        signals_refused=refused.count,
-        undelivered_unknown=refused.undelivered_unknown,
+        signals_refused=leftovers.refused(ports, run),
+        undelivered_unknown=Removed.of(run).undelivered_unknown,
         receipts_archived=seal.tree_size,
         archive_gcs_path=archived.address,
         archive_size_bytes=archived.size_bytes,

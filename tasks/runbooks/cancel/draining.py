@@ -18,7 +18,15 @@ from ports.documents import Create, Document, Update, Write, every
 from tasks.actions import drain
 from tasks.governors.boot import boot_governor
 from tasks.receipts.commit import explained, receipt
-from tasks.runbooks.events import entitlement_of, event_of, ignored, is_stale, of_run
+from tasks.runbooks.events import (
+    entitlement_of,
+    event_of,
+    ignored,
+    is_stale,
+    noted,
+    of_run,
+    reflected_at,
+)
 from tasks.runs.definition import Result
 
 ROLLBACK_PENDING = "ROLLBACK_PENDING"
@@ -62,11 +70,11 @@ def decide(ports: Ports, run: Run) -> Result:
     known = entitlement_of(ports, run)
     if known is None:
         return _note_the_unknown(ports, run)
-    _, former = known
+    found, former = known
     if is_stale(run, former):
         return ignored(ports, run, "stale")
     if former.state in ENTITLEMENT_ENDED:
-        return ignored(ports, run, "ended")
+        return ignored(ports, run, "ended", [noted(run, found, former)])
     if former.sku_id != event_of(run).sku_id:
         detail = f"this entitlement is one of {former.sku_id}; nothing was cancelled"
         raise DeniedError("entitlement-of-another-sku", detail)
@@ -106,7 +114,7 @@ def act_drain(ports: Ports, run: Run) -> Result:
     tenant_document, tenant = tenant_of(ports, run)
     draining = former.evolve(
         state=advance(ENTITLEMENT, former.state, "cancel"),
-        event_time=event_of(run).event_time,
+        event_time=reflected_at(event_of(run), former),
         run_id=run.run_id,
     )
     writes: list[Write] = [Update(found.path, draining.document(), found.revision)]
@@ -184,7 +192,7 @@ def act_actions(ports: Ports, run: Run) -> Result:
 def ready_rollbacks(ports: Ports, run: Run) -> Wait | None:
     """Wait for every rollback; the operator hears of one that failed."""
     left = _under_way(ports, run)
-    if any(a.state is ActionState.ROLLBACK_FAILED or a.rollback_attempts for a in left):
+    if any(a.state is ActionState.ROLLBACK_FAILED or a.is_alerted for a in left):
         return Wait(reason="a rollback keeps failing", alarm=ROLLBACK_PENDING)
     return Wait(reason="rollbacks are under way") if left else None
 

@@ -9,6 +9,7 @@ import json
 from pydantic import Field
 
 from governor import paths
+from governor.actions import Action
 from governor.errors import OutageError
 from governor.records import Record
 from governor.runs import Run
@@ -16,19 +17,17 @@ from governor.times import elapsed_ms, timestamp
 from ports import Ports
 from ports.documents import Create, every
 from ports.signals import Waiting
+from tasks.actions.admit import Signal
 from tasks.receipts.commit import receipt
 from tasks.runs.definition import Chunk
 
-_AT_ONCE = 500
-_TAKE_FOR_S = 8.0
+RESTS_S = 5.0
+"""How long an empty topic is looked at again whose messages may rest after a push."""
+
+_TAKE_FOR_S = 20.0
 """How long messages are taken; the number left then is stated as unknown."""
 
-
-class Refused(Record):
-    """``tenants/{account_id}/refused/{run_id}``: what came of a topic's last messages."""
-
-    count: int = 0
-    undelivered_unknown: int | None = 0
+_AT_ONCE = 500
 
 
 class _Part(Record):
@@ -39,26 +38,34 @@ class _Part(Record):
     handles: list[str] = Field(default_factory=list)
 
 
-def summary(ports: Ports, run: Run) -> Refused:
-    """What came of them; nothing where the topic stays."""
-    found = ports.documents.get(_path(run))
-    return Refused.stored(found.data) if found else Refused()
+def refused(ports: Ports, run: Run) -> int:
+    """How many were receipted as refused."""
+    return len(_known(ports, run))
 
 
-def take_part(ports: Ports, run: Run, cursor: str) -> Chunk:
-    """The next messages; the last part states what came of all."""
-    number, _, began_at = cursor.partition("@")
-    part, began_at = int(number or 0), began_at or timestamp(ports.clock.now())
+def left_behind(ports: Ports, run: Run) -> int | None:
+    """How many messages are on the topic that were not taken; None where the service cannot say.
+
+    Where messages rest after a push, nothing found is not nothing there.
+    """
+    try:
+        reading = ports.signals.backlog(run.account_id)
+    except OutageError:
+        return None
+    return reading if reading or not ports.signals.lets_rest else None
+
+
+def take_part(ports: Ports, run: Run, cursor: str, *, patience_s: float) -> Chunk:
+    """The next messages. It ends when there are none, or after 20 seconds."""
+    began_at = cursor or timestamp(ports.clock.now())
     ports.signals.stop_pushing(run.account_id)
     known = _known(ports, run)
+    part = _parts(ports, run)
     if part:
         _drop_part(ports, run, part - 1)
-    is_late = elapsed_ms(began_at, ports.clock.now()) > _TAKE_FOR_S * 1000
-    fresh = [] if is_late else _fresh(ports, run, known)
+    fresh = _fresh(ports, run, known, began_at, patience_s)
     if not fresh:
-        left = _backlog(ports, run) if is_late else 0
-        told = Refused(count=len(known), undelivered_unknown=left)
-        return Chunk(None, 0, [Create(_path(run), told.document())])
+        return Chunk(None, 0)
     record = _Part(
         run_id=run.run_id,
         names=[each.message_id for each in fresh],
@@ -75,41 +82,64 @@ def take_part(ports: Ports, run: Run, cursor: str) -> Chunk:
         total=len(fresh),
         by_reason={"draining": len(fresh)},
     )
-    writes = [Create(_path(run, part), record.document()), proof]
-    return Chunk(f"{part + 1}@{began_at}", len(fresh), writes)
+    return Chunk(began_at, len(fresh), [Create(_path(run, part), record.document()), proof])
 
 
-def _fresh(ports: Ports, run: Run, known: set[str]) -> list[Waiting]:
+def _fresh(
+    ports: Ports, run: Run, known: set[str], began_at: str, patience_s: float
+) -> list[Waiting]:
     """Messages that were not counted yet; what was, or was accepted before, is dropped."""
-    for _ in range(2):  # a service may say that there is nothing although there is
-        while taken := ports.signals.take(run.account_id, _AT_ONCE):
-            fresh = [
-                each
-                for each in taken
-                if each.message_id not in known and not _was_accepted(ports, run, each)
-            ]
-            names = {each.message_id for each in fresh}
-            ports.signals.drop(run.account_id, [e for e in taken if e.message_id not in names])
-            if fresh:
-                return fresh
-    return []
+    patience_s = patience_s if ports.signals.lets_rest else 0.0
+    while True:
+        passed_s = elapsed_ms(began_at, ports.clock.now()) / 1000
+        if passed_s > _TAKE_FOR_S:
+            return []
+        taken = ports.signals.take(run.account_id, _AT_ONCE)
+        if not taken and passed_s >= patience_s:
+            return []
+        fresh = [
+            each
+            for each in taken
+            if each.message_id not in known and not _was_accepted(ports, run, each)
+        ]
+        names = {each.message_id for each in fresh}
+        ports.signals.drop(run.account_id, [e for e in taken if e.message_id not in names])
+        if fresh:
+            return fresh
 
 
 def _was_accepted(ports: Ports, run: Run, message: Waiting) -> bool:
-    """Whether a message's signal is an action already, and only its acknowledgement was lost."""
+    """Whether its very signal is an action already, and only the acknowledgement was lost."""
     try:
-        signal_id = json.loads(message.data)["signal_id"]
-        path = paths.action_path(run.account_id, paths.action_id(run.account_id, signal_id))
+        told = json.loads(message.data)
+        asked = Signal(
+            run.account_id,
+            told["signal_id"],
+            told["type"],
+            told.get("sku_id"),
+            told["payload"],
+            told.get("entitlement_id"),
+        )
+        path = paths.action_path(run.account_id, paths.action_id(run.account_id, asked.signal_id))
+        sha256 = asked.sha256()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
-    return ports.documents.get(path) is not None
+    found = ports.documents.get(path)
+    return found is not None and Action.stored(found.data).signal_sha256 == sha256
 
 
 def _known(ports: Ports, run: Run) -> set[str]:
     """The names of all messages that were counted."""
-    folder = f"tenants/{run.account_id}/refused"
-    parts = (d.data for d in every(ports.documents, folder) if d.data.get("run_id") == run.run_id)
-    return {name for data in parts for name in _Part.stored(data).names}
+    return {name for record in _records(ports, run) for name in record.names}
+
+
+def _parts(ports: Ports, run: Run) -> int:
+    return len(_records(ports, run))
+
+
+def _records(ports: Ports, run: Run) -> list[_Part]:
+    found = every(ports.documents, f"tenants/{run.account_id}/refused")
+    return [_Part.stored(d.data) for d in found if d.data.get("run_id") == run.run_id]
 
 
 def _drop_part(ports: Ports, run: Run, part: int) -> None:
@@ -121,13 +151,5 @@ def _drop_part(ports: Ports, run: Run, part: int) -> None:
     ports.signals.drop(run.account_id, [Waiting(name, b"", handle) for name, handle in pairs])
 
 
-def _backlog(ports: Ports, run: Run) -> int | None:
-    try:
-        return ports.signals.backlog(run.account_id)
-    except OutageError:
-        return None
-
-
-def _path(run: Run, part: int | None = None) -> str:
-    name = run.run_id if part is None else f"{run.run_id}-{part:06}"
-    return f"tenants/{run.account_id}/refused/{name}"
+def _path(run: Run, part: int) -> str:
+    return f"tenants/{run.account_id}/refused/{run.run_id}-{part:06}"

@@ -292,7 +292,12 @@ def test_a_new_entitlement_memory_was_not_told_of_is_found_by_its_first_signal(
 ) -> None:
     from ports.memory import Terms
 
-    ports.memory.boot("acme", "stable", [Terms("old", "old", "starter", "1.0.0", 1, 1, ["other"])])
+    ports.memory.boot(
+        "acme",
+        ports.memory.begin_boot(),
+        "stable",
+        [Terms("old", "old", "starter", "1.0.0", 1, 1, ["other"])],
+    )
 
     assert submit(ports, signal_of("s"))
 

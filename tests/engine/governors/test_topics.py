@@ -6,6 +6,7 @@ import pytest
 import redis
 
 from ports import Ports
+from ports.documents import Update
 from ports.signals import Topic
 from tasks.governors import topics
 from tests.conftest import Valkey
@@ -54,3 +55,27 @@ def test_a_long_list_is_gone_through_by_one_message_after_the_other(
 
     assert seen == [f"tenants/{account_id}" for account_id in ACCOUNTS]
     assert _looks(ports) == [Topic.READY] * 3
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"), [("decommissioned", Topic.ABSENT), ("draining", Topic.DAMAGED)]
+)
+def test_a_governor_that_ends_while_its_topic_is_repaired_has_none_left(
+    ports: Ports, valkey: Valkey, state: str, expected: Topic
+) -> None:
+    class Ending:
+        def __getattr__(self, name: str) -> object:
+            return getattr(ports.signals, name)
+
+        def create(self, account_id: str, region: str) -> None:
+            ports.signals.create(account_id, region)
+            found = ports.documents.get(f"tenants/{account_id}")
+            if found and account_id == "b":
+                ended = Update(found.path, {**found.data, "state": state}, found.revision)
+                ports.documents.commit([ended])
+
+    redis.Redis.from_url(valkey.url).flushdb()
+
+    topics.repair(dataclasses.replace(ports, signals=Ending()))  # type: ignore[arg-type]
+
+    assert _looks(ports) == [Topic.READY, expected, Topic.READY]

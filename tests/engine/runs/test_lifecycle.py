@@ -154,7 +154,7 @@ def _cancelled(ports: Ports) -> None:
         data = {**found.data, "state": GovernorState.DECOMMISSIONED}
         ports.documents.commit([Update(path, data, found.revision)])
     ports.signals.delete("acme")
-    ports.memory.forget("acme")
+    ports.memory.forget("acme", ports.memory.begin_boot())
 
 
 def test_a_plan_change_of_a_cancelled_entitlement_is_refused_for_good(ports: Ports) -> None:

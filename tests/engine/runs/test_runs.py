@@ -202,7 +202,7 @@ def test_a_governor_memory_forgot_is_told_to_it_again_by_its_first_signal(ports:
     from tasks.actions.admit import Signal, submit
 
     subscribe(ports, event())
-    ports.memory.forget("acme")
+    ports.memory.forget("acme", ports.memory.begin_boot())
 
     assert submit(ports, Signal("acme", "s", "demo.succeed", None, {}))
 
