@@ -5,6 +5,7 @@
     GovernorError               what happened     HTTP      exit  what to do
     ├── InputError              the caller erred  400/422   2     correct it, do not retry
     ├── DeniedError             a rule said no    403/429   3     stop, or wait ``retry_after_s``
+    │   └── RetainedError       a retention forbids a deletion
     ├── ConflictError           someone was first 409       4     read again, retry a few times
     └── OutageError             a dependency is   503       5     back off; a write MAY HAVE LANDED:
     │                           down                              read and compare before repeating
@@ -45,6 +46,17 @@ class DeniedError(GovernorError):
     """A policy, quota or state refused the call. Nothing was changed but the refusal's count."""
 
     exit_code = 3
+
+
+class RetainedError(DeniedError):
+    """A retention forbids the deletion; ``until`` says up to when, if the store does."""
+
+    def __init__(
+        self, code: str, detail: str, retry_after_s: int | None = None, until: str | None = None
+    ) -> None:
+        super().__init__(code, detail, retry_after_s)
+        self.args = (code, detail, retry_after_s, until)
+        self.until = until
 
 
 class ConflictError(GovernorError):

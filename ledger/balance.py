@@ -43,7 +43,7 @@ class Balance:
     ) -> Iterator[Finding]:
         """Count the next receipt of the log, stored or as its envelope; what does not hold.
 
-        What is no receipt is not counted: other checks report it. ``place`` is where a finding
+        Anything but a receipt is not counted: other checks report it. ``place`` is where a finding
         points.
         """
         try:

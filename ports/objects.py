@@ -30,5 +30,10 @@ class Objects(Protocol):
         ...
 
     def delete(self, name: str) -> None:
-        """Remove it; no error when it is not there. Raises OutageError."""
+        """Remove it; no error when it is not there.
+
+        Raises:
+            RetainedError: a retention protects it; it was kept.
+            OutageError: unknown; repeating is safe.
+        """
         ...

@@ -18,13 +18,16 @@ from tasks.runs.step import run_link
 
 
 def register(runbooks: Runbooks) -> None:
-    """Make the tasks of these runbooks known to Celery."""
+    """Make the tasks of these runbooks known to Celery; runbooks may share steps."""
+    tasks: dict[str, str] = {}
     for runbook in runbooks.values():
         for step in runbook.steps:
-            _register(step.name, step.does, runbooks)
+            tasks[step.name] = step.does
             if step.undoes:
-                _register(step.undo_name, step.undoes, runbooks)
-        _register(runbook.undone_name, "commit the end of a run that was undone", runbooks)
+                tasks[step.undo_name] = step.undoes
+        tasks[runbook.undone_name] = "commit the end of a run that was undone"
+    for name, does in tasks.items():
+        _register(name, does, runbooks)
 
 
 def register_former(name: str, runbooks: Runbooks) -> None:

@@ -3,7 +3,12 @@
 from governor.runs import Run, Trigger
 from governor.tenancy import MarketplaceEvent
 from ports import Ports
-from tasks.runbooks import customer_cancels, entitlement_lifecycle, entitlement_standing
+from tasks.runbooks import (
+    customer_cancels,
+    entitlement_lifecycle,
+    entitlement_standing,
+    tenant_purge,
+)
 from tasks.runs import intake
 from tasks.runs.definition import Runbook
 
@@ -14,6 +19,8 @@ def runbook_of(event: MarketplaceEvent) -> Runbook:
         return entitlement_standing.RUNBOOK
     if event.event_type == "entitlement.cancelled":
         return customer_cancels.RUNBOOK
+    if event.event_type == "entitlement.deleted":
+        return tenant_purge.EVENT_RUNBOOK
     return entitlement_lifecycle.RUNBOOK
 
 

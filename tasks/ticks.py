@@ -20,7 +20,7 @@ from tasks.ledgers import patrol, seal
 from tasks.ledgers.sign import raise_alarm
 from tasks.ledgers.stored_log import BrokenLogError
 from tasks.receipts import refusals
-from tasks.runbooks import RUNBOOKS
+from tasks.runbooks import RUNBOOKS, tenant_purge
 from tasks.runs import reap as run_reaper
 from tasks.sweep import alone
 
@@ -109,8 +109,9 @@ def tell_of_poison(queue: str, digest: str) -> None:
 
 @app.task(name="audit.watch", send_events=False)
 def verify_ledgers() -> None:
-    """Begin a pass over all ledgers when its hour has come; the first worker to tick begins it."""
+    """Begin the work of an hour: a pass over all ledgers, and purges that had to wait."""
     if scope := patrol.is_due(wiring.ports()):
+        tenant_purge.begin_due(wiring.ports())
         _audit(scope, f"tenants/{SYSTEM_ACCOUNT}", 0)
 
 

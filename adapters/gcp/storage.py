@@ -18,7 +18,8 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 
 from adapters.gcp.calls import PerProcess, Service, outage
 from adapters.rules import check_name
-from governor.errors import ConflictError, OutageError
+from governor.errors import ConflictError, OutageError, RetainedError
+from governor.times import timestamp
 
 _WHO = Service("Cloud Storage", "objects-unavailable")
 _READ = {"timeout": (3, 5), "retry": DEFAULT_RETRY.with_timeout(5)}
@@ -102,6 +103,14 @@ class GcsObjects:
             _asked(lambda: blob.delete(**_READ))
         except answers.NotFound as error:
             _check_bucket(error)
+        except OutageError as error:
+            if not _is_retained(error.__cause__):
+                raise
+            _asked(lambda: blob.reload(**_READ))
+            until = blob.retention_expiration_time
+            detail = f"{name} is protected by its bucket's retention; it was kept"
+            named = timestamp(until) if until else None
+            raise RetainedError("retained", detail, until=named) from error
 
     def _blob(self, name: str) -> Any:
         return self._client.get().bucket(self._bucket).blob(name)
@@ -138,3 +147,8 @@ def _check_bucket(error: answers.NotFound) -> None:
     """A bucket that is not there is no object that is not there."""
     if "bucket does not exist" in str(error.message):
         raise outage(_WHO, error) from error
+
+
+def _is_retained(answer: BaseException | None) -> bool:
+    """Whether a deletion was refused for a retention (403 ``retentionPolicyNotMet``)."""
+    return isinstance(answer, answers.Forbidden) and "retention" in str(answer.message).lower()

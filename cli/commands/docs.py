@@ -17,6 +17,7 @@ from tasks.runbooks import (
     entitlement_lifecycle,
     entitlement_standing,
     recover_action,
+    tenant_purge,
 )
 from tasks.runs.definition import MAX_STEP_S, Step
 from tasks.runs.journal import STEP_MAX_AGE_S
@@ -35,6 +36,7 @@ DECLARED: Mapping[str, tuple[Manual, Sequence[Step]]] = {
         entitlement_standing.RUNBOOK.steps,
     ),
     "recover-action": (recover_action.MANUAL, ()),
+    "tenant-purge": (tenant_purge.MANUAL, tenant_purge.RUNBOOK.steps),
 }
 
 

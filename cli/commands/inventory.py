@@ -13,6 +13,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to ``ggen``."""
     tenants = typer.Typer(help="Tenants: accounts with a governor.", no_args_is_help=True)
     tenants.command("list")(list_tenants)
+    tenants.command("purge")(purge_tenant)
     app.add_typer(tenants, name="tenant", rich_help_panel=CUSTOMERS)
     policies = typer.Typer(help="Policies: what a plan may do.", no_args_is_help=True)
     policies.command("list")(list_policies)
@@ -49,6 +50,22 @@ def _bought(entitlement: Any) -> str:
     name = "" if entitlement.entitlement_id == entitlement.sku_id else entitlement.entitlement_id
     terms = f"{entitlement.sku_id}/{entitlement.plan_type} {entitlement.policy_version}"
     return f"{name} ({terms})" if name else terms
+
+
+def purge_tenant(
+    account_id: Annotated[str, typer.Argument(help="Whose texts are removed.")],
+    reason: Annotated[str, typer.Option(help="Why; kept beside the ledger.")],
+    archives: Annotated[
+        bool, typer.Option("--archives", help="Delete the archives, too, as retention allows.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove what a customer wrote, once all its entitlements have ended. Receipts stay."""
+    from cli.commands import purge
+
+    value, text = purge.purge(account_id, reason, archives=archives, dry_run=dry_run)
+    show(value, as_json, text)
 
 
 def list_policies(as_json: Json = False) -> None:

@@ -123,7 +123,7 @@ class RollbackFailed(_OfAction, Second):
     retry_at: Timestamp
 
 
-class ActionResolved(_OfAction):
+class ActionResolvedV1(_OfAction):
     """An operator undid by hand what a rollback could not, and said so."""
 
     operation: Literal["action_resolved"]
@@ -133,3 +133,15 @@ class ActionResolved(_OfAction):
     rollback_attempts: Count
     operator: Word
     reason: Detail
+
+
+class ActionResolved(_OfAction, Second):
+    """An operator undid by hand what a rollback could not, and said so."""
+
+    operation: Literal["action_resolved"]
+    status: Literal["resolved"]
+    entitlement_id: EntitlementId
+    previous_action_receipt_id: ReceiptId
+    rollback_attempts: Count
+    operator: Word
+    reason_sha256: Sha256Hex = Field(description="of the operator's words beside the ledger")

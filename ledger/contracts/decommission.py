@@ -89,7 +89,7 @@ class DecommissionComplete(OfRun, Second):
     )
     signals_refused: Count = Field(description="taken off the topic after the last action's end")
     undelivered_unknown: Count | None = Field(
-        description="messages last seen there, and not taken; null: the service did not say"
+        default=None, description="messages seen there, and not taken; absent: it is not known"
     )
     receipts_archived: Count
     archive_gcs_path: Address

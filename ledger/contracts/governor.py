@@ -53,13 +53,23 @@ class PolicyValidationFailed(_OfPolicy, Second):
     error_sha256: Sha256Hex
 
 
-class PolicyUpgradeSkipped(_OfPolicy):
+class PolicyUpgradeSkippedV1(_OfPolicy):
     """Runbook 2: incompatible, and left for a person's review."""
 
     operation: Literal["policy_upgrade_skipped"]
     status: Literal["skipped"]
     previous_version: SemVer
     incompatibilities: list[Detail]
+
+
+class PolicyUpgradeSkipped(_OfPolicy, Second):
+    """Runbook 2: incompatible, and left for a person's review."""
+
+    operation: Literal["policy_upgrade_skipped"]
+    status: Literal["skipped"]
+    previous_version: SemVer
+    incompatibilities: list[Code] = Field(description="the rules that it breaks")
+    findings_sha256: Sha256Hex = Field(description="of what breaks them, beside the ledger")
 
 
 class PolicyRollback(_OfPolicy):
@@ -71,7 +81,7 @@ class PolicyRollback(_OfPolicy):
     error_code: Word
 
 
-class PolicyForced(_OfPolicy):
+class PolicyForcedV1(_OfPolicy):
     """Runbook 2: an operator forced an incompatible policy."""
 
     operation: Literal["policy_forced"]
@@ -79,6 +89,16 @@ class PolicyForced(_OfPolicy):
     previous_version: SemVer
     operator: Word
     reason: Detail
+
+
+class PolicyForced(_OfPolicy, Second):
+    """Runbook 2: an operator forced an incompatible policy."""
+
+    operation: Literal["policy_forced"]
+    status: Literal["forced"]
+    previous_version: SemVer
+    operator: Word
+    reason_sha256: Sha256Hex = Field(description="of the operator's words beside the ledger")
 
 
 class _OfScaling(Receipt):

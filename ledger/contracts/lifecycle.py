@@ -138,4 +138,4 @@ class EventIgnored(OfRun):
     sku_id: SkuId
     event_type: Code
     event_time: Timestamp
-    reason: Literal["stale", "no-entitlement", "no-change", "ended"]
+    reason: Literal["stale", "no-entitlement", "no-change", "ended", "others-active"]

@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from governor.records import Timestamp
 from ledger.contracts.base import Code, Count, Detail, Receipt, ReceiptId, Second, Sha256Hex, Word
 
@@ -81,7 +83,7 @@ class ReceiptConflict(Receipt):
     refused_sha256: Sha256Hex
 
 
-class RunCancelled(Receipt):
+class RunCancelledV1(Receipt):
     """An operator had a run undone before it ended."""
 
     operation: Literal["run_cancelled"]
@@ -89,6 +91,16 @@ class RunCancelled(Receipt):
     run_id: Word
     operator: Word
     reason: Detail
+
+
+class RunCancelled(Receipt, Second):
+    """An operator had a run undone before it ended."""
+
+    operation: Literal["run_cancelled"]
+    status: Literal["cancelled"]
+    run_id: Word
+    operator: Word
+    reason_sha256: Sha256Hex = Field(description="of the operator's words beside the ledger")
 
 
 class KeyRotated(Receipt):
@@ -100,12 +112,51 @@ class KeyRotated(Receipt):
     key_id: Word
 
 
-class TenantPurged(Receipt):
+class TenantPurgedV1(Receipt):
     """A tenant's personal data was deleted as the law asks; the receipts stay."""
 
     operation: Literal["tenant_purged"]
     status: Literal["success"]
     documents_deleted: Count
+
+
+class TenantPurged(Receipt, Second):
+    """What a customer wrote was deleted, as the law asks; receipts and archives of them stay."""
+
+    operation: Literal["tenant_purged"]
+    status: Literal["success"]
+    run_id: Word
+    asked_by: Literal["marketplace", "operator"]
+    operator: Word | None = Field(default=None, description="by the name of the system's user")
+    operator_is: Literal["unverified"] | None = Field(
+        default=None, description="nothing vouches for that name"
+    )
+    reason_sha256: Sha256Hex | None = Field(
+        default=None, description="of the operator's words beside the ledger"
+    )
+    documents_deleted: Count
+    documents_stripped: Count = Field(description="whose free text was removed")
+    documents_sha256: Sha256Hex = Field(
+        description="of their names, chained: of the digest before it, a space, and each name"
+    )
+    archives_deleted: Count = 0
+    archives_retained: Count = Field(
+        default=0, description="which their bucket's retention protects still"
+    )
+    retained_until: Timestamp | None = Field(
+        default=None, description="when the rest is deleted, by itself"
+    )
+
+
+class PurgeFailed(Receipt):
+    """What a customer wrote could not be removed, or not yet; what was removed stays so."""
+
+    operation: Literal["purge_failed"]
+    status: Literal["failed"]
+    run_id: Word
+    failed_step: Word
+    error_code: Code
+    error_sha256: Sha256Hex
 
 
 class SignalDeadLetteredV1(Receipt):

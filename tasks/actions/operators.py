@@ -14,7 +14,7 @@ from ports.memory import Slot
 from tasks import publish
 from tasks.actions import transitions
 from tasks.actions.transitions import Held
-from tasks.receipts.commit import receipt
+from tasks.receipts.commit import explained
 
 _TRIES = 5
 _ENDS = (
@@ -101,20 +101,21 @@ def resolve(ports: Ports, account_id: str, action_id: str, operator: str, reason
             retry_at=None,
             resolution=wish,
         )
-        proof = receipt(
+        proofs = explained(
             ports,
             "action_resolved",
             account_id,
             action_id,
+            reason,
+            named="reason_sha256",
             status="resolved",
             **transitions.names(ended),
             previous_action_receipt_id=ended.failure_receipt_id,
             rollback_attempts=ended.rollback_attempts,
             operator=operator,
-            reason=reason,
         )
         try:
-            transitions.commit(ports, held, ended, proof)
+            transitions.commit(ports, held, ended, *proofs)
         except ConflictError:
             continue  # it is being tried just now, or has been
         transitions.free_slot(ports, ended)

@@ -47,7 +47,7 @@ def newest_before(ports: Ports, account_id: str, last: Seal) -> int:
 def cut_next(ports: Ports, account_id: str, receipts: int = SEGMENT_RECEIPTS) -> Segment | None:
     """Archive the next ``receipts`` of a ledger as a segment; None while it has fewer.
 
-    It ends with the seal that reaches so many: a seal is what is signed.
+    It ends with the seal that reaches so many: seals are signed, single receipts' places are not.
 
     Raises:
         BrokenLogError: the ledger does not hold, so nothing of it was noted as archived.

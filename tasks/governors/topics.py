@@ -42,7 +42,7 @@ def _repair(ports: Ports, path: str) -> None:
     try:
         ports.signals.create(tenant.account_id, tenant.region)
         after = _stored(ports, path)
-        if after and after.state is GovernorState.DRAINING:  # its run takes what is on it
+        if after and after.state is GovernorState.DRAINING:  # its run takes the messages on it
             ports.signals.stop_pushing(tenant.account_id)
         elif after and after.state is GovernorState.DECOMMISSIONED:  # it was deleted just before
             ports.signals.delete(tenant.account_id)

@@ -1,8 +1,7 @@
 """The seven runbooks: what each does, step by step; no mechanism. Their numbers are the contract's.
 
 1 deploy_sku, 2 upgrade_policy, 3 scale_governor, 4 degrade_to_safe_mode, 5 recover_action,
-6 entitlement_lifecycle and entitlement_standing, 7 customer_cancels. ``tenant_purge`` is an
-operator's.
+6 entitlement_lifecycle and entitlement_standing, 7 customer_cancels, and tenant_purge after it.
 """
 
 from tasks import links
@@ -12,6 +11,7 @@ from tasks.runbooks import (
     entitlement_lifecycle,
     entitlement_standing,
     recover_action,
+    tenant_purge,
 )
 from tasks.runs.definition import Runbooks
 
@@ -23,6 +23,8 @@ RUNBOOKS: Runbooks = {
         entitlement_lifecycle.RUNBOOK,
         entitlement_standing.RUNBOOK,
         customer_cancels.RUNBOOK,
+        tenant_purge.RUNBOOK,
+        tenant_purge.EVENT_RUNBOOK,
     )
 }
 """The runbooks whose runs are kept and journalled."""

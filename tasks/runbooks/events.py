@@ -15,7 +15,7 @@ from ports.documents import Document, Update, Write
 from tasks.receipts.commit import receipt
 from tasks.runs.definition import Result
 
-Ignored = Literal["stale", "no-entitlement", "no-change", "ended"]
+Ignored = Literal["stale", "no-entitlement", "no-change", "ended", "others-active"]
 
 
 def event_of(run: Run) -> MarketplaceEvent:

@@ -16,7 +16,7 @@ from ports import Ports
 from ports.alerts import Alert
 from ports.documents import Document, Update, Write
 from tasks.outcomes import ALREADY_DONE, DONE, Outcome, put_off, step_failed
-from tasks.receipts.commit import alert, commit_once, explained, receipt
+from tasks.receipts.commit import alert, commit_once, explained
 from tasks.receipts.fence import or_kill_self
 from tasks.runs import spread
 from tasks.runs.definition import ElsewhereError, Runbook, Runbooks, Step
@@ -143,18 +143,17 @@ def _end(ports: Ports, runbooks: Runbooks, runbook: Runbook, run_id: str) -> Non
     writes: list[Write] = [proof, *texts]
     if run.cancellation:
         event = "undone_on_request"
-        writes.append(
-            receipt(
-                ports,
-                "run_cancelled",
-                run.account_id,
-                run_id,
-                attempt=run.attempt,
-                status="cancelled",
-                run_id=run_id,
-                operator=run.cancellation.operator,
-                reason=run.cancellation.reason,
-            )
+        writes += explained(
+            ports,
+            "run_cancelled",
+            run.account_id,
+            run_id,
+            run.cancellation.reason,
+            named="reason_sha256",
+            attempt=run.attempt,
+            status="cancelled",
+            run_id=run_id,
+            operator=run.cancellation.operator,
         )
     told: Alert | None = None
     cause = _alarm(ports, runbook, run, failed_step)

@@ -47,6 +47,7 @@ def test_the_families_have_the_exit_codes_of_the_table() -> None:
         "GovernorError": 1,
         "InputError": 2,
         "DeniedError": 3,
+        "RetainedError": 3,
         "ConflictError": 4,
         "OutageError": 5,
         "PolicyError": 5,

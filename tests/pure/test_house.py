@@ -21,7 +21,7 @@ def test_a_module_is_short_and_says_what_it_is_for(module: Path) -> None:
     text = module.read_text()
 
     # What an auditor runs is one file, whatever is in it.
-    assert len(text.splitlines()) <= (650 if "auditor" in module.parts else 400)
+    assert len(text.splitlines()) <= (850 if "auditor" in module.parts else 400)
     assert ast.get_docstring(ast.parse(text))
 
 
