@@ -445,3 +445,14 @@ def test_a_database_of_an_earlier_version_gets_what_it_lacks(tmp_path: Path) -> 
     names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master")]
     connection.close()
     assert "by_collection_and_creation" in names
+
+
+def test_documents_are_counted_without_being_read(documents: Documents) -> None:
+    documents.commit(
+        [Create(f"tenants/a/actions/{n}", {"of": "x" if n else "y"}) for n in range(5)]
+    )
+    documents.commit([Create("tenants/b/actions/0", {"of": "x"})])
+
+    assert documents.count("tenants/a/actions", []) == 5
+    assert documents.count("tenants/a/actions", [Where("of", "==", "x")]) == 4
+    assert documents.count("tenants/c/actions", []) == 0

@@ -1,6 +1,7 @@
 """What every Memory adapter must do."""
 
 import asyncio
+import dataclasses
 import threading
 import time
 from collections import Counter
@@ -382,6 +383,30 @@ def test_how_far_the_queue_has_got_never_goes_back(memory: Memory) -> None:
     assert begun is not None
     assert begun.accepted_at == AT + timedelta(seconds=5)
     assert 0 <= begun.ago_s < 60
+
+
+def test_the_key_of_another_generation_is_refused(memory: Memory) -> None:
+    memory.boot("acme", memory.begin_boot(), "stable", [_terms()], 2)
+    lease(memory)
+
+    assert _ask(memory, "a1", generation=1) is Verdict.STALE_KEY
+    assert _ask(memory, "a1", generation=3) is Verdict.STALE_KEY
+    assert _ask(memory, "a1", generation=2) is Verdict.ADMITTED
+    assert _ask(memory, "a2") is Verdict.ADMITTED  # pushed: signed by nobody
+    assert sorted(memory.held("acme", "crm")) == ["a1", "a2"]
+
+
+@pytest.mark.parametrize(
+    ("state", "verdict"), [("suspended", Verdict.SUSPENDED), ("draining", Verdict.DRAINING)]
+)
+def test_an_entitlement_that_rests_is_not_admitted(
+    memory: Memory, state: str, verdict: Verdict
+) -> None:
+    resting = dataclasses.replace(_terms(), state=state)  # type: ignore[arg-type]
+    _open(memory, resting)
+
+    assert _ask(memory, "a1") is verdict
+    assert memory.held("acme", "crm") == []
 
 
 def test_a_forgotten_governor_is_an_unknown_tenant(memory: Memory) -> None:

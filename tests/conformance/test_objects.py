@@ -118,3 +118,12 @@ def test_a_store_that_cannot_be_written_is_an_outage(tmp_path: Path) -> None:
 
     with pytest.raises(OutageError):
         DirectoryObjects(tmp_path / "file").create("a/b", b"x")
+
+
+def test_an_object_has_an_address_for_people(objects: Objects) -> None:
+    address = objects.address("a/one")
+
+    assert address.startswith(("gs://", "file:///"))
+    assert address.endswith("/a/one")
+    with pytest.raises(InputError):
+        objects.address("../one")

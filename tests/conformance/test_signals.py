@@ -13,7 +13,7 @@ from adapters.gcp.pubsub import PubsubSignals, Push
 from adapters.valkey.streams import GROUP, TOPICS, StreamSignals, stream_key
 from governor.errors import ConflictError, InputError, OutageError
 from governor.paths import topic_name
-from ports.signals import Signals, Topic
+from ports.signals import Signals, Topic, Waiting
 from tests.conftest import Valkey
 from tests.support import live
 from tests.support.arrivals import Arrivals, arrivals
@@ -251,3 +251,34 @@ def test_a_server_that_is_not_there_is_an_outage() -> None:
     ):
         with pytest.raises(OutageError):
             call()
+
+
+def test_what_is_taken_comes_again_until_it_is_dropped(signals: Signals) -> None:
+    signals.create("left-there", REGION)
+    signals.stop_pushing("left-there")
+    for n in range(3):
+        signals.publish("left-there", b"%d" % n)
+    found: dict[str, Waiting] = {}
+
+    def all_three() -> bool:
+        found.update({each.message_id: each for each in signals.take("left-there", 10)})
+        return len(found) == 3
+
+    until(all_three)
+    assert sorted(each.data for each in found.values()) == [b"0", b"1", b"2"]
+    if not signals.lets_rest:  # where a message rests once it was taken, it comes again later
+        assert {each.message_id for each in signals.take("left-there", 10)} == set(found)
+    signals.drop("left-there", list(found.values()))
+    signals.drop("left-there", list(found.values()))
+    signals.drop("left-there", [])
+
+    assert signals.take("left-there", 10) == []
+    if not signals.lets_rest:
+        assert signals.backlog("left-there") == 0
+
+
+def test_of_a_topic_that_is_gone_nothing_is_taken(signals: Signals) -> None:
+    signals.stop_pushing("never")
+
+    assert signals.take("never", 10) == []
+    signals.drop("never", [Waiting("1", b"", "1-1")])

@@ -1,7 +1,7 @@
 """The runbooks worker, for tests: its children die at the write that an account's name tells.
 
 ``dies-succeeds-7`` dies before the seventh write of its run, once; ``dies-undone-7`` does so in a
-run that fails at its end and is undone.
+run that fails at its end and is undone, ``dies-cancels-7`` in its cancellation.
 """
 
 from pathlib import Path
@@ -17,6 +17,7 @@ from tasks.celery import app
 from tasks.outcomes import Outcome
 from tasks.runs.definition import Runbooks
 from tasks.runs.step import run_link
+from tests.support.cancel import observed
 from tests.support.faults import Writes, die, watched
 from tests.support.runs import failing
 
@@ -58,8 +59,10 @@ def _run_link(ports: Ports, runbooks: Runbooks, task: str, run_id: str) -> Outco
     name, _, at = rest.partition("-")
     if name == "undone":
         runbooks = {**runbooks, _UNDONE.name: _UNDONE}
-    if at and not _marker().exists():
-        ports = watched(ports, _CountedWrites(int(at)))
+    is_meant = (name == "cancels") == task.startswith("customer_cancels.")
+    if at and is_meant and not _marker().exists():
+        watch = observed if name == "cancels" else watched
+        ports = watch(ports, _CountedWrites(int(at)))
     return run_link(ports, runbooks, task, run_id)
 
 

@@ -10,16 +10,28 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from adapters.wiring import open_ports
 from config.settings import Settings
 from governor import paths
+from governor.fsm import RunState
+from governor.quota import Verdict
 from ports import Ports
+from ports.signals import Topic
 from tests.engine.runs.test_run_crashes import WRITES
 from tests.stack.conftest import Stack, created, held
-from tests.support.runs import everything_is_there, nothing_is_left, operations, run_of
+from tests.support.cancel import WRITES as WRITES_OF_A_CANCELLATION
+from tests.support.runs import (
+    everything_is_there,
+    has_key,
+    memory_knows,
+    nothing_is_left,
+    operations,
+    run_of,
+)
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.alone
@@ -115,6 +127,34 @@ def test_killed_at_any_write_a_run_ends_whole_or_gone_within_ten_seconds(
             assert told == ["entitlement_failed"], account_id
     assert max(took_s.values()) < 10, took_s
     assert len(took_s) == len(CASES)
+
+
+@pytest.mark.usefixtures("dying_worker")
+def test_killed_at_any_write_a_cancellation_ends_once_with_one_archive(
+    stack: Stack, ports: Ports
+) -> None:
+    accounts = [f"dies-cancels-{at}" for at in range(1, WRITES_OF_A_CANCELLATION + 1)]
+
+    def come_and_go(account_id: str) -> None:
+        stack.subscribe(account_id)
+        event = {"event_type": "entitlement.cancelled", "event_id": f"cancel-of-{account_id}"}
+        stack.webhook(created(account_id, **event))
+        run_id = paths.run_id(f"cancel-of-{account_id}")
+        until(lambda: run_of(ports, run_id).state is RunState.COMPLETE)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(come_and_go, accounts))
+
+    for account_id in accounts:
+        assert operations(ports, account_id).count("decommission_complete") == 1, account_id
+        archives = [n for n in ports.archives.names(f"{account_id}/") if n.endswith(".tar.gz")]
+        assert len(archives) == 1, account_id
+        assert memory_knows(ports, account_id) is Verdict.UNKNOWN_TENANT
+        assert not has_key(ports, account_id)
+        assert ports.signals.look(account_id, "us-central1") is Topic.ABSENT
+    died = [(stack.state / f"{account_id}.died").exists() for account_id in accounts]
+    assert died.index(False) > 30  # without a message on its topic it has fewer writes
+    assert not any(died[died.index(False) :])
 
 
 def _deliver(stack: Stack, account_id: str) -> None:

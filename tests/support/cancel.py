@@ -1,5 +1,6 @@
 """Cancellations played by a test: it takes the part of workers, reaper and clock."""
 
+import dataclasses
 from typing import Any
 
 from governor import paths
@@ -18,9 +19,12 @@ from tasks.runbooks import RUNBOOKS
 from tasks.runs import reap, waits
 from tasks.runs.step import run_link
 from tests.engine.conftest import event
+from tests.support.faults import Watched, Writes, watched
 from tests.support.runs import ACCOUNT, GOES_ON, LaterClock, run_of
 
 DAY = "2026-11-24"
+WRITES = 46
+"""How many writes a cancellation makes that has an action and a message to count."""
 
 
 def told(event_type: str, second: int = 0, **changes: str) -> MarketplaceEvent:
@@ -122,3 +126,12 @@ def of_kind(ports: Ports, operation: str) -> list[dict[str, Any]]:
     )
     told = [SignedReceipt.stored(each.data).fields() for each in found]
     return sorted(told, key=lambda fields: str(fields["timestamp"]))
+
+
+def observed(ports: Ports, writes: Writes) -> Ports:
+    """Ports of which every write of a cancellation is watched."""
+    return dataclasses.replace(
+        watched(ports, writes),
+        signals=Watched(ports.signals, writes, "delete", "drop", "stop_pushing"),  # type: ignore[arg-type]
+        archives=Watched(ports.archives, writes, "create"),  # type: ignore[arg-type]
+    )

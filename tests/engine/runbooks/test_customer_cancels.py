@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,9 @@ from governor import paths
 from governor.actions import Action
 from governor.errors import ConflictError, DeniedError, InputError, OutageError
 from governor.fsm import EntitlementState, GovernorState, RunState
+from governor.health import Fault as StoreFault
 from governor.quota import Verdict
+from governor.runs import Run
 from ledger import contracts
 from ledger.keys import fingerprint
 from ports import Ports
@@ -34,11 +38,11 @@ from tasks.ledgers.seal import seal_ledger
 from tasks.receipts import spool
 from tasks.runbooks import RUNBOOKS
 from tasks.runs import operators
-from tests.engine.conftest import event, on_both
+from tests.engine.conftest import close, event, on_both
 from tests.support import cancel
 from tests.support.cancel import accept, act, told
-from tests.support.faults import Fault, Watched, Writes, outage, watched
-from tests.support.health import keep_lease
+from tests.support.faults import Fault, Writes, outage
+from tests.support.health import failing, keep_lease
 from tests.support.runs import (
     ACCOUNT,
     everything_is_there,
@@ -47,9 +51,11 @@ from tests.support.runs import (
     memory_knows,
     operations,
     receipts,
+    run_of,
     subscribe,
     text_of,
 )
+from tests.support.stores import Stores
 
 VERIFY = Path(__file__).parents[3] / "ledger" / "auditor" / "verify.py"
 
@@ -607,6 +613,41 @@ def test_an_event_behind_a_cancellation_that_takes_long_is_not_given_up(subscrib
     assert cancel.to_the_end(ports, second.run_id).state is RunState.COMPLETE
 
 
+def test_two_workers_at_once_end_it_once(subscribed: Ports, stores: Stores) -> None:
+    for number in range(5):
+        act(subscribed, f"s-{number}")
+    run = cancel.begin(subscribed, told("cancelled"), b"{}")
+
+    def work(_: int) -> Run:
+        mine = later(stores.open())
+        try:
+            return cancel.to_the_end(mine, run.run_id)
+        finally:
+            close(mine)
+
+    with ThreadPoolExecutor(2) as pool:
+        ends = list(pool.map(work, range(2)))
+
+    assert {end.state for end in ends} == {RunState.COMPLETE}
+    assert _complete(subscribed)["actions_accepted"] == 5
+    assert len(list(subscribed.archives.names(f"{ACCOUNT}/"))) == 2  # the archive, and its proof
+    assert _is_over(subscribed)
+
+
+@pytest.mark.parametrize("step", ["drain", "actions", "seal", "complete", "proof"])
+def test_an_outage_in_the_middle_is_waited_for(subscribed: Ports, step: str) -> None:
+    ports = subscribed
+    act(ports, "s-1")
+    run = cancel.up_to(ports, told("cancelled"), step)
+    with suppress(OutageError):
+        cancel.carry_on(failing(ports, StoreFault.REFUSE, ACCOUNT), run.run_id)
+
+    assert run_of(ports, run.run_id).state is RunState.RUNNING
+    ports.clock.sleep(20)  # type: ignore[attr-defined]
+    assert cancel.to_the_end(ports, run.run_id).state is RunState.COMPLETE
+    assert _is_over(ports)
+
+
 def test_a_signal_that_took_too_long_is_not_stored(subscribed: Ports) -> None:
     class Slow:
         def __getattr__(self, name: str) -> object:
@@ -634,15 +675,6 @@ def test_a_receipt_that_does_not_balance_breaks_its_contract(subscribed: Ports) 
         contracts.validate({**fields, "actions_failed": 1})
 
 
-def _watched(ports: Ports, writes: Writes) -> Ports:
-    observed = watched(ports, writes)
-    return dataclasses.replace(
-        observed,
-        signals=Watched(ports.signals, writes, "delete", "drop", "stop_pushing"),  # type: ignore[arg-type]
-        archives=Watched(ports.archives, writes, "create"),  # type: ignore[arg-type]
-    )
-
-
 @pytest.mark.parametrize("fault", ["lost", "landed"])
 def test_whatever_write_fails_there_is_one_end_and_one_archive(
     subscribed: Ports, fault: Fault
@@ -658,7 +690,7 @@ def test_whatever_write_fails_there_is_one_end_and_one_archive(
             event_time=f"2026-11-25T12:{second // 60:02}:{second % 60:02}.000000Z"
         )
         try:
-            run_id = cancel.play(_watched(ports, writes), event_of).run_id
+            run_id = cancel.play(cancel.observed(ports, writes), event_of).run_id
         except OutageError:
             run_id = paths.run_id(f"c-{at}")
             cancel.begin(ports, event_of, b"{}")
@@ -681,4 +713,4 @@ def test_whatever_write_fails_there_is_one_end_and_one_archive(
             ),
         )
         at += 1
-    assert at > 20
+    assert at - 1 == cancel.WRITES
