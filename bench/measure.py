@@ -11,7 +11,7 @@ import psutil
 from adapters.wiring import open_ports
 from bench.chaos import kills
 from bench.figures import Figures, p99, spread
-from bench.measures import actions, doors, ledger, runs
+from bench.measures import actions, cancel, doors, ledger, runs
 from bench.stack import Driver, family, stack
 from governor.errors import InputError
 from governor.times import instant
@@ -79,6 +79,7 @@ MEASUREMENTS: dict[str, Callable[[Driver], Figures]] = {
     **runs.MEASUREMENTS,
     **ledger.MEASUREMENTS,
     **kills.MEASUREMENTS,
+    **cancel.MEASUREMENTS,
 }
 """Measured unless others are named."""
 

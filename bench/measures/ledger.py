@@ -58,7 +58,7 @@ def large_ledger(driver: Driver) -> Figures:
     """100,000 receipts judged by ``ggen verify-ledger`` and archived, with all their memory."""
     settings, account_id = driver.settings, "bench-large"
     ports = open_ports(settings)
-    _fill(ports, account_id, LARGE)
+    fill(ports, account_id, LARGE)
     _until_sealed(settings, account_id, LARGE, within_s=300)
     ports.documents.close()
     archive = settings.state_dir / "large.tar.gz"
@@ -103,7 +103,7 @@ def growth(driver: Driver) -> Figures:
         figures: Figures = {}
         size = 0
         for entries in GROWTH:
-            _fill(ports, "bench-growth", entries - size, start=size)
+            fill(ports, "bench-growth", entries - size, start=size)
             while not seal_ledger(ports, "bench-growth"):
                 pass
             size = entries
@@ -154,14 +154,16 @@ def _emit(
     ports.documents.close()
 
 
-def _receipt(ports: Ports, account_id: str, subject: str) -> Create:
+def _receipt(
+    ports: Ports, account_id: str, subject: str, entitlement_id: str = "demo-sku"
+) -> Create:
     return receipt(
         ports,
         "action_complete",
         account_id,
         subject,
         action_id=f"action-{subject}",
-        entitlement_id="demo-sku",
+        entitlement_id=entitlement_id,
         sku_id="demo-sku",
         signal_type="demo.succeed",
         handler="demo.succeed",
@@ -171,10 +173,14 @@ def _receipt(ports: Ports, account_id: str, subject: str) -> Create:
     )
 
 
-def _fill(ports: Ports, account_id: str, count: int, start: int = 0) -> None:
+def fill(
+    ports: Ports, account_id: str, count: int, start: int = 0, entitlement_id: str = "demo-sku"
+) -> None:
+    """Put receipts of actions that never were into an account's ledger."""
     for at in range(start, start + count, _BATCH):
         end = min(at + _BATCH, start + count)
-        commit_once(ports, [_receipt(ports, account_id, str(n)) for n in range(at, end)])
+        made = [_receipt(ports, account_id, str(n), entitlement_id) for n in range(at, end)]
+        commit_once(ports, made)
 
 
 def _until_sealed(settings: Settings, account_id: str, size: int, within_s: float = 30) -> float:
