@@ -1,13 +1,15 @@
 """What every Objects adapter must do."""
 
+import json
 import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from adapters.gcp.storage import GcsObjects
 from adapters.local.directory import DirectoryObjects
-from governor.errors import ConflictError, InputError, OutageError
+from governor.errors import ConflictError, InputError, OutageError, RetainedError
 from ports.objects import Objects
 from tests.support import live
 from tests.support.google import new_bucket
@@ -127,3 +129,38 @@ def test_an_object_has_an_address_for_people(objects: Objects) -> None:
     assert address.endswith("/a/one")
     with pytest.raises(InputError):
         objects.address("../one")
+
+
+class _Retaining(BaseHTTPRequestHandler):
+    """Cloud Storage as far as a deletion that a retention forbids goes (its documentation)."""
+
+    def do_DELETE(self) -> None:
+        message = "Object 'b/a/one' is subject to bucket's retention policy or object retention"
+        errors = [{"message": message, "domain": "global", "reason": "retentionPolicyNotMet"}]
+        self._answer(403, {"error": {"code": 403, "message": message, "errors": errors}})
+
+    def do_GET(self) -> None:
+        until = {"retentionExpirationTime": "2027-01-01T00:00:00Z"}
+        self._answer(200, {"kind": "storage#object", "name": "a/one", "bucket": "b", **until})
+
+    def _answer(self, status: int, content: dict[str, object]) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_what_a_retention_protects_is_kept_and_its_date_is_told() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Retaining) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        retaining = GcsObjects("b", emulator_url=f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(RetainedError) as refused:
+            retaining.delete("a/one")
+        server.shutdown()
+
+    assert refused.value.until == "2027-01-01T00:00:00.000000Z"
