@@ -4,12 +4,11 @@ import io
 import json
 import os
 import sys
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from cli.commands import actions, alerts, drill, inventory, ledger, programs, runs
+from cli.commands import actions, alerts, drill, inventory, ledger, policies, programs, runs
 from cli.output import (
     CUSTOMERS,
     DEVELOPMENT,
@@ -64,6 +63,7 @@ programs.register(app)
 drill.register(app)
 alerts.register(app)
 inventory.register(app)
+policies.register(app)
 
 
 @app.command(rich_help_panel=STACK)
@@ -198,28 +198,6 @@ def send_signal(
         why = f"{shown.get('error_code')}: {shown.get('error_detail') or ''}"
         print(f"ggen: {shown['action_id']} ended {shown['state']}: {why}", file=sys.stderr)
         raise typer.Exit(NOT_COMPLETE)
-
-
-@app.command("publish-policy", rich_help_panel=CUSTOMERS)
-def publish_policy(
-    file: Annotated[Path, typer.Argument(help="A policy document (JSON).", exists=True)],
-    as_json: Json = False,
-) -> None:
-    """Register a policy; the first version of a plan comes into force at once."""
-    from adapters.wiring import open_ports
-    from cli.stack import programs
-    from config.settings import load
-    from tasks.governors import policies
-
-    policy, in_force = policies.publish(open_ports(load()), file.read_bytes())
-    value = {
-        "sku_id": policy.sku_id,
-        "plan_type": policy.plan_type,
-        "policy_version": policy.policy_version,
-        "in_force": in_force,
-    }
-    text = f"policy {policy.sku_id}/{policy.plan_type} {in_force} is in force"
-    show(value, as_json, "\n".join(programs.not_in_force(policy, in_force)) or text)
 
 
 @app.command(rich_help_panel=RECEIPTS)

@@ -14,7 +14,7 @@ from pydantic import model_validator as validator
 from governor.errors import InputError
 from governor.records import PlanType, SemVer, SignalType, SkuId
 
-MAX_POLICY_BYTES = 256 * 1024
+MAX_POLICY_BYTES = 1 << 20
 """Upper bound of a policy document."""
 
 Usd = Annotated[Decimal, Field(ge=0, le=Decimal(10**9), max_digits=18, decimal_places=6)]
@@ -98,20 +98,23 @@ class Policy(_Strict):
     policy_version: SemVer = Field(description="`major.minor.patch`; a version never changes")
     quota: Quota = Field(description="how much the plan may use")
     actions: dict[HandlerName, ActionSpec] = Field(
-        min_length=1, max_length=256, description="by name: what can be done"
+        min_length=1, max_length=500, description="by name: what can be done"
     )
     signals: dict[SignalType, HandlerName] = Field(
-        min_length=1, max_length=256, description="signal type: the action it triggers"
+        min_length=1, max_length=500, description="signal type: the action it triggers"
     )
     permissions: frozenset[HandlerName] = Field(
-        max_length=256, description="the actions this plan permits"
+        max_length=500, description="the actions this plan permits"
     )
     initial_state: StateName = Field(default="active", description="of a new entitlement")
     states: frozenset[StateName] = Field(
-        default=frozenset({"active"}), description="the operating states of an entitlement"
+        default=frozenset({"active"}),
+        min_length=1,
+        max_length=200,
+        description="the operating states of an entitlement",
     )
     transitions: tuple[Transition, ...] = Field(
-        default=(), max_length=1024, description="the legal moves between them"
+        default=(), max_length=2000, description="the legal moves between them"
     )
 
     @validator(mode="after")
@@ -125,11 +128,21 @@ class Policy(_Strict):
         named = {self.initial_state, *(s for t in self.transitions for s in (t.source, t.target))}
         if unknown := sorted(named - self.states):
             raise ValueError(f"undeclared states: {', '.join(unknown)}")
+        moves = [(t.source, t.event) for t in self.transitions]
+        if len(set(moves)) < len(moves):
+            twice = next(move for move in moves if moves.count(move) > 1)
+            raise ValueError(f"two transitions from {twice[0]} by {twice[1]}")
         return self
 
     def route(self) -> Mapping[str, str]:
         """Permitted signal type -> action; the ingress refuses other types with 403."""
         return {s: a for s, a in self.signals.items() if a in self.permissions}
+
+
+def refuse_if_too_large(document: bytes) -> None:
+    """Raise InputError ``policy-invalid`` for more than a policy may have."""
+    if len(document) > MAX_POLICY_BYTES:
+        raise InputError("policy-invalid", f"a policy is at most {MAX_POLICY_BYTES} bytes")
 
 
 def parse(document: bytes, known_handlers: Collection[str]) -> Policy:
@@ -138,8 +151,7 @@ def parse(document: bytes, known_handlers: Collection[str]) -> Policy:
     Raises:
         InputError: too large, not JSON, a field out of bounds, or an unregistered handler.
     """
-    if len(document) > MAX_POLICY_BYTES:
-        raise InputError("policy-invalid", f"a policy is at most {MAX_POLICY_BYTES} bytes")
+    refuse_if_too_large(document)
     try:
         policy = Policy.model_validate_json(document, strict=True)
     except ValidationError as error:

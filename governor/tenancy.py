@@ -94,6 +94,9 @@ class Entitlement(OfEntitlement):
     cancels_at: Timestamp | None = Field(
         default=None, description="when its scheduled cancellation takes effect"
     )
+    refused_policy: str | None = Field(
+        default=None, description="digest of the version that does not fit its own state"
+    )
     is_counted: bool = Field(
         default=False, description="whether ``accepted_before`` is known; not of earlier releases"
     )

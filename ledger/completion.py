@@ -1,8 +1,8 @@
 """The receipt that ends an entitlement, as it lies beside the archive it speaks of, judged.
 
 ``decommission_complete`` names the archive, and so cannot be in it: ``….complete.json`` has its
-envelope, its leaf, and the proofs that lead from the archived tree and from that leaf to a signed
-checkpoint (RFC 9162, 2.1.3.2 and 2.1.4.2).
+envelope, its leaf, the proofs that lead from the archived tree and from that leaf to a signed
+checkpoint (RFC 9162, 2.1.3.2 and 2.1.4.2), and the public keys: one may be newer than the archive.
 """
 
 import base64
@@ -19,7 +19,7 @@ from ledger import canonical
 from ledger.audit import Entry, examine
 from ledger.balance import Balance
 from ledger.checkpoint import Checkpoint, open_checkpoint
-from ledger.keys import KeyRing
+from ledger.keys import KeyRing, parse_ring, within
 from ledger.log import Hash, Leaf, parse_leaf
 from ledger.merkle import leaf_hash, verify_consistency, verify_inclusion
 from ledger.verify import Check, Finding
@@ -36,6 +36,7 @@ class Completion(Record):
     archived_size: int
     consistency_proof: Sequence[Hash]
     checkpoint: str
+    keys: Mapping[str, Any]
 
     def text(self) -> bytes:
         """The file's content."""
@@ -60,6 +61,7 @@ def judge_completion(text: bytes, where: str, archive: Archive, ring: KeyRing) -
     """
     try:
         told = Completion.model_validate(canonical.loads(text))
+        ring = within(ring, parse_ring(canonical.dumps(told.keys)))
         leaf = parse_leaf(told.leaf)
         line = canonical.dumps(told.receipt)
         reached, _ = open_checkpoint(told.checkpoint, archive.tree.origin, ring)

@@ -155,3 +155,19 @@ def untimely(key: TrustedKey, recorded_at: datetime, *, made_later: bool = False
     if key.valid_until is not None and recorded_at > instant(key.valid_until) + GRACE:
         return f"recorded at {recorded_at}, after key {key.key_id} was retired ({key.valid_until})"
     return ""
+
+
+def within(trusted: KeyRing, named: KeyRing) -> KeyRing:
+    """The trusted keys that another ring names too, each within the times that both give it."""
+    both = [(key, other) for key in trusted for other in [named.find(key.key_id)] if other]
+    return KeyRing(origin=trusted.origin, keys=tuple(_both(*pair) for pair in both))
+
+
+def _both(key: TrustedKey, named: TrustedKey) -> TrustedKey:
+    ends = [each.valid_until for each in (key, named) if each.valid_until]
+    leaks = [each.leaked_at for each in (key, named) if each.leaked_at]
+    return key.evolve(
+        valid_from=max(key.valid_from, named.valid_from),
+        valid_until=min(ends, default=None),
+        leaked_at=min(leaks, default=None),
+    )

@@ -200,7 +200,7 @@ class Governors(Protocol):
         ...
 
     def remembers_s(self) -> float:
-        """For how long Memory has lost nothing; 0 before the first boot."""
+        """For how long Memory has lost nothing, as of the last ``begin_boot``; 0 before any."""
         ...
 
     def held(self, account_id: str, entitlement_id: str) -> Sequence[str]:

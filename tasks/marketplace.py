@@ -26,15 +26,18 @@ def runbook_of(event: MarketplaceEvent) -> Runbook:
 
 def new_run(ports: Ports, event: MarketplaceEvent, body: bytes) -> Run:
     """The run an event starts, not stored yet. See ``tasks.runs.intake.new_run``."""
-    return intake.new_run(
+    is_erasure = event.event_type == "entitlement.deleted"
+    told = event.evolve(cancellation_reason=None) if is_erasure else event
+    run = intake.new_run(
         ports,
         runbook_of(event),
-        event.document(),
+        told.document(),
         account_id=event.account_id,
         trigger=Trigger.WEBHOOK,
         dedupe_key=event.event_id,
         body=body,
     )
+    return run.evolve(body="") if is_erasure else run  # the erasure keeps nothing of what it erases
 
 
 def begin(ports: Ports, event: MarketplaceEvent, body: bytes) -> Run:

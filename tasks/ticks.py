@@ -111,8 +111,8 @@ def tell_of_poison(queue: str, digest: str) -> None:
 def verify_ledgers() -> None:
     """Begin the work of an hour: a pass over all ledgers, and purges that had to wait."""
     if scope := patrol.is_due(wiring.ports()):
-        tenant_purge.begin_due(wiring.ports())
         _audit(scope, f"tenants/{SYSTEM_ACCOUNT}", 0)
+        tenant_purge.begin_due(wiring.ports())
 
 
 @app.task(name="audit.slice", send_events=False)

@@ -64,9 +64,10 @@ _FORGOTTEN_FOR_S = 24 * 3600
 """How long a boot that began before a governor was forgotten is known as such."""
 
 _TICKET = """
-if redis.call('HSETNX', KEYS[1], 'id', ARGV[1]) == 1 then
+if redis.call('HGET', KEYS[1], 'server') ~= ARGV[2] then  -- all was lost, or its last second
   local t = redis.call('TIME')
-  redis.call('HSET', KEYS[1], 'at', t[1] * 1000 + math.floor(t[2] / 1000))
+  redis.call('HSET', KEYS[1], 'id', ARGV[1], 'server', ARGV[2],
+    'at', t[1] * 1000 + math.floor(t[2] / 1000))
 end
 local number = redis.call('HINCRBY', KEYS[1], 'number', 1)
 return redis.call('HGET', KEYS[1], 'id') .. ':' .. number"""
@@ -85,7 +86,12 @@ _REMEMBERS = """
 local at = redis.call('HGET', KEYS[1], 'at')
 if not at then return 0 end
 local t = redis.call('TIME')
-return math.floor(math.max(0, t[1] * 1000 + math.floor(t[2] / 1000) - at))"""
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+if now < tonumber(at) then  -- its clock was set back since
+  redis.call('HSET', KEYS[1], 'at', now)
+  at = now
+end
+return math.floor(now - at)"""
 _RESTORE_USE = f"""
 for n, key in ipairs(KEYS) do
   local counted = math.max(tonumber(redis.call('GET', key) or '0'), tonumber(ARGV[n]))
@@ -99,7 +105,8 @@ class ValkeyMemory(ValkeyHealth, ValkeyOutbox, ValkeyTroubles):
     # -- Governors
 
     def begin_boot(self) -> str:
-        return str(self._script(_TICKET, [_BOOTS], [secrets.token_hex(8)]))
+        server = bounded(lambda: self._redis.info("server"))["run_id"]
+        return str(self._script(_TICKET, [_BOOTS], [secrets.token_hex(8), server]))
 
     def boot(
         self,

@@ -115,7 +115,7 @@ def _subscribe(driver: Driver) -> None:
         "actions": {name: {"handler": name, "queue_timeout_ms": 15_000} for name in kinds},
     }
     ports = open_ports(driver.settings)
-    policies.publish(ports, json.dumps(policy).encode())
+    policies.register(ports, json.dumps(policy).encode())
     ports.documents.close()
     driver.subscribe(ACCOUNT, "starter", SKU)
 

@@ -29,6 +29,7 @@ class Against:
     extends: Path | None = None
     account_id: str | None = None
     complete: Path | None = None
+    begins_at: int = 0
 
 
 def verify_archive(*paths: Path, against: Against) -> Judged:
@@ -92,6 +93,7 @@ def _judge(
         trusted,
         against.account_id,
         before=before,
+        begins_at=against.begins_at,
         is_last=is_last,
         pins_for=pins_for,
         examining=examining,

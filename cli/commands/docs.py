@@ -18,6 +18,7 @@ from tasks.runbooks import (
     entitlement_standing,
     recover_action,
     tenant_purge,
+    upgrade_policy,
 )
 from tasks.runs.definition import MAX_STEP_S, Step
 from tasks.runs.journal import STEP_MAX_AGE_S
@@ -37,6 +38,7 @@ DECLARED: Mapping[str, tuple[Manual, Sequence[Step]]] = {
     ),
     "recover-action": (recover_action.MANUAL, ()),
     "tenant-purge": (tenant_purge.MANUAL, tenant_purge.RUNBOOK.steps),
+    "upgrade-policy": (upgrade_policy.MANUAL, upgrade_policy.RUNBOOK.steps),
 }
 
 

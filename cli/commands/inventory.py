@@ -1,12 +1,11 @@
 """``ggen tenant list``, ``policy list``, ``logs``; and what this version refuses by name."""
 
 import time
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cli.output import CUSTOMERS, STACK, Json, put, read_file, show
+from cli.output import CUSTOMERS, STACK, Json, put, show
 
 
 def register(app: typer.Typer) -> None:
@@ -15,10 +14,6 @@ def register(app: typer.Typer) -> None:
     tenants.command("list")(list_tenants)
     tenants.command("purge")(purge_tenant)
     app.add_typer(tenants, name="tenant", rich_help_panel=CUSTOMERS)
-    policies = typer.Typer(help="Policies: what a plan may do.", no_args_is_help=True)
-    policies.command("list")(list_policies)
-    policies.command("upgrade")(upgrade)
-    app.add_typer(policies, name="policy", rich_help_panel=CUSTOMERS)
     app.command(rich_help_panel=CUSTOMERS)(scale)
     app.command(rich_help_panel=STACK)(logs)
 
@@ -66,49 +61,6 @@ def purge_tenant(
 
     value, text = purge.purge(account_id, reason, archives=archives, dry_run=dry_run)
     show(value, as_json, text)
-
-
-def list_policies(as_json: Json = False) -> None:
-    """List the policy in force for each SKU and plan, and whether it can be used here."""
-    from ports.documents import every
-    from tasks.governors import policies
-
-    ports, rows = _ports(), []
-    versions = {d.path: d.data.get("policy_version") for d in every(ports.documents, "policies")}
-    for sku_id, plan_type, error in policies.unusable(ports):
-        version = versions.get(f"policies/{sku_id}~{plan_type}")
-        rows.append(
-            {
-                "sku_id": sku_id,
-                "plan_type": plan_type,
-                "policy_version": version,
-                "fault": error.detail if error else None,
-            }
-        )
-    lines = [_policy_line(row) for row in rows]
-    show(rows, as_json, "\n".join(lines) or "no policies yet: ggen publish-policy FILE")
-
-
-def _policy_line(row: dict[str, Any]) -> str:
-    fault = f"  UNUSABLE: {row['fault']}" if row["fault"] else ""
-    return f"{row['sku_id']}/{row['plan_type']} {row['policy_version']}{fault}"
-
-
-def upgrade(file: Annotated[Path, typer.Argument(help="The policy's JSON file.")]) -> None:
-    """Bring a newer version of a policy into force (not served yet)."""
-    from pydantic import ValidationError
-
-    from governor.errors import InputError
-    from tasks.runbooks import upgrade_policy
-
-    text = read_file(file)
-    if text is None:
-        raise InputError("unreadable", f"there is no file {file}; nothing was changed")
-    try:
-        wanted = upgrade_policy.PolicyUpgrade.model_validate_json(text)
-    except ValidationError:
-        raise InputError("invalid-policy", f"{file} is no policy; nothing was changed") from None
-    raise upgrade_policy.refusal(wanted)
 
 
 def scale(

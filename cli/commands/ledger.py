@@ -153,6 +153,9 @@ def verify_archive(
         Path | None,
         typer.Option(help="The ….complete.json beside it.", exists=True, dir_okay=False),
     ] = None,
+    begins_at: Annotated[
+        int, typer.Option("--from", min=0, help="Where a segment begins: 0 is a whole ledger.")
+    ] = 0,
     extends: Extends = None,
     strict: Strict = False,
     as_json: Json = False,
@@ -161,7 +164,7 @@ def verify_archive(
     from cli.audit import verify_archive as command
     from cli.audit import verify_ledger
 
-    against = command.Against(trust, extends, account_id, complete)
+    against = command.Against(trust, extends, account_id, complete, begins_at)
     judged = command.verify_or_tell(*files, against=against)
     report, words = judged.report, judged.report.words()
     value = {

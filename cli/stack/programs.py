@@ -13,7 +13,6 @@ from adapters.local.secret_files import SecretFiles
 from adapters.wiring import open_ports, unknown_alert_addresses
 from config.settings import Settings
 from governor.errors import GovernorError, InputError, OutageError
-from governor.policy import Policy
 from tasks.governors import policies
 
 _VALKEY = """\
@@ -242,24 +241,22 @@ def _register_policies(settings: Settings) -> list[str]:
     try:
         for file in sorted(files("config").joinpath("policies").iterdir(), key=str):
             try:
-                policy, in_force = policies.publish(ports, file.read_bytes())
+                done = policies.register(ports, file.read_bytes())
             except GovernorError as error:
                 raise InputError(error.code, f"policy {file.name}: {error.detail}") from error
-            notices += not_in_force(policy, in_force)
+            notices += not_in_force(done)
     finally:
         ports.documents.close()
     return notices
 
 
-def not_in_force(policy: Policy, in_force: str) -> list[str]:
+def not_in_force(done: policies.Registered) -> list[str]:
     """The sentence about a registered version that is not the one new entitlements get."""
-    if policy.policy_version == in_force:
+    policy = done.policy
+    if policy.policy_version == done.in_force:
         return []
     plan = f"{policy.sku_id}/{policy.plan_type}"
-    return [
-        f"policy {plan} {policy.policy_version} is registered; {in_force} stays in force "
-        "(this version does not serve upgrades yet)"
-    ]
+    return [f"policy {plan} {policy.policy_version} is registered; {done.in_force} stays in force"]
 
 
 def _make_private(settings: Settings) -> None:

@@ -4,9 +4,10 @@
     python3 -I verify.py --fingerprint SHA256 [--account-id ID] [--receipt ID ...] [ARCHIVE ...]
 
 ARCHIVE is the folder the archive was unpacked into (here, if left out), or the .tar.gz itself; give
-several segments of one ledger oldest first. The fingerprint is the SHA-256 of a public key. It must
-come from somewhere else than this archive; give one for each key that was in use. --complete takes
-the ….complete.json that lies beside an archive. --strict does not accept clocks that were off.
+several segments of one ledger oldest first. A segment alone needs --from N: what comes before it is
+not judged. The fingerprint is the SHA-256 of a public key. It must come from somewhere else than
+this archive; give one for each key that was in use. --complete takes the ….complete.json that lies
+beside an archive. --strict does not accept clocks that were off.
 
 Exit code: 0 everything holds; 1 something does not; 2 wrong options; 5 cannot verify here, nothing
 was judged; 7 everything holds but a clock was off (--strict). VERIFY.md has the steps by hand.
@@ -226,9 +227,8 @@ def check_checkpoint(
     raise Broken("the checkpoint is signed by no key whose fingerprint you trust")
 
 
-def trusted_keys(folder: Path, fingerprints: Set[str]) -> Keys:
-    """The keys of keys.json whose fingerprints you brought."""
-    text = read(folder / "keys.json")
+def trusted_keys(text: bytes, fingerprints: Set[str]) -> Keys:
+    """The keys of a key file whose fingerprints you brought."""
     try:
         return named_keys(plain(text.decode("utf-8")), fingerprints)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
@@ -369,7 +369,10 @@ class Ledger:
     def close(self, fields: Fields, whose: str, where: str) -> None:
         """Hold the counts of an end against what was counted up to there."""
         halves = ("actions_completed", "actions_failed", "actions_timed_out")
-        ended, began = sum(fields[name] for name in halves), self.in_flight.get(fields["run_id"])
+        ended, began = (
+            sum(fields[name] for name in halves),
+            self.in_flight.pop(fields["run_id"], None),
+        )
         expect(
             began is not None or not self.is_whole, f"{where}: its decommission_start is missing"
         )
@@ -619,6 +622,9 @@ def options(words: Optional[List[str]]) -> argparse.Namespace:
         "--fingerprint", action="append", required=True, metavar="SHA256", type=fingerprint
     )
     parser.add_argument("--account-id", metavar="ID", help="whose ledger it has to be")
+    parser.add_argument(
+        "--from", dest="first", default=0, type=int, metavar="N", help="where a segment begins"
+    )
     parser.add_argument("--receipt", action="append", default=[], metavar="ID")
     parser.add_argument(
         "--complete", metavar="FILE", type=Path, help="the ….complete.json beside it"
@@ -630,8 +636,9 @@ def options(words: Optional[List[str]]) -> argparse.Namespace:
 def verify(given: argparse.Namespace, scratch: Path) -> int:
     """Run every step; the first that does not hold ends it."""
     ledger: Optional[Ledger] = None
-    account_id = given.account_id
-    for number_, archive in enumerate(given.archive or [Path(".")]):
+    account_id, first = given.account_id, given.first
+    archives = given.archive or [Path(".")]
+    for number_, archive in enumerate(archives):
         folder = archive
         if not folder.exists():
             raise CannotVerify(f"there is no {folder}")
@@ -640,33 +647,38 @@ def verify(given: argparse.Namespace, scratch: Path) -> int:
             folder.mkdir()
             unpack(archive, folder)
         # Nothing is believed, and nothing judged, before the checkpoint's signature was.
-        keys = trusted_keys(folder, set(given.fingerprint))
+        keys = trusted_keys(read(folder / "keys.json"), set(given.fingerprint))
         note = read(folder / "checkpoint").decode("utf-8")
         account_id, size, root, key = check_checkpoint(note, scratch, keys, account_id)
         of = f"the checkpoint of {account_id} over {size} receipts"
         tell(f"ok  {of} is signed by {key['key_id']}")
         tell(f"ok  {check_manifest(folder)}")
         base = base_of(folder)
-        ledger = ledger or base
-        goes_on = (ledger.size, ledger.root()) == (base.size, base.root())
+        begins = base.size
+        if ledger is None:
+            expect(begins == first, f"it begins at receipt {begins}, not {first}: see --from")
+            ledger = base
+        goes_on = (ledger.size, ledger.root()) == (begins, base.root())
         expect(goes_on, f"{archive.name} does not go on from what is before it")
         check_log(folder, scratch, account_id, size, keys, ledger)
         expect(ledger.size == size, f"there are {ledger.size} leaves, and {size} were signed")
+        expect(not begins or size > begins, "leaves.jsonl has no leaf")
         expect(ledger.root() == root, "the leaves do not lead to the signed root")
         if ledger.recorded_at:
             made_later = dict(key, valid_from="1970-01-01T00:00:00.000000Z")
             check_time(made_later, ledger.recorded_at, "the checkpoint")
-        which = f"receipts {base.size} to {size}" if base.size else f"{size} receipts"
+        which = f"receipts {begins} to {size}" if begins else f"{size} receipts"
         tell(f"ok  {which} are complete, signed, in order, and lead to the signed root")
-        if given.complete and archive == given.archive[-1]:
-            check_complete(given, folder, scratch, account_id, keys, (size, root), ledger)
     if ledger is None:
         raise CannotVerify("no archive was given")
-    first = ledger.size - len(ledger.ids)
+    if given.complete:
+        check_complete(given, folder, scratch, account_id, (size, root), ledger)
     for receipt_id in given.receipt:
         expect(receipt_id in ledger.seen, f"there is no receipt {receipt_id} among the {size}")
         at = first + ledger.ids.index(receipt_id)
         tell(f"ok  receipt {receipt_id} is leaf {at}; its signature fits")
+    if first:
+        tell(f"note  nothing before receipt {first} was judged")
     late = [seconds for seconds in ledger.off if seconds]
     if late:
         tell(f"valid, clock off by up to {max(late):.0f} s in {len(late)} receipts")
@@ -683,12 +695,12 @@ def check_complete(
     folder: Path,
     scratch: Path,
     account_id: str,
-    keys: Keys,
     archived: Tuple[int, bytes],
     ledger: Ledger,
 ) -> None:
     """The receipt of the end is signed, is in the log past the archive, and speaks of it."""
     told = plain(read(given.complete).decode("utf-8"))
+    keys = trusted_keys(canonical(told["keys"]).encode(), set(given.fingerprint))
     where = f"{given.complete.name}"
     text, line = told["leaf"].encode(), canonical(told["receipt"]).encode()
     leaf = plain(told["leaf"])
@@ -699,8 +711,8 @@ def check_complete(
     _, size, root, _ = check_checkpoint(told["checkpoint"], scratch, keys, account_id)
     expect(leaf["index"] >= archived[0], f"{where}: is in the log before the archive's end")
     node, path = hashlib.sha256(b"\x00" + text).digest(), unhexed(told["inclusion_proof"])
-    is_in = climb(leaf["index"], size - 1, node, node, path) == (node if size == 1 else root, root)
-    expect(leaf["index"] < size and is_in, f"{where}: is not in the tree of its checkpoint")
+    is_in = leaf["index"] < size and climb(leaf["index"], size - 1, node, node, path)[1] == root
+    expect(is_in, f"{where}: is not in the tree of its checkpoint")
     expect(told["archived_size"] == archived[0], f"{where}: proves the growth of another archive")
     proof = unhexed(told["consistency_proof"])
     goes_on = is_extended(archived, (size, root), proof)
@@ -708,14 +720,16 @@ def check_complete(
     ledger.count(fields, where)
     digests = [*(each["archive_sha256"] for each in fields.get("segments", ()))]
     digests.append(fields["archive_sha256"])
-    files = [file_sha256(path) for path in given.archive if path.is_file()]
     is_this = fields["operation"] == "decommission_complete" and (
         fields["checkpoint_size"],
         fields["checkpoint_root"],
     ) == (archived[0], archived[1].hex())
-    expect(
-        is_this and digests[len(digests) - len(files) :] == files, f"{where}: of another archive"
-    )
+    expect(is_this, f"{where}: of another archive")
+    for path, digest in zip(reversed(given.archive), reversed(digests)):
+        is_same = path.is_dir() or file_sha256(path) == digest
+        expect(is_same, f"{where}: {path.name} is not the archive it names")
+        if path.is_dir():
+            tell(f"note  {path.name} is a folder: the digest of its archive was not compared")
     tell(f"ok  {where} ends {fields['entitlement_id']}, and speaks of this archive")
 
 

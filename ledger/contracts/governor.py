@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from governor.records import AccountId, PlanType, SemVer, SkuId
+from governor.records import AccountId, EntitlementId, PlanType, SemVer, SkuId
 from ledger.contracts.base import (
     Code,
     Concurrency,
@@ -24,7 +24,7 @@ class _OfPolicy(Receipt):
     plan_type: PlanType | None = None
 
 
-class PolicyUpgraded(_OfPolicy):
+class PolicyUpgradedV1(_OfPolicy):
     """Runbook 2: a governor runs the new policy."""
 
     operation: Literal["policy_upgraded"]
@@ -33,6 +33,34 @@ class PolicyUpgraded(_OfPolicy):
     governors_updated: Count
     governors_failed: Count
     compatibility_check: Word
+
+
+class _OfUpgrade(_OfPolicy):
+    run_id: Word
+    policy_digest: Sha256Hex = Field(description="of the new version's canonical JSON")
+    previous_version: SemVer
+
+
+class PolicyUpgraded(_OfUpgrade, Second):
+    """Runbook 2: a governor runs the new policy."""
+
+    operation: Literal["policy_upgraded"]
+    status: Literal["success"]
+    entitlement_id: EntitlementId
+    governors_updated: Count
+    governors_failed: Count
+    compatibility_check: Literal["compatible", "forced"]
+    concurrent_actions: Count = Field(description="the limit from now on")
+
+
+class PolicyBroadcast(_OfUpgrade):
+    """Runbook 2: a version came into force; what became of the plan's governors."""
+
+    operation: Literal["policy_broadcast"]
+    status: Literal["success"]
+    governors_updated: Count
+    governors_failed: Count
+    compatibility_check: Literal["compatible", "forced"]
 
 
 class PolicyValidationFailedV1(_OfPolicy):
@@ -62,23 +90,31 @@ class PolicyUpgradeSkippedV1(_OfPolicy):
     incompatibilities: list[Detail]
 
 
-class PolicyUpgradeSkipped(_OfPolicy, Second):
+class PolicyUpgradeSkipped(_OfUpgrade, Second):
     """Runbook 2: incompatible, and left for a person's review."""
 
     operation: Literal["policy_upgrade_skipped"]
     status: Literal["skipped"]
-    previous_version: SemVer
     incompatibilities: list[Code] = Field(description="the rules that it breaks")
     findings_sha256: Sha256Hex = Field(description="of what breaks them, beside the ledger")
 
 
-class PolicyRollback(_OfPolicy):
+class PolicyRollbackV1(_OfPolicy):
     """Runbook 2: one governor went back to the policy before."""
 
     operation: Literal["policy_rollback"]
     status: Literal["rolled_back"]
     previous_version: SemVer
     error_code: Word
+
+
+class PolicyRollback(_OfUpgrade, Second):
+    """Runbook 2: one governor went back to the policy before, which does not fit its state."""
+
+    operation: Literal["policy_rollback"]
+    status: Literal["rolled_back"]
+    entitlement_id: EntitlementId
+    error_code: Code
 
 
 class PolicyForcedV1(_OfPolicy):
@@ -91,13 +127,14 @@ class PolicyForcedV1(_OfPolicy):
     reason: Detail
 
 
-class PolicyForced(_OfPolicy, Second):
+class PolicyForced(_OfUpgrade, Second):
     """Runbook 2: an operator forced an incompatible policy."""
 
     operation: Literal["policy_forced"]
     status: Literal["forced"]
-    previous_version: SemVer
     operator: Word
+    operator_is: Literal["unverified"] = Field(description="nothing vouches for that name")
+    findings_sha256: Sha256Hex = Field(description="of the report that was overridden")
     reason_sha256: Sha256Hex = Field(description="of the operator's words beside the ledger")
 
 

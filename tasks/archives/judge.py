@@ -14,7 +14,7 @@ from ledger import archive
 from ledger.audit import Pin, check_checkpoint
 from ledger.balance import Balance
 from ledger.checkpoint import Checkpoint, open_checkpoint, parse
-from ledger.keys import KeyRing, TrustedKey, parse_ring
+from ledger.keys import KeyRing, parse_ring, within
 from ledger.merkle import Frontier
 from ledger.verify import Check, Finding
 from tasks.archives import unpacked
@@ -55,6 +55,7 @@ def judge_archive(
     account_id: str | None = None,
     *,
     before: Ledger | None = None,
+    begins_at: int | None = None,
     is_last: bool = True,
     pins_for: Callable[[str], Sequence[Pin]] = lambda _account_id: (),
     examining: Callable[[], AbstractContextManager[Examine]] = lambda: nullcontext(in_this_process),
@@ -67,6 +68,7 @@ def judge_archive(
         trusted: the keys that are trusted, whatever keys the archive brings.
         account_id: whose ledger it must be; None: any account's.
         before: the ledger up to where this segment must go on; None: it is judged alone.
+        begins_at: the first receipt it must have, where nothing is before it; None: any.
         is_last: whether no further segment of the ledger is given.
         pins_for: checkpoints of an account that were seen before, which the log must extend.
         examining: carries out ``examine`` over the chunks of a large archive.
@@ -90,6 +92,9 @@ def judge_archive(
         base = _base(folder, digests)
         ledger = before or Ledger(report.account_id, base, balance=Balance(is_whole=not base.size))
         report.add(_goes_on(ledger, base))
+        if before is None and begins_at is not None and base.size != begins_at:
+            fault = f"it begins at receipt {base.size}, not at {begins_at}: see --from"
+            report.add([Finding(archive.BASE, Check.COMPLETENESS, fault)])
         examine_all = (
             opened.enter_context(examining())
             if checkpoint.size - base.size > _MANY
@@ -110,6 +115,8 @@ def judge_archive(
         reading.finish(digests)
         report.add(unpacked.check_schemas(folder, digests, reading.contracts))
         report.sealed = reading.log.tree.size
+        if base.size and report.sealed == base.size:
+            report.add([Finding(archive.LEAVES, Check.COMPLETENESS, "has no leaf")])
         if is_last:
             report.add(fault for pin in pins for fault in pin.unmet(report.sealed))
             report.extends = [kept for pin in pins for kept in pin.told(report.findings)]
@@ -150,18 +157,7 @@ def _narrowed(trusted: KeyRing, folder: Path) -> KeyRing:
         raise InputError(
             "bad-key-file-inside", f"{archive.KEYS} is of {own.origin}, not of {trusted.origin}"
         )
-    both = [(key, named) for key in trusted for named in [own.find(key.key_id)] if named]
-    return KeyRing(origin=trusted.origin, keys=tuple(_both(*pair) for pair in both))
-
-
-def _both(key: TrustedKey, named: TrustedKey) -> TrustedKey:
-    ends = [each.valid_until for each in (key, named) if each.valid_until]
-    leaks = [each.leaked_at for each in (key, named) if each.leaked_at]
-    return key.evolve(
-        valid_from=max(key.valid_from, named.valid_from),
-        valid_until=min(ends, default=None),
-        leaked_at=min(leaks, default=None),
-    )
+    return within(trusted, own)
 
 
 def _signed(folder: Path, ring: KeyRing, account_id: str | None) -> tuple[str, Checkpoint]:

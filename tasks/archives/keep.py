@@ -144,4 +144,5 @@ def proof_of(ports: Ports, account_id: str, receipt_id: str, archived: Seal) -> 
         archived_size=archived.tree_size,
         consistency_proof=[node.hex() for node in tree.consistency_proof(archived.tree_size)],
         checkpoint=note,
+        keys=ports.keys.ring().model_dump(mode="json", exclude_none=True),
     ).text()

@@ -8,10 +8,11 @@ from pydantic import Field
 
 from governor import paths
 from governor.errors import ConflictError
+from governor.fsm import GovernorState
 from governor.records import Record
 from ledger.log import Seal
 from ports import Ports
-from ports.documents import Create, Query, every
+from ports.documents import Create, Delete, Query, Write, every
 from tasks.archives.keep import keep_archive
 from tasks.ledgers.stored_log import BrokenLogError, StoredLog
 from tasks.receipts.commit import commit_once
@@ -39,9 +40,21 @@ def up_to(ports: Ports, account_id: str, size: int) -> list[Segment]:
 
 
 def newest_before(ports: Ports, account_id: str, last: Seal) -> int:
-    """The seal after which the receipts up to ``last`` lie in no segment; 0: in none at all."""
+    """The seal after which the receipts up to ``last`` lie in no segment; 0: in none at all.
+
+    Where a segment is not in the bucket any more, all of them are as good as not there.
+    """
     before = up_to(ports, account_id, last.tree_size - 1)
-    return before[-1].seal if before else 0
+    if not before:
+        return 0
+    there = set(ports.archives.names(f"{account_id}/segment-"))
+    return before[-1].seal if all(each.name in there for each in before) else 0
+
+
+def forget(ports: Ports, account_id: str) -> list[Write]:
+    """The writes after which no segment of an account is known, for whoever deleted them."""
+    found = every(ports.documents, _folder(account_id))
+    return [Delete(document.path, document.revision) for document in found]
 
 
 def cut_next(ports: Ports, account_id: str, receipts: int = SEGMENT_RECEIPTS) -> Segment | None:
@@ -79,9 +92,16 @@ def cut_next(ports: Ports, account_id: str, receipts: int = SEGMENT_RECEIPTS) ->
 
 def is_due(ports: Ports, account_id: str, receipts: int = SEGMENT_RECEIPTS) -> bool:
     """Whether a ledger has grown by a segment since the last one. Raises as ``cut_next``."""
+    if _has_ended(ports, account_id):
+        return False  # its cancellation has archived all; a purge may have deleted that
     after, newest = _ends(ports, StoredLog.of(ports, account_id))
     first = after.tree_size if after else 0
     return newest is not None and newest.tree_size >= first + receipts
+
+
+def _has_ended(ports: Ports, account_id: str) -> bool:
+    found = ports.documents.get(paths.tenant_path(account_id))
+    return found is not None and found.data.get("state") == GovernorState.DECOMMISSIONED
 
 
 def _ends(ports: Ports, log: StoredLog) -> tuple[Seal | None, Seal | None]:

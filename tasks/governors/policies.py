@@ -1,38 +1,112 @@
-"""The policy registry: immutable documents in Objects, the version in force in Documents."""
+"""The policy registry: immutable documents in Objects, the version in force in Documents.
 
+A policy is known by the digest of its canonical JSON: the same content in other whitespace is the
+same version.
+"""
+
+import hashlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 
 from ggen_governor.handlers import registered
 from governor import policy
+from governor.actions import UNDER_WAY
+from governor.compatibility import number_of
 from governor.errors import ConflictError, InputError, PolicyError
 from governor.policy import Policy
 from ledger import canonical
 from ports import Ports
-from ports.documents import Create, every
+from ports.documents import Create, Document, Where, every
 
 
-def publish(ports: Ports, document: bytes) -> tuple[Policy, str]:
-    """Register a policy; the policy, and the version that is in force for its plan now.
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A version that lies in the registry, and the one that is in force for its plan now."""
 
-    The first version of a plan comes into force at once; which one is after it, Runbook 2 decides.
+    policy: Policy
+    digest: str
+    in_force: str
+    is_new: bool
+
+
+def register(ports: Ports, document: bytes) -> Registered:
+    """Put a version into the registry, or find it there.
+
+    The first version of a plan comes into force at once; any other by Runbook 2.
 
     Raises:
         InputError: not a valid policy, or it names an unknown handler; nothing was stored.
         ConflictError: this version is registered with other content; give it a new version.
     """
-    canonical.loads(document)  # refuses what two readers could understand differently
-    parsed = policy.parse(document, registered())
-    ports.objects.create(_object(parsed.sku_id, parsed.plan_type, parsed.policy_version), document)
-    pointer = Create(
-        _pointer(parsed.sku_id, parsed.plan_type), {"policy_version": parsed.policy_version}
-    )
+    parsed, text = parse(document)
+    name = _object(parsed.sku_id, parsed.plan_type, parsed.policy_version)
     try:
-        ports.documents.commit([pointer])
+        is_new = ports.objects.create(name, text)
     except ConflictError:
-        found = ports.documents.get(pointer.path)
-        return parsed, found.data["policy_version"] if found else parsed.policy_version
-    return parsed, parsed.policy_version
+        there = ports.objects.get(name)  # perhaps the same, in the bytes of an earlier release
+        if there is None or canonical.dumps(canonical.loads(there)) != text:
+            raise
+        is_new = False
+    in_force = _first_in_force(ports, parsed)
+    return Registered(parsed, digest_of(text), in_force, is_new)
+
+
+def parse(document: bytes) -> tuple[Policy, bytes]:
+    """A policy that this process can use, and its canonical text.
+
+    Raises:
+        InputError: not a valid policy, or it names an unknown handler.
+    """
+    policy.refuse_if_too_large(document)
+    text = canonical.dumps(canonical.loads(document))  # refuses what two readers could take apart
+    return policy.parse(text, registered()), text
+
+
+def digest_of(text: bytes) -> str:
+    """A policy's identity: SHA-256 over its canonical JSON, in hex."""
+    return hashlib.sha256(text).hexdigest()
+
+
+def content_digest_of(text: bytes) -> str:
+    """The same without its version: equal where two versions say the same."""
+    fields = canonical.loads(text)
+    fields.pop("policy_version", None)
+    return hashlib.sha256(canonical.dumps(fields)).hexdigest()
+
+
+def text_of(ports: Ports, sku_id: str, plan_type: str, version: str) -> bytes:
+    """A registered version's canonical text.
+
+    Raises:
+        InputError: no such version is registered.
+    """
+    found = ports.objects.get(_object(sku_id, plan_type, version))
+    if found is None:
+        raise InputError("no-policy", f"there is no policy {sku_id}/{plan_type} {version}")
+    return canonical.dumps(canonical.loads(found))
+
+
+def versions(ports: Ports, sku_id: str, plan_type: str) -> list[str]:
+    """Every registered version of a plan, oldest first."""
+    names = ports.objects.names(f"policies/{sku_id}/{plan_type}/")
+    found = (name.rpartition("/")[2].removesuffix(".json") for name in names)
+    return sorted(found, key=number_of)
+
+
+def in_use(ports: Ports, sku_id: str, plan_type: str) -> list[str]:
+    """The versions a new one has to get on with: in force, held, or acted under just now."""
+    pointer = pointer_of(ports, sku_id, plan_type)
+    found = {str(pointer.data["policy_version"])} if pointer else set()
+    of_sku = [Where("sku_id", "==", sku_id)]
+    for document in every(ports.documents, "entitlements", *of_sku, group=True):
+        if document.data["plan_type"] == plan_type:
+            found.add(document.data["policy_version"])
+    under_way = Where("state", "in", UNDER_WAY)
+    for document in every(ports.documents, "actions", under_way, group=True):
+        if document.data["sku_id"] == sku_id:
+            found.add(document.data["policy_version"])
+    return sorted(found & set(versions(ports, sku_id, plan_type)), key=number_of)
 
 
 def in_force(ports: Ports, sku_id: str, plan_type: str) -> Policy:
@@ -42,12 +116,22 @@ def in_force(ports: Ports, sku_id: str, plan_type: str) -> Policy:
         InputError: no policy is registered for this SKU and plan.
         PolicyError: one is, and this process cannot use it.
     """
-    pointer = ports.documents.get(_pointer(sku_id, plan_type))
+    pointer = pointer_of(ports, sku_id, plan_type)
     if pointer is None:
         raise InputError(
             "no-policy", f"no policy is registered for SKU {sku_id!r} with plan {plan_type!r}"
         )
     return load(ports, sku_id, plan_type, pointer.data["policy_version"])
+
+
+def pointer_of(ports: Ports, sku_id: str, plan_type: str) -> Document | None:
+    """The document that names a plan's version in force."""
+    return ports.documents.get(pointer_path(sku_id, plan_type))
+
+
+def pointer_path(sku_id: str, plan_type: str) -> str:
+    """Where it lies."""
+    return f"policies/{sku_id}~{plan_type}"
 
 
 def load(ports: Ports, sku_id: str, plan_type: str, version: str) -> Policy:
@@ -88,9 +172,17 @@ def _load(get: Callable[[str], bytes | None], sku_id: str, plan_type: str, versi
         raise PolicyError("policy-unusable", f"{name}: {error.detail}", 30) from error
 
 
+def _first_in_force(ports: Ports, parsed: Policy) -> str:
+    path = pointer_path(parsed.sku_id, parsed.plan_type)
+    found = ports.documents.get(path)
+    if found is None:
+        try:
+            ports.documents.commit([Create(path, {"policy_version": parsed.policy_version})])
+            return parsed.policy_version
+        except ConflictError:
+            found = ports.documents.get(path)
+    return str(found.data["policy_version"]) if found else parsed.policy_version
+
+
 def _object(sku_id: str, plan_type: str, version: str) -> str:
     return f"policies/{sku_id}/{plan_type}/{version}.json"
-
-
-def _pointer(sku_id: str, plan_type: str) -> str:
-    return f"policies/{sku_id}~{plan_type}"

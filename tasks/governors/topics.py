@@ -44,7 +44,7 @@ def _repair(ports: Ports, path: str) -> None:
         after = _stored(ports, path)
         if after and after.state is GovernorState.DRAINING:  # its run takes the messages on it
             ports.signals.stop_pushing(tenant.account_id)
-        elif after and after.state is GovernorState.DECOMMISSIONED:  # it was deleted just before
+        elif after and (after.state, after.fsm_id) == (GovernorState.DECOMMISSIONED, tenant.fsm_id):
             ports.signals.delete(tenant.account_id)
     except GovernorError as error:
         _LOG.warning("the topic of %s is not repaired: %s", tenant.account_id, error)

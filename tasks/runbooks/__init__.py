@@ -12,6 +12,7 @@ from tasks.runbooks import (
     entitlement_standing,
     recover_action,
     tenant_purge,
+    upgrade_policy,
 )
 from tasks.runs.definition import Runbooks
 
@@ -25,6 +26,7 @@ RUNBOOKS: Runbooks = {
         customer_cancels.RUNBOOK,
         tenant_purge.RUNBOOK,
         tenant_purge.EVENT_RUNBOOK,
+        upgrade_policy.RUNBOOK,
     )
 }
 """The runbooks whose runs are kept and journalled."""

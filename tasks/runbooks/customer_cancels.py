@@ -28,12 +28,14 @@ DRAIN_S = 30
 def _leftovers(ports: Ports, run: Run, cursor: str) -> Chunk:
     if not draining.Draining.of(run).is_last:
         return Chunk(None, 0)
+    draining.refuse_unless_ours(ports, run)
     return leftovers.take_part(ports, run, cursor, patience_s=leftovers.RESTS_S)
 
 
 def _latecomers(ports: Ports, run: Run, cursor: str) -> Chunk:
     if not draining.Draining.of(run).is_last:
         return Chunk(None, 0)
+    draining.refuse_unless_ours(ports, run)
     return leftovers.take_part(ports, run, cursor, patience_s=0)
 
 

@@ -7,7 +7,7 @@ of tenant, entitlements and actions, by which an auditor counts.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -99,7 +99,7 @@ def _removal(run: Run, stage: str, document: Document) -> Write | None:
 
 
 def _stripped_action(data: Mapping[str, Any]) -> dict[str, Any]:
-    own = {
+    own: dict[str, Any] = {
         "payload": "{}",
         "signal_id": ERASED,
         "signal_sha256": "0" * 64,
@@ -107,6 +107,8 @@ def _stripped_action(data: Mapping[str, Any]) -> dict[str, Any]:
         "result": None,
         "learned": None,
     }
+    if resolution := data.get("resolution"):
+        own["resolution"] = {**resolution, "reason": ERASED}
     return {**data, **{name: value for name, value in own.items() if data.get(name) is not None}}
 
 
@@ -118,7 +120,11 @@ def _stripped_run(data: Mapping[str, Any]) -> dict[str, Any]:
         name: {**entry, "error": None} if entry.get("error") else entry
         for name, entry in (data.get("journal") or {}).items()
     }
+    if inputs.get("reason") is not None:
+        inputs["reason"] = ERASED
     stripped = {**data, "inputs": inputs, "journal": journal}
+    if cancellation := data.get("cancellation"):
+        stripped["cancellation"] = {**cancellation, "reason": ERASED}
     if data.get("body"):
         stripped["body"] = ""
     if data.get("error_detail"):
@@ -166,18 +172,28 @@ def archives_of(ports: Ports, account_id: str) -> Iterator[str]:
             yield name
 
 
-def delete_archives(ports: Ports, account_id: str) -> Archives:
+def delete_archives(ports: Ports, account_id: str, meant: Iterable[str]) -> Archives:
     """Delete an account's archives, but for those that their bucket's retention protects.
+
+    Args:
+        ports: the stores.
+        account_id: whose they are.
+        meant: the names to be deleted, by every attempt so far.
 
     Raises:
         OutageError: the bucket does not answer; repeating is safe.
     """
-    deleted, until = 0, list[str]()
-    for name in list(archives_of(ports, account_id)):
+    until = list[str]()
+    before = {*archives_of(ports, account_id)}
+    for name in sorted(before):
         try:
             ports.archives.delete(name)
-            deleted += 1
         except RetainedError as error:
             tomorrow = timestamp(ports.clock.now() + _RETAINED_FOR_A_DAY)
             until.append(error.until or tomorrow)  # where no date is named, it is tried again
-    return Archives(deleted=deleted, retained=len(until), retained_until=max(until, default=None))
+    left = set(archives_of(ports, account_id))
+    return Archives(
+        deleted=len((before | set(meant)) - left),
+        retained=len(left),
+        retained_until=max(until, default=None),
+    )

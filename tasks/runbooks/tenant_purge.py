@@ -15,10 +15,11 @@ from governor.errors import ConflictError, DeniedError, InputError
 from governor.fsm import ENTITLEMENT, ENTITLEMENT_ENDED, EntitlementState, RunState, advance
 from governor.records import AccountId, Record, Timestamp
 from governor.runs import Effect, Run, StepResult, Trigger
-from governor.tenancy import Entitlement, MarketplaceEvent
+from governor.tenancy import Entitlement, MarketplaceEvent, Tenant
 from governor.times import elapsed_ms, timestamp
 from ports import Ports
-from ports.documents import Create, Delete, Query, Update, Write, every
+from ports.documents import Create, Delete, Document, Query, Update, Write, every
+from tasks.archives import segments
 from tasks.governors.boot import boot_governor
 from tasks.manual import Manual
 from tasks.receipts.commit import explained, receipt
@@ -26,6 +27,7 @@ from tasks.runbooks import erasure
 from tasks.runbooks.events import entitlement_of, event_of, ignored
 from tasks.runs import intake
 from tasks.runs.definition import Result, Runbook, Step
+from tasks.sweep import isolating_errors
 
 NAME, DELETED = "tenant_purge", "entitlement_deleted"
 
@@ -46,6 +48,7 @@ class Due(Record):
     due_at: Timestamp
     operator: str
     reason: str
+    generation: int = Field(description="of the governor that had ended; another one ends the plan")
 
 
 class _Archives(StepResult):
@@ -77,18 +80,29 @@ def ask(ports: Ports, asked: Purge, key: str, trigger: Trigger = Trigger.COMMAND
 
 
 def begin_due(ports: Ports) -> None:
-    """Begin the purges whose retention has run out."""
+    """Begin the purges whose retention has run out; drop those of a customer who came back."""
     now = timestamp(ports.clock.now())
     for document in every(ports.documents, "purges"):
-        due = Due.stored(document.data)
-        if due.due_at <= now:
-            asked = Purge(
-                account_id=due.account_id, operator=due.operator, reason=due.reason, archives=True
-            )
-            try:
-                ask(ports, asked, f"purge/{due.account_id}/{due.due_at}", Trigger.SCHEDULE)
-            except DeniedError:  # it has subscribed again: nothing of it is to be purged
-                ports.documents.commit([Delete(document.path, document.revision)])
+        with isolating_errors(document.path):
+            _begin_if_due(ports, document, now)
+
+
+def _begin_if_due(ports: Ports, document: Document, now: str) -> None:
+    due = Due.stored(document.data)
+    if due.generation != _generation(ports, due.account_id):
+        ports.documents.commit([Delete(document.path, document.revision)])
+    elif due.due_at <= now:
+        asked = Purge(
+            account_id=due.account_id, operator=due.operator, reason=due.reason, archives=True
+        )
+        # Each writing of the plan is another run: a retention may have been prolonged.
+        key = f"purge/{due.account_id}/{due.due_at}/{document.revision}"
+        ask(ports, asked, key, Trigger.SCHEDULE)
+
+
+def _generation(ports: Ports, account_id: str) -> int:
+    found = ports.documents.get(paths.tenant_path(account_id))
+    return Tenant.stored(found.data).generation if found else 0
 
 
 def refuse_if_active(ports: Ports, account_id: str) -> None:
@@ -153,7 +167,10 @@ def _look_archives(ports: Ports, run: Run) -> dict[str, Effect]:
 def _act_archives(ports: Ports, run: Run) -> Result:
     if not _asked(run).archives:
         return Result(_Archives())
-    return Result(_Archives(**erasure.delete_archives(ports, run.account_id).document()))
+    meant = run.journal[_Archives.step].effects  # an earlier attempt may have deleted some
+    archives = erasure.delete_archives(ports, run.account_id, meant)
+    writes = [] if archives.retained else segments.forget(ports, run.account_id)
+    return Result(_Archives(**archives.document()), writes)
 
 
 def _asked(run: Run) -> Purge:
@@ -209,6 +226,7 @@ def _due(ports: Ports, asked: Purge, archives: _Archives) -> list[Write]:
         due_at=archives.retained_until,
         operator=asked.operator,
         reason=asked.reason,
+        generation=_generation(ports, asked.account_id),
     )
     return [Update(path, due.document(), found.revision) if found else Create(path, due.document())]
 

@@ -21,6 +21,7 @@ from ports.documents import Create, Document
 from tasks import publish
 from tasks.receipts.commit import commit_once
 from tasks.runs.definition import Runbook
+from tasks.runs.journal import is_next_in_turn
 from tasks.runs.operators import attempt_again
 
 
@@ -38,6 +39,8 @@ def begin(ports: Ports, runbook: Runbook, run: Run) -> Run:
     found = ports.documents.get(path)  # a read costs other processes nothing; redelivery is common
     if found is not None:
         return _again(ports, runbook, found, run)
+    if not is_next_in_turn(ports, run):
+        return _begin_behind(ports, runbook, run)  # others wait for it, and came before
     first = run.evolve(has_turn=True)
     turn = Create(paths.turn_path(run.turn), {"run_id": run.run_id})
     try:
@@ -61,7 +64,8 @@ def _begin_behind(ports: Ports, runbook: Runbook, run: Run) -> Run:
         if found is None:
             raise
         return _again(ports, runbook, found, run)
-    if ports.documents.get(paths.turn_path(run.turn)) is None:  # that run has ended meanwhile
+    is_free = ports.documents.get(paths.turn_path(run.turn)) is None  # that run ended meanwhile
+    if is_free and is_next_in_turn(ports, run):
         publish.chain(run, runbook.links(run))
     return run
 

@@ -186,6 +186,14 @@ def waits_its_turn(run: Run) -> bool:
     return run.state is RunState.PENDING and not run.has_turn
 
 
+def is_next_in_turn(ports: Ports, run: Run) -> bool:
+    """Whether no run that waits for the same turn came before this one."""
+    waiting = [Where("state", "==", RunState.PENDING), Where("turn", "==", run.turn)]
+    query = Query("runs", where=waiting, order_by="started_at", limit=1)
+    found = ports.documents.scan(query)
+    return not found or found[0].path == paths.run_path(run.run_id)
+
+
 def waiting_entry(run: Run) -> JournalEntry | None:
     """What the journal says of the step that waits, if one does."""
     if run.state not in RUN_ACTING:

@@ -13,7 +13,15 @@ from ports import Ports
 from ports.documents import Where, every
 from tasks.runs import waits
 from tasks.runs.definition import Runbook, Runbooks
-from tasks.runs.journal import claims_of, deadline, is_due, is_free, send, waits_its_turn
+from tasks.runs.journal import (
+    claims_of,
+    deadline,
+    is_due,
+    is_free,
+    is_next_in_turn,
+    send,
+    waits_its_turn,
+)
 from tasks.sweep import isolating_errors
 
 _LOG = logging.getLogger("ggen.reaper")
@@ -64,4 +72,6 @@ def _restart_every_s(ports: Ports, runbook: Runbook, run: Run) -> float:
 
 def _is_taken(ports: Ports, run: Run) -> bool:
     turn = ports.documents.get(paths.turn_path(run.turn))
-    return turn is not None and turn.data["run_id"] != run.run_id
+    if turn is None:
+        return not is_next_in_turn(ports, run)
+    return bool(turn.data["run_id"] != run.run_id)

@@ -51,8 +51,10 @@ from tasks.runs.journal import (
     end,
     is_due,
     is_free,
+    is_next_in_turn,
     load,
     send,
+    waits_its_turn,
     with_entry,
 )
 
@@ -129,6 +131,8 @@ def _not_now(ports: Ports, runbook: Runbook, run: Run, step: Step) -> Outcome | 
         return RUN_ENDED
     if run.state not in RUN_OPEN:
         return failed(StepFailed, f"the run is {run.state}")
+    if waits_its_turn(run) and not is_next_in_turn(ports, run):
+        return put_off("another run waits for its turn before this one")
     reasons = {
         f"the run is {run.state}": run.state not in RUN_ACTING,
         f"until {run.retry_at}": not is_due(ports, run),

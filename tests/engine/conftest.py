@@ -63,13 +63,14 @@ def ports(stores: Stores, valkey: Valkey) -> Iterator[Ports]:
 
     server = redis.Redis.from_url(valkey.url)
     server.flushall()
-    server.hset("ggen:boots", mapping={"id": "test", "number": 0, "at": 0})  # no new Memory
+    known = {"id": "test", "number": 0, "at": 0, "server": server.info("server")["run_id"]}
+    server.hset("ggen:boots", mapping=known)  # no new Memory
     # What handlers did for an action of the same id in another test.
     shutil.rmtree(os.environ["GGEN_STATE_DIR"])
     Path(os.environ["GGEN_STATE_DIR"]).mkdir()
     opened = stores.open()
     for policy in POLICIES:
-        policies.publish(opened, policy.read_bytes())
+        policies.register(opened, policy.read_bytes())
     lease(opened.memory)
     policies.forget_loaded()
     yield opened

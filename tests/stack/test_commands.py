@@ -65,8 +65,8 @@ def test_a_webhook_and_a_signal_by_command(stack: Stack) -> None:
         (["bench", "--only", "none"], 2, "none of"),
         (["no-such-command"], 2, "No such command"),
         (["scale", "cmd", "--concurrency", "50"], 2, "does not scale (Runbook 3)"),
-        (["policy", "upgrade", "config/policies/demo-sku.starter.json"], 2, "(Runbook 2)"),
-        (["policy", "upgrade", "pyproject.toml"], 2, "is no policy"),
+        (["policy", "status", "no-sku", "starter"], 2, "no policy is registered"),
+        (["policy", "upgrade", "pyproject.toml"], 2, "not valid JSON"),
     ],
     ids=range(12),
 )

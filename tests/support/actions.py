@@ -213,5 +213,5 @@ def offer(ports: Ports, name: str) -> None:
         "signals": {name: name},
         "permissions": [name],
     }
-    policies.publish(ports, json.dumps(policy).encode())
+    policies.register(ports, json.dumps(policy).encode())
     subscribe(ports, event(event_id="e-test", sku_id="test-sku"))

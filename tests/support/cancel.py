@@ -119,10 +119,10 @@ def tenant(ports: Ports) -> Tenant:
     return Tenant.stored(found.data)
 
 
-def of_kind(ports: Ports, operation: str) -> list[dict[str, Any]]:
+def of_kind(ports: Ports, operation: str, account_id: str = ACCOUNT) -> list[dict[str, Any]]:
     """All receipts of one operation, oldest first."""
     found = every(
-        ports.documents, f"tenants/{ACCOUNT}/receipts", Where("operation", "==", operation)
+        ports.documents, f"tenants/{account_id}/receipts", Where("operation", "==", operation)
     )
     told = [SignedReceipt.stored(each.data).fields() for each in found]
     return sorted(told, key=lambda fields: str(fields["timestamp"]))

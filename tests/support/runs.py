@@ -142,7 +142,7 @@ def text_of(ports: Ports, receipt: dict[str, Any]) -> str:
     """The free text beside the ledger that a receipt names, which is what it says it is."""
     found = ports.documents.get(paths.text_path(receipt["account_id"], receipt["receipt_id"]))
     assert found
-    kinds = ("error_sha256", "reason_sha256", "detail_sha256")
+    kinds = ("error_sha256", "reason_sha256", "findings_sha256", "detail_sha256")
     named = next(receipt[kind] for kind in kinds if kind in receipt)
     text = str(found.data["text"])
     assert hashlib.sha256(text.encode()).hexdigest() == named == found.data["sha256"]

@@ -2,7 +2,7 @@
 
 from governor import paths
 from governor.errors import ConflictError
-from governor.fsm import ENTITLEMENT, GOVERNOR, GovernorState, advance
+from governor.fsm import ENTITLEMENT, GOVERNOR, advance
 from governor.runs import Effect, Run, StepResult
 from governor.times import timestamp
 from ledger.log import Seal
@@ -18,6 +18,7 @@ from tasks.runbooks.cancel.draining import (
     Started,
     is_last,
     look_drain,
+    refuse_unless_ours,
     stored_entitlement,
     tenant_of,
 )
@@ -113,19 +114,12 @@ def act_resources(ports: Ports, run: Run) -> Result:
     """
     if not Draining.of(run).is_last:
         return Result(Removed(undelivered_unknown=0))
-    _refuse_unless_ours(ports, run)
+    refuse_unless_ours(ports, run)
     unknown = leftovers.left_behind(ports, run)
     ports.signals.delete(run.account_id)
-    _refuse_unless_ours(ports, run)
+    refuse_unless_ours(ports, run)
     ports.secrets.withdraw_tenant_key(run.account_id)
     return Result(Removed(undelivered_unknown=unknown))
-
-
-def _refuse_unless_ours(ports: Ports, run: Run) -> None:
-    """Of a process that stood still another has taken the run over, and the account may be back."""
-    _, tenant = tenant_of(ports, run)
-    if (tenant.state, tenant.fsm_id) != (GovernorState.DRAINING, Draining.of(run).fsm_id):
-        raise ConflictError("taken-over", f"the governor is {tenant.fsm_id}, {tenant.state}")
 
 
 # -- complete
@@ -139,6 +133,7 @@ def look_complete(ports: Ports, run: Run) -> dict[str, Effect]:
 def act_complete(ports: Ports, run: Run) -> Result:
     """Commit the stored states as decommissioned, together with the receipt."""
     if Draining.of(run).is_last:
+        refuse_unless_ours(ports, run)
         ports.signals.delete(run.account_id)  # a repair may have brought it back
     found, former = stored_entitlement(ports, run)
     draining, ended = Draining.of(run), Ended.of(run)

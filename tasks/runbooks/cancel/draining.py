@@ -8,6 +8,7 @@ from governor.fsm import (
     ENTITLEMENT_ENDED,
     GOVERNOR,
     ActionState,
+    GovernorState,
     advance,
 )
 from governor.runs import Effect, Run, StepResult, Wait
@@ -223,3 +224,14 @@ def tenant_of(ports: Ports, run: Run) -> tuple[Document, Tenant]:
     if found is None:
         raise ConflictError("vanished", "the tenant's document vanished under the run")
     return found, Tenant.stored(found.data)
+
+
+def refuse_unless_ours(ports: Ports, run: Run) -> None:
+    """Refuse to touch what may be another's: of a process that stood still the run may be over.
+
+    Raises:
+        ConflictError: ``taken-over``: the governor is not the one that drained.
+    """
+    _, tenant = tenant_of(ports, run)
+    if (tenant.state, tenant.fsm_id) != (GovernorState.DRAINING, Draining.of(run).fsm_id):
+        raise ConflictError("taken-over", f"the governor is {tenant.fsm_id}, {tenant.state}")

@@ -178,7 +178,7 @@ def playing(ports: Ports) -> Ports:
         "signals": {PLAY: PLAY},
         "permissions": [PLAY],
     }
-    policies.publish(ports, json.dumps(policy).encode())
+    policies.register(ports, json.dumps(policy).encode())
     subscribe(ports, event(sku_id=SKU))
     return dataclasses.replace(ports, clock=SharedClock(ports))
 

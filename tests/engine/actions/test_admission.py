@@ -314,7 +314,7 @@ def test_a_month_ends_at_midnight_utc_and_the_next_one_is_whole(
         "signals": {"go": "go"},
         "permissions": ["go"],
     }
-    policies.publish(ports, json.dumps(policy).encode())
+    policies.register(ports, json.dumps(policy).encode())
     subscribe(ports, event(event_id="e-month", sku_id="month-sku"))
     left_s = month_ends_in_s(ports.clock.now())
     before, after = later(ports, left_s - 5), later(ports, left_s + 5)

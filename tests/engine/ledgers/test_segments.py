@@ -54,7 +54,7 @@ def _trust(ports: Ports, folder: Path) -> Path:
 
 def _script(ports: Ports, *words: object) -> "subprocess.CompletedProcess[str]":
     keys = [w for key in ports.keys.ring() for w in ("--fingerprint", fingerprint(key.key))]
-    command = [sys.executable, "-I", VERIFY, *keys, "--account-id", ACCOUNT, *words]
+    command = [sys.executable, "-I", VERIFY, *keys, "--account-id", ACCOUNT, *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
@@ -74,12 +74,15 @@ def test_segments_verify_alone_and_with_their_neighbours(ports: Ports, tmp_path:
     paths = _fetched(ports, tmp_path)
     against = Against(_trust(ports, tmp_path), account_id=ACCOUNT)
     for path, first, size in zip(paths, (0, 12, 24), (12, 24, 28), strict=True):
-        judged = verify_archive(path, against=against)
+        alone = dataclasses.replace(against, begins_at=first)
+        judged = verify_archive(path, against=alone)
         assert (judged.report.findings, judged.first, judged.report.sealed) == ([], first, size)
-        assert _script(ports, path).returncode == 0
-    for some in (paths, paths[:2], paths[1:]):
-        assert verify_archive(*some, against=against).report.findings == []
-        assert _script(ports, *some).returncode == 0
+        assert _script(ports, "--from", first, path).returncode == 0
+        assert _script(ports, path).returncode == (1 if first else 0)
+    for some, first in ((paths, 0), (paths[:2], 0), (paths[1:], 12)):
+        together = dataclasses.replace(against, begins_at=first)
+        assert verify_archive(*some, against=together).report.findings == []
+        assert _script(ports, "--from", first, *some).returncode == 0
     for wrong in ([paths[0], paths[2]], paths[::-1], [paths[1], paths[1]]):
         report = verify_archive(*wrong, against=against).report
         assert "base.json" in report.findings[0].subject
@@ -96,9 +99,10 @@ def test_what_an_earlier_checkpoint_vouched_for_is_held_against_segments(
     against = Against(_trust(ports, tmp_path), extends=first)
 
     assert verify_archive(first, second, against=against).report.extends
-    assert verify_archive(second, against=against).report.extends  # it begins just there
+    begins = dataclasses.replace(against, begins_at=12)
+    assert verify_archive(second, against=begins).report.extends  # it begins just there
     with pytest.raises(InputError) as found:
-        verify_archive(rest, against=against)
+        verify_archive(rest, against=dataclasses.replace(against, begins_at=24))
     assert found.value.code == "begins-later"
 
 

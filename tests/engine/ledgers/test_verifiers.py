@@ -185,12 +185,15 @@ def packed(files: Files, *, manifest: bool = True, order: bool = True) -> bytes:
 
 HONEST = files_of(honest())
 WHOLE = packed(HONEST)
-Case = tuple[str, bytes, bool, bool]
-"""Its name, the archive, whether it holds, and whether VERIFY.md may not see what is wrong."""
+Case = tuple[str, bytes, bool, bool, int]
+"""Its name, the archive, whether it holds, whether VERIFY.md may not see what is wrong, and where
+the archive has to begin."""
 
 
-def case(name: str, content: bytes, *, holds: bool = False, blind: bool = False) -> Case:
-    return name, content, holds, blind
+def case(
+    name: str, content: bytes, *, holds: bool = False, blind: bool = False, first: int = 0
+) -> Case:
+    return name, content, holds, blind, first
 
 
 def _flipped(content: bytes, at: int) -> bytes:
@@ -539,7 +542,10 @@ def segment_of(entries: list[Told], first: int) -> Files:
 def of_segments() -> Iterator[Case]:
     """Archives that begin where others end."""
     for first in range(1, 5):
-        yield case(f"from {first} on", packed(segment_of(honest(), first)), holds=True)
+        whole = packed(segment_of(honest(), first))
+        yield case(f"from {first} on", whole, holds=True, first=first)
+        yield case(f"from {first} on, taken for a whole one", whole)
+    yield case("nothing from 5 on", packed(segment_of(honest(), 5)), first=5)
     files = segment_of(honest(), 3)
     base = json.loads(files[archive.BASE])
     for name, changed in {
@@ -551,17 +557,23 @@ def of_segments() -> Iterator[Case]:
         "no size": {**base, "size": 0, "nodes": []},
     }.items():
         yield case(
-            f"its base: {name}", packed({**files, archive.BASE: canonical.dumps(changed) + b"\n"})
+            f"its base: {name}",
+            packed({**files, archive.BASE: canonical.dumps(changed) + b"\n"}),
+            first=3,
         )
     spaced = json.dumps(base).encode() + b"\n"
-    yield case("its base: with spaces", packed({**files, archive.BASE: spaced}), blind=True)
+    spaced = packed({**files, archive.BASE: spaced})
+    yield case("its base: with spaces", spaced, blind=True, first=3)
     for name in (archive.BASE, archive.LEAVES, archive.RECEIPTS):
-        yield case(f"without {name}", packed({n: c for n, c in files.items() if n != name}))
+        less = packed({n: c for n, c in files.items() if n != name})
+        yield case(f"without {name}", less, first=3)
     for name in (archive.LEAVES, archive.RECEIPTS):
         lines = files[name].splitlines(keepends=True)
-        yield case(f"{name}: a line less", packed({**files, name: b"".join(lines[1:])}))
-        yield case(f"{name}: no end", packed({**files, name: files[name][:-1]}))
-    yield case("tiles in a segment", packed({**files, "tile/0/000.p/1": b"x" * 32}))
+        less = packed({**files, name: b"".join(lines[1:])})
+        yield case(f"{name}: a line less", less, first=3)
+        yield case(f"{name}: no end", packed({**files, name: files[name][:-1]}), first=3)
+    tiled = packed({**files, "tile/0/000.p/1": b"x" * 32})
+    yield case("tiles in a segment", tiled, first=3)
     yield case("leaves.jsonl beside tiles", packed({**HONEST, archive.LEAVES: b""}))
 
 
@@ -633,9 +645,15 @@ def of_the_counts() -> Iterator[Case]:
     # Of a segment the counts of what came before are not judged, those of what is in it are.
     for first, holds in ((1, True), (6, True)):
         short = ending({"actions_accepted": 1})
-        yield case(f"counts from {first} on", packed(segment_of(short, first)), holds=holds)
+        part = packed(segment_of(short, first))
+        yield case(f"counts from {first} on", part, holds=holds, first=first)
     early = packed(segment_of([*whole, late], 6))
-    yield case("counts: an action after the end, in a segment", early, blind=True)
+    yield case("counts: an action after the end, in a segment", early, blind=True, first=6)
+    twice = ending({"actions_accepted": 0})[-1]
+    twice = Told(
+        {**twice.fields, "receipt_id": receipt_id(ACCOUNT, "action_failed", "2")}, NEW, late.at
+    )
+    yield case("counts: a second end", packed(files_of([*whole, twice])), blind=True)
 
 
 CASES = [
@@ -720,14 +738,16 @@ def test_three_verifiers_agree_on_every_manipulation(trust: Path, tmp_path: Path
     assert len(CASES) >= 150
 
     def judge(number: int) -> str:
-        name, content, holds, blind = CASES[number]
+        name, content, holds, blind, first = CASES[number]
         folder = tmp_path / str(number)
         folder.mkdir()
         path = folder / "a.tar.gz"
         path.write_bytes(content)
         expected = 0 if holds else 1
-        python, hand = by_python(path), by_hand(folder, path)
-        ours = verify_or_tell(path, against=Against(trust, account_id=ACCOUNT)).report
+        python = by_python(path, "--from", str(first))
+        hand = by_hand(folder, path, more=f"FROM={first}")
+        against = Against(trust, account_id=ACCOUNT, begins_at=first)
+        ours = verify_or_tell(path, against=against).report
         verdicts = (0 if ours.is_valid else 1, python.returncode, hand.returncode)
         if verdicts[:2] != (expected, expected) or (verdicts[2] != expected and not blind):
             return f"{name}: {verdicts}, expected {expected}: {ours.findings[:1]}\n{python.stdout}{python.stderr}{hand.stdout}{hand.stderr[-300:]}"

@@ -43,6 +43,7 @@ from tests.support import cancel
 from tests.support.cancel import accept, act, told
 from tests.support.faults import Fault, Writes, outage
 from tests.support.health import failing, keep_lease
+from tests.support.ledgers import emit
 from tests.support.runs import (
     ACCOUNT,
     everything_is_there,
@@ -92,22 +93,23 @@ def _is_over(ports: Ports) -> bool:
 
 
 def _verified(
-    ports: Ports, folder: Path, paths: Sequence[Path], complete: Path
+    ports: Ports, folder: Path, paths: Sequence[Path], complete: Path, first: int
 ) -> tuple[list[str], int]:
     """What our verifier finds, and the exit code of the one in every archive."""
     trust = folder / "keys.json"
     trust.write_text(ports.keys.ring().model_dump_json(exclude_none=True))
-    against = Against(trust, account_id=ACCOUNT, complete=complete)
+    against = Against(trust, account_id=ACCOUNT, complete=complete, begins_at=first)
     findings = verify_archive(*paths, against=against).report.findings
     keys = [w for key in ports.keys.ring() for w in ("--fingerprint", fingerprint(key.key))]
-    command = [sys.executable, "-I", VERIFY, *keys, "--complete", complete, *paths]
+    more = ["--complete", complete, "--from", str(first)]
+    command = [sys.executable, "-I", VERIFY, *keys, *more, *paths]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     return [f"{f.subject}: {f.fault}" for f in findings], done.returncode
 
 
 def _publish_other_sku(ports: Ports) -> None:
     ours = ports.objects.get("policies/demo-sku/starter/1.0.0.json") or b""
-    policies.publish(ports, ours.replace(b'"demo-sku"', b'"other-sku"'))
+    policies.register(ports, ours.replace(b'"demo-sku"', b'"other-sku"'))
 
 
 @on_both
@@ -141,7 +143,10 @@ def test_a_stranger_verifies_the_end_beside_its_archive(subscribed: Ports, tmp_p
         assert seal_ledger(ports, ACCOUNT)
     segment = segments.cut_next(ports, ACCOUNT, 5)
     assert segment
-    run = cancel.play(ports, told("cancelled"))
+    run = cancel.up_to(ports, told("cancelled"), "complete")
+    ports.keys.rotate(ports.clock.now())  # between the archive and the receipt that names it
+    emit(ports, "beside", account_id=ACCOUNT)
+    run = cancel.to_the_end(ports, run.run_id)
     assert run.state is RunState.COMPLETE
     end = _complete(ports)
     assert [(s["first"], s["size"]) for s in end["segments"]] == [(0, segment.size)]  # type: ignore[attr-defined]
@@ -163,9 +168,11 @@ def test_a_stranger_verifies_the_end_beside_its_archive(subscribed: Ports, tmp_p
         ({"receipt": {**proof["receipt"], "payload": "e30="}}, [rest], False),
         ({"checkpoint": proof["checkpoint"].replace("\n", "\n1", 1)}, [rest], False),
         ({"checkpoint": None}, [rest], False),
+        ({"keys": {**proof["keys"], "keys": []}}, [rest], False),
     ):
         complete.write_text(json.dumps({**proof, **changed}))
-        findings, code = _verified(ports, tmp_path, archives, complete)
+        begins = 0 if archives[0] == first else segment.size
+        findings, code = _verified(ports, tmp_path, archives, complete, begins)
         assert (not findings, code) == (well, 0 if well else 1), (changed, findings)
 
 
@@ -646,6 +653,21 @@ def test_an_outage_in_the_middle_is_waited_for(subscribed: Ports, step: str) -> 
     ports.clock.sleep(20)  # type: ignore[attr-defined]
     assert cancel.to_the_end(ports, run.run_id).state is RunState.COMPLETE
     assert _is_over(ports)
+
+
+def test_an_event_that_came_first_goes_first(subscribed: Ports) -> None:
+    ports = subscribed
+    running = cancel.begin(ports, told("renewed", 1), b"{}")
+    created = told("created", 2).evolve(is_timed_by_arrival=True)
+    waiting = cancel.begin(ports, created, b"{}")
+    cancel.carry_on(ports, running.run_id)  # it ends; nobody has taken the next one up yet
+
+    late = cancel.begin(ports, told("cancelled", 3).evolve(is_timed_by_arrival=True), b"{}")
+
+    assert cancel.carry_on(ports, late.run_id).state is RunState.PENDING
+    assert cancel.to_the_end(ports, waiting.run_id).state is RunState.COMPLETE
+    assert cancel.to_the_end(ports, late.run_id).state is RunState.COMPLETE
+    assert operations(ports)[-1] == "decommission_complete"
 
 
 def test_a_signal_that_took_too_long_is_not_stored(subscribed: Ports) -> None:

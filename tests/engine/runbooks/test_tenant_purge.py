@@ -12,6 +12,7 @@ from governor.runs import Run
 from governor.times import instant
 from ports import Ports
 from ports.documents import every
+from tasks.archives import segments
 from tasks.ledgers.audit import audit_ledger
 from tasks.ledgers.seal import seal_ledger
 from tasks.ledgers.states import missing_receipts
@@ -193,3 +194,89 @@ def test_a_deletion_of_what_never_was_is_acknowledged(ports: Ports) -> None:
 
     assert run.state is RunState.COMPLETE
     assert [r["reason"] for r in cancel.of_kind(ports, "event_ignored")] == ["no-entitlement"]
+
+
+def test_a_plan_ends_with_the_subscription_it_was_made_for(ended: Ports) -> None:
+    class Retaining:
+        def __getattr__(self, name: str) -> object:
+            return getattr(ended.archives, name)
+
+        def delete(self, name: str) -> None:
+            raise RetainedError("retained", name, until=RETAINED_UNTIL)
+
+    kept = dataclasses.replace(ended, archives=Retaining())  # type: ignore[arg-type]
+    _purge(kept, archives=True)
+    subscribe(ended, told("created", 30, event_id="again"))
+    cancel.to_the_end(ended, cancel.play(ended, told("cancelled", 40)).run_id)
+    names = list(ended.archives.names(f"{ACCOUNT}/"))
+
+    ended.clock.sleep_until(instant(RETAINED_UNTIL))  # type: ignore[attr-defined]
+    tenant_purge.begin_due(ended)
+
+    assert list(every(ended.documents, "purges")) == []
+    assert list(ended.archives.names(f"{ACCOUNT}/")) == names
+
+
+def test_a_retention_that_was_prolonged_is_met_again(ended: Ports) -> None:
+    class Retaining:
+        until = RETAINED_UNTIL
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(ended.archives, name)
+
+        def delete(self, name: str) -> None:
+            raise RetainedError("retained", name, until=self.until)
+
+    kept = dataclasses.replace(ended, archives=Retaining())  # type: ignore[arg-type]
+    _purge(kept, archives=True)
+    ended.clock.sleep_until(instant(RETAINED_UNTIL))  # type: ignore[attr-defined]
+    for _ in range(2):  # the same date again: a clock that is ahead of the bucket's
+        tenant_purge.begin_due(kept)
+        for document in every(ended.documents, "runs"):
+            cancel.carry_on(kept, document.data["run_id"])
+    tenant_purge.begin_due(ended)
+    for document in every(ended.documents, "runs"):
+        cancel.carry_on(ended, document.data["run_id"])
+
+    assert list(ended.archives.names(f"{ACCOUNT}/")) == []
+    assert len(cancel.of_kind(ended, "tenant_purged")) == 4
+
+
+def test_what_an_earlier_attempt_deleted_is_counted(ended: Ports) -> None:
+    class Dropping:
+        deleted = 0
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(ended.archives, name)
+
+        def delete(self, name: str) -> None:
+            ended.archives.delete(name)
+            self.deleted += 1
+            if self.deleted == 2:
+                raise OutageError("objects-unavailable", "the reply was lost")
+
+    _purge(dataclasses.replace(ended, archives=Dropping()), archives=True)  # type: ignore[arg-type]
+
+    assert [r["archives_deleted"] for r in cancel.of_kind(ended, "tenant_purged")] == [2]
+
+
+def test_after_a_purge_of_archives_the_next_one_is_whole(ended: Ports) -> None:
+    assert segments.cut_next(ended, ACCOUNT, 2)
+    assert not segments.is_due(ended, ACCOUNT, 2)  # it has ended
+    _purge(ended, archives=True)
+    subscribe(ended, told("created", 30, event_id="again"))
+    cancel.to_the_end(ended, cancel.play(ended, told("cancelled", 40)).run_id)
+
+    end = cancel.of_kind(ended, "decommission_complete")[-1]
+    assert end.get("segments", []) == []
+    assert segments.up_to(ended, ACCOUNT, 100) == []
+
+
+def test_the_event_that_erases_is_not_kept_itself(ended: Ports) -> None:
+    of = told("deleted", 9).evolve(cancellation_reason=WORDS)
+    run = cancel.begin(ended, of, json.dumps({"cancellation_reason": WORDS}).encode())
+
+    assert cancel.to_the_end(ended, run.run_id).state is RunState.COMPLETE
+    assert not any(WORDS in text for text in _stored(ended))
+    again = cancel.begin(ended, of, b"{}")  # in other bytes
+    assert again.receipt_id == cancel.of_kind(ended, "tenant_purged")[0]["receipt_id"]

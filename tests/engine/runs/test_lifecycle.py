@@ -53,7 +53,7 @@ def _publish_other_sku(ports: Ports) -> None:
     other = (ports.objects.get("policies/demo-sku/starter/1.0.0.json") or b"").replace(
         b'"demo-sku"', b'"other-sku"'
     )
-    policies.publish(ports, other)
+    policies.register(ports, other)
 
 
 def test_an_unknown_sku_is_refused_for_good(ports: Ports) -> None:
@@ -256,7 +256,7 @@ def test_a_registered_policy_version_never_changes(ports: Ports) -> None:
     )
 
     with pytest.raises(ConflictError):
-        policies.publish(ports, changed)
+        policies.register(ports, changed)
 
 
 def test_a_policy_this_process_cannot_use_is_not_the_customers_fault(

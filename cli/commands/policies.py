@@ -1,0 +1,139 @@
+"""The commands of policies: ``ggen policy``, ``ggen sync``, ``ggen publish-policy``."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli.output import CUSTOMERS, Json, show
+
+File = Annotated[Path, typer.Argument(help="A policy document (JSON).", exists=True)]
+Sku = Annotated[str, typer.Argument(help="The product's SKU.")]
+Plan = Annotated[str, typer.Argument(help="The pricing plan.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``ggen``."""
+    policies = typer.Typer(help="Policies: what a plan may do.", no_args_is_help=True)
+    policies.command("list")(list_policies)
+    policies.command("show")(show_policy)
+    policies.command("diff")(diff)
+    policies.command("status")(status)
+    policies.command("pending")(pending)
+    policies.command("publish")(publish)
+    policies.command("upgrade")(upgrade)
+    app.add_typer(policies, name="policy", rich_help_panel=CUSTOMERS)
+    app.command("publish-policy", rich_help_panel=CUSTOMERS)(publish)
+    app.command("sync", rich_help_panel=CUSTOMERS)(sync)
+
+
+def publish(file: File, as_json: Json = False) -> None:
+    """Register a version of a policy; the first one of a plan comes into force at once."""
+    from cli.commands import policy
+
+    value, text = policy.publish(file)
+    show(value, as_json, text)
+
+
+def upgrade(
+    file: File,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only compare.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also where it is incompatible.")] = False,
+    reason: Annotated[str, typer.Option(help="Why it is forced; kept beside the ledger.")] = "",
+    report: Annotated[str, typer.Option(help="The digest that --dry-run showed.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Bring a version of a policy into force in every governor of its plan."""
+    from cli.commands import policy
+    from governor.errors import InputError
+
+    if dry_run:
+        value, text = policy.compared(file)
+    else:
+        if force and not (reason and report):
+            raise InputError(
+                "no-report", "--force needs --reason and the --report that --dry-run shows"
+            )
+        value, text = policy.upgrade(file, policy.Forced(reason, report) if force else None)
+    show(value, as_json, text)
+
+
+def sync(
+    folder: Annotated[Path, typer.Argument(help="Its *.json are policies.", exists=True)],
+    as_json: Json = False,
+) -> None:
+    """Bring each policy of a folder into force, as often as you like; for a CI job."""
+    from cli.commands import policy
+
+    rows, text, code = policy.sync(folder)
+    show(rows, as_json, text)
+    raise typer.Exit(code)
+
+
+def show_policy(
+    sku_id: Sku,
+    plan_type: Plan,
+    version: Annotated[str | None, typer.Option(help="Else the one in force.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show a version of a policy, and its digests."""
+    from cli.commands import policy
+
+    value, text = policy.shown(sku_id, plan_type, version)
+    show(value, as_json, text)
+
+
+def diff(
+    sku_id: Sku,
+    plan_type: Plan,
+    old: Annotated[str, typer.Argument(help="A registered version.")],
+    new: Annotated[str, typer.Argument(help="Another one.")],
+    as_json: Json = False,
+) -> None:
+    """Compare two versions, rule by rule."""
+    from cli.commands import policy
+
+    value, text = policy.diff(sku_id, plan_type, old, new)
+    show(value, as_json, text)
+
+
+def status(sku_id: Sku, plan_type: Plan, as_json: Json = False) -> None:
+    """Show which version is in force, and how many governors are on which."""
+    from cli.commands import policy
+
+    value, text = policy.status(sku_id, plan_type)
+    show(value, as_json, text)
+
+
+def pending(as_json: Json = False) -> None:
+    """List the versions that were skipped as incompatible, for a person to look at."""
+    from cli.commands import policy
+
+    value, text = policy.pending()
+    show(value, as_json, text)
+
+
+def list_policies(as_json: Json = False) -> None:
+    """List the policy in force for each SKU and plan, and whether it can be used here."""
+    from cli.stores import opened
+    from ports.documents import every
+    from tasks.governors import policies
+
+    ports, rows = opened(), []
+    versions = {d.path: d.data.get("policy_version") for d in every(ports.documents, "policies")}
+    for sku_id, plan_type, error in policies.unusable(ports):
+        rows.append(
+            {
+                "sku_id": sku_id,
+                "plan_type": plan_type,
+                "policy_version": versions.get(policies.pointer_path(sku_id, plan_type)),
+                "fault": error.detail if error else None,
+            }
+        )
+    text = "\n".join(map(_line, rows)) or "no policies yet: ggen policy publish FILE"
+    show(rows, as_json, text)
+
+
+def _line(row: dict[str, Any]) -> str:
+    fault = f"  UNUSABLE: {row['fault']}" if row["fault"] else ""
+    return f"{row['sku_id']}/{row['plan_type']} {row['policy_version']}{fault}"

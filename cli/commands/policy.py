@@ -1,0 +1,263 @@
+"""``ggen policy``, ``ggen sync``: versions registered, compared, brought into force."""
+
+import getpass
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adapters.local.waiting import until
+from cli.stores import opened
+from governor.compatibility import Finding, check, is_compatible, number_of
+from governor.errors import ConflictError, DeniedError, GovernorError, InputError, OutageError
+from governor.fsm import RUN_OPEN, RunState
+from governor.policy import MAX_POLICY_BYTES, Policy
+from governor.records import SYSTEM_ACCOUNT
+from governor.runs import Run
+from ledger.receipt import SignedReceipt
+from ports import Ports
+from ports.documents import Query, Where, every
+from tasks.governors import policies
+from tasks.runbooks import upgrade_policy
+from tasks.runbooks.upgrade_policy import PolicyUpgrade
+from tasks.runs.journal import load
+
+_WITHIN_S = 120.0
+_MIN_REASON_CHARS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Forced:
+    """An operator's word: why an incompatible version is forced, and which report was read."""
+
+    reason: str
+    report: str
+
+
+def publish(file: Path) -> tuple[dict[str, Any], str]:
+    """Register a version; the first one of a plan comes into force at once."""
+    done = policies.register(opened(), _read(file))
+    policy = done.policy
+    value = {**_name(policy), "policy_digest": done.digest, "in_force": done.in_force}
+    plan = f"policy {policy.sku_id}/{policy.plan_type}"
+    if done.in_force == policy.policy_version:
+        return value, f"{plan} {done.in_force} is in force"
+    return value, (
+        f"{plan} {policy.policy_version} is registered; {done.in_force} stays in force. Bring it "
+        f"into force: ggen policy upgrade {file}"
+    )
+
+
+def compared(file: Path) -> tuple[dict[str, Any], str]:
+    """What a version would change, and whether it is compatible; nothing is stored."""
+    ports = opened()
+    policy, text = policies.parse(_read(file))
+    findings = upgrade_policy.report(ports, policy)
+    pointer = policies.pointer_of(ports, policy.sku_id, policy.plan_type)
+    value = {
+        **_name(policy),
+        "policy_digest": policies.digest_of(text),
+        "in_force": pointer.data["policy_version"] if pointer else None,
+        "is_compatible": is_compatible(findings),
+        "report_sha256": upgrade_policy.report_sha256(findings),
+        "findings": [_row(finding) for finding in findings],
+    }
+    lines = [*map(_line, findings), f"report {value['report_sha256']}"]
+    verdict = "compatible" if value["is_compatible"] else "NOT compatible: it would be skipped"
+    return value, "\n".join([*lines, f"=> {verdict}; nothing was changed (--dry-run)"])
+
+
+def upgrade(file: Path, forced: Forced | None) -> tuple[dict[str, Any], str]:
+    """Register a version, bring it into force in every governor, and wait for the end.
+
+    Raises:
+        InputError: no valid policy; nothing was stored.
+        DeniedError: it was skipped as incompatible, or the report is another by now.
+        ConflictError: this version is registered with other content.
+        OutageError: it goes on still; says how to see it.
+    """
+    ports = opened()
+    done = policies.register(ports, _read(file))
+    return _in_force(ports, done.policy, forced)
+
+
+def sync(folder: Path) -> tuple[list[dict[str, Any]], str, int]:
+    """Bring each policy of a folder into force; the exit code is that of the worst outcome.
+
+    Each file is one idempotent run. A file that fails keeps no other from its turn.
+    """
+    files = sorted(folder.glob("*.json"), key=_order)
+    if not files:
+        raise InputError("no-policies", f"there is no *.json in {folder}; nothing was changed")
+    rows, lines, code = list[dict[str, Any]](), list[str](), 0
+    for file in files:
+        try:
+            value, text = _synced(file)
+            rows.append({"file": file.name, "error": None, **value})
+            lines.append(f"{file.name}: {text}")
+        except GovernorError as error:
+            rows.append({"file": file.name, "error": error.code, "detail": error.detail})
+            lines.append(f"{file.name}: {error.code}: {error.detail}")
+            code = max(code, error.exit_code)
+    return rows, "\n".join(lines), code
+
+
+def _synced(file: Path) -> tuple[dict[str, Any], str]:
+    ports = opened()
+    policy = policies.register(ports, _read(file)).policy
+    present = policies.in_force(ports, policy.sku_id, policy.plan_type).policy_version
+    if number_of(policy.policy_version) < number_of(present):
+        return {**_name(policy), "outcome": "superseded"}, f"{present} is in force, which is newer"
+    return _in_force(ports, policy, None)
+
+
+def diff(sku_id: str, plan_type: str, old: str, new: str) -> tuple[list[dict[str, str]], str]:
+    """What differs between two registered versions, rule by rule."""
+    ports = opened()
+    before, after = (policies.load(ports, sku_id, plan_type, each) for each in (old, new))
+    findings = check(after, [before])
+    return [_row(f) for f in findings], "\n".join(map(_line, findings)) or "they say the same"
+
+
+def shown(sku_id: str, plan_type: str, version: str | None) -> tuple[dict[str, Any], str]:
+    """A registered version's document, canonical; without a version, the one in force."""
+    ports = opened()
+    if version is None:
+        version = policies.in_force(ports, sku_id, plan_type).policy_version
+    text = policies.text_of(ports, sku_id, plan_type, version)
+    value = {
+        "policy_digest": policies.digest_of(text),
+        "content_digest": policies.content_digest_of(text),
+        "document": text.decode(),
+    }
+    return value, text.decode()
+
+
+def status(sku_id: str, plan_type: str) -> tuple[dict[str, Any], str]:
+    """Which version is in force, and how many governors are on which."""
+    ports = opened()
+    pointer = policies.pointer_of(ports, sku_id, plan_type)
+    if pointer is None:
+        raise InputError("no-policy", f"no policy is registered for {sku_id}/{plan_type}")
+    of_sku = [Where("sku_id", "==", sku_id)]
+    held, refused = Counter[str](), list[str]()
+    for document in every(ports.documents, "entitlements", *of_sku, group=True):
+        data = document.data
+        if data["plan_type"] != plan_type or data["state"] in ("decommissioned", "purged"):
+            continue
+        held[data["policy_version"]] += 1
+        if data.get("refused_policy"):
+            refused.append(f"{data['account_id']}/{data.get('entitlement_id') or data['sku_id']}")
+    value = {
+        "sku_id": sku_id,
+        "plan_type": plan_type,
+        "in_force": pointer.data["policy_version"],
+        "since": pointer.data.get("flipped_at"),
+        "registered": policies.versions(ports, sku_id, plan_type),
+        "governors": dict(sorted(held.items(), key=lambda item: number_of(item[0]))),
+        "refused": refused,
+    }
+    lines = [f"{sku_id}/{plan_type}: {value['in_force']} is in force"]
+    lines += [f"  {version}: {count} governors" for version, count in value["governors"].items()]
+    lines += [f"  {name} refused the newest one; see its policy_rollback" for name in refused[:20]]
+    return value, "\n".join(lines)
+
+
+def pending() -> tuple[list[dict[str, Any]], str]:
+    """The versions that were skipped and are waiting for a person, newest first."""
+    ports = opened()
+    skipped = Where("operation", "==", "policy_upgrade_skipped")
+    query = Query(
+        f"tenants/{SYSTEM_ACCOUNT}/receipts",
+        where=[skipped],
+        order_by="timestamp",
+        descending=True,
+        limit=100,
+    )
+    rows = [row for row in map(_skipped, ports.documents.scan(query)) if _waits(ports, row)]
+    lines = [
+        f"{r['sku_id']}/{r['plan_type']} {r['policy_version']}: {', '.join(r['incompatibilities'])}"
+        for r in rows
+    ]
+    return rows, "\n".join(lines) or "nothing waits"
+
+
+def _skipped(document: Any) -> dict[str, Any]:
+    return SignedReceipt.stored(document.data).fields()
+
+
+def _waits(ports: Ports, row: dict[str, Any]) -> bool:
+    pointer = policies.pointer_of(ports, row["sku_id"], row["plan_type"])
+    in_force = str(pointer.data["policy_version"]) if pointer else "0.0.0"
+    return number_of(row["policy_version"]) > number_of(in_force)
+
+
+def _in_force(ports: Ports, policy: Policy, forced: Forced | None) -> tuple[dict[str, Any], str]:
+    name = f"{policy.sku_id}/{policy.plan_type} {policy.policy_version}"
+    asked = PolicyUpgrade.model_validate(_name(policy))
+    if forced:
+        if len(forced.reason) < _MIN_REASON_CHARS:
+            raise InputError("no-reason", "a reason has at least ten characters")
+        asked = asked.evolve(
+            report_sha256=forced.report, operator=getpass.getuser()[:256], reason=forced.reason
+        )
+    began = upgrade_policy.ask(ports, asked)
+    if began is None:
+        return {**_name(policy), "outcome": "in-force"}, f"{name} is in force already"
+    run = _ended(ports, began.run_id)
+    if run.state is not RunState.COMPLETE:
+        raise DeniedError(run.error_code or "failed", f"{name}: {run.error_detail}")
+    entry = run.journal[f"{upgrade_policy.NAME}.check"]
+    if rules := entry.result.get("skipped"):
+        raise ConflictError(
+            "not-compatible",
+            f"{name} was skipped: {', '.join(rules)}. The version in force stays; look at it: "
+            "ggen policy upgrade --dry-run",
+        )
+    value = {**_name(policy), "outcome": "upgraded", "run_id": run.run_id}
+    return value | {"receipt_id": run.receipt_id}, f"{name} is in force, receipt {run.receipt_id}"
+
+
+def _ended(ports: Ports, run_id: str) -> Run:
+    try:
+        until(lambda: load(ports, run_id)[1].state not in RUN_OPEN, _WITHIN_S)
+    except TimeoutError:
+        detail = f"it goes on by itself; see: ggen runs show {run_id}"
+        raise OutageError("still-upgrading", detail) from None
+    return load(ports, run_id)[1]
+
+
+def _read(file: Path) -> bytes:
+    try:
+        with file.open("rb") as source:
+            return source.read(MAX_POLICY_BYTES + 1)
+    except OSError as error:
+        raise InputError("unreadable", f"cannot read {file}: {error.strerror}") from None
+
+
+def _order(file: Path) -> tuple[str, tuple[int, ...], str]:
+    """The versions of one plan in their order, so that a folder may hold several."""
+    try:
+        policy, _ = policies.parse(_read(file))
+    except GovernorError:
+        return "", (), file.name
+    return f"{policy.sku_id}~{policy.plan_type}", number_of(policy.policy_version), file.name
+
+
+def _name(policy: Policy) -> dict[str, str]:
+    return {
+        "sku_id": policy.sku_id,
+        "plan_type": policy.plan_type,
+        "policy_version": policy.policy_version,
+    }
+
+
+def _row(finding: Finding) -> dict[str, str]:
+    names = ("rule", "path", "old", "new", "against")
+    return {name: getattr(finding, name) for name in names}
+
+
+def _line(finding: Finding) -> str:
+    mark = "BREAKS " if finding.is_breaking else "       "
+    change = f"{finding.old or '(none)'} -> {finding.new or '(none)'}"
+    return f"{mark}{finding.rule}  {finding.path}: {change}  (against {finding.against})"

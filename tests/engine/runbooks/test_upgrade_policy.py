@@ -1,0 +1,274 @@
+"""Runbook 2: a version comes into force in every governor, or in none, or not in one alone."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from governor.errors import ConflictError, InputError, OutageError
+from governor.fsm import RunState
+from governor.runs import Run
+from ports import Ports
+from ports.documents import Update
+from tasks.actions.execute import execute
+from tasks.governors import policies
+from tasks.runbooks import upgrade_policy
+from tasks.runbooks.upgrade_policy import PolicyUpgrade
+from tests.engine.conftest import event, on_both
+from tests.support import cancel
+from tests.support.cancel import accept, told
+from tests.support.faults import Fault, Writes, outage, watched
+from tests.support.health import keep_lease
+from tests.support.runs import ACCOUNT, later, subscribe, text_of
+
+SYSTEM = "_system"
+DOCUMENT = json.loads(Path("config/policies/demo-sku.starter.json").read_text())
+Change = Callable[[dict[str, Any]], object]
+
+
+def _version(version: str, *changes: Change) -> bytes:
+    document = json.loads(json.dumps(DOCUMENT)) | {"policy_version": version}
+    for change in changes:
+        change(document)
+    return json.dumps(document).encode()
+
+
+def more(document: dict[str, Any]) -> None:
+    document["quota"] |= {"concurrent_actions": 7, "max_concurrent_actions": 9}
+    document["quota"]["monthly_actions"] = 2000
+
+
+def less(document: dict[str, Any]) -> None:
+    document["quota"]["monthly_actions"] = 500
+
+
+@pytest.fixture
+def subscribed(ports: Ports) -> Ports:
+    ports = later(ports)
+    for account_id in (ACCOUNT, "beta", "gamma"):
+        subscribe(ports, event(account_id=account_id, event_id=f"e-{account_id}"))
+    return ports
+
+
+def _upgrade(ports: Ports, document: bytes, **asked: Any) -> Run:
+    policy = policies.register(ports, document).policy
+    began = upgrade_policy.ask(
+        ports,
+        PolicyUpgrade(
+            sku_id=policy.sku_id,
+            plan_type=policy.plan_type,
+            policy_version=policy.policy_version,
+            **asked,
+        ),
+    )
+    assert began
+    return cancel.to_the_end(ports, began.run_id)
+
+
+def _held(ports: Ports, account_id: str = ACCOUNT) -> str:
+    found = ports.documents.get(f"tenants/{account_id}/entitlements/demo-sku")
+    assert found
+    return str(found.data["policy_version"])
+
+
+def _limit(ports: Ports, account_id: str = ACCOUNT) -> int:
+    found = ports.documents.get(f"tenants/{account_id}/entitlements/demo-sku")
+    assert found
+    return int(found.data["concurrent_actions"])
+
+
+def _change(ports: Ports, account_id: str = ACCOUNT, **fields: Any) -> None:
+    found = ports.documents.get(f"tenants/{account_id}/entitlements/demo-sku")
+    assert found
+    ports.documents.commit([Update(found.path, {**found.data, **fields}, found.revision)])
+
+
+def _told(ports: Ports, operation: str, account_id: str = ACCOUNT) -> list[dict[str, Any]]:
+    return cancel.of_kind(ports, operation, account_id)
+
+
+@on_both
+def test_a_compatible_version_is_in_force_everywhere(subscribed: Ports) -> None:
+    ports = subscribed
+    running = accept(ports, "s-1")
+
+    run = _upgrade(ports, _version("1.1.0", more))
+
+    assert run.state is RunState.COMPLETE, run
+    assert [_held(ports, a) for a in (ACCOUNT, "beta", "gamma")] == ["1.1.0"] * 3
+    assert policies.in_force(ports, "demo-sku", "starter").policy_version == "1.1.0"
+    (upgraded,) = _told(ports, "policy_upgraded")
+    assert (upgraded["previous_version"], upgraded["concurrent_actions"]) == ("1.0.0", 7)
+    assert upgraded["governors_updated"] == 1
+    (broadcast,) = _told(ports, "policy_broadcast", SYSTEM)
+    assert (broadcast["governors_updated"], broadcast["governors_failed"]) == (3, 0)
+    assert broadcast["policy_digest"] == upgraded["policy_digest"]
+    # Admission goes by it; what was accepted before ends on the version it began on.
+    execute(ports, ACCOUNT, running)
+    execute(ports, ACCOUNT, accept(ports, "s-2"))
+    versions = [r["policy_version"] for r in _told(ports, "action_complete")]
+    assert versions == ["1.0.0", "1.1.0"]
+    subscribe(ports, event(account_id="delta", event_id="e-delta"))
+    assert _held(ports, "delta") == "1.1.0"
+
+
+def test_an_incompatible_version_is_skipped_and_reported(subscribed: Ports) -> None:
+    ports = subscribed
+
+    run = _upgrade(ports, _version("2.0.0", less))
+
+    assert run.state is RunState.COMPLETE
+    (skipped,) = _told(ports, "policy_upgrade_skipped", SYSTEM)
+    assert skipped["incompatibilities"] == ["quota-lowered"]
+    rows = [json.loads(line) for line in text_of(ports, skipped).splitlines()]
+    assert (rows[0]["path"], rows[0]["against"]) == ("quota.monthly_actions", "1.0.0")
+    assert _told(ports, "alert_raised", SYSTEM)[-1]["cause"] == "policy_upgrade_skipped"
+    assert _held(ports) == "1.0.0"
+    assert policies.in_force(ports, "demo-sku", "starter").policy_version == "1.0.0"
+
+
+def test_a_forced_version_names_the_report_that_it_overrides(subscribed: Ports) -> None:
+    ports = subscribed
+    document = _version("2.0.0", less)
+    new = policies.register(ports, document).policy
+    report = upgrade_policy.report_sha256(upgrade_policy.report(ports, new))
+    forced = {"operator": "ops", "reason": "agreed with the customer"}
+
+    refused = _upgrade(ports, document, report_sha256="0" * 64, **forced)
+    assert (refused.state, refused.error_code) == (RunState.REFUSED, "another-report")
+    assert _held(ports) == "1.0.0"
+
+    assert _upgrade(ports, document, report_sha256=report, **forced).state is RunState.COMPLETE
+    assert _held(ports) == "2.0.0"
+    (told_so,) = _told(ports, "policy_forced", SYSTEM)
+    assert (told_so["operator"], told_so["operator_is"]) == ("ops", "unverified")
+    assert told_so["findings_sha256"] == report
+    assert text_of(ports, told_so) == "agreed with the customer"
+    assert _told(ports, "policy_upgraded")[0]["compatibility_check"] == "forced"
+
+
+def test_a_governor_that_the_version_does_not_fit_stays_behind_alone(subscribed: Ports) -> None:
+    ports = subscribed
+    _change(ports, "beta", operating_state="elsewhere")
+    _change(ports, "gamma", concurrent_actions=6)  # it was scaled
+
+    run = _upgrade(ports, _version("1.1.0", more))
+
+    assert run.state is RunState.COMPLETE
+    assert [_held(ports, a) for a in (ACCOUNT, "beta", "gamma")] == ["1.1.0", "1.0.0", "1.1.0"]
+    (back,) = _told(ports, "policy_rollback", "beta")
+    assert (back["error_code"], back["previous_version"]) == ("state-unknown", "1.0.0")
+    assert (_limit(ports), _limit(ports, "gamma")) == (7, 6)
+    (broadcast,) = _told(ports, "policy_broadcast", SYSTEM)
+    assert (broadcast["governors_updated"], broadcast["governors_failed"]) == (2, 1)
+
+
+def test_a_scaled_limit_is_lowered_to_what_the_version_allows(subscribed: Ports) -> None:
+    ports = subscribed
+    _change(ports, concurrent_actions=40)
+
+    _upgrade(ports, _version("1.1.0", more))
+
+    assert _limit(ports) == 9
+
+
+def test_the_same_content_in_other_bytes_is_the_same_version(subscribed: Ports) -> None:
+    ports = subscribed
+    first = policies.register(ports, _version("1.1.0", more))
+    spaced = json.dumps(json.loads(_version("1.1.0", more)), indent=3).encode()
+
+    again = policies.register(ports, spaced)
+
+    assert (first.is_new, again.is_new, again.digest) == (True, False, first.digest)
+    with pytest.raises(ConflictError):
+        policies.register(ports, _version("1.1.0", less))
+    _upgrade(ports, spaced)
+    policy = again.policy
+    asked = PolicyUpgrade(
+        sku_id=policy.sku_id, plan_type=policy.plan_type, policy_version=policy.policy_version
+    )
+    assert upgrade_policy.ask(ports, asked) is None  # it is in force already
+    assert len(_told(ports, "policy_upgraded")) == 1
+
+
+def test_a_name_once_removed_never_comes_back(subscribed: Ports) -> None:
+    ports = subscribed
+
+    def without(document: dict[str, Any]) -> None:
+        del document["signals"]["demo.spin"]
+
+    policies.register(ports, _version("1.0.1", without))  # registered; never in force
+    run = _upgrade(ports, _version("1.1.0", more))
+
+    assert run.state is RunState.COMPLETE
+    skipped = _told(ports, "policy_upgrade_skipped", SYSTEM)
+    assert skipped[0]["incompatibilities"] == ["reserved-name-reused"]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        b"",
+        b"\xff\xfe{\x00}\x00",
+        b"\xef\xbb\xbf" + _version("1.1.0"),
+        _version("1.1.0") + b"x",
+        _version("1.1.0").replace(b'"plan_type"', b'"sku_id": "x", "plan_type"', 1),
+        _version("1.1.0").replace(b"1000,", b"NaN,", 1),
+        _version("1.1.0-rc.1"),
+        _version("1.1.0", lambda d: d.update(unknown=1)),
+        _version("1.1.0", lambda d: d["actions"]["demo.spin"].update(handler="no.such")),
+        _version("1.1.0", lambda d: d.update(sku_id="\ud800")),
+        _version("1.1.0", lambda d: d.update(x=json.loads("[" * 200 + "]" * 200))),
+        b" " * ((1 << 20) + 1),
+    ],
+)
+def test_nothing_bad_is_ever_stored(subscribed: Ports, document: bytes) -> None:
+    before = list(subscribed.objects.names("policies/"))
+
+    with pytest.raises(InputError):
+        policies.register(subscribed, document)
+
+    assert list(subscribed.objects.names("policies/")) == before
+
+
+@pytest.mark.parametrize("fault", ["lost", "landed"])
+def test_whatever_write_fails_each_governor_is_moved_once(subscribed: Ports, fault: Fault) -> None:
+    ports, at = subscribed, 1
+    while True:
+        keep_lease(ports)
+        writes = Writes(at, fault, outage)
+        done = policies.register(ports, _version(f"1.{at}.0", more))
+        asked = PolicyUpgrade(
+            sku_id="demo-sku", plan_type="starter", policy_version=done.policy.policy_version
+        )
+        try:
+            began = upgrade_policy.ask(watched(ports, writes), asked)
+        except OutageError:
+            began = upgrade_policy.ask(ports, asked)
+        assert began
+        cancel.carry_on(watched(ports, writes), began.run_id)
+        assert cancel.to_the_end(ports, began.run_id).state is RunState.COMPLETE
+        assert _held(ports, "gamma") == f"1.{at}.0"
+        assert len(_told(ports, "policy_upgraded")) == at
+        broadcasts = _told(ports, "policy_broadcast", SYSTEM)
+        assert [b["governors_updated"] for b in broadcasts] == [3] * at
+        if writes.count < at:
+            break
+        at += 1
+    assert at > 5
+
+
+def test_a_cancellation_in_the_middle_ends_and_is_not_upgraded(subscribed: Ports) -> None:
+    ports = subscribed
+    done = policies.register(ports, _version("1.1.0", more))
+    asked = PolicyUpgrade(sku_id="demo-sku", plan_type="starter", policy_version="1.1.0")
+    began = upgrade_policy.ask(ports, asked)
+    assert began
+    run = cancel.up_to(ports, told("cancelled"), "archive")
+
+    assert cancel.to_the_end(ports, began.run_id).state is RunState.COMPLETE
+    assert cancel.to_the_end(ports, run.run_id).state is RunState.COMPLETE
+    assert done.is_new
+    assert (_held(ports), _held(ports, "beta")) == ("1.0.0", "1.1.0")

@@ -1,0 +1,125 @@
+"""Policies changed while the stack runs: published, compared, in force in every governor."""
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.stack.conftest import Stack, created
+from tests.support.waiting import until
+
+DOCUMENT = json.loads(Path("config/policies/demo-sku.starter.json").read_text())
+SKU = "hot-sku"
+
+
+def _file(folder: Path, version: str, **quota: int) -> Path:
+    document = {**DOCUMENT, "sku_id": SKU, "policy_version": version}
+    document["quota"] = {**DOCUMENT["quota"], "max_concurrent_actions": 50, **quota}
+    path = folder / f"{SKU}.{version}.json"
+    path.write_text(json.dumps(document, indent=2))
+    return path
+
+
+@pytest.fixture(scope="module")
+def governors(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    first = _file(tmp_path_factory.mktemp("policies"), "1.0.0")
+    published = stack.ggen("policy", "publish", str(first))
+    assert published.returncode == 0, published.stderr
+    accounts = [f"hot-{n}" for n in range(4)]
+    for account_id in accounts:
+        event = created(account_id, sku_id=SKU, plan_type="starter")
+        assert stack.webhook(event).status_code == 200
+    return accounts
+
+
+def _limit(stack: Stack, account_id: str) -> int:
+    (entitlement,) = stack.read(f"/v1/tenants/{account_id}")["entitlements"]
+    return int(entitlement["concurrent_actions"])
+
+
+def test_a_version_is_in_force_everywhere_under_a_steady_load(
+    stack: Stack, governors: list[str], tmp_path: Path
+) -> None:
+    refused: list[Any] = []
+    is_over = threading.Event()
+
+    def signals(account_id: str) -> None:
+        number = 0
+        while not is_over.is_set():
+            signal = {"signal_id": f"load-{number}", "type": "demo.succeed"}
+            answer = stack.signal(account_id, signal)
+            if answer.status_code not in (202, 429):  # 429: the plan's own limit
+                refused.append(answer.text)
+            number += 1
+
+    threads = [threading.Thread(target=signals, args=(each,)) for each in governors[:2]]
+    for thread in threads:
+        thread.start()
+    try:
+        file = _file(tmp_path, "1.1.0", concurrent_actions=11)
+        compared = stack.ggen("policy", "upgrade", str(file), "--dry-run")
+        assert "=> compatible" in compared.stdout, compared.stderr
+        upgraded = stack.ggen("policy", "upgrade", str(file))
+        assert upgraded.returncode == 0, upgraded.stderr
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join()
+
+    assert refused == []
+    assert [_limit(stack, account_id) for account_id in governors] == [11] * 4
+    for account_id in governors:
+        (told,) = stack.receipts(account_id, operation="policy_upgraded")
+        assert told["policy_version"] == "1.1.0"
+    status = stack.ggen("policy", "status", SKU, "starter")
+    assert "1.1.0: 4 governors" in status.stdout
+
+
+def test_a_folder_is_brought_into_force_and_again(
+    stack: Stack, governors: list[str], tmp_path: Path
+) -> None:
+    _file(tmp_path, "1.2.0", concurrent_actions=12)
+    _file(tmp_path, "1.10.0", concurrent_actions=13)
+
+    first = stack.ggen("sync", str(tmp_path))
+    again = stack.ggen("sync", str(tmp_path))
+
+    assert (first.returncode, again.returncode) == (0, 0), first.stdout + first.stderr
+    assert "1.10.0 is in force already" in again.stdout
+    assert "which is newer" in again.stdout
+    until(lambda: [_limit(stack, account_id) for account_id in governors] == [13] * 4)
+    listed = stack.ggen("policy", "list")
+    assert f"{SKU}/starter 1.10.0" in listed.stdout
+
+
+def test_what_takes_something_away_is_skipped_until_it_is_forced(
+    stack: Stack, governors: list[str], tmp_path: Path
+) -> None:
+    file = _file(tmp_path, "2.0.0", monthly_actions=999)
+
+    skipped = stack.ggen("policy", "upgrade", str(file))
+    assert (skipped.returncode, "quota-lowered" in skipped.stderr) == (4, True)
+    assert f"{SKU}/starter 2.0.0: quota-lowered" in stack.ggen("policy", "pending").stdout
+    compared = json.loads(stack.ggen("policy", "upgrade", str(file), "--dry-run", "--json").stdout)
+    assert not compared["is_compatible"]
+    unread = stack.ggen("policy", "upgrade", str(file), "--force")
+    assert (unread.returncode, "--report" in unread.stderr) == (2, True)
+
+    words = ("--force", "--reason", "agreed with all customers", "--report")
+    forced = stack.ggen("policy", "upgrade", str(file), *words, compared["report_sha256"])
+
+    assert forced.returncode == 0, forced.stderr
+    assert stack.ggen("policy", "pending").stdout.strip() == "nothing waits"
+    assert [e["operation"] for e in stack.receipts("_system", operation="policy_forced")]
+
+
+def test_a_version_that_is_no_policy_changes_nothing(stack: Stack, tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    file.write_text('{"sku_id": "x", "sku_id": "y"}')
+
+    for command in (("policy", "publish"), ("policy", "upgrade")):
+        refused = stack.ggen(*command, str(file))
+        assert refused.returncode == 2, refused.stdout
+    assert stack.ggen("sync", str(tmp_path)).returncode == 2
