@@ -95,3 +95,10 @@ def test_a_signal_whose_action_is_not_permitted_has_no_route() -> None:
     parsed = policy.parse(_changed(lambda d: d.update(permissions=[])), HANDLERS)
 
     assert parsed.route() == {}
+
+
+def test_two_transitions_from_one_state_by_one_event_are_refused() -> None:
+    document = _changed(lambda d: d["transitions"].append(d["transitions"][0]))
+
+    with pytest.raises(InputError, match="two transitions from active by pause"):
+        policy.parse(document, HANDLERS)
