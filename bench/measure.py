@@ -11,7 +11,7 @@ import psutil
 from adapters.wiring import open_ports
 from bench.chaos import kills
 from bench.figures import Figures, p99, spread
-from bench.measures import actions, cancel, doors, ledger, runs
+from bench.measures import actions, cancel, doors, ledger, policy, runs
 from bench.stack import Driver, family, stack
 from governor.errors import InputError
 from governor.times import instant
@@ -80,6 +80,7 @@ MEASUREMENTS: dict[str, Callable[[Driver], Figures]] = {
     **ledger.MEASUREMENTS,
     **kills.MEASUREMENTS,
     **cancel.MEASUREMENTS,
+    **policy.MEASUREMENTS,
 }
 """Measured unless others are named."""
 
@@ -90,7 +91,7 @@ def run(only: Sequence[str]) -> Figures:
     Raises:
         InputError: a name that is none of them.
     """
-    known = MEASUREMENTS | runs.ON_REQUEST | ledger.ON_REQUEST
+    known = MEASUREMENTS | runs.ON_REQUEST | ledger.ON_REQUEST | policy.ON_REQUEST
     if unknown := set(only) - set(known):
         raise InputError("unknown-measurement", f"{', '.join(unknown)}: none of {', '.join(known)}")
     with stack() as driver:

@@ -96,6 +96,9 @@ class Policy(_Strict):
     sku_id: SkuId = Field(description="the product")
     plan_type: PlanType = Field(description="its plan")
     policy_version: SemVer = Field(description="`major.minor.patch`; a version never changes")
+    rolls_back: SemVer | None = Field(
+        default=None, description="the earlier version whose content this one is again"
+    )
     quota: Quota = Field(description="how much the plan may use")
     actions: dict[HandlerName, ActionSpec] = Field(
         min_length=1, max_length=500, description="by name: what can be done"

@@ -67,6 +67,12 @@ class Client:
         headers = {"X-Signature": sign(body, self.secrets.published_tenant_key(account_id))}
         return self._send(self._request("POST", f"/v1/tenants/{account_id}/signals", body, headers))
 
+    def post_policy(self, policy: Mapping[str, Any]) -> httpx.Response:
+        """Bring a policy into force, signed as who may do so."""
+        body = _body({"new_policy": policy, "policy_version": policy["policy_version"]})
+        headers = {"X-Signature": sign(body, self.secrets.policy_secrets()[0])}
+        return self._send(self._request("POST", "/v1/policies", body, headers))
+
     def publish_signal(self, account_id: str, signal: Mapping[str, Any]) -> str:
         """Put a signal on the tenant's topic instead; the message's id."""
         return open_ports(self.settings).signals.publish(account_id, _body(signal))

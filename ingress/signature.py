@@ -61,6 +61,21 @@ def check_signal(headers: Mapping[str, str], body: bytes, key: str) -> None:
         )
 
 
+def check_policy(headers: Mapping[str, str], body: bytes, secrets: Sequence[str]) -> None:
+    """Accept a policy signed with any active secret: ``X-Signature``, or Standard Webhooks.
+
+    Raises:
+        InputError: ``missing-signature`` or ``bad-signature``.
+    """
+    given = headers.get(TENANT)
+    check_webhook(
+        {**{name: headers[name] for name in STANDARD if name in headers}}
+        | ({ENTITLEMENT: given} if given is not None else {}),
+        body,
+        secrets,
+    )
+
+
 def is_token(header: str | None, token: str) -> bool:
     """Whether an Authorization header carries this bearer token."""
     scheme, _, given = (header or "").partition(" ")

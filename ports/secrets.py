@@ -15,6 +15,10 @@ class Secrets(Protocol):
         """The marketplace's secrets, newest first."""
         ...
 
+    def policy_secrets(self) -> Sequence[str]:
+        """The secrets of who may bring policies into force by HTTP, newest first."""
+        ...
+
     def tenant_key(self, account_id: str, generation: int = 1) -> str:
         """The key a tenant signs its signals with; derived, one for each of its governors."""
         ...

@@ -40,6 +40,7 @@ class SecretFiles:
                     folder.mkdir(parents=True, mode=0o700)
             for name, make in {
                 "webhook.key": lambda: "whsec_" + base64.b64encode(os.urandom(32)).decode(),
+                "policy.key": lambda: "whsec_" + base64.b64encode(os.urandom(32)).decode(),
                 "master.key": lambda: os.urandom(32).hex(),
                 "api.token": lambda: token(32),
                 "push.token": lambda: token(32),
@@ -53,6 +54,9 @@ class SecretFiles:
 
     def webhook_secrets(self) -> Sequence[str]:
         return self._files.read(self._folder / "webhook.key", _webhook_secrets)
+
+    def policy_secrets(self) -> Sequence[str]:
+        return self._files.read(self._folder / "policy.key", _webhook_secrets)
 
     def tenant_key(self, account_id: str, generation: int = 1) -> str:
         master = self._files.read(self._folder / "master.key", _hex_32)

@@ -22,6 +22,7 @@ def register(app: typer.Typer) -> None:
     policies.command("pending")(pending)
     policies.command("publish")(publish)
     policies.command("upgrade")(upgrade)
+    policies.command("rollback")(rollback)
     app.add_typer(policies, name="policy", rich_help_panel=CUSTOMERS)
     app.command("publish-policy", rich_help_panel=CUSTOMERS)(publish)
     app.command("sync", rich_help_panel=CUSTOMERS)(sync)
@@ -55,6 +56,19 @@ def upgrade(
                 "no-report", "--force needs --reason and the --report that --dry-run shows"
             )
         value, text = policy.upgrade(file, policy.Forced(reason, report) if force else None)
+    show(value, as_json, text)
+
+
+def rollback(
+    sku_id: Sku,
+    plan_type: Plan,
+    to: Annotated[str | None, typer.Option(help="Else the version in force before.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Bring the content of an earlier version into force again, as a new version."""
+    from cli.commands import policy
+
+    value, text = policy.rollback(sku_id, plan_type, to)
     show(value, as_json, text)
 
 

@@ -1,7 +1,6 @@
 """``ggen policy``, ``ggen sync``: versions registered, compared, brought into force."""
 
 import getpass
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,11 @@ from governor.records import SYSTEM_ACCOUNT
 from governor.runs import Run
 from ledger.receipt import SignedReceipt
 from ports import Ports
-from ports.documents import Query, Where, every
+from ports.documents import Query, Where
 from tasks.governors import policies
 from tasks.runbooks import upgrade_policy
-from tasks.runbooks.upgrade_policy import PolicyUpgrade
+from tasks.runbooks.upgrade import comparison, rollout
+from tasks.runbooks.upgrade.comparison import PolicyUpgrade
 from tasks.runs.journal import load
 
 _WITHIN_S = 120.0
@@ -36,7 +36,7 @@ class Forced:
 
 def publish(file: Path) -> tuple[dict[str, Any], str]:
     """Register a version; the first one of a plan comes into force at once."""
-    done = policies.register(opened(), _read(file))
+    done = comparison.register(opened(), _read(file))
     policy = done.policy
     value = {**_name(policy), "policy_digest": done.digest, "in_force": done.in_force}
     plan = f"policy {policy.sku_id}/{policy.plan_type}"
@@ -52,14 +52,14 @@ def compared(file: Path) -> tuple[dict[str, Any], str]:
     """What a version would change, and whether it is compatible; nothing is stored."""
     ports = opened()
     policy, text = policies.parse(_read(file))
-    findings = upgrade_policy.report(ports, policy)
+    findings = comparison.report(ports, policy)
     pointer = policies.pointer_of(ports, policy.sku_id, policy.plan_type)
     value = {
         **_name(policy),
         "policy_digest": policies.digest_of(text),
         "in_force": pointer.data["policy_version"] if pointer else None,
         "is_compatible": is_compatible(findings),
-        "report_sha256": upgrade_policy.report_sha256(findings),
+        "report_sha256": comparison.report_sha256(findings),
         "findings": [_row(finding) for finding in findings],
     }
     lines = [*map(_line, findings), f"report {value['report_sha256']}"]
@@ -77,8 +77,26 @@ def upgrade(file: Path, forced: Forced | None) -> tuple[dict[str, Any], str]:
         OutageError: it goes on still; says how to see it.
     """
     ports = opened()
-    done = policies.register(ports, _read(file))
+    done = comparison.register(ports, _read(file))
     return _in_force(ports, done.policy, forced)
+
+
+def rollback(sku_id: str, plan_type: str, to: str | None) -> tuple[dict[str, Any], str]:
+    """Bring the content of an earlier version into force again, as a new version.
+
+    Raises:
+        InputError: there is no such version, or none before the one in force.
+    """
+    ports = opened()
+    pointer = policies.pointer_of(ports, sku_id, plan_type)
+    before = to or (pointer.data.get("previous_version") if pointer else None)
+    if pointer is None or before is None:
+        raise InputError("no-policy", f"no version of {sku_id}/{plan_type} was in force before")
+    major, minor, patch = number_of(str(pointer.data["policy_version"]))
+    text = policies.text_of(ports, sku_id, plan_type, str(before))
+    version = f"{major}.{minor}.{patch + 1}"
+    done = comparison.register(ports, policies.rolling_back(text, version))
+    return _in_force(ports, done.policy, None)
 
 
 def sync(folder: Path) -> tuple[list[dict[str, Any]], str, int]:
@@ -104,7 +122,7 @@ def sync(folder: Path) -> tuple[list[dict[str, Any]], str, int]:
 
 def _synced(file: Path) -> tuple[dict[str, Any], str]:
     ports = opened()
-    policy = policies.register(ports, _read(file)).policy
+    policy = comparison.register(ports, _read(file)).policy
     present = policies.in_force(ports, policy.sku_id, policy.plan_type).policy_version
     if number_of(policy.policy_version) < number_of(present):
         return {**_name(policy), "outcome": "superseded"}, f"{present} is in force, which is newer"
@@ -135,31 +153,13 @@ def shown(sku_id: str, plan_type: str, version: str | None) -> tuple[dict[str, A
 
 def status(sku_id: str, plan_type: str) -> tuple[dict[str, Any], str]:
     """Which version is in force, and how many governors are on which."""
-    ports = opened()
-    pointer = policies.pointer_of(ports, sku_id, plan_type)
-    if pointer is None:
-        raise InputError("no-policy", f"no policy is registered for {sku_id}/{plan_type}")
-    of_sku = [Where("sku_id", "==", sku_id)]
-    held, refused = Counter[str](), list[str]()
-    for document in every(ports.documents, "entitlements", *of_sku, group=True):
-        data = document.data
-        if data["plan_type"] != plan_type or data["state"] in ("decommissioned", "purged"):
-            continue
-        held[data["policy_version"]] += 1
-        if data.get("refused_policy"):
-            refused.append(f"{data['account_id']}/{data.get('entitlement_id') or data['sku_id']}")
-    value = {
-        "sku_id": sku_id,
-        "plan_type": plan_type,
-        "in_force": pointer.data["policy_version"],
-        "since": pointer.data.get("flipped_at"),
-        "registered": policies.versions(ports, sku_id, plan_type),
-        "governors": dict(sorted(held.items(), key=lambda item: number_of(item[0]))),
-        "refused": refused,
-    }
+    value = rollout.status(opened(), sku_id, plan_type)
     lines = [f"{sku_id}/{plan_type}: {value['in_force']} is in force"]
     lines += [f"  {version}: {count} governors" for version, count in value["governors"].items()]
-    lines += [f"  {name} refused the newest one; see its policy_rollback" for name in refused[:20]]
+    lines += [
+        f"  {name} refused the newest one; see its policy_rollback"
+        for name in value["refused"][:20]
+    ]
     return value, "\n".join(lines)
 
 
@@ -207,7 +207,7 @@ def _in_force(ports: Ports, policy: Policy, forced: Forced | None) -> tuple[dict
     run = _ended(ports, began.run_id)
     if run.state is not RunState.COMPLETE:
         raise DeniedError(run.error_code or "failed", f"{name}: {run.error_detail}")
-    entry = run.journal[f"{upgrade_policy.NAME}.check"]
+    entry = run.journal[f"{comparison.NAME}.check"]
     if rules := entry.result.get("skipped"):
         raise ConflictError(
             "not-compatible",

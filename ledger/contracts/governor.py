@@ -49,7 +49,7 @@ class PolicyUpgraded(_OfUpgrade, Second):
     entitlement_id: EntitlementId
     governors_updated: Count
     governors_failed: Count
-    compatibility_check: Literal["compatible", "forced"]
+    compatibility_check: Literal["compatible", "forced", "rolls-back"]
     concurrent_actions: Count = Field(description="the limit from now on")
 
 
@@ -60,7 +60,7 @@ class PolicyBroadcast(_OfUpgrade):
     status: Literal["success"]
     governors_updated: Count
     governors_failed: Count
-    compatibility_check: Literal["compatible", "forced"]
+    compatibility_check: Literal["compatible", "forced", "rolls-back"]
 
 
 class PolicyValidationFailedV1(_OfPolicy):

@@ -71,7 +71,8 @@ def digest_of(text: bytes) -> str:
 def content_digest_of(text: bytes) -> str:
     """The same without its version: equal where two versions say the same."""
     fields = canonical.loads(text)
-    fields.pop("policy_version", None)
+    for name in ("policy_version", "rolls_back"):
+        fields.pop(name, None)
     return hashlib.sha256(canonical.dumps(fields)).hexdigest()
 
 
@@ -85,6 +86,13 @@ def text_of(ports: Ports, sku_id: str, plan_type: str, version: str) -> bytes:
     if found is None:
         raise InputError("no-policy", f"there is no policy {sku_id}/{plan_type} {version}")
     return canonical.dumps(canonical.loads(found))
+
+
+def rolling_back(text: bytes, version: str) -> bytes:
+    """The document of a new version that has the content of an earlier one."""
+    fields = canonical.loads(text)
+    fields |= {"policy_version": version, "rolls_back": fields["policy_version"]}
+    return canonical.dumps(fields)
 
 
 def versions(ports: Ports, sku_id: str, plan_type: str) -> list[str]:

@@ -25,7 +25,7 @@ from tasks.governors import policies
 from tasks.governors.boot import boot_governor
 from tasks.manual import Manual
 from tasks.receipts.commit import explained, receipt
-from tasks.runbooks import deploy_sku
+from tasks.runbooks import deploy_sku, upgrade_policy
 from tasks.runbooks.events import (
     entitlement_of,
     event_of,
@@ -128,6 +128,9 @@ def _open_the_door(ports: Ports, run: Run) -> None:
     """Admit signals, now that the receipt is committed; not a moment before."""
     if run.state is RunState.COMPLETE:
         boot_governor(ports, run.account_id)
+        if known := entitlement_of(ports, run):  # a version may have flipped meanwhile
+            made, plan = known[1], (known[1].sku_id, known[1].plan_type)
+            upgrade_policy.catch_up(ports, *plan, made.policy_version, run.run_id)
 
 
 def _refused(ports: Ports, run: Run, failed_step: str) -> Sequence[Create]:

@@ -5,8 +5,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from ingress.signature import sign
 from tests.stack.conftest import Stack, created
 from tests.support.waiting import until
 
@@ -123,3 +125,64 @@ def test_a_version_that_is_no_policy_changes_nothing(stack: Stack, tmp_path: Pat
         refused = stack.ggen(*command, str(file))
         assert refused.returncode == 2, refused.stdout
     assert stack.ggen("sync", str(tmp_path)).returncode == 2
+
+
+def _post(stack: Stack, body: bytes, key: str | None = None) -> httpx.Response:
+    signature = sign(body, key or stack.secrets.policy_secrets()[0])
+    headers = {"X-Signature": signature, "Content-Type": "application/json"}
+    with stack.http() as http:
+        return http.post("/v1/policies", content=body, headers=headers)
+
+
+def test_a_policy_comes_by_http(stack: Stack, governors: list[str], tmp_path: Path) -> None:
+    policy = json.loads(_file(tmp_path, "3.0.0", concurrent_actions=20).read_text())
+    body = {"new_policy": policy, "policy_version": "3.0.0", "compatibility_check": False}
+
+    answer = _post(stack, json.dumps(body).encode())
+
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["operation"] == "policy_broadcast"
+    assert _post(stack, json.dumps(body).encode()).json()["outcome"] == "in-force"
+    status = stack.read(f"/v1/policies/{SKU}/starter")
+    assert (status["in_force"], status["governors"]) == ("3.0.0", {"3.0.0": 4})
+    lower = {
+        **policy,
+        "policy_version": "3.1.0",
+        "quota": {**policy["quota"], "monthly_actions": 1},
+    }
+    skipped = _post(
+        stack, json.dumps({**body, "new_policy": lower, "policy_version": "3.1.0"}).encode()
+    )
+    assert (skipped.status_code, skipped.json()["receipt"]["operation"]) == (
+        409,
+        "policy_upgrade_skipped",
+    )
+    assert _limit(stack, governors[0]) == 20
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "says"),
+    [
+        (b"{", 400, "not-json"),
+        (b'{"new_policy": {}, "policy_version": "1.0.0"}', 422, "version-differs"),
+        (b'{"new_policy": {"policy_version": "1.0.0"}, "policy_version": "1.0.0"}', 422, "policy"),
+        (b'{"new_policy": {}, "policy_version": "1.0"}', 422, "policy_version"),
+        (b'{"new_policy": {}, "policy_version": "1.0.0", "x": 1}', 422, "x"),
+        (b" " * ((1 << 20) + 4097), 413, "at most"),
+    ],
+)
+def test_a_bad_policy_by_http_changes_nothing(
+    stack: Stack, body: bytes, code: int, says: str
+) -> None:
+    answer = _post(stack, body)
+
+    assert (answer.status_code, says in answer.text) == (code, True), answer.text
+
+
+def test_who_may_not_bring_policies_is_refused(stack: Stack) -> None:
+    body = b'{"new_policy": {}, "policy_version": "1.0.0"}'
+
+    assert _post(stack, body, "another-key-of-some-length").status_code == 400
+    assert _post(stack, body, stack.secrets.webhook_secrets()[0]).status_code == 400
+    with stack.http() as http:
+        assert http.get(f"/v1/policies/{SKU}/starter").status_code == 401

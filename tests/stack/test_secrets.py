@@ -63,10 +63,9 @@ def test_flower_needs_its_password_changes_nothing_and_tells_no_secret(stack: St
     with httpx.Client(base_url=url, trust_env=False, timeout=10) as http:
         assert http.get("/api/tasks").status_code == 401
         owner = ("ggen", password)
-        tasks = until(lambda: http.get("/api/tasks", auth=owner).json())
+        until(lambda: "execute_action.run" in http.get("/api/tasks", auth=owner).text)
         assert http.post("/api/worker/shutdown/actions@x", auth=owner).status_code == 403
         shown = http.get("/api/tasks", auth=owner).text + http.get("/workers", auth=owner).text
-    assert any(t["name"] == "execute_action.run" for t in tasks.values())
     assert [name for name, value in _values(stack).items() if value in shown] == []
 
 

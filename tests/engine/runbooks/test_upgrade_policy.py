@@ -11,11 +11,12 @@ from governor.errors import ConflictError, InputError, OutageError
 from governor.fsm import RunState
 from governor.runs import Run
 from ports import Ports
-from ports.documents import Update
+from ports.documents import Update, every
 from tasks.actions.execute import execute
 from tasks.governors import policies
 from tasks.runbooks import upgrade_policy
-from tasks.runbooks.upgrade_policy import PolicyUpgrade
+from tasks.runbooks.upgrade import comparison
+from tasks.runbooks.upgrade.comparison import PolicyUpgrade
 from tests.engine.conftest import event, on_both
 from tests.support import cancel
 from tests.support.cancel import accept, told
@@ -133,7 +134,7 @@ def test_a_forced_version_names_the_report_that_it_overrides(subscribed: Ports) 
     ports = subscribed
     document = _version("2.0.0", less)
     new = policies.register(ports, document).policy
-    report = upgrade_policy.report_sha256(upgrade_policy.report(ports, new))
+    report = comparison.report_sha256(comparison.report(ports, new))
     forced = {"operator": "ops", "reason": "agreed with the customer"}
 
     refused = _upgrade(ports, document, report_sha256="0" * 64, **forced)
@@ -227,9 +228,12 @@ def test_a_name_once_removed_never_comes_back(subscribed: Ports) -> None:
 def test_nothing_bad_is_ever_stored(subscribed: Ports, document: bytes) -> None:
     before = list(subscribed.objects.names("policies/"))
 
-    with pytest.raises(InputError):
-        policies.register(subscribed, document)
+    for _ in range(2):
+        with pytest.raises(InputError):
+            comparison.register(subscribed, document)
 
+    (failed,) = _told(subscribed, "policy_validation_failed", SYSTEM)
+    assert text_of(subscribed, failed)
     assert list(subscribed.objects.names("policies/")) == before
 
 
@@ -272,3 +276,45 @@ def test_a_cancellation_in_the_middle_ends_and_is_not_upgraded(subscribed: Ports
     assert cancel.to_the_end(ports, run.run_id).state is RunState.COMPLETE
     assert done.is_new
     assert (_held(ports), _held(ports, "beta")) == ("1.0.0", "1.1.0")
+
+
+def test_the_content_of_an_earlier_version_comes_back_as_a_new_one(subscribed: Ports) -> None:
+    ports = subscribed
+    _upgrade(ports, _version("1.1.0", more))
+    first = policies.text_of(ports, "demo-sku", "starter", "1.0.0")
+
+    run = _upgrade(ports, policies.rolling_back(first, "1.1.1"))
+
+    assert run.state is RunState.COMPLETE
+    assert _held(ports, "gamma") == "1.1.1"
+    assert _limit(ports) == 5
+    assert _told(ports, "policy_upgraded")[-1]["compatibility_check"] == "rolls-back"
+    assert _told(ports, "policy_upgrade_skipped", SYSTEM) == []
+
+
+def test_a_way_back_with_another_content_is_refused(subscribed: Ports) -> None:
+    ports = subscribed
+    _upgrade(ports, _version("1.1.0", more))
+
+    run = _upgrade(ports, _version("1.1.1", less, lambda d: d.update(rolls_back="1.0.0")))
+
+    assert (run.state, run.error_code) == (RunState.REFUSED, "not-a-way-back")
+    assert _held(ports) == "1.1.0"
+
+
+def test_a_governor_made_while_a_version_flips_is_moved_too(subscribed: Ports) -> None:
+    ports = subscribed
+    of = event(account_id="late", event_id="e-late")
+    made = cancel.up_to(ports, of, "finish")  # it has chosen the version that is in force now
+    _upgrade(ports, _version("1.1.0", more))
+    assert _held(ports, "late") == "1.0.0"
+
+    assert cancel.to_the_end(ports, made.run_id).state is RunState.COMPLETE
+    (behind,) = [
+        d.data["run_id"] for d in every(ports.documents, "runs") if d.data["trigger"] == "schedule"
+    ]
+    assert cancel.to_the_end(ports, behind).state is RunState.COMPLETE
+
+    assert _held(ports, "late") == "1.1.0"
+    assert len(_told(ports, "policy_upgraded", "late")) == 1
+    assert len(_told(ports, "policy_upgraded")) == 1

@@ -4,10 +4,12 @@ A governor is an entitlement here. It is validated against its own state; one th
 keeps the version before, and is not offered this one again.
 """
 
+from collections import Counter
 from typing import Any
 
 from governor import quota
-from governor.errors import PolicyError
+from governor.compatibility import number_of
+from governor.errors import InputError, PolicyError
 from governor.fsm import ENTITLEMENT_BOUGHT
 from governor.policy import Policy
 from governor.records import Record, Timestamp
@@ -15,7 +17,7 @@ from governor.runs import Run
 from governor.tenancy import Entitlement
 from governor.times import elapsed_ms, timestamp
 from ports import Ports
-from ports.documents import Create, Document, Query, Update, Where, Write
+from ports.documents import Create, Document, Query, Update, Where, Write, every
 from tasks.governors import policies
 from tasks.governors.boot import boot_governor
 from tasks.receipts.commit import receipt
@@ -194,3 +196,31 @@ def flip(ports: Ports, run: Run, target: Target) -> list[Write]:
     }
     path = policies.pointer_path(target.sku_id, target.plan_type)
     return [Update(path, data, pointer.revision) if pointer else Create(path, data)]
+
+
+def status(ports: Ports, sku_id: str, plan_type: str) -> dict[str, Any]:
+    """Which version is in force, and how many governors are on which.
+
+    Raises:
+        InputError: no policy is registered for this SKU and plan.
+    """
+    pointer = policies.pointer_of(ports, sku_id, plan_type)
+    if pointer is None:
+        raise InputError("not-found", f"no policy is registered for {sku_id}/{plan_type}")
+    held, refused = Counter[str](), list[str]()
+    of_sku = [Where("sku_id", "==", sku_id)]
+    for document in every(ports.documents, "entitlements", *of_sku, group=True):
+        entitlement = Entitlement.stored(document.data)
+        if entitlement.plan_type == plan_type and entitlement.state in ENTITLEMENT_BOUGHT:
+            held[entitlement.policy_version] += 1
+            if entitlement.refused_policy == pointer.data.get("policy_digest", ""):
+                refused.append(f"{entitlement.account_id}/{entitlement.entitlement_id}")
+    return {
+        "sku_id": sku_id,
+        "plan_type": plan_type,
+        "in_force": pointer.data["policy_version"],
+        "since": pointer.data.get("flipped_at"),
+        "registered": policies.versions(ports, sku_id, plan_type),
+        "governors": dict(sorted(held.items(), key=lambda item: number_of(item[0]))),
+        "refused": refused,
+    }

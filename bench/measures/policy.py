@@ -1,0 +1,127 @@
+"""An upgrade measured: from the flip to the last of 10,000 governors, and the comparison itself."""
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+
+from adapters.local.waiting import until
+from adapters.wiring import open_ports
+from bench.figures import Figures, timed
+from bench.stack import Driver
+from governor import paths
+from governor.compatibility import check
+from governor.fsm import EntitlementState, GovernorState
+from governor.policy import ActionSpec, Policy, Quota, Transition
+from governor.tenancy import Entitlement, Tenant
+from ingress.client import checked
+from ports import Ports
+from ports.documents import Create
+from tasks.governors import policies
+
+GOVERNORS = 10_000
+_AT_ONCE = 200
+_AT = "2026-01-01T00:00:00.000000Z"
+_SKU, _PLAN = "bench-upgrade", "starter"
+
+
+def upgrade(driver: Driver) -> Figures:
+    """A version in force in 10,000 governors: receipts a second, and until the last is booted."""
+    ports = open_ports(driver.settings)
+    policies.register(ports, _document(ports, "1.0.0", 5))
+    for first in range(0, GOVERNORS, _AT_ONCE):
+        _governors(ports, range(first, first + _AT_ONCE))
+    began = time.monotonic()
+    answer = checked(driver.post_policy(json.loads(_document(ports, "1.1.0", 6)))).json()
+    until(lambda: driver.read(f"/v1/runs/{answer['run_id']}")["state"] == "complete", 300, 0.1)
+    seconds = time.monotonic() - began
+    ports.documents.close()
+    return {
+        "governors": GOVERNORS,
+        "whole_s": round(seconds, 1),
+        "per_s": round(GOVERNORS / seconds),
+        "bar": "< 30 s",
+        "met": seconds < 30,
+    }
+
+
+def compatibility(_driver: Driver) -> Figures:
+    """A version of full size (200 states, 2,000 transitions, 500 actions) compared with another."""
+    old, new = _largest("1.0.0", 100), _largest("1.1.0", 200)
+    took_ms = [timed(lambda: check(new, [old])) for _ in range(20)]
+    return {
+        "p50_ms": round(statistics.median(took_ms), 1),
+        "max_ms": round(max(took_ms), 1),
+        "findings": len(check(new, [old])),
+        "bar": "< 100 ms",
+        "met": max(took_ms) < 100,
+    }
+
+
+def _document(ports: Ports, version: str, limit: int) -> bytes:
+    sample = policies.in_force(ports, "demo-sku", _PLAN)
+    quota = sample.quota.model_copy(
+        update={"concurrent_actions": limit, "max_concurrent_actions": 50}
+    )
+    changed = {"sku_id": _SKU, "policy_version": version, "quota": quota}
+    return sample.model_copy(update=changed).model_dump_json(exclude_none=True).encode()
+
+
+def _governors(ports: Ports, numbers: range) -> None:
+    writes = []
+    for number in numbers:
+        account_id = f"bench-upgrade-{number}"
+        tenant = Tenant(
+            account_id=account_id,
+            generation=1,
+            fsm_id=paths.fsm_id(account_id, 1),
+            topic=paths.topic_name(account_id),
+            state=GovernorState.STABLE,
+            region="us-central1",
+            created_at=_AT,
+            created_by="bench",
+        )
+        entitlement = Entitlement(
+            account_id=account_id,
+            sku_id=_SKU,
+            entitlement_id=_SKU,
+            plan_type=_PLAN,
+            policy_version="1.0.0",
+            region="us-central1",
+            state=EntitlementState.ACTIVE,
+            operating_state="active",
+            concurrent_actions=5,
+            monthly_actions=1000,
+            event_time=_AT,
+            run_id="bench",
+        )
+        writes += [
+            Create(paths.tenant_path(account_id), tenant.document()),
+            Create(paths.entitlement_path(account_id, _SKU), entitlement.document()),
+        ]
+    ports.documents.commit(writes)
+
+
+def _largest(version: str, timeout_ms: int) -> Policy:
+    names = [f"a{n}" for n in range(500)]
+    states = [f"s{n}" for n in range(200)]
+    return Policy(
+        sku_id="large",
+        plan_type="starter",
+        policy_version=version,
+        quota=Quota(monthly_actions=1),
+        actions={name: ActionSpec(handler=f"h.{name}", timeout_ms=timeout_ms) for name in names},
+        signals={f"k.{name}": name for name in names},
+        permissions=frozenset(names),
+        initial_state="s0",
+        states=frozenset(states),
+        transitions=tuple(
+            Transition(source=state, event=f"e{n}", target="s0")
+            for state in states
+            for n in range(10)
+        ),
+    )
+
+
+MEASUREMENTS: dict[str, Callable[[Driver], Figures]] = {"compatibility": compatibility}
+ON_REQUEST: dict[str, Callable[[Driver], Figures]] = {"upgrade": upgrade}

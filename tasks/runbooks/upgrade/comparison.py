@@ -1,0 +1,212 @@
+"""A version of a policy held against every version in use: compatible, skipped, or forced."""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from governor.compatibility import Finding, check, is_compatible, number_of, reused
+from governor.errors import ConflictError, DeniedError, InputError
+from governor.policy import Policy
+from governor.records import SYSTEM_ACCOUNT, PlanType, Record, SemVer, SkuId
+from governor.runs import Run, StepResult
+from governor.times import elapsed_ms
+from ports import Ports
+from ports.alerts import Alert
+from ports.documents import Create
+from tasks.governors import policies
+from tasks.receipts.commit import alert, commit_once, explained
+from tasks.runs.definition import Result
+
+NAME = "upgrade_policy"
+
+
+class PolicyUpgrade(Record):
+    """What the runbook is started with."""
+
+    sku_id: SkuId = Field(description="whose policy")
+    plan_type: PlanType = Field(description="of which plan")
+    policy_version: SemVer = Field(description="the registered version to bring into force")
+    asked_check: bool | None = Field(
+        default=None, description="what the caller says of its compatibility; never believed (D26)"
+    )
+    report_sha256: str | None = Field(
+        default=None, description="of the report that is overridden, where it is forced"
+    )
+    catches_up: bool = Field(
+        default=False, description="whether it is in force, and only governors are left behind"
+    )
+    operator: str | None = Field(default=None, max_length=256, description="who forces it")
+    reason: str | None = Field(default=None, max_length=1024, description="why it is forced")
+
+
+class Checked(StepResult):
+    """What was compared, and by what right it comes into force."""
+
+    step = f"{NAME}.check"
+
+    digest: str
+    previous_version: str
+    findings_sha256: str
+    compatibility: Literal["compatible", "forced", "rolls-back"]
+
+
+class _Skipped(StepResult):
+    """Left where the version was skipped, for the alert."""
+
+    step = f"{NAME}.check"
+
+    skipped: list[str]
+
+
+def register(ports: Ports, document: bytes) -> policies.Registered:
+    """Put a version into the registry; one that is no policy leaves a receipt, once.
+
+    Raises:
+        InputError, ConflictError: see ``tasks.governors.policies.register``.
+    """
+    try:
+        return policies.register(ports, document)
+    except InputError as error:
+        proofs = explained(
+            ports,
+            "policy_validation_failed",
+            SYSTEM_ACCOUNT,
+            policies.digest_of(document),
+            error.detail,
+            status="failed",
+            duration_ms=0,
+            policy_version="unknown",
+            error_code=error.code,
+        )
+        with contextlib.suppress(ConflictError):
+            commit_once(ports, proofs)
+        raise
+
+
+def report(ports: Ports, new: Policy) -> list[Finding]:
+    """Every finding of a version against those in use, and every reserved name that it uses."""
+    names = policies.versions(ports, new.sku_id, new.plan_type)
+    older = [v for v in names if number_of(v) < number_of(new.policy_version)]
+    in_use = policies.in_use(ports, new.sku_id, new.plan_type)
+
+    def load(version: str) -> Policy:
+        return policies.load(ports, new.sku_id, new.plan_type, version)
+
+    former = [load(version) for version in in_use if version != new.policy_version]
+    return [*check(new, former), *reused(new, [load(version) for version in older])]
+
+
+def report_text(findings: Sequence[Finding]) -> str:
+    """A report as JSON lines: shown, kept beside the ledger, and overridden by its digest."""
+    return "\n".join(json.dumps(_row(finding), sort_keys=True) for finding in findings)
+
+
+def report_sha256(findings: Sequence[Finding]) -> str:
+    """The digest that names a report."""
+    return hashlib.sha256(report_text(findings).encode()).hexdigest()
+
+
+def _row(finding: Finding) -> dict[str, str]:
+    return {name: getattr(finding, name) for name in ("rule", "path", "old", "new", "against")}
+
+
+def asked_of(run: Run) -> PolicyUpgrade:
+    """What a run was asked for."""
+    return PolicyUpgrade.stored(run.inputs)
+
+
+def compare(ports: Ports, run: Run) -> Result:
+    """Hold the version against every one in use; end the run where it is to be skipped."""
+    asked = asked_of(run)
+    pointer = policies.pointer_of(ports, asked.sku_id, asked.plan_type)
+    if pointer is None:
+        raise InputError("no-policy", "no version of this plan is in force")
+    text = policies.text_of(ports, asked.sku_id, asked.plan_type, asked.policy_version)
+    new = policies.load(ports, asked.sku_id, asked.plan_type, asked.policy_version)
+    previous = str(pointer.data["policy_version"])
+    checked = {"digest": policies.digest_of(text), "previous_version": previous}
+    if asked.catches_up:
+        checked["previous_version"] = str(pointer.data.get("previous_version") or previous)
+        return _well(checked, [], "compatible")
+    if number_of(asked.policy_version) <= number_of(previous):
+        raise DeniedError("version-not-higher", f"{previous} is in force; raise the version")
+    if new.rolls_back:
+        _refuse_unless_same(ports, new, text)
+        return _well(checked, [], "rolls-back")
+    findings = report(ports, new)
+    if is_compatible(findings):
+        return _well(checked, findings, "compatible")
+    if asked.report_sha256 is None:
+        return _skip(ports, run, findings, previous, checked["digest"])
+    if asked.report_sha256 != (digest := report_sha256(findings)):
+        raise DeniedError(
+            "another-report",
+            f"the report is {digest} by now; look at it, and force that one: ggen policy upgrade "
+            "--dry-run",
+        )
+    return _well(checked, findings, "forced")
+
+
+def _well(
+    checked: dict[str, str],
+    findings: Sequence[Finding],
+    compatibility: Literal["compatible", "forced", "rolls-back"],
+) -> Result:
+    digest = report_sha256(findings)
+    return Result(Checked(**checked, findings_sha256=digest, compatibility=compatibility))
+
+
+def _refuse_unless_same(ports: Ports, new: Policy, text: bytes) -> None:
+    """A way back needs no comparison: it was in force. It has to be the same, though."""
+    before = policies.text_of(ports, new.sku_id, new.plan_type, str(new.rolls_back))
+    if policies.content_digest_of(before) != policies.content_digest_of(text):
+        raise DeniedError("not-a-way-back", f"its content is not that of {new.rolls_back}")
+
+
+def _skip(
+    ports: Ports, run: Run, findings: Sequence[Finding], previous: str, digest: str
+) -> Result:
+    asked = asked_of(run)
+    rules = sorted({f.rule for f in findings if f.is_breaking})
+    proofs = explained(
+        ports,
+        "policy_upgrade_skipped",
+        SYSTEM_ACCOUNT,
+        run.run_id,
+        report_text(findings),
+        named="findings_sha256",
+        attempt=run.attempt,
+        status="skipped",
+        run_id=run.run_id,
+        duration_ms=elapsed_ms(run.started_at, ports.clock.now()),
+        sku_id=asked.sku_id,
+        plan_type=asked.plan_type,
+        policy_version=asked.policy_version,
+        policy_digest=digest,
+        previous_version=previous,
+        incompatibilities=rules,
+    )
+    raised, _ = skip_alert(ports, run, rules)
+    return Result(
+        _Skipped(skipped=rules), [*proofs, *raised], ends_with=proofs[0].data["receipt_id"]
+    )
+
+
+def skip_alert(ports: Ports, run: Run, rules: Sequence[str]) -> tuple[list[Create], Alert]:
+    """The alert of a version that was skipped."""
+    asked = asked_of(run)
+    plan = f"{asked.sku_id}/{asked.plan_type}"
+    return alert(
+        ports,
+        "warning",
+        "policy_upgrade_skipped",
+        SYSTEM_ACCOUNT,
+        run.run_id,
+        f"policy {plan} {asked.policy_version} is not compatible ({', '.join(rules)}); the version "
+        "in force stays. See: ggen policy pending",
+        attempt=run.attempt,
+    )
