@@ -59,12 +59,32 @@ def show_error(error: GovernorError) -> None:
     print(f"ggen: {printable(error.detail)}", file=sys.stderr)
 
 
-_TOLD = ("plan_type", "error_code", "phase", "run_ms", "rollback_duration_ms", "cause", "by_reason")
+_TOLD = (
+    "plan_type",
+    "event_type",
+    "reason",
+    "error_code",
+    "phase",
+    "run_ms",
+    "rollback_duration_ms",
+    "cause",
+    "by_reason",
+)
+_TOLD_OF = {
+    "policy_": ("policy_version", "previous_version", "incompatibilities", "governors_updated"),
+    "decommission_": ("governor", "in_flight_actions", "signals_refused"),
+    "tenant_purged": ("documents_deleted", "documents_stripped", "retained_until"),
+}
+"""What receipts of some operations tell besides, by the beginning of the operation's name."""
 
 
 def summary(fields: Mapping[str, Any]) -> str:
     """A receipt in one line of 80 characters, or two: its id first, for verify-receipt."""
-    told = " ".join(f"{name}={fields[name]}" for name in _TOLD if name in fields)
+    operation = str(fields["operation"])
+    own = [
+        name for start, names in _TOLD_OF.items() if operation.startswith(start) for name in names
+    ]
+    told = " ".join(f"{name}={fields[name]}" for name in (*_TOLD, *own) if name in fields)
     subject = f" {fields['action_id'][:15]}…" if "action_id" in fields else ""
     line = f"{fields['receipt_id']}  {fields['timestamp'][11:23]}  {fields['operation']}"
     more = f"{told}{subject}".strip()

@@ -43,9 +43,10 @@ RULES: Mapping[str, Bump] = {
     "initial-state-changed": Bump.MINOR,
     "quota-lowered": Bump.MAJOR,
     "quota-raised": Bump.MINOR,
-    "budget-lowered": Bump.MINOR,
+    "budget-lowered": Bump.MAJOR,
     "budget-raised": Bump.MINOR,
-    "price-changed": Bump.MINOR,
+    "price-raised": Bump.MAJOR,
+    "price-lowered": Bump.MINOR,
     "action-unused-changed": Bump.PATCH,
     "reserved-name-reused": Bump.MAJOR,
     "version-not-higher": Bump.MAJOR,
@@ -206,7 +207,8 @@ def _quota(old: Policy, new: Policy) -> Iterator[_Row]:
     for name in ("action_usd", "concurrent_action_month_usd"):
         was, now = getattr(old.quota.prices, name), getattr(new.quota.prices, name)
         if was != now:
-            yield "price-changed", f"quota.prices.{name}", f"{was:f}", f"{now:f}"
+            rule = "price-raised" if now > was else "price-lowered"
+            yield rule, f"quota.prices.{name}", f"{was:f}", f"{now:f}"
 
 
 # -- Names that are reserved
@@ -238,6 +240,6 @@ def reused(new: Policy, versions: Sequence[Policy]) -> list[Finding]:
     """The reserved names a version uses again: nobody knows any more what they meant."""
     gone = reserved(versions)
     return [
-        Finding("reserved-name-reused", name, gone[name], new.policy_version, gone[name])
+        Finding("reserved-name-reused", name, "", name.partition(".")[2], gone[name])
         for name in sorted(names_of(new) & gone.keys())
     ]

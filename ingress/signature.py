@@ -67,13 +67,15 @@ def check_policy(headers: Mapping[str, str], body: bytes, secrets: Sequence[str]
     Raises:
         InputError: ``missing-signature`` or ``bad-signature``.
     """
-    given = headers.get(TENANT)
-    check_webhook(
-        {**{name: headers[name] for name in STANDARD if name in headers}}
-        | ({ENTITLEMENT: given} if given is not None else {}),
-        body,
-        secrets,
-    )
+    known = {name: headers[name] for name in STANDARD if name in headers}
+    if TENANT in headers:
+        known[ENTITLEMENT] = headers[TENANT]
+    elif len(known) < len(STANDARD):
+        raise InputError(
+            "missing-signature",
+            "sign the body: Standard Webhooks headers, or X-Signature: sha256=<hex>",
+        )
+    check_webhook(known, body, secrets)
 
 
 def is_token(header: str | None, token: str) -> bool:

@@ -20,7 +20,7 @@ from tasks.ledgers import patrol, seal
 from tasks.ledgers.sign import raise_alarm
 from tasks.ledgers.stored_log import BrokenLogError
 from tasks.receipts import refusals
-from tasks.runbooks import RUNBOOKS, tenant_purge
+from tasks.runbooks import RUNBOOKS, tenant_purge, upgrade_policy
 from tasks.runs import reap as run_reaper
 from tasks.sweep import alone
 
@@ -113,6 +113,7 @@ def verify_ledgers() -> None:
     if scope := patrol.is_due(wiring.ports()):
         _audit(scope, f"tenants/{SYSTEM_ACCOUNT}", 0)
         tenant_purge.begin_due(wiring.ports())
+        upgrade_policy.move_laggards(wiring.ports())
 
 
 @app.task(name="audit.slice", send_events=False)

@@ -44,7 +44,10 @@ def list_tenants(as_json: Json = False) -> None:
 def _bought(entitlement: Any) -> str:
     name = "" if entitlement.entitlement_id == entitlement.sku_id else entitlement.entitlement_id
     terms = f"{entitlement.sku_id}/{entitlement.plan_type} {entitlement.policy_version}"
-    return f"{name} ({terms})" if name else terms
+    told = f"{name} ({terms})" if name else terms
+    if entitlement.state != "active":
+        told += f" {entitlement.state}"
+    return f"{told} until {entitlement.cancels_at}" if entitlement.cancels_at else told
 
 
 def purge_tenant(

@@ -40,7 +40,10 @@ def upgrade(
     file: File,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only compare.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Also where it is incompatible.")] = False,
-    reason: Annotated[str, typer.Option(help="Why it is forced; kept beside the ledger.")] = "",
+    reason: Annotated[
+        str,
+        typer.Option(help="Why, in ten characters or more; kept beside the ledger."),
+    ] = "",
     report: Annotated[str, typer.Option(help="The digest that --dry-run showed.")] = "",
     as_json: Json = False,
 ) -> None:

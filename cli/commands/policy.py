@@ -1,6 +1,7 @@
 """``ggen policy``, ``ggen sync``: versions registered, compared, brought into force."""
 
 import getpass
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ from tasks.runbooks.upgrade import comparison, rollout
 from tasks.runbooks.upgrade.comparison import PolicyUpgrade
 from tasks.runs.journal import load
 
-_WITHIN_S = 120.0
+_WITHIN_S = 60.0
 _MIN_REASON_CHARS = 10
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,13 @@ def compared(file: Path) -> tuple[dict[str, Any], str]:
     }
     lines = [*map(_line, findings), f"report {value['report_sha256']}"]
     verdict = "compatible" if value["is_compatible"] else "NOT compatible: it would be skipped"
+    if not value["is_compatible"]:
+        force = f"--force --reason … --report {value['report_sha256']}"
+        lines.append(f"to bring it into force all the same: ggen policy upgrade {file} {force}")
+    if (present := value["in_force"]) and number_of(str(present)) >= number_of(
+        policy.policy_version
+    ):
+        verdict = f"{present} is in force, which is not lower: it would be refused"
     return value, "\n".join([*lines, f"=> {verdict}; nothing was changed (--dry-run)"])
 
 
@@ -92,11 +101,21 @@ def rollback(sku_id: str, plan_type: str, to: str | None) -> tuple[dict[str, Any
     before = to or (pointer.data.get("previous_version") if pointer else None)
     if pointer is None or before is None:
         raise InputError("no-policy", f"no version of {sku_id}/{plan_type} was in force before")
-    major, minor, patch = number_of(str(pointer.data["policy_version"]))
+    present = policies.in_force(ports, sku_id, plan_type)
+    if to is None and present.rolls_back:
+        raise InputError(
+            "no-policy",
+            f"{present.policy_version} is a way back itself, to {present.rolls_back}: name the "
+            "version with --to. Nothing was changed",
+        )
+    major, minor, _ = number_of(present.policy_version)
+    known = map(number_of, policies.versions(ports, sku_id, plan_type))
+    patch = max(each[2] for each in known if each[:2] == (major, minor))
     text = policies.text_of(ports, sku_id, plan_type, str(before))
     version = f"{major}.{minor}.{patch + 1}"
     done = comparison.register(ports, policies.rolling_back(text, version))
-    return _in_force(ports, done.policy, None)
+    value, told = _in_force(ports, done.policy, None)
+    return value, f"{told}, with the content of {before}"
 
 
 def sync(folder: Path) -> tuple[list[dict[str, Any]], str, int]:
@@ -196,6 +215,8 @@ def _in_force(ports: Ports, policy: Policy, forced: Forced | None) -> tuple[dict
     name = f"{policy.sku_id}/{policy.plan_type} {policy.policy_version}"
     asked = PolicyUpgrade.model_validate(_name(policy))
     if forced:
+        if not _DIGEST.fullmatch(forced.report):
+            raise InputError("no-report", "--report takes the 64 hex digits that --dry-run shows")
         if len(forced.reason) < _MIN_REASON_CHARS:
             raise InputError("no-reason", "a reason has at least ten characters")
         asked = asked.evolve(
@@ -211,8 +232,8 @@ def _in_force(ports: Ports, policy: Policy, forced: Forced | None) -> tuple[dict
     if rules := entry.result.get("skipped"):
         raise ConflictError(
             "not-compatible",
-            f"{name} was skipped: {', '.join(rules)}. The version in force stays; look at it: "
-            "ggen policy upgrade --dry-run",
+            f"{name} was skipped: {', '.join(rules)}. The version in force stays. What it breaks, "
+            "and how to force it: ggen policy upgrade FILE --dry-run",
         )
     value = {**_name(policy), "outcome": "upgraded", "run_id": run.run_id}
     return value | {"receipt_id": run.receipt_id}, f"{name} is in force, receipt {run.receipt_id}"
@@ -222,7 +243,10 @@ def _ended(ports: Ports, run_id: str) -> Run:
     try:
         until(lambda: load(ports, run_id)[1].state not in RUN_OPEN, _WITHIN_S)
     except TimeoutError:
-        detail = f"it goes on by itself; see: ggen runs show {run_id}"
+        detail = (
+            f"no end within {_WITHIN_S:g} s. Its run {run_id} is stored and takes effect once the "
+            f"stack runs: ggen up. To drop it: ggen runs cancel {run_id} --reason …"
+        )
         raise OutageError("still-upgrading", detail) from None
     return load(ports, run_id)[1]
 

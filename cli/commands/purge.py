@@ -32,7 +32,7 @@ def purge(
         "account_id": account_id,
         "looks_at": erasure.to_erase(ports, account_id),
         "archives": list(erasure.archives_of(ports, account_id)) if archives else [],
-        "keeps": dict(erasure.KEPT),
+        "keeps": {n: why for n, why in erasure.KEPT.items() if not (archives and n == "archives")},
     }
     if dry_run:
         return value, "\n".join([*_lines(value), "=> nothing was removed (--dry-run)"])
@@ -59,12 +59,14 @@ def _ended(ports: Ports, run_id: str) -> Run:
         return load(ports, run_id)[1]
     except TimeoutError:
         raise OutageError(
-            "still-purging", f"it goes on by itself; see: ggen runs show {run_id}"
+            "still-purging",
+            f"no end within {_WITHIN_S:g} s. Its run {run_id} is stored and goes on once the stack "
+            f"runs: ggen up; see: ggen runs show {run_id}",
         ) from None
 
 
 def _lines(value: dict[str, Any]) -> list[str]:
     looked = ", ".join(f"{count} {kind}" for kind, count in value["looks_at"].items())
-    lines = [f"removes free text from: {looked}"]
+    lines = [f"looks for free text in: {looked}"]
     lines += [f"deletes {name}" for name in value["archives"]]
     return [*lines, *(f"keeps   {kept}: {why}" for kept, why in value["keeps"].items())]

@@ -12,7 +12,7 @@ from governor.errors import InputError
 from governor.fsm import RunState
 from governor.policy import MAX_POLICY_BYTES
 from governor.records import SemVer
-from governor.runs import Run, Trigger
+from governor.runs import Run
 from ingress import signature
 from ingress.bodies import parse, read_bounded
 from ingress.outcomes import receipt_of, settled
@@ -100,14 +100,17 @@ def _begin(ports: Ports, told: PolicyBody) -> Run | None:
         policy_version=policy.policy_version,
         asked_check=told.compatibility_check,
     )
-    return upgrade_policy.ask(ports, asked, Trigger.NOTIFICATION)
+    return upgrade_policy.ask(ports, asked)
 
 
 def _ended(run: Run, stored: SignedReceipt) -> Response:
     if run.state is RunState.COMPLETE and stored.operation == "policy_broadcast":
         return Response(stored.payload, media_type="application/json")
     if run.state is RunState.COMPLETE:
-        why = "the version was skipped as incompatible; the one in force stays"
+        why = (
+            "the version was skipped as incompatible; the one in force stays. What it breaks: "
+            "ggen policy upgrade FILE --dry-run"
+        )
         return problem(409, "not-compatible", why, receipt=stored.fields())
     detail = run.error_detail or "the version did not come into force"
     return problem(422, run.error_code or "policy-refused", detail, receipt=stored.fields())

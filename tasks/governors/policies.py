@@ -11,10 +11,12 @@ from functools import lru_cache
 
 from ggen_governor.handlers import registered
 from governor import policy
-from governor.actions import UNDER_WAY
+from governor.actions import UNDER_WAY, Action
 from governor.compatibility import number_of
 from governor.errors import ConflictError, InputError, PolicyError
+from governor.fsm import ENTITLEMENT_ENDED
 from governor.policy import Policy
+from governor.tenancy import Entitlement
 from ledger import canonical
 from ports import Ports
 from ports.documents import Create, Document, Where, every
@@ -106,14 +108,18 @@ def in_use(ports: Ports, sku_id: str, plan_type: str) -> list[str]:
     """The versions a new one has to get on with: in force, held, or acted under just now."""
     pointer = pointer_of(ports, sku_id, plan_type)
     found = {str(pointer.data["policy_version"])} if pointer else set()
+    held = set[tuple[str, str]]()
     of_sku = [Where("sku_id", "==", sku_id)]
     for document in every(ports.documents, "entitlements", *of_sku, group=True):
-        if document.data["plan_type"] == plan_type:
-            found.add(document.data["policy_version"])
+        entitlement = Entitlement.stored(document.data)
+        if entitlement.plan_type == plan_type and entitlement.state not in ENTITLEMENT_ENDED:
+            held.add((entitlement.account_id, entitlement.entitlement_id))
+            found.add(entitlement.policy_version)
     under_way = Where("state", "in", UNDER_WAY)
     for document in every(ports.documents, "actions", under_way, group=True):
-        if document.data["sku_id"] == sku_id:
-            found.add(document.data["policy_version"])
+        action = Action.stored(document.data)
+        if (action.account_id, action.entitlement_id) in held:
+            found.add(action.policy_version)
     return sorted(found & set(versions(ports, sku_id, plan_type)), key=number_of)
 
 

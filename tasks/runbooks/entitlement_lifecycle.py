@@ -4,11 +4,12 @@ It verifies, chooses the policy for SKU and plan, and has Runbook 1 provision (D
 claim of its event: redelivered, the same event finds the same run and gets the same receipt.
 """
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 from governor import paths
-from governor.errors import ConflictError, DeniedError
+from governor.errors import ConflictError, DeniedError, GovernorError
 from governor.fsm import (
     ENTITLEMENT,
     ENTITLEMENT_BOUGHT,
@@ -128,9 +129,12 @@ def _open_the_door(ports: Ports, run: Run) -> None:
     """Admit signals, now that the receipt is committed; not a moment before."""
     if run.state is RunState.COMPLETE:
         boot_governor(ports, run.account_id)
-        if known := entitlement_of(ports, run):  # a version may have flipped meanwhile
-            made, plan = known[1], (known[1].sku_id, known[1].plan_type)
-            upgrade_policy.catch_up(ports, *plan, made.policy_version, run.run_id)
+    if known := entitlement_of(ports, run):  # a version may have flipped meanwhile
+        held = known[1]
+        with contextlib.suppress(GovernorError):  # an hourly look moves whom this does not
+            upgrade_policy.catch_up(
+                ports, held.sku_id, held.plan_type, held.policy_version, run.maker
+            )
 
 
 def _refused(ports: Ports, run: Run, failed_step: str) -> Sequence[Create]:

@@ -21,7 +21,7 @@ from ports import Ports
 from ports.documents import Create, Delete, Document, Query, Update, Write, every
 from tasks.archives import segments
 from tasks.governors.boot import boot_governor
-from tasks.manual import Manual
+from tasks.manual import Door, Manual
 from tasks.receipts.commit import explained, receipt
 from tasks.runbooks import erasure
 from tasks.runbooks.events import entitlement_of, event_of, ignored
@@ -253,7 +253,7 @@ def _go_by_it(ports: Ports, run: Run) -> None:
 
 
 _MANUALS = {
-    "title": "Erasure of a tenant",
+    "title": "Customer Cancels: erasure",
     "purpose": (
         "What a customer wrote is removed: texts beside the ledger, payloads, bodies of webhooks. "
         "Receipts stay; they hold codes, ids and digests."
@@ -268,16 +268,25 @@ _MANUALS = {
     "slis": (("1,000 documents", "< 5 s"),),
     "receipts": ("tenant_purged", "purge_failed", "event_ignored"),
     "refused_with": "purge_failed",
+    "is_one_way": True,
+    "door": Door(
+        asker="Operator",
+        at="Command",
+        asks="account and reason",
+        wrong=("something is active", "exit 3"),
+        well="exit 0, the receipt",
+        badly="exit 1",
+    ),
 }
 MANUAL = Manual(
     number=7,
-    trigger="`ggen tenant purge ACCOUNT --reason …`",
+    trigger="`ggen tenant purge ACCOUNT --reason …`, or the marketplace's `entitlement.deleted`",
     inputs=Purge,
     refusals=(
         ("anything of the account is active", "refused, nothing removed (exit 3)"),
         (
             "a bucket's retention protects an archive (`--archives`)",
-            "it is kept, `retained_until` names the day, and a run of that day deletes it",
+            "it is kept until `retained_until`; a further run deletes it within the hour",
         ),
     ),
     **_MANUALS,  # type: ignore[arg-type]

@@ -7,15 +7,17 @@ An operator may force it, naming the very report that is overridden.
 from collections.abc import Sequence
 from typing import Any
 
-from governor.fsm import RunState
+from governor import paths
+from governor.compatibility import number_of
+from governor.fsm import RUN_OPEN, RunState
 from governor.records import SYSTEM_ACCOUNT
 from governor.runs import Effect, Run, StepResult, Trigger
-from governor.times import elapsed_ms
+from governor.times import elapsed_ms, timestamp
 from ports import Ports
 from ports.alerts import Alert
-from ports.documents import Create, Write
+from ports.documents import Create, Write, every
 from tasks.governors import policies
-from tasks.manual import Manual
+from tasks.manual import Door, Manual
 from tasks.receipts.commit import alert, explained, receipt
 from tasks.runbooks.upgrade import rollout
 from tasks.runbooks.upgrade.comparison import (
@@ -24,11 +26,14 @@ from tasks.runbooks.upgrade.comparison import (
     PolicyUpgrade,
     asked_of,
     compare,
+    report,
+    report_sha256,
     skip_alert,
 )
 from tasks.runbooks.upgrade.rollout import Target
 from tasks.runs import intake
 from tasks.runs.definition import Chunk, Result, Runbook, Step
+from tasks.sweep import isolating_errors
 
 
 class _Flipped(StepResult):
@@ -37,8 +42,10 @@ class _Flipped(StepResult):
     flipped_at: str
 
 
-def ask(ports: Ports, asked: PolicyUpgrade, trigger: Trigger = Trigger.COMMAND) -> Run | None:
-    """Begin an upgrade, or find its run; None where the version is in force already.
+def ask(ports: Ports, asked: PolicyUpgrade) -> Run | None:
+    """Begin an upgrade, or find its run; None where the version is in force in every governor.
+
+    One that was skipped is asked for anew once its report has changed.
 
     Raises:
         InputError: ``no-policy``: the version is not registered.
@@ -46,31 +53,46 @@ def ask(ports: Ports, asked: PolicyUpgrade, trigger: Trigger = Trigger.COMMAND) 
     """
     text = policies.text_of(ports, asked.sku_id, asked.plan_type, asked.policy_version)
     pointer = policies.pointer_of(ports, asked.sku_id, asked.plan_type)
-    plan = f"{asked.sku_id}~{asked.plan_type}"
-    key = f"{plan}/{policies.digest_of(text)}/{asked.report_sha256 or ''}"
     if pointer and pointer.data["policy_version"] == asked.policy_version:
-        return None
-    return _begin(ports, asked, key, trigger)
+        found = ports.documents.get(paths.run_path(str(pointer.data.get("run_id"))))
+        run = Run.stored(found.data) if found else None
+        return run if run and run.state in RUN_OPEN else None
+    findings = report(
+        ports, policies.load(ports, asked.sku_id, asked.plan_type, asked.policy_version)
+    )
+    words = [policies.digest_of(text), report_sha256(findings), asked.model_dump_json()]
+    return _begin(ports, asked, policies.digest_of("\n".join(words).encode()))
 
 
 def catch_up(ports: Ports, sku_id: str, plan_type: str, behind: str, key: str) -> Run | None:
-    """Move a governor that began on a version which was not in force any more when it was made.
+    """Move governors that are on a version which is not in force any more.
 
-    None where the version it began on is in force.
+    None where the version in force is not higher than the one they are on.
     """
     pointer = policies.pointer_of(ports, sku_id, plan_type)
-    if pointer is None or pointer.data["policy_version"] == behind:
+    if pointer is None or number_of(pointer.data["policy_version"]) <= number_of(behind):
         return None
+    present = str(pointer.data["policy_version"])
     asked = PolicyUpgrade(
-        sku_id=sku_id,
-        plan_type=plan_type,
-        policy_version=pointer.data["policy_version"],
-        catches_up=True,
+        sku_id=sku_id, plan_type=plan_type, policy_version=present, catches_up=True
     )
-    return _begin(ports, asked, f"behind/{key}", Trigger.SCHEDULE)
+    return _begin(ports, asked, f"behind/{key}/{present}", Trigger.SCHEDULE)
 
 
-def _begin(ports: Ports, asked: PolicyUpgrade, key: str, trigger: Trigger) -> Run:
+def move_laggards(ports: Ports) -> None:
+    """Look for governors that were left behind, whatever happened, and have them moved."""
+    hour = timestamp(ports.clock.now())[:13]
+    for pointer in every(ports.documents, "policies"):
+        with isolating_errors(pointer.path):
+            sku_id, _, plan_type = pointer.path.partition("/")[2].partition("~")
+            told = rollout.status(ports, sku_id, plan_type)
+            behind = [v for v in told["governors"] if number_of(v) < number_of(told["in_force"])]
+            held = sum(told["governors"][version] for version in behind)
+            if held > len(told["refused"]):
+                catch_up(ports, sku_id, plan_type, behind[0], f"{sku_id}~{plan_type}/{hour}")
+
+
+def _begin(ports: Ports, asked: PolicyUpgrade, key: str, trigger: Trigger = Trigger.COMMAND) -> Run:
     run = intake.new_run(
         ports,
         RUNBOOK,
@@ -97,7 +119,7 @@ def _target(run: Run) -> Target:
     return Target(
         sku_id=asked.sku_id,
         plan_type=asked.plan_type,
-        version=asked.policy_version,
+        version=checked.version,
         digest=checked.digest,
         previous_version=checked.previous_version,
         compatibility=checked.compatibility,
@@ -204,7 +226,9 @@ MANUAL = Manual(
         "A new version of a policy comes into force in every governor of its plan, hot. What "
         "takes something away from anybody is skipped, for a person to look at."
     ),
-    trigger="`ggen sync DIR`, `ggen policy upgrade FILE`",
+    trigger=(
+        "`ggen sync DIR`, `ggen policy upgrade FILE`, `ggen policy rollback`, `POST /v1/policies`"
+    ),
     inputs=PolicyUpgrade,
     outputs=(
         "the version in force for its plan, for new subscriptions at once",
@@ -235,7 +259,16 @@ MANUAL = Manual(
         "policy_validation_failed",
         "alert_raised",
     ),
+    door=Door(
+        asker="Operator",
+        at="Door",
+        asks="policy, by command or signed request",
+        wrong=("no valid policy", "exit 2, 422"),
+        well="exit 0, 200",
+        badly="exit 3 or 4, 409 or 422",
+    ),
     refused_with="policy_validation_failed",
+    is_one_way=True,
 )
 
 RUNBOOK = Runbook(

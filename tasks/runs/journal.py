@@ -15,7 +15,7 @@ parked                  its ``retry_at``            the undo is tried again, for
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from secrets import SystemRandom
 
@@ -62,9 +62,10 @@ def end(
 
 
 def _start_next(ports: Ports, runbooks: Runbooks, turn: str) -> None:
-    waiting = [Where("state", "==", RunState.PENDING), Where("turn", "==", turn)]
-    for found in ports.documents.scan(Query("runs", where=waiting, order_by="started_at", limit=1)):
-        send(runbooks, Run.stored(found.data))
+    for found in _waiting(ports, turn):
+        if found.data["runbook"] in runbooks:
+            send(runbooks, Run.stored(found.data))
+            return
 
 
 def _wake_parent(ports: Ports, runbooks: Runbooks, run: Run) -> None:
@@ -186,12 +187,23 @@ def waits_its_turn(run: Run) -> bool:
     return run.state is RunState.PENDING and not run.has_turn
 
 
-def is_next_in_turn(ports: Ports, run: Run) -> bool:
-    """Whether no run that waits for the same turn came before this one."""
-    waiting = [Where("state", "==", RunState.PENDING), Where("turn", "==", run.turn)]
-    query = Query("runs", where=waiting, order_by="started_at", limit=1)
-    found = ports.documents.scan(query)
-    return not found or found[0].path == paths.run_path(run.run_id)
+def is_next_in_turn(ports: Ports, run: Run, known: Collection[str] = ()) -> bool:
+    """Whether no run that waits for the same turn came before this one.
+
+    Given the names of all runbooks, a run of another version's keeps nobody waiting.
+    """
+    for found in _waiting(ports, run.turn):
+        if found.path == paths.run_path(run.run_id):
+            return True
+        if not known or found.data["runbook"] in known:
+            return False
+    return True
+
+
+def _waiting(ports: Ports, turn: str) -> list[Document]:
+    """The first runs that wait for a turn, or have it and have not begun."""
+    pending = [Where("state", "==", RunState.PENDING), Where("turn", "==", turn)]
+    return ports.documents.scan(Query("runs", where=pending, order_by="started_at", limit=50))
 
 
 def waiting_entry(run: Run) -> JournalEntry | None:

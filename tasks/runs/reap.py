@@ -12,7 +12,7 @@ from governor.times import elapsed_ms
 from ports import Ports
 from ports.documents import Where, every
 from tasks.runs import waits
-from tasks.runs.definition import Runbook, Runbooks
+from tasks.runs.definition import Runbooks
 from tasks.runs.journal import (
     claims_of,
     deadline,
@@ -45,15 +45,15 @@ def _look_at_run(ports: Ports, runbooks: Runbooks, run: Run) -> None:
         if ports.watches.claim_tick(f"unknown:{run.run_id}", _UNKNOWN_EVERY_S):
             _LOG.error("run %s is of %s, which this version does not know", run.run_id, run.runbook)
         return
-    every_s = _restart_every_s(ports, runbook, run)
+    every_s = _restart_every_s(ports, runbooks, run)
     if every_s and ports.watches.claim_tick(f"restart:{run.run_id}", every_s):
         _LOG.warning("run %s (%s) is taken up again", run.run_id, run.state)
         send(runbooks, run)
 
 
-def _restart_every_s(ports: Ports, runbook: Runbook, run: Run) -> float:
+def _restart_every_s(ports: Ports, runbooks: Runbooks, run: Run) -> float:
     """How often such a run is taken up; 0 where it is not to be, for now."""
-    step = waits.waiting_step(runbook, run)
+    step = waits.waiting_step(runbooks[run.runbook], run)
     if step and not run.cancellation:
         tick = f"wait:{run.run_id}"
         if not (ports.watches.claim_tick(tick, step.poll_s) and waits.is_over(ports, step, run)):
@@ -65,13 +65,13 @@ def _restart_every_s(ports: Ports, runbook: Runbook, run: Run) -> float:
         return _RUN_DEAD_EVERY_S
     # Its message was lost, or waits in a long queue: ask less and less often.
     age_s = elapsed_ms(run.started_at, ports.clock.now()) / 1000
-    if age_s < _RUN_STALE_S or (waits_its_turn(run) and _is_taken(ports, run)):
+    if age_s < _RUN_STALE_S or (waits_its_turn(run) and _is_taken(ports, runbooks, run)):
         return 0
     return min(_RUN_RESTART_AT_LEAST_S, max(_RUN_RESTART_EVERY_S, age_s / 2))
 
 
-def _is_taken(ports: Ports, run: Run) -> bool:
+def _is_taken(ports: Ports, runbooks: Runbooks, run: Run) -> bool:
     turn = ports.documents.get(paths.turn_path(run.turn))
     if turn is None:
-        return not is_next_in_turn(ports, run)
+        return not is_next_in_turn(ports, run, runbooks)
     return bool(turn.data["run_id"] != run.run_id)

@@ -22,7 +22,7 @@ import contextlib
 import logging
 
 from governor import paths
-from governor.errors import OutageError
+from governor.errors import ConflictError, OutageError
 from governor.fsm import RUN, RUN_ACTING, RUN_OPEN, RunState, advance
 from governor.quota import Verdict
 from governor.runs import Effect, JournalEntry, Run
@@ -59,6 +59,7 @@ from tasks.runs.journal import (
 )
 
 _LOG = logging.getLogger("ggen.runs")
+_ACTS = 3
 
 
 def run_link(ports: Ports, runbooks: Runbooks, task: str, run_id: str) -> Outcome:
@@ -99,7 +100,7 @@ def _is_quiet(runbook: Runbook, run: Run, task: str) -> bool:
 def _run_step(ports: Ports, runbooks: Runbooks, step: Step, found: Document, run: Run) -> Outcome:
     runbook = runbooks[run.runbook]
     # (2) replay
-    if told := _not_now(ports, runbook, run, step):
+    if told := _not_now(ports, runbooks, run, step):
         return told
     at = Fenced.at(found, run, step.name)
     try:
@@ -119,8 +120,9 @@ def _run_step(ports: Ports, runbooks: Runbooks, step: Step, found: Document, run
     return told
 
 
-def _not_now(ports: Ports, runbook: Runbook, run: Run, step: Step) -> Outcome | None:
+def _not_now(ports: Ports, runbooks: Runbooks, run: Run, step: Step) -> Outcome | None:
     """What a link says that has nothing to do, or whose turn has not come."""
+    runbook = runbooks[run.runbook]
     if run.state not in RUN_OPEN and step is runbook.steps[-1]:
         with contextlib.suppress(OutageError):
             runbook.ended(ports, run)  # the process that ended it may have died before this
@@ -131,7 +133,7 @@ def _not_now(ports: Ports, runbook: Runbook, run: Run, step: Step) -> Outcome | 
         return RUN_ENDED
     if run.state not in RUN_OPEN:
         return failed(StepFailed, f"the run is {run.state}")
-    if waits_its_turn(run) and not is_next_in_turn(ports, run):
+    if waits_its_turn(run) and not run.cancellation and not is_next_in_turn(ports, run, runbooks):
         return put_off("another run waits for its turn before this one")
     reasons = {
         f"the run is {run.state}": run.state not in RUN_ACTING,
@@ -160,13 +162,27 @@ def _act(ports: Ports, runbooks: Runbooks, at: Fenced, step: Step) -> Outcome:
     _begin(ports, runbook, at, step)
     # (5) act
     if step.chunk is None:
+        return _act_and_commit(ports, runbooks, at, step)
+    if spread.Through(ports, runbooks, at, step.chunk).go_on():
+        return with_retries(_finish, ports, runbooks, at, step, Result())
+    return put_off(f"{at.entry.members} are done; it goes on")
+
+
+def _act_and_commit(ports: Ports, runbooks: Runbooks, at: Fenced, step: Step) -> Outcome:
+    """Act, and (6) commit; once more where another run changed a document that this one changes.
+
+    A policy that comes into force changes entitlements whose account's turn is another run's.
+    """
+    for left in reversed(range(_ACTS)):
         result = with_retries(step.act, ports, at.run)
-    elif spread.Through(ports, runbooks, at, step.chunk).go_on():
-        result = Result()
-    else:
-        return put_off(f"{at.entry.members} are done; it goes on")
-    # (6) commit; again where an operator's wish was written meanwhile
-    return with_retries(_finish, ports, runbooks, at, step, result)
+        try:
+            return with_retries(_finish, ports, runbooks, at, step, result)
+        except ElsewhereError:
+            raise
+        except ConflictError:
+            if not left:
+                raise
+    raise AssertionError("the last one returns or raises")
 
 
 def _begin(ports: Ports, runbook: Runbook, at: Fenced, step: Step) -> None:

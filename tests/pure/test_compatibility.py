@@ -140,11 +140,17 @@ TABLE: Mapping[str, tuple[Policy, str, str, str]] = {
         "50",
         "51",
     ),
-    "price-changed": (
+    "price-raised": (
         policy(("quota/prices/action_usd", "0.02")),
         "quota.prices.action_usd",
         "0.01",
         "0.02",
+    ),
+    "price-lowered": (
+        policy(("quota/prices/action_usd", "0")),
+        "quota.prices.action_usd",
+        "0.01",
+        "0",
     ),
     "action-unused-changed": (
         policy(("actions/idle", None)),
@@ -243,7 +249,7 @@ def test_a_name_that_was_taken_away_is_reserved_for_ever() -> None:
     third = policy(("signals/x", "resize"), version="3.0.0")
 
     assert reused(third, [second, first]) == [
-        Finding("reserved-name-reused", "signals.x", "1.0.0", "3.0.0", "1.0.0")
+        Finding("reserved-name-reused", "signals.x", "", "x", "1.0.0")
     ]
     assert reused(second, [first]) == []
     assert names_of(first) - names_of(second) == {"signals.x"}

@@ -78,6 +78,15 @@ def up_to(ports: Ports, of: MarketplaceEvent, step: str) -> Run:
     return run_of(ports, run.run_id)
 
 
+def up_to_step(ports: Ports, run_id: str, name: str) -> bool:
+    """Carry out a run's steps before the one named."""
+    for step in RUNBOOKS[run_of(ports, run_id).runbook].steps:
+        if step.name == name:
+            return True
+        assert run_link(ports, RUNBOOKS, step.name, run_id).is_done, step.name
+    return False
+
+
 def is_waited_for(ports: Ports, run_id: str) -> bool:
     """Whether the reaper would leave a waiting run alone."""
     run = run_of(ports, run_id)

@@ -72,6 +72,17 @@ def look_archive(ports: Ports, run: Run) -> dict[str, Effect]:
     return {ports.archives.address(f"{run.account_id}/{date}.tar.gz"): Effect.CREATE}
 
 
+def look_seal(_ports: Ports, run: Run) -> dict[str, Effect]:
+    """The log that is sealed to its end."""
+    return {f"log of {run.account_id}": Effect.CHANGE}
+
+
+def look_proof(ports: Ports, run: Run) -> dict[str, Effect]:
+    """The proof beside the archive."""
+    (archive,) = look_archive(ports, run)
+    return {f"{archive.removesuffix('.tar.gz')}.complete.json": Effect.CREATE}
+
+
 def act_seal(ports: Ports, run: Run) -> Result:
     """Seal everything that was receipted, and see which of it is archived already."""
     last = keep.seal_all(ports, run.account_id)

@@ -8,7 +8,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from governor.compatibility import Finding, check, is_compatible, number_of, reused
+from governor import paths
+from governor.compatibility import Finding, check, is_compatible, names_of, number_of, reused
 from governor.errors import ConflictError, DeniedError, InputError
 from governor.policy import Policy
 from governor.records import SYSTEM_ACCOUNT, PlanType, Record, SemVer, SkuId
@@ -16,7 +17,7 @@ from governor.runs import Run, StepResult
 from governor.times import elapsed_ms
 from ports import Ports
 from ports.alerts import Alert
-from ports.documents import Create
+from ports.documents import Create, Document
 from tasks.governors import policies
 from tasks.receipts.commit import alert, commit_once, explained
 from tasks.runs.definition import Result
@@ -48,6 +49,7 @@ class Checked(StepResult):
 
     step = f"{NAME}.check"
 
+    version: str
     digest: str
     previous_version: str
     findings_sha256: str
@@ -89,15 +91,19 @@ def register(ports: Ports, document: bytes) -> policies.Registered:
 
 def report(ports: Ports, new: Policy) -> list[Finding]:
     """Every finding of a version against those in use, and every reserved name that it uses."""
-    names = policies.versions(ports, new.sku_id, new.plan_type)
-    older = [v for v in names if number_of(v) < number_of(new.policy_version)]
+    pointer = policies.pointer_of(ports, new.sku_id, new.plan_type)
+    present = [str(pointer.data["policy_version"])] if pointer else []
     in_use = policies.in_use(ports, new.sku_id, new.plan_type)
 
     def load(version: str) -> Policy:
         return policies.load(ports, new.sku_id, new.plan_type, version)
 
     former = [load(version) for version in in_use if version != new.policy_version]
-    return [*check(new, former), *reused(new, [load(version) for version in older])]
+    were = [load(version) for version in {*_were_in_force(pointer), *present}]
+    gone_for_good = [policy for policy in were if not policy.rolls_back]
+    held = {name for policy in former for name in names_of(policy)}  # whoever has it, knows it
+    taken = [finding for finding in reused(new, gone_for_good) if finding.path not in held]
+    return [*check(new, former), *taken]
 
 
 def report_text(findings: Sequence[Finding]) -> str:
@@ -125,28 +131,40 @@ def compare(ports: Ports, run: Run) -> Result:
     pointer = policies.pointer_of(ports, asked.sku_id, asked.plan_type)
     if pointer is None:
         raise InputError("no-policy", "no version of this plan is in force")
-    text = policies.text_of(ports, asked.sku_id, asked.plan_type, asked.policy_version)
-    new = policies.load(ports, asked.sku_id, asked.plan_type, asked.policy_version)
-    previous = str(pointer.data["policy_version"])
-    checked = {"digest": policies.digest_of(text), "previous_version": previous}
+    present = str(pointer.data["policy_version"])
+    version = present if asked.catches_up else asked.policy_version  # in force by now, whichever
+    text = policies.text_of(ports, asked.sku_id, asked.plan_type, version)
+    new = policies.load(ports, asked.sku_id, asked.plan_type, version)
+    checked = {
+        "version": version,
+        "digest": policies.digest_of(text),
+        "previous_version": str(pointer.data.get("previous_version", present)),
+    }
     if asked.catches_up:
-        checked["previous_version"] = str(pointer.data.get("previous_version") or previous)
-        return _well(checked, [], "compatible")
-    if number_of(asked.policy_version) <= number_of(previous):
-        raise DeniedError("version-not-higher", f"{previous} is in force; raise the version")
+        return _well(checked, [], pointer.data.get("compatibility", "compatible"))
+    if version == present and (receipt_id := _receipt_of(ports, pointer)):
+        return Result(ends_with=receipt_id)  # another run has just brought it into force
+    checked["previous_version"] = present
+    if number_of(version) <= number_of(present):
+        raise DeniedError("version-not-higher", f"{present} is in force; raise the version")
     if new.rolls_back:
-        _refuse_unless_same(ports, new, text)
+        _refuse_unless_same(ports, new, text, [*_were_in_force(pointer), present])
         return _well(checked, [], "rolls-back")
+    return _judged(ports, run, new, checked)
+
+
+def _judged(ports: Ports, run: Run, new: Policy, checked: dict[str, str]) -> Result:
+    asked = asked_of(run)
     findings = report(ports, new)
     if is_compatible(findings):
         return _well(checked, findings, "compatible")
     if asked.report_sha256 is None:
-        return _skip(ports, run, findings, previous, checked["digest"])
+        return _skip(ports, run, findings, checked["previous_version"], checked["digest"])
     if asked.report_sha256 != (digest := report_sha256(findings)):
         raise DeniedError(
             "another-report",
-            f"the report is {digest} by now; look at it, and force that one: ggen policy upgrade "
-            "--dry-run",
+            f"the report is {digest}, not the one that was named; look at it, and force that one: "
+            "ggen policy upgrade FILE --dry-run",
         )
     return _well(checked, findings, "forced")
 
@@ -160,11 +178,23 @@ def _well(
     return Result(Checked(**checked, findings_sha256=digest, compatibility=compatibility))
 
 
-def _refuse_unless_same(ports: Ports, new: Policy, text: bytes) -> None:
+def _refuse_unless_same(ports: Ports, new: Policy, text: bytes, in_force: Sequence[str]) -> None:
     """A way back needs no comparison: it was in force. It has to be the same, though."""
     before = policies.text_of(ports, new.sku_id, new.plan_type, str(new.rolls_back))
-    if policies.content_digest_of(before) != policies.content_digest_of(text):
-        raise DeniedError("not-a-way-back", f"its content is not that of {new.rolls_back}")
+    is_same = policies.content_digest_of(before) == policies.content_digest_of(text)
+    if not is_same or new.rolls_back not in in_force:
+        detail = f"{new.rolls_back} was never in force, or its content is another"
+        raise DeniedError("not-a-way-back", detail)
+
+
+def _were_in_force(pointer: Document | None) -> list[str]:
+    return list(pointer.data.get("was_in_force", [])) if pointer else []
+
+
+def _receipt_of(ports: Ports, pointer: Document) -> str | None:
+    """The receipt of the run that brought a version into force."""
+    found = ports.documents.get(paths.run_path(str(pointer.data.get("run_id"))))
+    return Run.stored(found.data).receipt_id if found else None
 
 
 def _skip(

@@ -58,7 +58,7 @@ def take_part(ports: Ports, run: Run, target: Target, cursor: str) -> Chunk:
     """
     began, _, ended = cursor.partition("|")
     if ended:
-        for account_id in sorted({_account(d) for d in _page(ports, target, began, ended)}):
+        for account_id in _accounts(ports, target, began, ended):
             boot_governor(ports, account_id)
     page = _page(ports, target, ended)
     if not page:
@@ -109,7 +109,7 @@ def _is_meant(entitlement: Entitlement, target: Target) -> bool:
     return (
         entitlement.plan_type == target.plan_type
         and entitlement.state in ENTITLEMENT_BOUGHT
-        and entitlement.policy_version != target.version
+        and number_of(entitlement.policy_version) < number_of(target.version)
         and entitlement.refused_policy != target.digest
     )
 
@@ -167,17 +167,23 @@ def _former(ports: Ports, entitlement: Entitlement) -> Policy | None:
         return None
 
 
-def _page(ports: Ports, target: Target, after: str, until: str = "") -> list[Document]:
+def _page(ports: Ports, target: Target, after: str) -> list[Document]:
     of_sku = [Where("sku_id", "==", target.sku_id)]
     place = ("", after) if after else None
-    found = ports.documents.scan(
+    return ports.documents.scan(
         Query("entitlements", group=True, where=of_sku, after=place, limit=_AT_ONCE)
     )
-    return [document for document in found if not until or document.path <= until]
 
 
-def _account(document: Document) -> str:
-    return document.path.split("/")[1]
+def _accounts(ports: Ports, target: Target, after: str, until: str) -> list[str]:
+    """The accounts between two places, those that came between since then among them."""
+    found = set[str]()
+    while page := _page(ports, target, after):
+        found |= {document.path.split("/")[1] for document in page if document.path <= until}
+        after = page[-1].path
+        if after >= until:
+            break
+    return sorted(found)
 
 
 def _path(run: Run, target: Target) -> str:
@@ -187,8 +193,12 @@ def _path(run: Run, target: Target) -> str:
 def flip(ports: Ports, run: Run, target: Target) -> list[Write]:
     """The write by which a version comes into force for whoever subscribes from now on."""
     pointer = policies.pointer_of(ports, target.sku_id, target.plan_type)
+    former = pointer.data if pointer else {}
+    was = [*former.get("was_in_force", []), target.previous_version]
     data = {
         "policy_version": target.version,
+        "was_in_force": sorted(set(was), key=number_of),
+        "compatibility": target.compatibility,
         "previous_version": target.previous_version,
         "policy_digest": target.digest,
         "flipped_at": timestamp(ports.clock.now()),

@@ -1,5 +1,6 @@
 """Runbook 2: a version comes into force in every governor, or in none, or not in one alone."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -194,18 +195,141 @@ def test_the_same_content_in_other_bytes_is_the_same_version(subscribed: Ports) 
     assert len(_told(ports, "policy_upgraded")) == 1
 
 
-def test_a_name_once_removed_never_comes_back(subscribed: Ports) -> None:
+def test_a_name_that_was_in_force_and_removed_never_comes_back(subscribed: Ports) -> None:
     ports = subscribed
+    spare: Change = lambda d: d["signals"].update({"demo.spare": "demo.succeed"})  # noqa: E731
 
-    def without(document: dict[str, Any]) -> None:
-        del document["signals"]["demo.spin"]
+    assert _upgrade(ports, _version("1.1.0", spare)).state is RunState.COMPLETE
+    _force(ports, _version("2.0.0"))
+    _upgrade(ports, _version("2.1.0", spare))
 
-    policies.register(ports, _version("1.0.1", without))  # registered; never in force
-    run = _upgrade(ports, _version("1.1.0", more))
+    assert _told(ports, "policy_upgrade_skipped", SYSTEM)[-1]["incompatibilities"] == [
+        "reserved-name-reused"
+    ]
+    assert _held(ports) == "2.0.0"
+
+
+def _force(ports: Ports, document: bytes) -> None:
+    new = policies.register(ports, document).policy
+    report = comparison.report_sha256(comparison.report(ports, new))
+    words = {"operator": "ops", "reason": "agreed with the customer"}
+    assert _upgrade(ports, document, report_sha256=report, **words).state is RunState.COMPLETE
+
+
+def test_a_version_that_was_only_skipped_reserves_nothing(subscribed: Ports) -> None:
+    ports = subscribed
+    _upgrade(ports, _version("2.0.0", lambda d: d["signals"].pop("demo.spin")))
+
+    run = _upgrade(ports, _version("2.1.0", more))
 
     assert run.state is RunState.COMPLETE
-    skipped = _told(ports, "policy_upgrade_skipped", SYSTEM)
-    assert skipped[0]["incompatibilities"] == ["reserved-name-reused"]
+    assert _held(ports) == "2.1.0"
+
+
+def test_a_version_is_asked_for_again_once_its_obstacle_is_gone(subscribed: Ports) -> None:
+    ports = subscribed
+    _change(ports, "beta", policy_version="0.9.0")  # it holds a version that had more
+    policies.register(ports, _version("0.9.0", lambda d: d["quota"].update(monthly_actions=9999)))
+    _upgrade(ports, _version("1.1.0", more))
+    assert len(_told(ports, "policy_upgrade_skipped", SYSTEM)) == 1
+    _change(ports, "beta", state="decommissioned")  # who has gone loses nothing
+
+    assert _upgrade(ports, _version("1.1.0", more)).state is RunState.COMPLETE
+
+    assert (_held(ports), _held(ports, "beta")) == ("1.1.0", "0.9.0")
+
+
+def test_a_version_that_was_never_in_force_is_no_way_back(subscribed: Ports) -> None:
+    ports = subscribed
+    _upgrade(ports, _version("2.0.0", less))  # skipped, and so registered
+
+    run = _upgrade(ports, _version("2.0.1", less, lambda d: d.update(rolls_back="2.0.0")))
+
+    assert (run.state, run.error_code) == (RunState.REFUSED, "not-a-way-back")
+
+
+def test_who_catches_up_takes_the_version_that_is_in_force_by_then(subscribed: Ports) -> None:
+    ports = subscribed
+    _upgrade(ports, _version("1.1.0", more))
+    newest = _version("1.2.0", more, lambda d: d["quota"].update(monthly_actions=3000))
+    policies.register(ports, newest)
+    asked = PolicyUpgrade(sku_id="demo-sku", plan_type="starter", policy_version="1.2.0")
+    began = upgrade_policy.ask(ports, asked)  # it has the turn, and has not flipped
+    behind = upgrade_policy.catch_up(ports, "demo-sku", "starter", "1.0.0", "x")
+    assert began
+    assert behind
+    cancel.to_the_end(ports, began.run_id)
+
+    assert cancel.to_the_end(ports, behind.run_id).state is RunState.COMPLETE
+
+    assert [_held(ports, a) for a in (ACCOUNT, "beta", "gamma")] == ["1.2.0"] * 3
+    assert len(_told(ports, "policy_upgraded")) == 2
+
+
+def test_who_was_left_behind_is_moved_within_the_hour(subscribed: Ports) -> None:
+    ports = subscribed
+    _upgrade(ports, _version("1.1.0", more))
+    _change(ports, "beta", policy_version="1.0.0")
+
+    for _ in range(2):
+        upgrade_policy.move_laggards(ports)
+        for document in every(ports.documents, "runs"):
+            cancel.carry_on(ports, document.data["run_id"])
+
+    assert _held(ports, "beta") == "1.1.0"
+    assert len(_told(ports, "policy_upgraded", "gamma")) == 1
+
+
+def test_two_doors_at_once_are_one_upgrade(subscribed: Ports) -> None:
+    ports = subscribed
+    policies.register(ports, _version("1.1.0", more))
+    asked = PolicyUpgrade(sku_id="demo-sku", plan_type="starter", policy_version="1.1.0")
+    first = upgrade_policy.ask(ports, asked)
+    second = upgrade_policy.ask(ports, asked.evolve(asked_check=True))
+    assert first
+    assert second
+    assert cancel.up_to_step(ports, first.run_id, "upgrade_policy.governors")
+    found = upgrade_policy.ask(ports, asked)  # it has flipped, and is not through
+    assert found
+    assert found.run_id == first.run_id
+
+    ends = [cancel.to_the_end(ports, run.run_id) for run in (first, second)]
+
+    assert [end.state for end in ends] == [RunState.COMPLETE] * 2
+    assert ends[0].receipt_id == ends[1].receipt_id
+    assert upgrade_policy.ask(ports, asked) is None
+    assert _told(ports, "policy_validation_failed", SYSTEM) == []
+
+
+@pytest.mark.parametrize("name", ["cancelled", "plan_changed", "suspended"])
+def test_a_sweep_beside_another_run_of_the_entitlement_loses_neither(
+    subscribed: Ports, name: str
+) -> None:
+    ports = subscribed
+    policies.register(ports, _version("1.1.0", more))
+
+    class Sweeping:
+        """Documents under which an upgrade moves the entitlement just before a commit of it."""
+
+        is_done = False
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(ports.documents, name)
+
+        def commit(self, writes: Any) -> object:
+            path = f"tenants/{ACCOUNT}/entitlements/demo-sku"
+            if not self.is_done and any(write.path == path for write in writes):
+                self.is_done = True
+                _upgrade(ports, _version("1.1.0", more))
+            return ports.documents.commit(writes)
+
+    beside = dataclasses.replace(ports, documents=Sweeping())  # type: ignore[arg-type]
+    run = cancel.play(beside, told(name, 9, plan_type="starter"))
+
+    assert cancel.to_the_end(ports, run.run_id).state is RunState.COMPLETE
+    for document in every(ports.documents, "runs"):  # and who has to catch up
+        cancel.carry_on(ports, document.data["run_id"])
+    assert _held(ports) == "1.1.0"
 
 
 @pytest.mark.parametrize(
