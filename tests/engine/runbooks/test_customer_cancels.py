@@ -655,6 +655,24 @@ def test_an_outage_in_the_middle_is_waited_for(subscribed: Ports, step: str) -> 
     assert _is_over(ports)
 
 
+@pytest.mark.parametrize("name", ["created", "plan_changed"])
+def test_a_cancellation_behind_provisioning_or_a_plan_change_comes_after_it(
+    ports: Ports, name: str
+) -> None:
+    ports = later(ports)
+    if name == "plan_changed":
+        subscribe(ports, event())
+    changing = cancel.begin(ports, told(name, 1, plan_type="professional"), b"{}")
+    leaving = cancel.begin(ports, told("cancelled", 2), b"{}")
+    assert cancel.carry_on(ports, leaving.run_id).state is RunState.PENDING
+
+    assert cancel.to_the_end(ports, changing.run_id).state is RunState.COMPLETE
+    assert cancel.to_the_end(ports, leaving.run_id).state is RunState.COMPLETE
+
+    assert _is_over(ports)
+    assert operations(ports)[-1] == "decommission_complete"
+
+
 def test_an_event_that_came_first_goes_first(subscribed: Ports) -> None:
     ports = subscribed
     running = cancel.begin(ports, told("renewed", 1), b"{}")
