@@ -159,7 +159,7 @@ def _action(was: ActionSpec, now: ActionSpec, path: str) -> Iterator[_Row]:
 
 
 def _unused(old: Policy, new: Policy) -> Iterator[_Row]:
-    """Actions that no signal of the plan leads to: nobody meets their change."""
+    """Actions that no signal of the plan leads to: their change reaches no customer."""
     met = {*old.route().values(), *new.route().values()}
     for name in sorted((old.actions.keys() | new.actions.keys()) - met):
         was, now = old.actions.get(name), new.actions.get(name)
@@ -237,7 +237,7 @@ def reserved(versions: Sequence[Policy]) -> Mapping[str, str]:
 
 
 def reused(new: Policy, versions: Sequence[Policy]) -> list[Finding]:
-    """The reserved names a version uses again: nobody knows any more what they meant."""
+    """The reserved names a version uses again: receipts use them in their former meaning."""
     gone = reserved(versions)
     return [
         Finding("reserved-name-reused", name, "", name.partition(".")[2], gone[name])

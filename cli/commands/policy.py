@@ -62,7 +62,7 @@ def compared(file: Path) -> tuple[dict[str, Any], str]:
         "in_force": pointer.data["policy_version"] if pointer else None,
         "is_compatible": is_compatible(findings),
         "report_sha256": comparison.report_sha256(findings),
-        "findings": [_row(finding) for finding in findings],
+        "findings": [comparison.row(finding) for finding in findings],
     }
     lines = [*map(_line, findings), f"report {value['report_sha256']}"]
     verdict = "compatible" if value["is_compatible"] else "NOT compatible: it would be skipped"
@@ -81,8 +81,9 @@ def upgrade(file: Path, forced: Forced | None) -> tuple[dict[str, Any], str]:
 
     Raises:
         InputError: no valid policy; nothing was stored.
-        DeniedError: it was skipped as incompatible, or the report is another by now.
-        ConflictError: this version is registered with other content.
+        ConflictError: it was skipped as incompatible, or this number is registered with other
+            content; the version in force stays.
+        DeniedError: the run failed, for example since the report is another by now.
         OutageError: it goes on still; says how to see it.
     """
     ports = opened()
@@ -153,7 +154,9 @@ def diff(sku_id: str, plan_type: str, old: str, new: str) -> tuple[list[dict[str
     ports = opened()
     before, after = (policies.load(ports, sku_id, plan_type, each) for each in (old, new))
     findings = check(after, [before])
-    return [_row(f) for f in findings], "\n".join(map(_line, findings)) or "they say the same"
+    return [comparison.row(f) for f in findings], "\n".join(
+        map(_line, findings)
+    ) or "they say the same"
 
 
 def shown(sku_id: str, plan_type: str, version: str | None) -> tuple[dict[str, Any], str]:
@@ -274,11 +277,6 @@ def _name(policy: Policy) -> dict[str, str]:
         "plan_type": policy.plan_type,
         "policy_version": policy.policy_version,
     }
-
-
-def _row(finding: Finding) -> dict[str, str]:
-    names = ("rule", "path", "old", "new", "against")
-    return {name: getattr(finding, name) for name in names}
 
 
 def _line(finding: Finding) -> str:

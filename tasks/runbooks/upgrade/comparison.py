@@ -108,7 +108,7 @@ def report(ports: Ports, new: Policy) -> list[Finding]:
 
 def report_text(findings: Sequence[Finding]) -> str:
     """A report as JSON lines: shown, kept beside the ledger, and overridden by its digest."""
-    return "\n".join(json.dumps(_row(finding), sort_keys=True) for finding in findings)
+    return "\n".join(json.dumps(row(finding), sort_keys=True) for finding in findings)
 
 
 def report_sha256(findings: Sequence[Finding]) -> str:
@@ -116,7 +116,8 @@ def report_sha256(findings: Sequence[Finding]) -> str:
     return hashlib.sha256(report_text(findings).encode()).hexdigest()
 
 
-def _row(finding: Finding) -> dict[str, str]:
+def row(finding: Finding) -> dict[str, str]:
+    """A finding as a report and ``--json`` show it."""
     return {name: getattr(finding, name) for name in ("rule", "path", "old", "new", "against")}
 
 
