@@ -20,6 +20,7 @@ from adapters.pushers import AnyPusher, TokenPushers
 from config.settings import Settings, load, variable
 from governor.errors import InputError
 from ports import Ports, Times
+from ports.broadcasts import Hearing
 from ports.documents import Documents
 from ports.memory import Memory, Notices
 from ports.objects import Objects
@@ -83,6 +84,13 @@ def open_notices(settings: Settings) -> Notices:
     from adapters.valkey.memory import ValkeyNotices
 
     return ValkeyNotices(memory_url(settings))
+
+
+def open_hearing(settings: Settings) -> Hearing:
+    """The listening half of policies' versions, for a thread."""
+    from adapters.valkey.broadcasts import ValkeyHearing
+
+    return ValkeyHearing(memory_url(settings))
 
 
 def broker_url(settings: Settings) -> str:

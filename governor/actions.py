@@ -89,6 +89,7 @@ class Action(OfEntitlement):
     payload: str = Field(description="canonical JSON of the signal's payload, an object")
     handler: str
     policy_version: SemVer
+    policy_digest: str | None = Field(default=None, description="not of earlier releases")
     timeout_ms: int
     rollback_timeout_ms: int
     queue_timeout_ms: int

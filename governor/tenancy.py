@@ -97,6 +97,9 @@ class Entitlement(OfEntitlement):
     refused_policy: str | None = Field(
         default=None, description="digest of the version that does not fit its own state"
     )
+    policy_run: str | None = Field(
+        default=None, description="the run by which it took its version, or refused one"
+    )
     is_counted: bool = Field(
         default=False, description="whether ``accepted_before`` is known; not of earlier releases"
     )

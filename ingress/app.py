@@ -5,10 +5,12 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from adapters import wiring
+from adapters.wiring import open_hearing
 from config.logs import configure
 from config.settings import load
 from governor.errors import GovernorError
@@ -18,6 +20,7 @@ from ingress.refusals import Refusals
 from ingress.routes import health, policies, reads, signals, webhooks
 from ingress.state import State
 from ingress.tenant_keys import TenantKeys
+from tasks.governors.listener import Listener
 
 
 @contextlib.asynccontextmanager
@@ -25,7 +28,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     configure()
     ports, settings = wiring.ports(), load()
     failures = Failures(settings.trusted_proxies, ports.clock)
-    state = State(ports, settings, Refusals(ports), failures, TenantKeys(ports))
+    listener = Listener(ports, "ingress", open_hearing(settings))
+    state = State(ports, settings, Refusals(ports), failures, TenantKeys(ports), listener)
+    listener.start()
     app.state.ggen = state
     background = [
         asyncio.create_task(state.waiters.listen(settings)),
@@ -37,6 +42,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         task.cancel()
     await asyncio.gather(*background, return_exceptions=True)
     await state.refusals.flush()
+    await run_in_threadpool(listener.stop)
 
 
 def create_app() -> FastAPI:

@@ -21,6 +21,7 @@ from ingress.refusals import Refusals
 from ingress.signature import is_token
 from ingress.tenant_keys import TenantKeys
 from ports import Ports
+from tasks.governors.listener import Listener
 
 T = TypeVar("T")
 _LOG = logging.getLogger("ggen.ingress")
@@ -76,6 +77,7 @@ class State:
     refusals: Refusals
     failures: Failures
     tenant_keys: TenantKeys
+    listener: Listener
     waiters: Waiters = field(default_factory=Waiters)
     _read_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
     _webhook_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))

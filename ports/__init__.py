@@ -6,6 +6,7 @@
 from dataclasses import dataclass, field
 
 from ports.alerts import Alerts, Outbox
+from ports.broadcasts import Broadcasts
 from ports.documents import Documents
 from ports.health import Lease, Modes, Troubles, Watches
 from ports.keys import Keys
@@ -97,6 +98,11 @@ class Ports:
     @property
     def unsealed(self) -> Unsealed:
         """Ledgers that grew."""
+        return self.memory
+
+    @property
+    def broadcasts(self) -> Broadcasts:
+        """Versions in force, announced to every process."""
         return self.memory
 
     @property

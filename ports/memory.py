@@ -13,6 +13,7 @@ from governor.actions import Action
 from governor.quota import Verdict
 from governor.records import ProcessClaim
 from ports.alerts import Outbox
+from ports.broadcasts import Broadcasts
 from ports.health import Lease, Modes, Troubles, Watches
 
 
@@ -28,6 +29,8 @@ class Terms:
     monthly_actions: int
     signal_types: Sequence[str]
     state: Literal["active", "suspended", "draining"] = "active"
+    refused_policy: str = ""
+    """Digest of the version that did not fit it, and is not offered to it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,8 @@ class Request:
 class Admission:
     """The answer; ``entitlement_id`` and what follows are set when a signal found its entitlement.
 
-    ``era`` names the lease under which it was given: a rebuild begins another.
+    ``era`` names the lease under which it was given: a rebuild begins another. ``in_force`` is the
+    plan's version in force where that is another one, which the entitlement has not refused.
     """
 
     verdict: Verdict
@@ -59,6 +63,7 @@ class Admission:
     plan_type: str = ""
     policy_version: str = ""
     era: str = ""
+    in_force: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +314,7 @@ class Memory(
     Tallies,
     Unsealed,
     Announcements,
+    Broadcasts,
     Protocol,
 ):
     """All of it. Every verb raises OutageError when Memory does not answer in time."""

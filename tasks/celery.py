@@ -109,7 +109,7 @@ def configuration() -> dict[str, Any]:
 poison.install()
 app = Celery(
     "ggen",
-    include=("tasks.runbooks", "tasks.ticks"),
+    include=("tasks.runbooks", "tasks.ticks", "tasks.listening"),
 )
 app.add_defaults(configuration)  # a callable: deferred to first use
 app.steps["consumer"].add(TellInBatches)

@@ -2,8 +2,8 @@
 -- KEYS: lease, governor, looks, seen     ARGV: account, action, type, sku or "", sha256,
 --       month, first look in (ms), seconds to remember the answer, entitlement or "",
 --       generation of the key that signed it or "", and who asks (see STANDING)
--- Returns {lease, verdict, entitlement, sku, plan, policy version, era}. Nothing is taken unless it
--- is "admitted".
+-- Returns {lease, verdict, entitlement, sku, plan, policy version, era, version in force}. Nothing is
+-- taken unless it is "admitted".
 local account, action, kind, asked_sku, sha256, month, asked, key_of =
   ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[9], ARGV[10]
 
@@ -82,4 +82,10 @@ redis.call('EXPIRE', used, 5529600)  -- 64 days: outlives its month
 redis.call('HSET', KEYS[4], 'sha256', sha256, 'entitlement', id, 'sku', sku,
   'plan', plan, 'version', version,  'month', month, 'at', now_ms)
 redis.call('EXPIRE', KEYS[4], tonumber(ARGV[8]))
-return {lease, 'admitted', id, sku, plan, version, era}
+
+-- The version in force for this plan, where it is another one that was not refused (ports.broadcasts).
+local told = redis.call('HGET', 'ggen:policies', sku .. '~' .. plan) or ''
+local in_force, digest = string.match(told, '^%S+ (%S+) (%S+)')
+local refused = redis.call('HGET', KEYS[2], id .. ':refused')
+if in_force == version or digest == refused then in_force = nil end
+return {lease, 'admitted', id, sku, plan, version, era, in_force or ''}

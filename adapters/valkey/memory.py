@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 import redis.asyncio
 
+from adapters.valkey.broadcasts import ValkeyBroadcasts
 from adapters.valkey.connection import bounded
 from adapters.valkey.health import ValkeyHealth
 from adapters.valkey.outbox import ValkeyOutbox
@@ -99,7 +100,7 @@ for n, key in ipairs(KEYS) do
 end"""
 
 
-class ValkeyMemory(ValkeyHealth, ValkeyOutbox, ValkeyTroubles):
+class ValkeyMemory(ValkeyHealth, ValkeyOutbox, ValkeyTroubles, ValkeyBroadcasts):
     """See ``ports.memory.Memory`` for what it promises."""
 
     # -- Governors
@@ -125,6 +126,7 @@ class ValkeyMemory(ValkeyHealth, ValkeyOutbox, ValkeyTroubles):
                 f"{term.entitlement_id}:version": term.policy_version,
                 f"{term.entitlement_id}:concurrent": term.concurrent_actions,
                 f"{term.entitlement_id}:monthly": term.monthly_actions,
+                f"{term.entitlement_id}:refused": term.refused_policy,
             }
             for signal_type in term.signal_types:
                 key = f"route:{signal_type}"

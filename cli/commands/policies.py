@@ -114,12 +114,23 @@ def diff(
     show(value, as_json, text)
 
 
-def status(sku_id: Sku, plan_type: Plan, as_json: Json = False) -> None:
-    """Show which version is in force, and how many governors are on which."""
+def status(
+    sku_id: Sku,
+    plan_type: Plan,
+    keep_watching: Annotated[
+        bool, typer.Option("--watch", help="Show it whenever it changes, until Ctrl-C.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show which version is in force, how many governors are on which, and who has heard of it."""
     from cli.commands import policy
+    from cli.commands.watch import changes
 
-    value, text = policy.status(sku_id, plan_type)
-    show(value, as_json, text)
+    if keep_watching:
+        changes(lambda: policy.status(sku_id, plan_type), as_json)
+    else:
+        value, text = policy.status(sku_id, plan_type)
+        show(value, as_json, text)
 
 
 def pending(as_json: Json = False) -> None:

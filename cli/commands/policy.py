@@ -2,6 +2,7 @@
 
 import getpass
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ledger.receipt import SignedReceipt
 from ports import Ports
 from ports.documents import Query, Where
 from tasks.governors import policies
+from tasks.governors.broadcast import Process
 from tasks.runbooks import upgrade_policy
 from tasks.runbooks.upgrade import comparison, rollout
 from tasks.runbooks.upgrade.comparison import PolicyUpgrade
@@ -182,7 +184,23 @@ def status(sku_id: str, plan_type: str) -> tuple[dict[str, Any], str]:
         f"  {name} refused the newest one; see its policy_rollback"
         for name in value["refused"][:20]
     ]
-    return value, "\n".join(lines)
+    return value, "\n".join([*lines, *_process_lines(value["processes"])])
+
+
+def _process_lines(processes: Sequence[Process]) -> list[str]:
+    """How many processes can use the version, and each that cannot, or has not said so."""
+    acked = [each for each in processes if each["state"] == "ack"]
+    lines = [f"  {len(acked)} of {len(processes)} processes have it: the ingress and workers"]
+    for each in processes:
+        name = f"  {each['role']} (process {each['pid']} of {each['host']})"
+        if each["state"] == "nack":
+            lines.append(f"{name} cannot use it: {each['code']}: {each['detail']}")
+        elif each["state"] == "silent":
+            known = each["version"] or "none"
+            lines.append(f"{name} is silent; it knows {known}, heard {each['heard_ago_s']} s ago")
+        elif each["is_stale"]:
+            lines.append(f"{name} is stale, heard {each['heard_ago_s']} s ago")
+    return lines
 
 
 def pending() -> tuple[list[dict[str, Any]], str]:

@@ -1,5 +1,6 @@
 """``ggen status --watch``: mode, lease, failed checks and spool, as they change."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -47,6 +48,19 @@ def watch(look: Callable[[], dict[str, Any]], as_json: bool) -> None:
             _lines(look, as_json)
     except KeyboardInterrupt:
         pass
+
+
+def changes(look: Callable[[], tuple[Any, str]], as_json: bool) -> None:
+    """Show what ``look`` gives whenever its text changes, until Ctrl-C."""
+    former = None
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            value, text = look()
+            if text != former:
+                show(value, as_json, text)
+                sys.stdout.flush()
+            former = text
+            time.sleep(_EVERY_S)
 
 
 def _live(look: Callable[[], dict[str, Any]]) -> None:

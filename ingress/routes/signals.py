@@ -94,6 +94,7 @@ async def from_topic(request: Request, here: Here) -> Response:
     account_id = envelope.account_id
     try:
         asked = _signal(account_id, envelope.signal())
+        here.listener.refuse_if_stale()
         await run_in_threadpool(submit, here.ports, asked)
     except GovernorError as error:
         if not _is_hopeless(error):
@@ -108,6 +109,7 @@ async def from_topic(request: Request, here: Here) -> Response:
 async def _submit(here: State, account_id: str, body: bytes, generation: int) -> str:
     """The action of a signal that its tenant has signed."""
     here.failures.check_tenant(account_id)
+    here.listener.refuse_if_stale()
     try:
         asked = _signal(account_id, parse(SignalBody, body), generation)
         return await run_in_threadpool(submit, here.ports, asked)

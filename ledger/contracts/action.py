@@ -1,6 +1,6 @@
 """Contracts of actions (Runbook 5)."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -24,6 +24,11 @@ class _OfActionEnd(_OfAction):
     run_ms: Count
 
 
+_PolicyDigest = Annotated[
+    Sha256Hex | None, Field(description="of the policy it began under; absent: a release before it")
+]
+
+
 class ActionCompleteV1(_OfActionEnd):
     """Runbook 5: the handler ran to its end inside its deadline."""
 
@@ -35,6 +40,7 @@ class ActionComplete(ActionCompleteV1, Second):
     """Runbook 5: the handler ran to its end inside its deadline."""
 
     entitlement_id: EntitlementId
+    policy_digest: _PolicyDigest = None
 
 
 class ActionTimeoutV1(_OfActionEnd):
@@ -54,6 +60,7 @@ class ActionTimeout(_OfActionEnd, Second):
     operation: Literal["action_timeout"]
     status: Literal["failed"]
     entitlement_id: EntitlementId
+    policy_digest: _PolicyDigest = None
     timeout_ms: Count
     phase: Literal["running", "queued"]
     rollback: Rollback
@@ -76,6 +83,7 @@ class ActionFailed(_OfActionEnd, Second):
     operation: Literal["action_failed"]
     status: Literal["failed"]
     entitlement_id: EntitlementId
+    policy_digest: _PolicyDigest = None
     is_recoverable: bool
     rollback: Rollback
     error_code: Code

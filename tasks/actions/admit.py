@@ -11,6 +11,7 @@ from ggen_governor.handlers import registered
 from governor import actions as rules
 from governor import paths, quota
 from governor.actions import Action
+from governor.compatibility import number_of
 from governor.errors import ConflictError, DeniedError, GovernorError, InputError, OutageError
 from governor.quota import Verdict
 from governor.times import elapsed_ms, timestamp
@@ -20,7 +21,7 @@ from ports.documents import Create
 from ports.memory import Admission, Request, Slot
 from tasks import publish
 from tasks.actions import transitions
-from tasks.governors import policies
+from tasks.governors import moves, policies
 from tasks.governors.boot import boot_governor
 from tasks.receipts.commit import commit_once
 
@@ -134,6 +135,8 @@ def _refuse_if_late(ports: Ports, asked_s: float) -> None:
 def _admit(ports: Ports, request: Request) -> Admission:
     """Ask Memory; where it knows less of the governor than Documents do, tell it, ask again."""
     admission = ports.slots.admit(request)
+    if admission.in_force and _is_moved(ports, request, admission):
+        admission = ports.slots.admit(request)
     if admission.verdict not in _STALE:
         return admission
     # Once a second at most: refusals must stay cheap.
@@ -142,6 +145,18 @@ def _admit(ports: Ports, request: Request) -> Admission:
     if boot_governor(ports, request.account_id):
         return ports.slots.admit(request)
     return admission
+
+
+def _is_moved(ports: Ports, request: Request, admission: Admission) -> bool:
+    """Have a governor whose plan has a newer version take it first; its place is given back."""
+    if number_of(admission.in_force) <= number_of(admission.policy_version):
+        return False  # Memory knows less of the version in force than of the governor
+    named = admission.entitlement_id, admission.sku_id, admission.plan_type
+    if not moves.take_up(ports, request.account_id, *named):
+        return False
+    slot = Slot(request.account_id, admission.entitlement_id, request.action_id)
+    ports.slots.release(slot, refund_month=request.month)
+    return True
 
 
 def refusal(  # noqa: C901, PLR0911  # a table
@@ -177,7 +192,9 @@ def refusal(  # noqa: C901, PLR0911  # a table
 
 
 def _pending(ports: Ports, asked: Signal, request: Request, admission: Admission) -> Action:
-    terms = policies.load(ports, admission.sku_id, admission.plan_type, admission.policy_version)
+    named = admission.sku_id, admission.plan_type, admission.policy_version
+    found = policies.load_named(ports, *named)
+    terms = found.policy
     spec = terms.actions[terms.route()[asked.type]]
     return Action(
         action_id=request.action_id,
@@ -190,6 +207,7 @@ def _pending(ports: Ports, asked: Signal, request: Request, admission: Admission
         payload=canonical.dumps(asked.payload).decode(),
         handler=spec.handler,
         policy_version=admission.policy_version,
+        policy_digest=found.digest,
         timeout_ms=spec.timeout_ms,
         rollback_timeout_ms=spec.rollback_timeout_ms,
         queue_timeout_ms=spec.queue_timeout_ms,

@@ -114,6 +114,7 @@ def end_fields(action: Action) -> dict[str, Any]:
         **names(action),
         "handler": action.handler,
         "policy_version": action.policy_version,
+        "policy_digest": action.policy_digest,
         "queue_ms": action.queue_ms or 0,
         "run_ms": action.run_ms or 0,
     }

@@ -88,6 +88,7 @@ def _terms(ports: Ports, entitlement: Entitlement) -> Terms:
         monthly_actions=entitlement.monthly_actions,
         signal_types=sorted(policy.route()),
         state=_resting(entitlement.state),
+        refused_policy=entitlement.refused_policy or "",
     )
 
 

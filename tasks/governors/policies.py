@@ -32,6 +32,14 @@ class Registered:
     is_new: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A version as this process uses it, and its digest."""
+
+    policy: Policy
+    digest: str
+
+
 def register(ports: Ports, document: bytes) -> Registered:
     """Put a version into the registry, or find it there.
 
@@ -50,7 +58,7 @@ def register(ports: Ports, document: bytes) -> Registered:
         if there is None or canonical.dumps(canonical.loads(there)) != text:
             raise
         is_new = False
-    in_force = _first_in_force(ports, parsed)
+    in_force = _first_in_force(ports, parsed, digest_of(text))
     return Registered(parsed, digest_of(text), in_force, is_new)
 
 
@@ -154,6 +162,15 @@ def load(ports: Ports, sku_id: str, plan_type: str, version: str) -> Policy:
     Raises:
         PolicyError: not registered, or it names a handler this process does not have.
     """
+    return load_named(ports, sku_id, plan_type, version).policy
+
+
+def load_named(ports: Ports, sku_id: str, plan_type: str, version: str) -> Named:
+    """The same, with its digest.
+
+    Raises:
+        PolicyError: as ``load``.
+    """
     return _load(ports.objects.get, sku_id, plan_type, version)
 
 
@@ -175,23 +192,25 @@ def forget_loaded() -> None:
 
 
 @lru_cache(maxsize=4096)
-def _load(get: Callable[[str], bytes | None], sku_id: str, plan_type: str, version: str) -> Policy:
+def _load(get: Callable[[str], bytes | None], sku_id: str, plan_type: str, version: str) -> Named:
     document = get(_object(sku_id, plan_type, version))
     name = f"policy {sku_id}/{plan_type} {version}"
     if document is None:
         raise PolicyError("policy-unusable", f"{name} is in force and not registered", 30)
     try:
-        return policy.parse(document, registered())
+        digest = digest_of(canonical.dumps(canonical.loads(document)))
+        return Named(policy.parse(document, registered()), digest)
     except InputError as error:
         raise PolicyError("policy-unusable", f"{name}: {error.detail}", 30) from error
 
 
-def _first_in_force(ports: Ports, parsed: Policy) -> str:
+def _first_in_force(ports: Ports, parsed: Policy, digest: str) -> str:
     path = pointer_path(parsed.sku_id, parsed.plan_type)
+    first = {"policy_version": parsed.policy_version, "policy_digest": digest}
     found = ports.documents.get(path)
     if found is None:
         try:
-            ports.documents.commit([Create(path, {"policy_version": parsed.policy_version})])
+            ports.documents.commit([Create(path, first)])
             return parsed.policy_version
         except ConflictError:
             found = ports.documents.get(path)

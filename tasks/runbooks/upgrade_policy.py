@@ -17,6 +17,7 @@ from ports import Ports
 from ports.alerts import Alert
 from ports.documents import Create, Write, every
 from tasks.governors import policies
+from tasks.governors.moves import Target
 from tasks.manual import Door, Manual
 from tasks.receipts.commit import alert, explained, receipt
 from tasks.runbooks.upgrade import rollout
@@ -30,7 +31,6 @@ from tasks.runbooks.upgrade.comparison import (
     report_sha256,
     skip_alert,
 )
-from tasks.runbooks.upgrade.rollout import Target
 from tasks.runs import intake
 from tasks.runs.definition import Chunk, Result, Runbook, Step
 from tasks.sweep import isolating_errors
@@ -123,6 +123,8 @@ def _target(run: Run) -> Target:
         digest=checked.digest,
         previous_version=checked.previous_version,
         compatibility=checked.compatibility,
+        run_id=run.run_id,
+        attempt=run.attempt,
         flipped_at=_Flipped.of(run).flipped_at if has_flipped else run.started_at,
     )
 

@@ -1,13 +1,17 @@
 """Policies changed while the stack runs: published, compared, in force in every governor."""
 
 import json
+import os
+import signal
 import threading
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from governor.times import instant
 from ingress.signature import sign
 from tests.stack.conftest import Stack, created
 from tests.support.waiting import until
@@ -50,8 +54,8 @@ def test_a_version_is_in_force_everywhere_under_a_steady_load(
     def signals(account_id: str) -> None:
         number = 0
         while not is_over.is_set():
-            signal = {"signal_id": f"load-{number}", "type": "demo.succeed"}
-            answer = stack.signal(account_id, signal)
+            body = {"signal_id": f"load-{number}", "type": "demo.succeed"}
+            answer = stack.signal(account_id, body)
             if answer.status_code not in (202, 429):  # 429: the plan's own limit
                 refused.append(answer.text)
             number += 1
@@ -77,6 +81,42 @@ def test_a_version_is_in_force_everywhere_under_a_steady_load(
         assert told["policy_version"] == "1.1.0"
     status = stack.ggen("policy", "status", SKU, "starter")
     assert "1.1.0: 4 governors" in status.stdout
+
+
+def _processes(stack: Stack) -> list[dict[str, Any]]:
+    told = stack.ggen("policy", "status", SKU, "starter", "--json")
+    processes: list[dict[str, Any]] = json.loads(told.stdout)["processes"]
+    return processes
+
+
+def test_a_process_that_stands_still_is_seen_and_answers_once_it_goes_on(
+    stack: Stack, governors: list[str], tmp_path: Path
+) -> None:
+    until(lambda: {each["state"] for each in _processes(stack)} == {"ack"})
+    roles = {each["role"]: each["pid"] for each in _processes(stack)}
+    assert {"ingress", "actions", "runbooks", "health"} <= roles.keys()
+
+    os.kill(roles["actions"], signal.SIGSTOP)
+    try:
+        upgraded = stack.ggen(
+            "policy", "upgrade", str(_file(tmp_path, "1.1.5", concurrent_actions=11))
+        )
+        assert upgraded.returncode == 0, upgraded.stderr
+        silent = [each["pid"] for each in _processes(stack) if each["state"] == "silent"]
+        assert silent == [roles["actions"]]
+    finally:
+        os.kill(roles["actions"], signal.SIGCONT)
+
+    until(lambda: {each["state"] for each in _processes(stack)} == {"ack"}, 3)
+    since = _since(stack)
+    answered = {e["role"]: instant(e["answered_at"]) - since for e in _processes(stack)}
+    late_s = [e.total_seconds() for role, e in answered.items() if role != "actions"]
+    assert max(late_s) < 2, answered
+
+
+def _since(stack: Stack) -> datetime:
+    told = stack.ggen("policy", "status", SKU, "starter", "--json")
+    return instant(json.loads(told.stdout)["since"])
 
 
 def test_a_folder_is_brought_into_force_and_again(

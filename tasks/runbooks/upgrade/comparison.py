@@ -18,7 +18,7 @@ from governor.times import elapsed_ms
 from ports import Ports
 from ports.alerts import Alert
 from ports.documents import Create, Document
-from tasks.governors import policies
+from tasks.governors import broadcast, policies
 from tasks.receipts.commit import alert, commit_once, explained
 from tasks.runs.definition import Result
 
@@ -71,7 +71,7 @@ def register(ports: Ports, document: bytes) -> policies.Registered:
         InputError, ConflictError: see ``tasks.governors.policies.register``.
     """
     try:
-        return policies.register(ports, document)
+        done = policies.register(ports, document)
     except InputError as error:
         proofs = explained(
             ports,
@@ -87,6 +87,9 @@ def register(ports: Ports, document: bytes) -> policies.Registered:
         with contextlib.suppress(ConflictError):
             commit_once(ports, proofs)
         raise
+    if done.in_force == done.policy.policy_version:
+        broadcast.tell(ports, done.policy.sku_id, done.policy.plan_type)
+    return done
 
 
 def report(ports: Ports, new: Policy) -> list[Finding]:

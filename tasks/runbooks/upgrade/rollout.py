@@ -1,41 +1,25 @@
-"""What Runbook 2 brings about: the version in force flips, then each governor takes it, or not.
-
-A governor is an entitlement here. It is validated against its own state; one that does not fit
-keeps the version before, and is not offered this one again.
-"""
+"""What Runbook 2 brings about: the version in force flips, then each governor takes it, or not."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
-from governor import quota
 from governor.compatibility import number_of
-from governor.errors import InputError, PolicyError
+from governor.errors import InputError
 from governor.fsm import ENTITLEMENT_BOUGHT
 from governor.policy import Policy
-from governor.records import Record, Timestamp
+from governor.records import Record
 from governor.runs import Run
 from governor.tenancy import Entitlement
-from governor.times import elapsed_ms, timestamp
+from governor.times import timestamp
 from ports import Ports
 from ports.documents import Create, Document, Query, Update, Where, Write, every
-from tasks.governors import policies
+from tasks.governors import broadcast, moves, policies
 from tasks.governors.boot import boot_governor
-from tasks.receipts.commit import receipt
+from tasks.governors.moves import Target
 from tasks.runs.definition import Chunk
 
 _AT_ONCE = 100
-
-
-class Target(Record):
-    """What a run brings into force, and since when it is."""
-
-    sku_id: str
-    plan_type: str
-    version: str
-    digest: str
-    previous_version: str
-    compatibility: str
-    flipped_at: Timestamp = ""
 
 
 class Totals(Record):
@@ -57,6 +41,8 @@ def take_part(ports: Ports, run: Run, target: Target, cursor: str) -> Chunk:
     The cursor names where the last part began, and where it ended.
     """
     began, _, ended = cursor.partition("|")
+    if not cursor:
+        broadcast.tell(ports, target.sku_id, target.plan_type)
     if ended:
         for account_id in _accounts(ports, target, began, ended):
             boot_governor(ports, account_id)
@@ -66,18 +52,10 @@ def take_part(ports: Ports, run: Run, target: Target, cursor: str) -> Chunk:
     new = policies.load(ports, target.sku_id, target.plan_type, target.version)
     found = ports.documents.get(_path(run, target))
     before = Totals.stored(found.data) if found else Totals()
-    writes: list[Write] = []
-    updated = failed = 0
-    for document in page:
-        entitlement = Entitlement.stored(document.data)
-        if not _is_meant(entitlement, target):
-            continue
-        fault = unfit(ports, entitlement, new)
-        updated, failed = (updated, failed + 1) if fault else (updated + 1, failed)
-        writes += _moved(ports, run, target, document, entitlement, new, fault)
-    after = Totals(updated=before.updated + updated, failed=before.failed + failed)
+    outcomes, writes = _moved(ports, target, new, page)
+    after = Totals(updated=before.updated + outcomes[True], failed=before.failed + outcomes[False])
     path = _path(run, target)
-    if writes:
+    if outcomes:
         writes.append(
             Update(path, after.document(), found.revision)
             if found
@@ -86,85 +64,20 @@ def take_part(ports: Ports, run: Run, target: Target, cursor: str) -> Chunk:
     return Chunk(f"{ended}|{page[-1].path}", len(page), writes)
 
 
-def unfit(ports: Ports, entitlement: Entitlement, new: Policy) -> str:
-    """Why a policy does not fit a governor's own state; empty if it does."""
-    if entitlement.operating_state not in new.states:
-        return "state-unknown"
-    month = quota.month_of(ports.clock.now())
-    account_id, entitlement_id = entitlement.account_id, entitlement.entitlement_id
-    if ports.governors.used(account_id, entitlement_id, month) > new.quota.monthly_actions:
-        return "quota-below-use"
-    in_flight = ports.governors.in_flight(account_id, [entitlement_id])
-    return "limit-below-in-flight" if in_flight > new.quota.max_concurrent_actions else ""
-
-
-def limit_of(entitlement: Entitlement, former: Policy | None, new: Policy) -> int:
-    """The limit of actions in flight under a new policy: one that was scaled stays, as it may."""
-    is_scaled = former and entitlement.concurrent_actions != former.quota.concurrent_actions
-    wanted = entitlement.concurrent_actions if is_scaled else new.quota.concurrent_actions
-    return min(wanted, new.quota.max_concurrent_actions)
-
-
-def _is_meant(entitlement: Entitlement, target: Target) -> bool:
-    return (
-        entitlement.plan_type == target.plan_type
-        and entitlement.state in ENTITLEMENT_BOUGHT
-        and number_of(entitlement.policy_version) < number_of(target.version)
-        and entitlement.refused_policy != target.digest
-    )
-
-
 def _moved(
-    ports: Ports,
-    run: Run,
-    target: Target,
-    document: Document,
-    entitlement: Entitlement,
-    new: Policy,
-    fault: str,
-) -> list[Write]:
-    fields: dict[str, Any] = {
-        "attempt": run.attempt,
-        "duration_ms": elapsed_ms(target.flipped_at, ports.clock.now()),
-        "run_id": run.run_id,
-        "sku_id": target.sku_id,
-        "plan_type": target.plan_type,
-        "policy_version": target.version,
-        "policy_digest": target.digest,
-        "previous_version": entitlement.policy_version,
-        "entitlement_id": entitlement.entitlement_id,
-    }
-    of = entitlement.account_id, f"{run.run_id}/{entitlement.entitlement_id}"
-    if fault:
-        after = entitlement.evolve(refused_policy=target.digest)
-        fields |= {"status": "rolled_back", "error_code": fault}
-        proof = receipt(ports, "policy_rollback", *of, **fields)
-    else:
-        limit = limit_of(entitlement, _former(ports, entitlement), new)
-        after = entitlement.evolve(
-            policy_version=target.version,
-            concurrent_actions=limit,
-            monthly_actions=new.quota.monthly_actions,
-            refused_policy=None,
-        )
-        fields |= {
-            "status": "success",
-            "governors_updated": 1,
-            "governors_failed": 0,
-            "compatibility_check": target.compatibility,
-            "concurrent_actions": limit,
-        }
-        proof = receipt(ports, "policy_upgraded", *of, **fields)
-    return [Update(document.path, after.document(), document.revision), proof]
-
-
-def _former(ports: Ports, entitlement: Entitlement) -> Policy | None:
-    try:
-        return policies.load(
-            ports, entitlement.sku_id, entitlement.plan_type, entitlement.policy_version
-        )
-    except PolicyError:
-        return None
+    ports: Ports, target: Target, new: Policy, page: Sequence[Document]
+) -> tuple[Counter[bool], list[Write]]:
+    """Whether the version fitted each governor of a page, and what is to be written of them."""
+    outcomes, writes = Counter[bool](), list[Write]()
+    for document in page:
+        entitlement = Entitlement.stored(document.data)
+        if moves.is_meant(entitlement, target):
+            fits, more = moves.moved(ports, target, document, entitlement, new)
+            outcomes[fits] += 1
+            writes += more
+        elif entitlement.policy_run == target.run_id:  # at its own admission, before the sweep came
+            outcomes[entitlement.policy_version == target.version] += 1
+    return outcomes, writes
 
 
 def _page(ports: Ports, target: Target, after: str) -> list[Document]:
@@ -203,6 +116,7 @@ def flip(ports: Ports, run: Run, target: Target) -> list[Write]:
         "policy_digest": target.digest,
         "flipped_at": timestamp(ports.clock.now()),
         "run_id": run.run_id,
+        "attempt": run.attempt,
     }
     path = policies.pointer_path(target.sku_id, target.plan_type)
     return [Update(path, data, pointer.revision) if pointer else Create(path, data)]
@@ -233,4 +147,8 @@ def status(ports: Ports, sku_id: str, plan_type: str) -> dict[str, Any]:
         "registered": policies.versions(ports, sku_id, plan_type),
         "governors": dict(sorted(held.items(), key=lambda item: number_of(item[0]))),
         "refused": refused,
+        "processes": broadcast.processes(
+            ports, sku_id, plan_type, str(pointer.data["policy_version"])
+        ),
+        "processes_are": "workers' parents, which answer for their children, and ingresses",
     }
