@@ -38,6 +38,12 @@ def entries(
             "only_while": "unsealed",
             "options": {"queue": "ledger", "expires": 1},
         },
+        "policy-bake": {
+            "task": "upgrade_policy.watch",
+            "schedule": 2.0,
+            "only_while": "watched",  # a version is in its first minutes
+            "options": {"queue": "health", "expires": 2},
+        },
         "watch-ledgers": {
             "task": "audit.watch",
             "schedule": 60.0,

@@ -28,6 +28,12 @@ from governor.times import elapsed_ms
 DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
 """The code of an action that was stopped at its deadline."""
 
+QUEUE_TIMEOUT = "QUEUE_TIMEOUT"
+"""The code of an action that was not started in time."""
+
+DRAINED = "DRAINED"
+"""The code of an action that was stopped because its entitlement was cancelled."""
+
 HARD_LIMIT_MARGIN_MS = 3_000
 """How long after both deadlines a child that still hangs is killed (D9)."""
 

@@ -55,6 +55,21 @@ class Quota(_Strict):
         return self
 
 
+class Bake(_Strict):
+    """How a version that has come into force is watched, and when everybody leaves it again."""
+
+    seconds: int = Field(default=300, ge=0, le=86_400, description="how long; 0: not at all")
+    failing_percent: int = Field(
+        default=10,
+        ge=0,
+        le=100,
+        description="more of its actions fail than this, and than twice the version's before",
+    )
+    min_actions: int = Field(
+        default=20, ge=1, le=1_000_000, description="fewer ended actions prove nothing"
+    )
+
+
 class ActionSpec(_Strict):
     """How one action is carried out (D9, D10, D17)."""
 
@@ -119,6 +134,7 @@ class Policy(_Strict):
     transitions: tuple[Transition, ...] = Field(
         default=(), max_length=2000, description="the legal moves between them"
     )
+    bake: Bake = Field(default=Bake(), description="how the version is watched at first")
 
     @validator(mode="after")
     def _closed(self) -> Self:

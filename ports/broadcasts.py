@@ -19,6 +19,8 @@ class InForce:
     digest: str
     since: str = ""
     """When it came into force (RFC 3339); empty for the first version of a plan."""
+    is_watched: bool = False
+    """Whether it, or one that some governors try first, is still to be judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class Hearing(Protocol):
     """The listening half, for a thread of its own."""
 
     def hear(self, every_s: float) -> Iterator[None]:
-        """Yields once it listens, whenever a version was announced, and each ``every_s`` in any case.
+        """Yields once it listens, at each announcement, and after ``every_s`` without any.
 
         Raises:
             OutageError: the connection broke; announcements until the next call are missed.

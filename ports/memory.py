@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Literal, Protocol
 
 from governor.actions import Action
+from governor.bake import Ending, Outcomes
 from governor.quota import Verdict
 from governor.records import ProcessClaim
 from ports.alerts import Outbox
@@ -81,6 +82,14 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """How an action ended, and the digest of the policy that it began under."""
+
+    policy_digest: str
+    ending: Ending
+
+
+@dataclass(frozen=True, slots=True)
 class Due:
     """A slot the reaper shall look at; ``age_ms`` since its admission, where that is known."""
 
@@ -142,7 +151,12 @@ class Slots(Protocol):
         ...
 
     def release(
-        self, slot: Slot, *, refund_month: str | None = None, look_in_ms: int | None = None
+        self,
+        slot: Slot,
+        *,
+        refund_month: str | None = None,
+        look_in_ms: int | None = None,
+        ended: Ended | None = None,
     ) -> None:
         """Give a slot back, and mark its account's ledger as unsealed: no end without a receipt.
 
@@ -151,7 +165,12 @@ class Slots(Protocol):
             refund_month: as if it had never been asked for. The month is the one it was counted
                 in, as far as Memory remembers; else this.
             look_in_ms: its action is not over: it is looked at again, without holding a place.
+            ended: how it ended, and under which policy; counted once, with the place it gives back.
         """
+        ...
+
+    def outcomes(self, policy_digest: str) -> Outcomes:
+        """How actions under a policy ended, in the last two weeks or since Memory was lost."""
         ...
 
     def due(self, limit: int) -> list[Due]:

@@ -82,6 +82,7 @@ def configuration() -> dict[str, Any]:
         "task_routes": {
             "execute_action.*": {"queue": ACTIONS},
             "recover_action.*": {"queue": ACTIONS},
+            "upgrade_policy.watch": {"queue": HEALTH},
             "reap.*": {"queue": HEALTH},
             "degrade_to_safe_mode.*": {"queue": HEALTH},
             "tally.*": {"queue": LEDGER},

@@ -21,6 +21,7 @@ from tasks.ledgers.sign import raise_alarm
 from tasks.ledgers.stored_log import BrokenLogError
 from tasks.receipts import refusals
 from tasks.runbooks import RUNBOOKS, tenant_purge, upgrade_policy
+from tasks.runbooks.upgrade import bake
 from tasks.runs import reap as run_reaper
 from tasks.sweep import alone
 
@@ -93,6 +94,12 @@ def repair_topics(after: str = "") -> None:
     """Have the topics of all live governors READY, from the tenant after this path on."""
     if reached := topics.repair(wiring.ports(), after):
         app.send_task("repair.topics", kwargs={"after": reached}, queue=LEDGER)
+
+
+@app.task(name="upgrade_policy.watch", send_events=False)
+def watch_versions() -> None:
+    """Judge the versions of policies that are on trial."""
+    bake.look(wiring.ports())
 
 
 @app.task(name="troubles.look", send_events=False)

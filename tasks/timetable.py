@@ -61,7 +61,13 @@ def _is_unsealed(ports: Ports) -> bool:
     return ports.unsealed.unsealed_count() > 0
 
 
+def _is_watched(ports: Ports) -> bool:
+    """Whether a version of a policy is on trial."""
+    return any(each.is_watched for each in ports.broadcasts.in_force()[0])
+
+
 _CONDITIONS: Mapping[str, Callable[[Ports], bool]] = {
     "refused": _is_refused,
     "unsealed": _is_unsealed,
+    "watched": _is_watched,
 }

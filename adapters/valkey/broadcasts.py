@@ -15,7 +15,7 @@ from governor.records import ProcessClaim
 from ports.broadcasts import Answer, InForce, Listening
 
 IN_FORCE = "ggen:policies"
-"""Plan -> ``rank version digest since``; a rank sorts as text as its version does."""
+"""Plan -> ``rank version digest since watched``; a rank sorts as text as its version does."""
 
 _ASKED, _PROCESSES, _CHANNEL = "ggen:policies:asked", "ggen:policies:processes", "ggen:policies:new"
 _BROADCAST = f"""{NOW}
@@ -45,14 +45,15 @@ class ValkeyBroadcasts(Connected):
     def broadcast(self, versions: Sequence[InForce], *, is_all: bool = False) -> None:
         values = ["all" if is_all else "some"]
         for each in versions:
-            text = f"{each.version} {each.digest} {each.since}".rstrip()
+            mark = "watched" if each.is_watched else "-"
+            text = f"{each.version} {each.digest} {each.since or '-'} {mark}"
             values += [each.plan, _rank(each.version), text]
         self._script(_BROADCAST, [IN_FORCE, _ASKED, _CHANNEL], values)
 
     def in_force(self) -> tuple[list[InForce], float | None]:
         flat, age_ms = self._script(_IN_FORCE, [IN_FORCE, _ASKED], [])
         plans = zip(flat[::2], flat[1::2], strict=True)
-        known = [InForce(plan, *text.split(" ")[1:]) for plan, text in sorted(plans)]
+        known = [_version(plan, text) for plan, text in sorted(plans)]
         return known, max(0, int(age_ms)) / 1000 if age_ms else None
 
     def answer(self, listening: Listening) -> None:
@@ -96,7 +97,7 @@ class ValkeyHearing:
 
 
 def _wait(subscription: Any, every_s: float) -> None:
-    """Until a version is announced, or the time is up; a connection that is dead is found by a ping."""
+    """Until an announcement, or until the time is up; a ping finds a connection that is dead."""
     until = time.monotonic() + every_s
     while (left_s := until - time.monotonic()) > 0:
         if subscription.get_message(timeout=left_s):
@@ -106,6 +107,11 @@ def _wait(subscription: Any, every_s: float) -> None:
 
 def _rank(version: str) -> str:
     return ".".join(f"{number:020d}" for number in number_of(version))
+
+
+def _version(plan: str, text: str) -> InForce:
+    _, version, digest, since, mark = text.split(" ")
+    return InForce(plan, version, digest, "" if since == "-" else since, mark == "watched")
 
 
 def _listening(now_ms: int, text: str) -> Listening:

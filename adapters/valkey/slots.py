@@ -11,15 +11,19 @@ from importlib.resources import files
 from adapters.local.system import boot_id, since_boot_ms
 from adapters.valkey.connection import NOW, Connected, bounded
 from governor.actions import FIRST_LOOK_MS
+from governor.bake import Outcomes
 from governor.quota import Verdict
 from governor.records import ProcessClaim
-from ports.memory import Admission, Begun, Due, Request, Slot
+from ports.memory import Admission, Begun, Due, Ended, Request, Slot
 
 SEEN_FOR_S = 3600
 """How long an admission's answer is remembered here; Documents remember it for ever."""
 
 USED_FOR_S = 64 * 24 * 3600
 """How long a month's use is kept: it outlives its month."""
+
+_ENDINGS_FOR_S = 14 * 24 * 3600
+"""How long it is known how actions under a policy ended."""
 
 UNSEALED, LEASE, ERA = "ggen:unsealed", "ggen:lease", "ggen:era"
 _LOOKS, _CLAIMS = "ggen:looks", "ggen:claims"
@@ -87,6 +91,10 @@ local held = redis.call('SREM', KEYS[1], ARGV[1])
 redis.call('HDEL', KEYS[3], ARGV[2])
 redis.call('SREM', KEYS[4], ARGV[1])
 redis.call('SADD', KEYS[5], ARGV[6])
+if held == 1 and ARGV[7] ~= '' then
+  redis.call('HINCRBY', ARGV[7], ARGV[8], 1)
+  redis.call('EXPIRE', ARGV[7], {_ENDINGS_FOR_S})
+end
 if ARGV[5] == '' then redis.call('ZREM', KEYS[2], ARGV[2])
 else redis.call('ZADD', KEYS[2], now + ARGV[5], ARGV[2]) end
 if ARGV[3] == '' then return end
@@ -174,7 +182,12 @@ class ValkeySlots(Connected):
         self._script(_LOOK_AGAIN, [_LOOKS], [_member(slot), in_ms])
 
     def release(
-        self, slot: Slot, *, refund_month: str | None = None, look_in_ms: int | None = None
+        self,
+        slot: Slot,
+        *,
+        refund_month: str | None = None,
+        look_in_ms: int | None = None,
+        ended: Ended | None = None,
     ) -> None:
         keys = [
             inflight_key(slot.account_id, slot.entitlement_id),
@@ -191,8 +204,14 @@ class ValkeySlots(Connected):
             f"{slot.account_id}/{slot.entitlement_id}",
             "" if look_in_ms is None else look_in_ms,
             slot.account_id,
+            _endings_key(ended.policy_digest) if ended else "",
+            ended.ending if ended else "",
         ]
         self._script(_RELEASE, keys, values)
+
+    def outcomes(self, policy_digest: str) -> Outcomes:
+        found = bounded(lambda: self._redis.hgetall(_endings_key(policy_digest)))
+        return Outcomes(**{ending: int(count) for ending, count in found.items()})
 
     def due(self, limit: int) -> list[Due]:
         return [
@@ -240,6 +259,10 @@ def used_key(account_id: str, entitlement_id: str, month: str) -> str:
 def rolling_key(account_id: str) -> str:
     """The actions of a governor that are being undone."""
     return f"ggen:rolling:{account_id}"
+
+
+def _endings_key(policy_digest: str) -> str:
+    return f"ggen:endings:{policy_digest}"
 
 
 def _member(slot: Slot) -> str:

@@ -30,9 +30,9 @@ def register(app: typer.Typer) -> None:
 
 def publish(file: File, as_json: Json = False) -> None:
     """Register a version of a policy; the first one of a plan comes into force at once."""
-    from cli.commands import policy
+    from cli.policies import change
 
-    value, text = policy.publish(file)
+    value, text = change.publish(file)
     show(value, as_json, text)
 
 
@@ -45,20 +45,27 @@ def upgrade(
         typer.Option(help="Why, in ten characters or more; kept beside the ledger."),
     ] = "",
     report: Annotated[str, typer.Option(help="The digest that --dry-run showed.")] = "",
+    canary: Annotated[
+        str, typer.Option(help="Accounts that try it first, with commas between; then all.")
+    ] = "",
+    percent: Annotated[
+        int | None, typer.Option(min=1, max=99, help="How many accounts try it first; then all.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Bring a version of a policy into force in every governor of its plan."""
-    from cli.commands import policy
+    from cli.policies import change
     from governor.errors import InputError
 
     if dry_run:
-        value, text = policy.compared(file)
+        value, text = change.compared(file)
     else:
         if force and not (reason and report):
             raise InputError(
                 "no-report", "--force needs --reason and the --report that --dry-run shows"
             )
-        value, text = policy.upgrade(file, policy.Forced(reason, report) if force else None)
+        wave = {"canary": list(filter(None, canary.split(","))), "percent": percent}
+        value, text = change.upgrade(file, change.Forced(reason, report) if force else None, wave)
     show(value, as_json, text)
 
 
@@ -69,9 +76,9 @@ def rollback(
     as_json: Json = False,
 ) -> None:
     """Bring the content of an earlier version into force again, as a new version."""
-    from cli.commands import policy
+    from cli.policies import change
 
-    value, text = policy.rollback(sku_id, plan_type, to)
+    value, text = change.rollback(sku_id, plan_type, to)
     show(value, as_json, text)
 
 
@@ -80,9 +87,9 @@ def sync(
     as_json: Json = False,
 ) -> None:
     """Bring each policy of a folder into force, as often as you like; for a CI job."""
-    from cli.commands import policy
+    from cli.policies import change
 
-    rows, text, code = policy.sync(folder)
+    rows, text, code = change.sync(folder)
     show(rows, as_json, text)
     raise typer.Exit(code)
 
@@ -94,9 +101,9 @@ def show_policy(
     as_json: Json = False,
 ) -> None:
     """Show a version of a policy, and its digests."""
-    from cli.commands import policy
+    from cli.policies import report
 
-    value, text = policy.shown(sku_id, plan_type, version)
+    value, text = report.shown(sku_id, plan_type, version)
     show(value, as_json, text)
 
 
@@ -108,9 +115,9 @@ def diff(
     as_json: Json = False,
 ) -> None:
     """Compare two versions, rule by rule."""
-    from cli.commands import policy
+    from cli.policies import report
 
-    value, text = policy.diff(sku_id, plan_type, old, new)
+    value, text = report.diff(sku_id, plan_type, old, new)
     show(value, as_json, text)
 
 
@@ -123,21 +130,21 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Show which version is in force, how many governors are on which, and who has heard of it."""
-    from cli.commands import policy
     from cli.commands.watch import changes
+    from cli.policies import report
 
     if keep_watching:
-        changes(lambda: policy.status(sku_id, plan_type), as_json)
+        changes(lambda: report.status(sku_id, plan_type), as_json)
     else:
-        value, text = policy.status(sku_id, plan_type)
+        value, text = report.status(sku_id, plan_type)
         show(value, as_json, text)
 
 
 def pending(as_json: Json = False) -> None:
     """List the versions that were skipped as incompatible, for a person to look at."""
-    from cli.commands import policy
+    from cli.policies import report
 
-    value, text = policy.pending()
+    value, text = report.pending()
     show(value, as_json, text)
 
 

@@ -33,6 +33,7 @@ _VERSIONS: tuple[tuple[type[Receipt], ...], ...] = (
     ),
     (governor.PolicyUpgradedV1, governor.PolicyUpgraded),
     (governor.PolicyBroadcast,),
+    (governor.PolicyBaked,),
     (governor.PolicyValidationFailedV1, governor.PolicyValidationFailed),
     (governor.PolicyUpgradeSkippedV1, governor.PolicyUpgradeSkipped),
     (governor.PolicyRollbackV1, governor.PolicyRollback),

@@ -53,14 +53,35 @@ class PolicyUpgraded(_OfUpgrade, Second):
     concurrent_actions: Count = Field(description="the limit from now on")
 
 
+_Wave = Annotated[
+    Literal["all", "canary"], Field(description="canary: only the governors that try it first")
+]
+
+
 class PolicyBroadcast(_OfUpgrade):
     """Runbook 2: a version came into force; what became of the plan's governors."""
 
     operation: Literal["policy_broadcast"]
     status: Literal["success"]
+    wave: _Wave
     governors_updated: Count
     governors_failed: Count
     compatibility_check: Literal["compatible", "forced", "rolls-back"]
+
+
+class PolicyBaked(_OfUpgrade):
+    """Runbook 2: a version was watched in its first minutes; ``returning``: everybody leaves it."""
+
+    operation: Literal["policy_baked"]
+    status: Literal["passed", "inconclusive", "returning", "stuck"]
+    wave: _Wave
+    actions_ended: Count = Field(description="under it, since it came into force")
+    actions_timed_out: Count
+    actions_failed: Count
+    rollbacks_failed: Count
+    previous_ended: Count = Field(description="under the version before, until then")
+    previous_failing: Count
+    returns_to: SemVer | None = Field(default=None, description="the version that comes back")
 
 
 class PolicyValidationFailedV1(_OfPolicy):

@@ -19,7 +19,6 @@ from tasks.actions.execute import expire
 from tasks.actions.transitions import Held
 from tasks.receipts import spool
 
-DRAINED = "DRAINED"
 """The code of an action that was ended because its entitlement's drain took too long."""
 
 Outcome = Literal["completed", "failed", "timed_out"]
@@ -87,7 +86,7 @@ def _is_cut(ports: Ports, action: Action) -> bool:
     held = transitions.load(ports, action.account_id, action.action_id)
     if held and held.action.state is ActionState.PENDING:
         return expire(
-            ports, held, code=DRAINED, why="the entitlement was cancelled before its start"
+            ports, held, code=rules.DRAINED, why="the entitlement was cancelled before its start"
         )
     if held and held.action.state is ActionState.RUNNING:
         _stop(ports, held)
@@ -106,7 +105,7 @@ def _stop(ports: Ports, held: Held) -> None:
     run_ms = elapsed_ms(since, ports.clock.now())
     failure = replace(
         rules.timed_out(action),
-        error_code=DRAINED,
+        error_code=rules.DRAINED,
         error_detail=f"stopped after {run_ms} ms: its entitlement was cancelled",
     )
     recover.recover(ports, held, failure, run_ms=run_ms, undo_here=False)

@@ -32,7 +32,7 @@ from tasks.receipts.commit import receipt
 from tasks.receipts.fence import or_kill_self
 
 _LOG = logging.getLogger("ggen.actions")
-QUEUE_TIMEOUT, _ELSEWHERE = "QUEUE_TIMEOUT", "another process is at it"
+_ELSEWHERE = "another process is at it"
 
 
 def execute(ports: Ports, account_id: str, action_id: str) -> Outcome:
@@ -49,7 +49,7 @@ def execute(ports: Ports, account_id: str, action_id: str) -> Outcome:
     budget_ms = action.timeout_ms - (queue_ms if action.deadline_from_submit else 0)
     if queue_ms >= action.queue_timeout_ms or budget_ms <= 0:
         is_expired = expire(ports, found)
-        return failed(ActionTimedOut, QUEUE_TIMEOUT) if is_expired else put_off(_ELSEWHERE)
+        return failed(ActionTimedOut, rules.QUEUE_TIMEOUT) if is_expired else put_off(_ELSEWHERE)
     # (3) The claim, unless all that is new is refused; only one process ever gets past it.
     claim = ports.processes.claim(ports.clock.now())
     if not transitions.note_begun(ports, action, claim):
@@ -71,12 +71,12 @@ def _as_it_is(action: Action) -> Outcome:
     if action.state is ActionState.COMPLETE:
         return ALREADY_DONE
     if action.error_code:
-        is_late = action.error_code in (QUEUE_TIMEOUT, rules.DEADLINE_EXCEEDED)
+        is_late = action.error_code in (rules.QUEUE_TIMEOUT, rules.DEADLINE_EXCEEDED)
         return failed(ActionTimedOut if is_late else ActionFailed, action.error_code)
     return put_off(_ELSEWHERE)
 
 
-def expire(ports: Ports, found: Held, *, code: str = QUEUE_TIMEOUT, why: str = "") -> bool:
+def expire(ports: Ports, found: Held, *, code: str = rules.QUEUE_TIMEOUT, why: str = "") -> bool:
     """End an action that was never started: failed, receipted, nothing to undo (D10).
 
     False where another process was first.
@@ -108,7 +108,7 @@ def expire(ports: Ports, found: Held, *, code: str = QUEUE_TIMEOUT, why: str = "
         transitions.commit(ports, found, ended, proof, asks_for_seal=False)
     except ConflictError:
         return False  # claimed or ended meanwhile
-    transitions.free_slot(ports, action)
+    transitions.free_slot(ports, ended)
     return True
 
 
@@ -176,5 +176,5 @@ def _end(ports: Ports, held: Held, context: ActionContext, ended: Ended) -> Outc
             "action %s was ended by the reaper; its late result is refused", action.action_id
         )
         return failed(ActionFailed, "ended-by-the-reaper")
-    transitions.free_slot(ports, action)
+    transitions.free_slot(ports, done)
     return DONE

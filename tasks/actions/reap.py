@@ -100,7 +100,7 @@ def _look(ports: Ports, held: Held, *, is_new_to_memory: bool = False) -> None:
         case ActionState.ROLLING_BACK | ActionState.ROLLBACK_FAILED:
             _look_at_undo(ports, action)
         case _:
-            ports.slots.release(Slot.of(action))
+            transitions.free_slot(ports, action)
 
 
 def _look_at_queued(ports: Ports, held: Held, is_new_to_memory: bool) -> None:

@@ -81,7 +81,7 @@ def recover(
     if told:
         ports.alerts.send(told)
     if not failure.rolls_back:
-        transitions.free_slot(ports, action)
+        transitions.free_slot(ports, ended)
     elif undo_here:
         if ended.claim:
             transitions.note_undo(ports, ended, ended.claim)
@@ -146,7 +146,7 @@ def _undo(ports: Ports, held: Held) -> Outcome:
     if ended.ending is Ending.RETURNED:
         after, proofs = _undone(ports, action), [_undone_receipt(ports, action, elapsed)]
         transitions.commit_or_spool(ports, held, after, *proofs)
-        transitions.free_slot(ports, action)
+        transitions.free_slot(ports, after)
         return DONE
     if ended.error:
         transitions.log_failure(action, "rollback", ended.error)
@@ -171,7 +171,7 @@ def _undo(ports: Ports, held: Held) -> Outcome:
     if told:
         ports.alerts.send(told)
     rest_ms = round(rules.retry_after_s(after.rollback_attempts) * 1000)
-    transitions.free_slot(ports, action, look_in_ms=rest_ms)
+    transitions.free_slot(ports, after, look_in_ms=rest_ms)
     return failed(RollbackFailed, after.error_code or "unknown")
 
 

@@ -10,13 +10,14 @@ from ggen_governor.handlers import ActionContext, registered
 from governor import actions as rules
 from governor import paths
 from governor.actions import Action
+from governor.bake import ending_of
 from governor.errors import ActionError, ConflictError, OutageError
 from governor.quota import Verdict
 from governor.records import ProcessClaim
 from governor.times import elapsed_ms, instant
 from ports import Ports
 from ports.documents import Create, Update, Write
-from ports.memory import Slot
+from ports.memory import Ended, Slot
 from tasks.receipts import spool
 from tasks.receipts.commit import commit_once, refuse_if_stale
 from tasks.receipts.fence import or_kill_self
@@ -93,7 +94,9 @@ def is_abandoned(ports: Ports, action: Action, claim: ProcessClaim) -> bool:
 def free_slot(ports: Ports, action: Action, *, look_in_ms: int | None = None) -> None:
     """Give the slot of an ended action back; where Memory is away the reaper does it later."""
     try:
-        ports.slots.release(Slot.of(action), look_in_ms=look_in_ms)
+        ending = ending_of(action)
+        ended = Ended(action.policy_digest, ending) if action.policy_digest and ending else None
+        ports.slots.release(Slot.of(action), look_in_ms=look_in_ms, ended=ended)
     except OutageError as error:
         _LOG.warning("the slot of %s waits for the reaper: %s", action.action_id, error)
 

@@ -12,6 +12,8 @@ from tasks.sweep import isolating_errors
 
 STALE_AFTER_S = 60.0
 """How old what a process knows of versions in force may be while it admits signals."""
+WATCHED = ("watching", "spreading", "returning")
+"""The states of a version on trial in which something is still to be done."""
 _LOST_AFTER_S = 3600.0
 """How long a process of another host is listed that says nothing any more."""
 
@@ -42,12 +44,19 @@ def tell_all(ports: Ports) -> None:
 
 def _in_force(ports: Ports, pointer: Document) -> InForce:
     plan = pointer.path.partition("/")[2]
-    sku_id, _, plan_type = plan.partition("~")
+    sku_id, plan_type = policies.plan_of(pointer)
     version = str(pointer.data["policy_version"])
     digest = pointer.data.get("policy_digest")
     if digest is None:  # the first one of a plan, by an earlier release
         digest = policies.digest_of(policies.text_of(ports, sku_id, plan_type, version))
-    return InForce(plan, version, str(digest), str(pointer.data.get("flipped_at", "")))
+    watches = [pointer.data.get(name) or {} for name in ("bake", "canary")]
+    return InForce(
+        plan,
+        version,
+        str(digest),
+        str(pointer.data.get("flipped_at", "")),
+        any(watch.get("state") in WATCHED for watch in watches),
+    )
 
 
 class Process(TypedDict):

@@ -42,7 +42,7 @@ def in_force(pointer: Document | None) -> Target | None:
     """What the pointer of a plan says; None for the first version, to which nobody has to move."""
     if pointer is None or "run_id" not in pointer.data:
         return None
-    sku_id, _, plan_type = pointer.path.partition("/")[2].partition("~")
+    sku_id, plan_type = policies.plan_of(pointer)
     told: Mapping[str, Any] = pointer.data
     return Target(
         sku_id=sku_id,

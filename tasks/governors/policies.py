@@ -156,6 +156,12 @@ def pointer_path(sku_id: str, plan_type: str) -> str:
     return f"policies/{sku_id}~{plan_type}"
 
 
+def plan_of(pointer: Document) -> tuple[str, str]:
+    """The SKU and the plan whose version in force a document names."""
+    sku_id, _, plan_type = pointer.path.partition("/")[2].partition("~")
+    return sku_id, plan_type
+
+
 def load(ports: Ports, sku_id: str, plan_type: str, version: str) -> Policy:
     """One version of a policy; versions never change, so they are kept in this process.
 
@@ -177,7 +183,7 @@ def load_named(ports: Ports, sku_id: str, plan_type: str, version: str) -> Named
 def unusable(ports: Ports) -> Iterator[tuple[str, str, PolicyError | None]]:
     """Each SKU and plan with a policy in force, and why this process cannot use it, if so."""
     for pointer in every(ports.documents, "policies"):
-        sku_id, _, plan_type = pointer.path.partition("/")[2].partition("~")
+        sku_id, plan_type = plan_of(pointer)
         try:
             load(ports, sku_id, plan_type, str(pointer.data.get("policy_version")))
         except PolicyError as error:

@@ -84,7 +84,7 @@ def move_laggards(ports: Ports) -> None:
     hour = timestamp(ports.clock.now())[:13]
     for pointer in every(ports.documents, "policies"):
         with isolating_errors(pointer.path):
-            sku_id, _, plan_type = pointer.path.partition("/")[2].partition("~")
+            sku_id, plan_type = policies.plan_of(pointer)
             told = rollout.status(ports, sku_id, plan_type)
             behind = [v for v in told["governors"] if number_of(v) < number_of(told["in_force"])]
             held = sum(told["governors"][version] for version in behind)
@@ -110,6 +110,10 @@ def _tell(ports: Ports, run: Run) -> None:
     rules = (entry.result or {}).get("skipped") if entry else None
     if run.state is RunState.COMPLETE and rules:
         ports.alerts.send(skip_alert(ports, run, rules)[1])
+    elif run.state is RunState.COMPLETE and entry and "version" in (entry.result or {}):
+        done = rollout.totals(ports, run, _target(run))
+        if _is_incomplete(run, done):
+            ports.alerts.send(_left_behind(ports, run, done)[1])
 
 
 def _target(run: Run) -> Target:
@@ -138,7 +142,7 @@ def _flip(ports: Ports, run: Run) -> Result:
     target, checked, asked = _target(run), Checked.of(run), asked_of(run)
     if asked.catches_up:
         return Result(_Flipped(flipped_at=run.started_at))
-    writes: list[Write] = list(rollout.flip(ports, run, target))
+    writes: list[Write] = list(rollout.flip(ports, target, asked))
     if checked.compatibility == "forced":
         writes += explained(
             ports,
@@ -160,19 +164,20 @@ def _flip(ports: Ports, run: Run) -> Result:
             operator_is="unverified",
             findings_sha256=checked.findings_sha256,
         )
-    flipped_at = str(writes[0].data["flipped_at"])  # type: ignore[union-attr]
-    return Result(_Flipped(flipped_at=flipped_at), writes)
+    return Result(_Flipped(flipped_at=timestamp(ports.clock.now())), writes)
 
 
 def _governors(ports: Ports, run: Run, cursor: str) -> Chunk:
-    return rollout.take_part(ports, run, _target(run), cursor)
+    return rollout.take_part(ports, run, _target(run), cursor, asked_of(run))
 
 
 def _succeeded(ports: Ports, run: Run) -> tuple[Sequence[Write], Create]:
     target, fields = _target(run), dict[str, Any]()
     done = rollout.totals(ports, run, target)
     fields |= {"governors_updated": done.updated, "governors_failed": done.failed}
-    return [], receipt(
+    fields["wave"] = "canary" if asked_of(run).is_canary else "all"
+    writes = _left_behind(ports, run, done)[0] if _is_incomplete(run, done) else []
+    return writes, receipt(
         ports,
         "policy_broadcast",
         SYSTEM_ACCOUNT,
@@ -188,6 +193,26 @@ def _succeeded(ports: Ports, run: Run) -> tuple[Sequence[Write], Create]:
         previous_version=target.previous_version,
         compatibility_check=target.compatibility,
         **fields,
+    )
+
+
+def _is_incomplete(run: Run, done: rollout.Totals) -> bool:
+    """Whether governors stay on a version that everybody else has left."""
+    return Checked.of(run).compatibility == "rolls-back" and done.failed > 0
+
+
+def _left_behind(ports: Ports, run: Run, done: rollout.Totals) -> tuple[list[Create], Alert]:
+    target = _target(run)
+    return alert(
+        ports,
+        "critical",
+        "policy_return_incomplete",
+        SYSTEM_ACCOUNT,
+        run.run_id,
+        f"{done.failed} governors cannot return to {target.version} of {target.sku_id}/"
+        f"{target.plan_type}, and stay on the version that all others have left. See their "
+        f"policy_rollback, and: ggen policy status {target.sku_id} {target.plan_type}",
+        attempt=run.attempt,
     )
 
 
@@ -238,6 +263,7 @@ MANUAL = Manual(
         "(`policy_rollback`) where the new one does not fit its state, quota use or limits",
         "an action in flight ends on the version it began on",
         "a limit that was scaled stays, as far as the new version allows",
+        "a version that fails in its first minutes is left again by itself (`policy_baked`)",
     ),
     refusals=(
         ("not a valid policy, or an unknown handler", "refused before anything is stored (exit 2)"),
@@ -256,6 +282,7 @@ MANUAL = Manual(
         "policy_upgraded",
         "policy_rollback",
         "policy_broadcast",
+        "policy_baked",
         "policy_upgrade_skipped",
         "policy_forced",
         "policy_validation_failed",

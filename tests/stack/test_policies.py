@@ -20,10 +20,10 @@ DOCUMENT = json.loads(Path("config/policies/demo-sku.starter.json").read_text())
 SKU = "hot-sku"
 
 
-def _file(folder: Path, version: str, **quota: int) -> Path:
-    document = {**DOCUMENT, "sku_id": SKU, "policy_version": version}
+def _file(folder: Path, version: str, sku_id: str = SKU, **quota: int) -> Path:
+    document = {**DOCUMENT, "sku_id": sku_id, "policy_version": version}
     document["quota"] = {**DOCUMENT["quota"], "max_concurrent_actions": 50, **quota}
-    path = folder / f"{SKU}.{version}.json"
+    path = folder / f"{sku_id}.{version}.json"
     path.write_text(json.dumps(document, indent=2))
     return path
 
@@ -226,3 +226,35 @@ def test_who_may_not_bring_policies_is_refused(stack: Stack) -> None:
     assert _post(stack, body, stack.secrets.webhook_secrets()[0]).status_code == 400
     with stack.http() as http:
         assert http.get(f"/v1/policies/{SKU}/starter").status_code == 401
+
+
+def test_a_version_that_fails_under_load_is_left_by_itself(stack: Stack, tmp_path: Path) -> None:
+    sku_id = "bake-sku"
+    first = _file(tmp_path, "1.0.0", sku_id=sku_id)
+    assert stack.ggen("policy", "publish", str(first)).returncode == 0
+    for account_id in ("bake-0", "bake-1"):
+        event = created(account_id, sku_id=sku_id, plan_type="starter")
+        assert stack.webhook(event).status_code == 200
+    upgraded = stack.ggen("policy", "upgrade", str(_file(tmp_path, "1.1.0", sku_id=sku_id)))
+    assert upgraded.returncode == 0, upgraded.stderr
+
+    for number in range(25):
+        body = {
+            "signal_id": f"bad-{number}",
+            "type": "demo.fail",
+            "payload": {"recoverable": True},
+        }
+        until(lambda body=body: stack.signal("bake-0", body).status_code == 202)  # type: ignore[misc]
+
+    def held() -> dict[str, int]:
+        told = stack.ggen("policy", "status", sku_id, "starter", "--json")
+        governors: dict[str, int] = json.loads(told.stdout)["governors"]
+        return governors
+
+    until(lambda: held() == {"1.1.1": 2}, 30)
+    (baked,) = [
+        each
+        for each in stack.receipts("_system", operation="policy_baked")
+        if each["sku_id"] == sku_id
+    ]
+    assert (baked["status"], baked["returns_to"]) == ("returning", "1.0.0")

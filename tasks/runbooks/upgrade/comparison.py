@@ -12,7 +12,7 @@ from governor import paths
 from governor.compatibility import Finding, check, is_compatible, names_of, number_of, reused
 from governor.errors import ConflictError, DeniedError, InputError
 from governor.policy import Policy
-from governor.records import SYSTEM_ACCOUNT, PlanType, Record, SemVer, SkuId
+from governor.records import SYSTEM_ACCOUNT, AccountId, PlanType, Record, SemVer, SkuId
 from governor.runs import Run, StepResult
 from governor.times import elapsed_ms
 from ports import Ports
@@ -40,8 +40,22 @@ class PolicyUpgrade(Record):
     catches_up: bool = Field(
         default=False, description="whether it is in force, and only governors are left behind"
     )
+    canary: list[AccountId] = Field(
+        default=[], max_length=1000, description="accounts that try it first, alone"
+    )
+    percent: int | None = Field(
+        default=None, ge=1, le=99, description="how many of the accounts try it first, by hash"
+    )
+    returns_from: SemVer | None = Field(
+        default=None, description="the version that failed, and that everybody leaves by this one"
+    )
     operator: str | None = Field(default=None, max_length=256, description="who forces it")
     reason: str | None = Field(default=None, max_length=1024, description="why it is forced")
+
+    @property
+    def is_canary(self) -> bool:
+        """Whether only some governors are to try it."""
+        return bool(self.canary) or self.percent is not None
 
 
 class Checked(StepResult):

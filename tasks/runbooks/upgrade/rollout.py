@@ -11,12 +11,13 @@ from governor.policy import Policy
 from governor.records import Record
 from governor.runs import Run
 from governor.tenancy import Entitlement
-from governor.times import timestamp
 from ports import Ports
 from ports.documents import Create, Document, Query, Update, Where, Write, every
 from tasks.governors import broadcast, moves, policies
 from tasks.governors.boot import boot_governor
 from tasks.governors.moves import Target
+from tasks.runbooks.upgrade import watches
+from tasks.runbooks.upgrade.comparison import PolicyUpgrade
 from tasks.runs.definition import Chunk
 
 _AT_ONCE = 100
@@ -35,7 +36,7 @@ def totals(ports: Ports, run: Run, target: Target) -> Totals:
     return Totals.stored(found.data) if found else Totals()
 
 
-def take_part(ports: Ports, run: Run, target: Target, cursor: str) -> Chunk:
+def take_part(ports: Ports, run: Run, target: Target, cursor: str, asked: PolicyUpgrade) -> Chunk:
     """The next governors: each changed with its receipt; those of the part before are booted.
 
     The cursor names where the last part began, and where it ended.
@@ -52,7 +53,7 @@ def take_part(ports: Ports, run: Run, target: Target, cursor: str) -> Chunk:
     new = policies.load(ports, target.sku_id, target.plan_type, target.version)
     found = ports.documents.get(_path(run, target))
     before = Totals.stored(found.data) if found else Totals()
-    outcomes, writes = _moved(ports, target, new, page)
+    outcomes, writes = _moved(ports, target, new, [d for d in page if _is_asked(d, asked)])
     after = Totals(updated=before.updated + outcomes[True], failed=before.failed + outcomes[False])
     path = _path(run, target)
     if outcomes:
@@ -62,6 +63,14 @@ def take_part(ports: Ports, run: Run, target: Target, cursor: str) -> Chunk:
             else Create(path, after.document())
         )
     return Chunk(f"{ended}|{page[-1].path}", len(page), writes)
+
+
+def _is_asked(document: Document, asked: PolicyUpgrade) -> bool:
+    """Whether a governor is among those that a run is for."""
+    if not asked.is_canary:
+        return True
+    account_id = document.path.split("/")[1]
+    return watches.is_member(account_id, asked.sku_id, asked.canary, asked.percent)
 
 
 def _moved(
@@ -103,22 +112,49 @@ def _path(run: Run, target: Target) -> str:
     return f"{policies.pointer_path(target.sku_id, target.plan_type)}/rollouts/{run.run_id}"
 
 
-def flip(ports: Ports, run: Run, target: Target) -> list[Write]:
-    """The write by which a version comes into force for whoever subscribes from now on."""
-    pointer = policies.pointer_of(ports, target.sku_id, target.plan_type)
-    former = pointer.data if pointer else {}
-    was = [*former.get("was_in_force", []), target.previous_version]
-    data = {
-        "policy_version": target.version,
-        "was_in_force": sorted(set(was), key=number_of),
-        "compatibility": target.compatibility,
-        "previous_version": target.previous_version,
-        "policy_digest": target.digest,
-        "flipped_at": timestamp(ports.clock.now()),
-        "run_id": run.run_id,
-        "attempt": run.attempt,
-    }
+def flip(ports: Ports, target: Target, asked: PolicyUpgrade) -> list[Write]:
+    """The write by which a version comes into force, or on trial.
+
+    A version that is a way back to one that was good before is known to be good.
+    """
     path = policies.pointer_path(target.sku_id, target.plan_type)
+    pointer = policies.pointer_of(ports, target.sku_id, target.plan_type)
+    former: dict[str, Any] = dict(pointer.data) if pointer else {}
+    baked = watches.baked(former) if former else []
+    new = policies.load(ports, target.sku_id, target.plan_type, target.version)
+    is_known_good = new.rolls_back in baked
+    watch = watches.begin(
+        ports,
+        target,
+        new,
+        str(former.get("policy_digest", "")),
+        is_known_good=is_known_good,
+        accounts=asked.canary,
+        percent=asked.percent,
+    )
+    if asked.is_canary:
+        data = {**former, "canary": watch.document()}
+    else:
+        was = {*former.get("was_in_force", []), target.previous_version}
+        data = {
+            "policy_version": target.version,
+            "was_in_force": sorted(was, key=number_of),
+            "compatibility": target.compatibility,
+            "previous_version": target.previous_version,
+            "policy_digest": target.digest,
+            "flipped_at": watch.flipped_at,
+            "run_id": target.run_id,
+            "attempt": target.attempt,
+            "baked": [*baked, *([target.version] if watch.state == "passed" else [])],
+            "returned": [
+                *former.get("returned", []),
+                *([asked.returns_from] if asked.returns_from else []),
+            ],
+            "bake": watch.document(),
+        }
+        canary = watches.of(pointer, "canary")
+        if canary and number_of(canary.version) > number_of(target.version):
+            data["canary"] = canary.document()
     return [Update(path, data, pointer.revision) if pointer else Create(path, data)]
 
 
@@ -147,8 +183,19 @@ def status(ports: Ports, sku_id: str, plan_type: str) -> dict[str, Any]:
         "registered": policies.versions(ports, sku_id, plan_type),
         "governors": dict(sorted(held.items(), key=lambda item: number_of(item[0]))),
         "refused": refused,
+        "bake": _shown(pointer, "all"),
+        "canary": _shown(pointer, "canary"),
         "processes": broadcast.processes(
             ports, sku_id, plan_type, str(pointer.data["policy_version"])
         ),
         "processes_are": "workers' parents, which answer for their children, and ingresses",
     }
+
+
+def _shown(pointer: Document, wave: watches.Wave) -> dict[str, Any] | None:
+    """How a version on trial does, as ``status`` shows it."""
+    watch = watches.of(pointer, wave)
+    if watch is None:
+        return None
+    shown = ("version", "state", "until", "accounts", "percent")
+    return {name: value for name, value in watch.document().items() if name in shown}

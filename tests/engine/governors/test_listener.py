@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 import pytest
 
@@ -14,28 +13,18 @@ from ports.broadcasts import InForce, Listening
 from ports.documents import Update
 from tasks.governors import broadcast, policies
 from tasks.governors.listener import STALE_AFTER_S, Listener
-from tasks.runbooks import upgrade_policy
 from tasks.runbooks.upgrade import rollout
-from tasks.runbooks.upgrade.comparison import PolicyUpgrade
 from tests.conftest import Valkey
-from tests.engine.conftest import event
-from tests.support import cancel
+from tests.support import cancel, upgrades
 from tests.support.cancel import accept
-from tests.support.runs import ACCOUNT, later, subscribe
+from tests.support.runs import ACCOUNT, later
+from tests.support.upgrades import DOCUMENT, PLAN
 from tests.support.waiting import until
-
-DOCUMENT = json.loads(Path("config/policies/demo-sku.starter.json").read_text())
-PLAN = "demo-sku", "starter"
 
 
 @pytest.fixture
 def listener(ports: Ports, valkey: Valkey) -> Listener:
     return Listener(later(ports), "ingress", ValkeyHearing(valkey.url))
-
-
-def _register(ports: Ports, version: str, **quota: int) -> policies.Registered:
-    document = {**DOCUMENT, "policy_version": version, "quota": {**DOCUMENT["quota"], **quota}}
-    return policies.register(ports, json.dumps(document).encode())
 
 
 def _flip(ports: Ports, version: str, digest: str) -> None:
@@ -57,7 +46,7 @@ def test_a_process_says_at_once_that_it_has_a_version(ports: Ports, listener: Li
     until(lambda: len(broadcast.processes(ports, *PLAN, "1.0.0")) == 1)
     assert _state(ports, "1.0.0") == "ack"
 
-    done = _register(ports, "1.1.0")
+    done = policies.register(ports, upgrades.version("1.1.0"))
     assert _state(ports, "1.1.0") == "silent"  # nothing is in force that it could have heard of
     _flip(ports, "1.1.0", done.digest)
 
@@ -81,7 +70,7 @@ def test_a_process_says_why_it_cannot_use_a_version(ports: Ports, listener: List
 
 
 def test_a_registry_that_holds_another_content_is_no_ack(ports: Ports, listener: Listener) -> None:
-    _register(ports, "1.1.0")
+    policies.register(ports, upgrades.version("1.1.0"))
     _flip(ports, "1.1.0", "0" * 64)
 
     listener.confirm()
@@ -135,17 +124,9 @@ def test_a_lower_version_told_late_takes_nothing_back(ports: Ports) -> None:
     assert known() == [InForce("a~b", "1.10.0", "1.10.0")]
 
 
-def _begin_upgrade(ports: Ports, version: str, **quota: int) -> str:
-    _register(ports, version, **quota)
-    asked = PolicyUpgrade(sku_id=PLAN[0], plan_type=PLAN[1], policy_version=version)
-    began = upgrade_policy.ask(ports, asked)
-    assert began
-    return began.run_id
-
-
 def _flipped(ports: Ports, version: str) -> str:
     """A version that has just come into force: no governor was looked at yet."""
-    run_id = _begin_upgrade(ports, version)
+    run_id = upgrades.begin(ports, upgrades.version(version)).run_id
     for step in ("check", "flip"):
         assert cancel.run_link(ports, cancel.RUNBOOKS, f"upgrade_policy.{step}", run_id).is_done
     broadcast.tell(ports, *PLAN)
@@ -153,9 +134,7 @@ def _flipped(ports: Ports, version: str) -> str:
 
 
 def test_a_governor_takes_the_version_at_its_first_admission(ports: Ports) -> None:
-    ports = later(ports)
-    for account_id in (ACCOUNT, "beta"):
-        subscribe(ports, event(account_id=account_id, event_id=f"e-{account_id}"))
+    ports = upgrades.subscribed(ports, ACCOUNT, "beta")
     run_id = _flipped(ports, "1.1.0")
 
     action_id = accept(ports, "s-1")
@@ -177,12 +156,8 @@ def test_a_governor_takes_the_version_at_its_first_admission(ports: Ports) -> No
 
 
 def test_a_governor_that_refuses_at_its_admission_goes_on_under_its_own(ports: Ports) -> None:
-    ports = later(ports)
-    subscribe(ports, event())
-    found = ports.documents.get(f"tenants/{ACCOUNT}/entitlements/demo-sku")
-    assert found
-    elsewhere = {**found.data, "operating_state": "elsewhere"}
-    ports.documents.commit([Update(found.path, elsewhere, found.revision)])
+    ports = upgrades.subscribed(ports, ACCOUNT)
+    upgrades.change(ports, operating_state="elsewhere")
     run_id = _flipped(ports, "1.1.0")
     asked = list[str]()
     counted = dataclasses.replace(ports, documents=_Counted(ports.documents, asked))

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cli.audit.verify_archive import Against, verify_archive
+from governor import actions as rules
 from governor import paths
 from governor.actions import Action
 from governor.errors import ConflictError, DeniedError, InputError, OutageError
@@ -26,7 +27,7 @@ from ports import Ports
 from ports.documents import Create, Query, Update
 from ports.memory import Request
 from ports.signals import Topic
-from tasks.actions import drain, transitions
+from tasks.actions import transitions
 from tasks.actions.admit import Signal, submit
 from tasks.actions.execute import execute
 from tasks.actions.operators import resolve
@@ -221,7 +222,7 @@ def test_what_was_in_flight_is_what_has_ended(subscribed: Ports) -> None:
         2,
     ]
     assert complete["actions_accepted"] == 5
-    assert cancel.action(ports, left[3]).error_code == drain.DRAINED
+    assert cancel.action(ports, left[3]).error_code == rules.DRAINED
     ends = ("action_complete", "action_failed", "action_timeout")
     assert len([each for each in operations(ports) if each in ends]) == 5
 

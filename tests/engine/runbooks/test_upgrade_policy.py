@@ -2,39 +2,26 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from governor.errors import ConflictError, InputError, OutageError
 from governor.fsm import RunState
-from governor.runs import Run
 from ports import Ports
-from ports.documents import Update, every
+from ports.documents import every
 from tasks.actions.execute import execute
 from tasks.governors import policies
 from tasks.runbooks import upgrade_policy
 from tasks.runbooks.upgrade import comparison
 from tasks.runbooks.upgrade.comparison import PolicyUpgrade
 from tests.engine.conftest import event, on_both
-from tests.support import cancel
+from tests.support import cancel, upgrades
 from tests.support.cancel import accept, told
 from tests.support.faults import Fault, Writes, outage, watched
 from tests.support.health import keep_lease
-from tests.support.runs import ACCOUNT, later, subscribe, text_of
-
-SYSTEM = "_system"
-DOCUMENT = json.loads(Path("config/policies/demo-sku.starter.json").read_text())
-Change = Callable[[dict[str, Any]], object]
-
-
-def _version(version: str, *changes: Change) -> bytes:
-    document = json.loads(json.dumps(DOCUMENT)) | {"policy_version": version}
-    for change in changes:
-        change(document)
-    return json.dumps(document).encode()
+from tests.support.runs import ACCOUNT, subscribe, text_of
+from tests.support.upgrades import SYSTEM, Change, change, held, receipts, upgrade, version
 
 
 def more(document: dict[str, Any]) -> None:
@@ -48,47 +35,11 @@ def less(document: dict[str, Any]) -> None:
 
 @pytest.fixture
 def subscribed(ports: Ports) -> Ports:
-    ports = later(ports)
-    for account_id in (ACCOUNT, "beta", "gamma"):
-        subscribe(ports, event(account_id=account_id, event_id=f"e-{account_id}"))
-    return ports
-
-
-def _upgrade(ports: Ports, document: bytes, **asked: Any) -> Run:
-    policy = policies.register(ports, document).policy
-    began = upgrade_policy.ask(
-        ports,
-        PolicyUpgrade(
-            sku_id=policy.sku_id,
-            plan_type=policy.plan_type,
-            policy_version=policy.policy_version,
-            **asked,
-        ),
-    )
-    assert began
-    return cancel.to_the_end(ports, began.run_id)
-
-
-def _held(ports: Ports, account_id: str = ACCOUNT) -> str:
-    found = ports.documents.get(f"tenants/{account_id}/entitlements/demo-sku")
-    assert found
-    return str(found.data["policy_version"])
+    return upgrades.subscribed(ports, ACCOUNT, "beta", "gamma")
 
 
 def _limit(ports: Ports, account_id: str = ACCOUNT) -> int:
-    found = ports.documents.get(f"tenants/{account_id}/entitlements/demo-sku")
-    assert found
-    return int(found.data["concurrent_actions"])
-
-
-def _change(ports: Ports, account_id: str = ACCOUNT, **fields: Any) -> None:
-    found = ports.documents.get(f"tenants/{account_id}/entitlements/demo-sku")
-    assert found
-    ports.documents.commit([Update(found.path, {**found.data, **fields}, found.revision)])
-
-
-def _told(ports: Ports, operation: str, account_id: str = ACCOUNT) -> list[dict[str, Any]]:
-    return cancel.of_kind(ports, operation, account_id)
+    return int(upgrades.stored(ports, account_id)["concurrent_actions"])
 
 
 @on_both
@@ -96,162 +47,162 @@ def test_a_compatible_version_is_in_force_everywhere(subscribed: Ports) -> None:
     ports = subscribed
     running = accept(ports, "s-1")
 
-    run = _upgrade(ports, _version("1.1.0", more))
+    run = upgrade(ports, version("1.1.0", more))
 
     assert run.state is RunState.COMPLETE, run
-    assert [_held(ports, a) for a in (ACCOUNT, "beta", "gamma")] == ["1.1.0"] * 3
+    assert [held(ports, a) for a in (ACCOUNT, "beta", "gamma")] == ["1.1.0"] * 3
     assert policies.in_force(ports, "demo-sku", "starter").policy_version == "1.1.0"
-    (upgraded,) = _told(ports, "policy_upgraded")
+    (upgraded,) = receipts(ports, "policy_upgraded")
     assert (upgraded["previous_version"], upgraded["concurrent_actions"]) == ("1.0.0", 7)
     assert upgraded["governors_updated"] == 1
-    (broadcast,) = _told(ports, "policy_broadcast", SYSTEM)
+    (broadcast,) = receipts(ports, "policy_broadcast", SYSTEM)
     assert (broadcast["governors_updated"], broadcast["governors_failed"]) == (3, 0)
     assert broadcast["policy_digest"] == upgraded["policy_digest"]
     # Admission goes by it; what was accepted before ends on the version it began on.
     execute(ports, ACCOUNT, running)
     execute(ports, ACCOUNT, accept(ports, "s-2"))
-    versions = [r["policy_version"] for r in _told(ports, "action_complete")]
+    versions = [r["policy_version"] for r in receipts(ports, "action_complete")]
     assert versions == ["1.0.0", "1.1.0"]
     subscribe(ports, event(account_id="delta", event_id="e-delta"))
-    assert _held(ports, "delta") == "1.1.0"
+    assert held(ports, "delta") == "1.1.0"
 
 
 def test_an_incompatible_version_is_skipped_and_reported(subscribed: Ports) -> None:
     ports = subscribed
 
-    run = _upgrade(ports, _version("2.0.0", less))
+    run = upgrade(ports, version("2.0.0", less))
 
     assert run.state is RunState.COMPLETE
-    (skipped,) = _told(ports, "policy_upgrade_skipped", SYSTEM)
+    (skipped,) = receipts(ports, "policy_upgrade_skipped", SYSTEM)
     assert skipped["incompatibilities"] == ["quota-lowered"]
     rows = [json.loads(line) for line in text_of(ports, skipped).splitlines()]
     assert (rows[0]["path"], rows[0]["against"]) == ("quota.monthly_actions", "1.0.0")
-    assert _told(ports, "alert_raised", SYSTEM)[-1]["cause"] == "policy_upgrade_skipped"
-    assert _held(ports) == "1.0.0"
+    assert receipts(ports, "alert_raised", SYSTEM)[-1]["cause"] == "policy_upgrade_skipped"
+    assert held(ports) == "1.0.0"
     assert policies.in_force(ports, "demo-sku", "starter").policy_version == "1.0.0"
 
 
 def test_a_forced_version_names_the_report_that_it_overrides(subscribed: Ports) -> None:
     ports = subscribed
-    document = _version("2.0.0", less)
+    document = version("2.0.0", less)
     new = policies.register(ports, document).policy
     report = comparison.report_sha256(comparison.report(ports, new))
     forced = {"operator": "ops", "reason": "agreed with the customer"}
 
-    refused = _upgrade(ports, document, report_sha256="0" * 64, **forced)
+    refused = upgrade(ports, document, report_sha256="0" * 64, **forced)
     assert (refused.state, refused.error_code) == (RunState.REFUSED, "another-report")
-    assert _held(ports) == "1.0.0"
+    assert held(ports) == "1.0.0"
 
-    assert _upgrade(ports, document, report_sha256=report, **forced).state is RunState.COMPLETE
-    assert _held(ports) == "2.0.0"
-    (told_so,) = _told(ports, "policy_forced", SYSTEM)
+    assert upgrade(ports, document, report_sha256=report, **forced).state is RunState.COMPLETE
+    assert held(ports) == "2.0.0"
+    (told_so,) = receipts(ports, "policy_forced", SYSTEM)
     assert (told_so["operator"], told_so["operator_is"]) == ("ops", "unverified")
     assert told_so["findings_sha256"] == report
     assert text_of(ports, told_so) == "agreed with the customer"
-    assert _told(ports, "policy_upgraded")[0]["compatibility_check"] == "forced"
+    assert receipts(ports, "policy_upgraded")[0]["compatibility_check"] == "forced"
 
 
 def test_a_governor_that_the_version_does_not_fit_stays_behind_alone(subscribed: Ports) -> None:
     ports = subscribed
-    _change(ports, "beta", operating_state="elsewhere")
-    _change(ports, "gamma", concurrent_actions=6)  # it was scaled
+    change(ports, "beta", operating_state="elsewhere")
+    change(ports, "gamma", concurrent_actions=6)  # it was scaled
 
-    run = _upgrade(ports, _version("1.1.0", more))
+    run = upgrade(ports, version("1.1.0", more))
 
     assert run.state is RunState.COMPLETE
-    assert [_held(ports, a) for a in (ACCOUNT, "beta", "gamma")] == ["1.1.0", "1.0.0", "1.1.0"]
-    (back,) = _told(ports, "policy_rollback", "beta")
+    assert [held(ports, a) for a in (ACCOUNT, "beta", "gamma")] == ["1.1.0", "1.0.0", "1.1.0"]
+    (back,) = receipts(ports, "policy_rollback", "beta")
     assert (back["error_code"], back["previous_version"]) == ("state-unknown", "1.0.0")
     assert (_limit(ports), _limit(ports, "gamma")) == (7, 6)
-    (broadcast,) = _told(ports, "policy_broadcast", SYSTEM)
+    (broadcast,) = receipts(ports, "policy_broadcast", SYSTEM)
     assert (broadcast["governors_updated"], broadcast["governors_failed"]) == (2, 1)
 
 
 def test_a_scaled_limit_is_lowered_to_what_the_version_allows(subscribed: Ports) -> None:
     ports = subscribed
-    _change(ports, concurrent_actions=40)
+    change(ports, concurrent_actions=40)
 
-    _upgrade(ports, _version("1.1.0", more))
+    upgrade(ports, version("1.1.0", more))
 
     assert _limit(ports) == 9
 
 
 def test_the_same_content_in_other_bytes_is_the_same_version(subscribed: Ports) -> None:
     ports = subscribed
-    first = policies.register(ports, _version("1.1.0", more))
-    spaced = json.dumps(json.loads(_version("1.1.0", more)), indent=3).encode()
+    first = policies.register(ports, version("1.1.0", more))
+    spaced = json.dumps(json.loads(version("1.1.0", more)), indent=3).encode()
 
     again = policies.register(ports, spaced)
 
     assert (first.is_new, again.is_new, again.digest) == (True, False, first.digest)
     with pytest.raises(ConflictError):
-        policies.register(ports, _version("1.1.0", less))
-    _upgrade(ports, spaced)
+        policies.register(ports, version("1.1.0", less))
+    upgrade(ports, spaced)
     policy = again.policy
     asked = PolicyUpgrade(
         sku_id=policy.sku_id, plan_type=policy.plan_type, policy_version=policy.policy_version
     )
     assert upgrade_policy.ask(ports, asked) is None  # it is in force already
-    assert len(_told(ports, "policy_upgraded")) == 1
+    assert len(receipts(ports, "policy_upgraded")) == 1
 
 
 def test_a_name_that_was_in_force_and_removed_never_comes_back(subscribed: Ports) -> None:
     ports = subscribed
     spare: Change = lambda d: d["signals"].update({"demo.spare": "demo.succeed"})  # noqa: E731
 
-    assert _upgrade(ports, _version("1.1.0", spare)).state is RunState.COMPLETE
-    _force(ports, _version("2.0.0"))
-    _upgrade(ports, _version("2.1.0", spare))
+    assert upgrade(ports, version("1.1.0", spare)).state is RunState.COMPLETE
+    _force(ports, version("2.0.0"))
+    upgrade(ports, version("2.1.0", spare))
 
-    assert _told(ports, "policy_upgrade_skipped", SYSTEM)[-1]["incompatibilities"] == [
+    assert receipts(ports, "policy_upgrade_skipped", SYSTEM)[-1]["incompatibilities"] == [
         "reserved-name-reused"
     ]
-    assert _held(ports) == "2.0.0"
+    assert held(ports) == "2.0.0"
 
 
 def _force(ports: Ports, document: bytes) -> None:
     new = policies.register(ports, document).policy
     report = comparison.report_sha256(comparison.report(ports, new))
     words = {"operator": "ops", "reason": "agreed with the customer"}
-    assert _upgrade(ports, document, report_sha256=report, **words).state is RunState.COMPLETE
+    assert upgrade(ports, document, report_sha256=report, **words).state is RunState.COMPLETE
 
 
 def test_a_version_that_was_only_skipped_reserves_nothing(subscribed: Ports) -> None:
     ports = subscribed
-    _upgrade(ports, _version("2.0.0", lambda d: d["signals"].pop("demo.spin")))
+    upgrade(ports, version("2.0.0", lambda d: d["signals"].pop("demo.spin")))
 
-    run = _upgrade(ports, _version("2.1.0", more))
+    run = upgrade(ports, version("2.1.0", more))
 
     assert run.state is RunState.COMPLETE
-    assert _held(ports) == "2.1.0"
+    assert held(ports) == "2.1.0"
 
 
 def test_a_version_is_asked_for_again_once_its_obstacle_is_gone(subscribed: Ports) -> None:
     ports = subscribed
-    _change(ports, "beta", policy_version="0.9.0")  # it holds a version that had more
-    policies.register(ports, _version("0.9.0", lambda d: d["quota"].update(monthly_actions=9999)))
-    _upgrade(ports, _version("1.1.0", more))
-    assert len(_told(ports, "policy_upgrade_skipped", SYSTEM)) == 1
-    _change(ports, "beta", state="decommissioned")  # who has gone loses nothing
+    change(ports, "beta", policy_version="0.9.0")  # it holds a version that had more
+    policies.register(ports, version("0.9.0", lambda d: d["quota"].update(monthly_actions=9999)))
+    upgrade(ports, version("1.1.0", more))
+    assert len(receipts(ports, "policy_upgrade_skipped", SYSTEM)) == 1
+    change(ports, "beta", state="decommissioned")  # who has gone loses nothing
 
-    assert _upgrade(ports, _version("1.1.0", more)).state is RunState.COMPLETE
+    assert upgrade(ports, version("1.1.0", more)).state is RunState.COMPLETE
 
-    assert (_held(ports), _held(ports, "beta")) == ("1.1.0", "0.9.0")
+    assert (held(ports), held(ports, "beta")) == ("1.1.0", "0.9.0")
 
 
 def test_a_version_that_was_never_in_force_is_no_way_back(subscribed: Ports) -> None:
     ports = subscribed
-    _upgrade(ports, _version("2.0.0", less))  # skipped, and so registered
+    upgrade(ports, version("2.0.0", less))  # skipped, and so registered
 
-    run = _upgrade(ports, _version("2.0.1", less, lambda d: d.update(rolls_back="2.0.0")))
+    run = upgrade(ports, version("2.0.1", less, lambda d: d.update(rolls_back="2.0.0")))
 
     assert (run.state, run.error_code) == (RunState.REFUSED, "not-a-way-back")
 
 
 def test_who_catches_up_takes_the_version_that_is_in_force_by_then(subscribed: Ports) -> None:
     ports = subscribed
-    _upgrade(ports, _version("1.1.0", more))
-    newest = _version("1.2.0", more, lambda d: d["quota"].update(monthly_actions=3000))
+    upgrade(ports, version("1.1.0", more))
+    newest = version("1.2.0", more, lambda d: d["quota"].update(monthly_actions=3000))
     policies.register(ports, newest)
     asked = PolicyUpgrade(sku_id="demo-sku", plan_type="starter", policy_version="1.2.0")
     began = upgrade_policy.ask(ports, asked)  # it has the turn, and has not flipped
@@ -262,27 +213,27 @@ def test_who_catches_up_takes_the_version_that_is_in_force_by_then(subscribed: P
 
     assert cancel.to_the_end(ports, behind.run_id).state is RunState.COMPLETE
 
-    assert [_held(ports, a) for a in (ACCOUNT, "beta", "gamma")] == ["1.2.0"] * 3
-    assert len(_told(ports, "policy_upgraded")) == 2
+    assert [held(ports, a) for a in (ACCOUNT, "beta", "gamma")] == ["1.2.0"] * 3
+    assert len(receipts(ports, "policy_upgraded")) == 2
 
 
 def test_who_was_left_behind_is_moved_within_the_hour(subscribed: Ports) -> None:
     ports = subscribed
-    _upgrade(ports, _version("1.1.0", more))
-    _change(ports, "beta", policy_version="1.0.0")
+    upgrade(ports, version("1.1.0", more))
+    change(ports, "beta", policy_version="1.0.0")
 
     for _ in range(2):
         upgrade_policy.move_laggards(ports)
         for document in every(ports.documents, "runs"):
             cancel.carry_on(ports, document.data["run_id"])
 
-    assert _held(ports, "beta") == "1.1.0"
-    assert len(_told(ports, "policy_upgraded", "gamma")) == 1
+    assert held(ports, "beta") == "1.1.0"
+    assert len(receipts(ports, "policy_upgraded", "gamma")) == 1
 
 
 def test_two_doors_at_once_are_one_upgrade(subscribed: Ports) -> None:
     ports = subscribed
-    policies.register(ports, _version("1.1.0", more))
+    policies.register(ports, version("1.1.0", more))
     asked = PolicyUpgrade(sku_id="demo-sku", plan_type="starter", policy_version="1.1.0")
     first = upgrade_policy.ask(ports, asked)
     second = upgrade_policy.ask(ports, asked.evolve(asked_check=True))
@@ -298,7 +249,7 @@ def test_two_doors_at_once_are_one_upgrade(subscribed: Ports) -> None:
     assert [end.state for end in ends] == [RunState.COMPLETE] * 2
     assert ends[0].receipt_id == ends[1].receipt_id
     assert upgrade_policy.ask(ports, asked) is None
-    assert _told(ports, "policy_validation_failed", SYSTEM) == []
+    assert receipts(ports, "policy_validation_failed", SYSTEM) == []
 
 
 @pytest.mark.parametrize("name", ["cancelled", "plan_changed", "suspended"])
@@ -306,7 +257,7 @@ def test_a_sweep_beside_another_run_of_the_entitlement_loses_neither(
     subscribed: Ports, name: str
 ) -> None:
     ports = subscribed
-    policies.register(ports, _version("1.1.0", more))
+    policies.register(ports, version("1.1.0", more))
 
     class Sweeping:
         """Documents under which an upgrade moves the entitlement just before a commit of it."""
@@ -320,7 +271,7 @@ def test_a_sweep_beside_another_run_of_the_entitlement_loses_neither(
             path = f"tenants/{ACCOUNT}/entitlements/demo-sku"
             if not self.is_done and any(write.path == path for write in writes):
                 self.is_done = True
-                _upgrade(ports, _version("1.1.0", more))
+                upgrade(ports, version("1.1.0", more))
             return ports.documents.commit(writes)
 
     beside = dataclasses.replace(ports, documents=Sweeping())  # type: ignore[arg-type]
@@ -329,7 +280,7 @@ def test_a_sweep_beside_another_run_of_the_entitlement_loses_neither(
     assert cancel.to_the_end(ports, run.run_id).state is RunState.COMPLETE
     for document in every(ports.documents, "runs"):  # and who has to catch up
         cancel.carry_on(ports, document.data["run_id"])
-    assert _held(ports) == "1.1.0"
+    assert held(ports) == "1.1.0"
 
 
 @pytest.mark.parametrize(
@@ -337,15 +288,15 @@ def test_a_sweep_beside_another_run_of_the_entitlement_loses_neither(
     [
         b"",
         b"\xff\xfe{\x00}\x00",
-        b"\xef\xbb\xbf" + _version("1.1.0"),
-        _version("1.1.0") + b"x",
-        _version("1.1.0").replace(b'"plan_type"', b'"sku_id": "x", "plan_type"', 1),
-        _version("1.1.0").replace(b"1000,", b"NaN,", 1),
-        _version("1.1.0-rc.1"),
-        _version("1.1.0", lambda d: d.update(unknown=1)),
-        _version("1.1.0", lambda d: d["actions"]["demo.spin"].update(handler="no.such")),
-        _version("1.1.0", lambda d: d.update(sku_id="\ud800")),
-        _version("1.1.0", lambda d: d.update(x=json.loads("[" * 200 + "]" * 200))),
+        b"\xef\xbb\xbf" + version("1.1.0"),
+        version("1.1.0") + b"x",
+        version("1.1.0").replace(b'"plan_type"', b'"sku_id": "x", "plan_type"', 1),
+        version("1.1.0").replace(b"1000,", b"NaN,", 1),
+        version("1.1.0-rc.1"),
+        version("1.1.0", lambda d: d.update(unknown=1)),
+        version("1.1.0", lambda d: d["actions"]["demo.spin"].update(handler="no.such")),
+        version("1.1.0", lambda d: d.update(sku_id="\ud800")),
+        version("1.1.0", lambda d: d.update(x=json.loads("[" * 200 + "]" * 200))),
         b" " * ((1 << 20) + 1),
     ],
 )
@@ -356,7 +307,7 @@ def test_nothing_bad_is_ever_stored(subscribed: Ports, document: bytes) -> None:
         with pytest.raises(InputError):
             comparison.register(subscribed, document)
 
-    (failed,) = _told(subscribed, "policy_validation_failed", SYSTEM)
+    (failed,) = receipts(subscribed, "policy_validation_failed", SYSTEM)
     assert text_of(subscribed, failed)
     assert list(subscribed.objects.names("policies/")) == before
 
@@ -367,7 +318,7 @@ def test_whatever_write_fails_each_governor_is_moved_once(subscribed: Ports, fau
     while True:
         keep_lease(ports)
         writes = Writes(at, fault, outage)
-        done = policies.register(ports, _version(f"1.{at}.0", more))
+        done = policies.register(ports, version(f"1.{at}.0", more))
         asked = PolicyUpgrade(
             sku_id="demo-sku", plan_type="starter", policy_version=done.policy.policy_version
         )
@@ -378,9 +329,9 @@ def test_whatever_write_fails_each_governor_is_moved_once(subscribed: Ports, fau
         assert began
         cancel.carry_on(watched(ports, writes), began.run_id)
         assert cancel.to_the_end(ports, began.run_id).state is RunState.COMPLETE
-        assert _held(ports, "gamma") == f"1.{at}.0"
-        assert len(_told(ports, "policy_upgraded")) == at
-        broadcasts = _told(ports, "policy_broadcast", SYSTEM)
+        assert held(ports, "gamma") == f"1.{at}.0"
+        assert len(receipts(ports, "policy_upgraded")) == at
+        broadcasts = receipts(ports, "policy_broadcast", SYSTEM)
         assert [b["governors_updated"] for b in broadcasts] == [3] * at
         if writes.count < at:
             break
@@ -390,7 +341,7 @@ def test_whatever_write_fails_each_governor_is_moved_once(subscribed: Ports, fau
 
 def test_a_cancellation_in_the_middle_ends_and_is_not_upgraded(subscribed: Ports) -> None:
     ports = subscribed
-    done = policies.register(ports, _version("1.1.0", more))
+    done = policies.register(ports, version("1.1.0", more))
     asked = PolicyUpgrade(sku_id="demo-sku", plan_type="starter", policy_version="1.1.0")
     began = upgrade_policy.ask(ports, asked)
     assert began
@@ -399,39 +350,39 @@ def test_a_cancellation_in_the_middle_ends_and_is_not_upgraded(subscribed: Ports
     assert cancel.to_the_end(ports, began.run_id).state is RunState.COMPLETE
     assert cancel.to_the_end(ports, run.run_id).state is RunState.COMPLETE
     assert done.is_new
-    assert (_held(ports), _held(ports, "beta")) == ("1.0.0", "1.1.0")
+    assert (held(ports), held(ports, "beta")) == ("1.0.0", "1.1.0")
 
 
 def test_the_content_of_an_earlier_version_comes_back_as_a_new_one(subscribed: Ports) -> None:
     ports = subscribed
-    _upgrade(ports, _version("1.1.0", more))
+    upgrade(ports, version("1.1.0", more))
     first = policies.text_of(ports, "demo-sku", "starter", "1.0.0")
 
-    run = _upgrade(ports, policies.rolling_back(first, "1.1.1"))
+    run = upgrade(ports, policies.rolling_back(first, "1.1.1"))
 
     assert run.state is RunState.COMPLETE
-    assert _held(ports, "gamma") == "1.1.1"
+    assert held(ports, "gamma") == "1.1.1"
     assert _limit(ports) == 5
-    assert _told(ports, "policy_upgraded")[-1]["compatibility_check"] == "rolls-back"
-    assert _told(ports, "policy_upgrade_skipped", SYSTEM) == []
+    assert receipts(ports, "policy_upgraded")[-1]["compatibility_check"] == "rolls-back"
+    assert receipts(ports, "policy_upgrade_skipped", SYSTEM) == []
 
 
 def test_a_way_back_with_another_content_is_refused(subscribed: Ports) -> None:
     ports = subscribed
-    _upgrade(ports, _version("1.1.0", more))
+    upgrade(ports, version("1.1.0", more))
 
-    run = _upgrade(ports, _version("1.1.1", less, lambda d: d.update(rolls_back="1.0.0")))
+    run = upgrade(ports, version("1.1.1", less, lambda d: d.update(rolls_back="1.0.0")))
 
     assert (run.state, run.error_code) == (RunState.REFUSED, "not-a-way-back")
-    assert _held(ports) == "1.1.0"
+    assert held(ports) == "1.1.0"
 
 
 def test_a_governor_made_while_a_version_flips_is_moved_too(subscribed: Ports) -> None:
     ports = subscribed
     of = event(account_id="late", event_id="e-late")
     made = cancel.up_to(ports, of, "finish")  # it has chosen the version that is in force now
-    _upgrade(ports, _version("1.1.0", more))
-    assert _held(ports, "late") == "1.0.0"
+    upgrade(ports, version("1.1.0", more))
+    assert held(ports, "late") == "1.0.0"
 
     assert cancel.to_the_end(ports, made.run_id).state is RunState.COMPLETE
     (behind,) = [
@@ -439,6 +390,6 @@ def test_a_governor_made_while_a_version_flips_is_moved_too(subscribed: Ports) -
     ]
     assert cancel.to_the_end(ports, behind).state is RunState.COMPLETE
 
-    assert _held(ports, "late") == "1.1.0"
-    assert len(_told(ports, "policy_upgraded", "late")) == 1
-    assert len(_told(ports, "policy_upgraded")) == 1
+    assert held(ports, "late") == "1.1.0"
+    assert len(receipts(ports, "policy_upgraded", "late")) == 1
+    assert len(receipts(ports, "policy_upgraded")) == 1

@@ -1,27 +1,26 @@
-"""``ggen policy``, ``ggen sync``: versions registered, compared, brought into force."""
+"""``ggen policy publish|upgrade|rollback``, ``ggen sync``: versions brought into force."""
 
 import getpass
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from adapters.local.waiting import until
+from cli.policies.report import line_of
 from cli.stores import opened
-from governor.compatibility import Finding, check, is_compatible, number_of
+from governor.compatibility import is_compatible, number_of
 from governor.errors import ConflictError, DeniedError, GovernorError, InputError, OutageError
 from governor.fsm import RUN_OPEN, RunState
 from governor.policy import MAX_POLICY_BYTES, Policy
-from governor.records import SYSTEM_ACCOUNT
 from governor.runs import Run
-from ledger.receipt import SignedReceipt
 from ports import Ports
-from ports.documents import Query, Where
 from tasks.governors import policies
-from tasks.governors.broadcast import Process
 from tasks.runbooks import upgrade_policy
-from tasks.runbooks.upgrade import comparison, rollout
+from tasks.runbooks.upgrade import back, comparison
 from tasks.runbooks.upgrade.comparison import PolicyUpgrade
 from tasks.runs.journal import load
 
@@ -66,7 +65,7 @@ def compared(file: Path) -> tuple[dict[str, Any], str]:
         "report_sha256": comparison.report_sha256(findings),
         "findings": [comparison.row(finding) for finding in findings],
     }
-    lines = [*map(_line, findings), f"report {value['report_sha256']}"]
+    lines = [*map(line_of, findings), f"report {value['report_sha256']}"]
     verdict = "compatible" if value["is_compatible"] else "NOT compatible: it would be skipped"
     if not value["is_compatible"]:
         force = f"--force --reason … --report {value['report_sha256']}"
@@ -78,8 +77,12 @@ def compared(file: Path) -> tuple[dict[str, Any], str]:
     return value, "\n".join([*lines, f"=> {verdict}; nothing was changed (--dry-run)"])
 
 
-def upgrade(file: Path, forced: Forced | None) -> tuple[dict[str, Any], str]:
+def upgrade(
+    file: Path, forced: Forced | None, wave: Mapping[str, Any]
+) -> tuple[dict[str, Any], str]:
     """Register a version, bring it into force in every governor, and wait for the end.
+
+    ``wave`` names those that try it first, if any: ``canary`` (accounts), ``percent``.
 
     Raises:
         InputError: no valid policy; nothing was stored.
@@ -90,7 +93,7 @@ def upgrade(file: Path, forced: Forced | None) -> tuple[dict[str, Any], str]:
     """
     ports = opened()
     done = comparison.register(ports, _read(file))
-    return _in_force(ports, done.policy, forced)
+    return _in_force(ports, done.policy, forced, wave)
 
 
 def rollback(sku_id: str, plan_type: str, to: str | None) -> tuple[dict[str, Any], str]:
@@ -111,13 +114,8 @@ def rollback(sku_id: str, plan_type: str, to: str | None) -> tuple[dict[str, Any
             f"{present.policy_version} is a way back itself, to {present.rolls_back}: name the "
             "version with --to. Nothing was changed",
         )
-    major, minor, _ = number_of(present.policy_version)
-    known = map(number_of, policies.versions(ports, sku_id, plan_type))
-    patch = max(each[2] for each in known if each[:2] == (major, minor))
-    text = policies.text_of(ports, sku_id, plan_type, str(before))
-    version = f"{major}.{minor}.{patch + 1}"
-    done = comparison.register(ports, policies.rolling_back(text, version))
-    value, told = _in_force(ports, done.policy, None)
+    policy = back.register(ports, sku_id, plan_type, str(before))
+    value, told = _in_force(ports, policy, None)
     return value, f"{told}, with the content of {before}"
 
 
@@ -151,90 +149,11 @@ def _synced(file: Path) -> tuple[dict[str, Any], str]:
     return _in_force(ports, policy, None)
 
 
-def diff(sku_id: str, plan_type: str, old: str, new: str) -> tuple[list[dict[str, str]], str]:
-    """What differs between two registered versions, rule by rule."""
-    ports = opened()
-    before, after = (policies.load(ports, sku_id, plan_type, each) for each in (old, new))
-    findings = check(after, [before])
-    return [comparison.row(f) for f in findings], "\n".join(
-        map(_line, findings)
-    ) or "they say the same"
-
-
-def shown(sku_id: str, plan_type: str, version: str | None) -> tuple[dict[str, Any], str]:
-    """A registered version's document, canonical; without a version, the one in force."""
-    ports = opened()
-    if version is None:
-        version = policies.in_force(ports, sku_id, plan_type).policy_version
-    text = policies.text_of(ports, sku_id, plan_type, version)
-    value = {
-        "policy_digest": policies.digest_of(text),
-        "content_digest": policies.content_digest_of(text),
-        "document": text.decode(),
-    }
-    return value, text.decode()
-
-
-def status(sku_id: str, plan_type: str) -> tuple[dict[str, Any], str]:
-    """Which version is in force, and how many governors are on which."""
-    value = rollout.status(opened(), sku_id, plan_type)
-    lines = [f"{sku_id}/{plan_type}: {value['in_force']} is in force"]
-    lines += [f"  {version}: {count} governors" for version, count in value["governors"].items()]
-    lines += [
-        f"  {name} refused the newest one; see its policy_rollback"
-        for name in value["refused"][:20]
-    ]
-    return value, "\n".join([*lines, *_process_lines(value["processes"])])
-
-
-def _process_lines(processes: Sequence[Process]) -> list[str]:
-    """How many processes can use the version, and each that cannot, or has not said so."""
-    acked = [each for each in processes if each["state"] == "ack"]
-    lines = [f"  {len(acked)} of {len(processes)} processes have it: the ingress and workers"]
-    for each in processes:
-        name = f"  {each['role']} (process {each['pid']} of {each['host']})"
-        if each["state"] == "nack":
-            lines.append(f"{name} cannot use it: {each['code']}: {each['detail']}")
-        elif each["state"] == "silent":
-            known = each["version"] or "none"
-            lines.append(f"{name} is silent; it knows {known}, heard {each['heard_ago_s']} s ago")
-        elif each["is_stale"]:
-            lines.append(f"{name} is stale, heard {each['heard_ago_s']} s ago")
-    return lines
-
-
-def pending() -> tuple[list[dict[str, Any]], str]:
-    """The versions that were skipped and are waiting for a person, newest first."""
-    ports = opened()
-    skipped = Where("operation", "==", "policy_upgrade_skipped")
-    query = Query(
-        f"tenants/{SYSTEM_ACCOUNT}/receipts",
-        where=[skipped],
-        order_by="timestamp",
-        descending=True,
-        limit=100,
-    )
-    rows = [row for row in map(_skipped, ports.documents.scan(query)) if _waits(ports, row)]
-    lines = [
-        f"{r['sku_id']}/{r['plan_type']} {r['policy_version']}: {', '.join(r['incompatibilities'])}"
-        for r in rows
-    ]
-    return rows, "\n".join(lines) or "nothing waits"
-
-
-def _skipped(document: Any) -> dict[str, Any]:
-    return SignedReceipt.stored(document.data).fields()
-
-
-def _waits(ports: Ports, row: dict[str, Any]) -> bool:
-    pointer = policies.pointer_of(ports, row["sku_id"], row["plan_type"])
-    in_force = str(pointer.data["policy_version"]) if pointer else "0.0.0"
-    return number_of(row["policy_version"]) > number_of(in_force)
-
-
-def _in_force(ports: Ports, policy: Policy, forced: Forced | None) -> tuple[dict[str, Any], str]:
+def _in_force(
+    ports: Ports, policy: Policy, forced: Forced | None, wave: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Any], str]:
     name = f"{policy.sku_id}/{policy.plan_type} {policy.policy_version}"
-    asked = PolicyUpgrade.model_validate(_name(policy))
+    asked = _asked(policy, wave or {})
     if forced:
         if not _DIGEST.fullmatch(forced.report):
             raise InputError("no-report", "--report takes the 64 hex digits that --dry-run shows")
@@ -257,7 +176,20 @@ def _in_force(ports: Ports, policy: Policy, forced: Forced | None) -> tuple[dict
             "and how to force it: ggen policy upgrade FILE --dry-run",
         )
     value = {**_name(policy), "outcome": "upgraded", "run_id": run.run_id}
-    return value | {"receipt_id": run.receipt_id}, f"{name} is in force, receipt {run.receipt_id}"
+    value["receipt_id"] = run.receipt_id or ""
+    if asked.is_canary:
+        return value, (
+            f"{name} is tried by those that were named, receipt {run.receipt_id}. All others "
+            f"follow if it does well: ggen policy status {policy.sku_id} {policy.plan_type} --watch"
+        )
+    return value, f"{name} is in force, receipt {run.receipt_id}"
+
+
+def _asked(policy: Policy, wave: Mapping[str, Any]) -> PolicyUpgrade:
+    try:
+        return PolicyUpgrade.model_validate({**_name(policy), **wave})
+    except ValidationError:
+        raise InputError("bad-canary", "--canary takes account ids, 1,000 at most") from None
 
 
 def _ended(ports: Ports, run_id: str) -> Run:
@@ -295,9 +227,3 @@ def _name(policy: Policy) -> dict[str, str]:
         "plan_type": policy.plan_type,
         "policy_version": policy.policy_version,
     }
-
-
-def _line(finding: Finding) -> str:
-    mark = "BREAKS " if finding.is_breaking else "       "
-    change = f"{finding.old or '(none)'} -> {finding.new or '(none)'}"
-    return f"{mark}{finding.rule}  {finding.path}: {change}  (against {finding.against})"

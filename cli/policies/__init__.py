@@ -1,0 +1,1 @@
+"""What ``ggen policy`` and ``ggen sync`` do: versions changed, and shown."""
