@@ -19,6 +19,7 @@ from adapters.local.system import SystemClock, SystemProcesses
 from adapters.pushers import AnyPusher, TokenPushers
 from config.settings import Settings, load, variable
 from governor.errors import InputError
+from ledger.checkpoint import check_vkey
 from ports import Ports, Times
 from ports.broadcasts import Hearing
 from ports.documents import Documents
@@ -63,7 +64,15 @@ def open_ports(settings: Settings) -> Ports:
         pushers=_pushers(settings),
         times=Times(**{each.name: getattr(settings, each.name) for each in fields(Times)}),
         store_name=urlsplit(settings.documents_url).scheme or "sqlite",
+        policy_keys=_policy_keys(settings),
     )
+
+
+def _policy_keys(settings: Settings) -> list[str]:
+    keys = settings.policy_keys.split()
+    for key in keys:
+        check_vkey(key)
+    return keys
 
 
 def import_backends(settings: Settings) -> None:

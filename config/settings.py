@@ -103,6 +103,10 @@ class Settings(BaseSettings):
     storage_emulator_host: str = Field(default="", validation_alias="STORAGE_EMULATOR_HOST")
     """URL of an emulator, under Google's own name; empty: Google."""
 
+    policy_keys: str = Field(default="", max_length=8192)
+    """Verifier keys (``name+id+base64``, as ``ggen policy sign`` prints them), spaces between them.
+    A policy must then be signed by one of them. Empty: who may bring policies is trusted."""
+
     actions_concurrency: int = Field(default=8, ge=1, le=512)
     """Actions one worker runs at once; 8 keeps 2 cores busy with handlers that wait."""
 

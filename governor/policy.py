@@ -158,9 +158,9 @@ class Policy(_Strict):
         return {s: a for s, a in self.signals.items() if a in self.permissions}
 
 
-def refuse_if_too_large(document: bytes) -> None:
-    """Raise InputError ``policy-invalid`` for more than a policy may have."""
-    if len(document) > MAX_POLICY_BYTES:
+def refuse_if_too_large(size: int) -> None:
+    """Raise InputError ``policy-invalid`` for more bytes than a policy may have."""
+    if size > MAX_POLICY_BYTES:
         raise InputError("policy-invalid", f"a policy is at most {MAX_POLICY_BYTES} bytes")
 
 
@@ -170,7 +170,7 @@ def parse(document: bytes, known_handlers: Collection[str]) -> Policy:
     Raises:
         InputError: too large, not JSON, a field out of bounds, or an unregistered handler.
     """
-    refuse_if_too_large(document)
+    refuse_if_too_large(len(document))
     try:
         policy = Policy.model_validate_json(document, strict=True)
     except ValidationError as error:

@@ -15,7 +15,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from adapters.wiring import open_notices
 from config.settings import Settings
-from governor.errors import InputError, OutageError
+from governor.errors import DeniedError, InputError, OutageError
 from ingress.failures import Failures
 from ingress.refusals import Refusals
 from ingress.signature import is_token
@@ -116,3 +116,11 @@ async def require_token(request: Request, here: Here) -> None:
     if not is_token(request.headers.get("authorization"), here.ports.secrets.api_token()):
         refused = InputError("unauthorized", "reads need the bearer token of secrets/api.token")
         raise await here.failures.told(request, refused)
+
+
+async def require_pusher(request: Request, here: State) -> None:
+    """Deliveries of topics need their pusher's token (D8)."""
+    try:
+        await run_in_threadpool(here.ports.pushers.check, request.headers.get("authorization"))
+    except (InputError, DeniedError) as error:
+        raise await here.failures.told(request, error) from None

@@ -11,7 +11,10 @@ import re
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
 
 from governor.errors import InputError
 from ledger.keys import KeyRing, TrustedKey, load_public_key
@@ -46,14 +49,25 @@ def vkey(name: str, key: Ed25519PublicKey) -> str:
     return f"{name}+{_key_hash(name, key).hex()}+{encoded}"
 
 
-def open_note(text: str, vkey: str) -> str:
+def check_vkey(text: str) -> None:
+    """Raise InputError ``bad-key`` where a text is no verifier key for Ed25519."""
+    _parse_vkey(text)
+
+
+def sign_text(body: str, name: str, key: Ed25519PrivateKey) -> str:
+    """The signature line of a text under a key's name; the text ends with a line break."""
+    raw = _key_hash(name, key.public_key()) + key.sign(body.encode())
+    return f"{_DASH}{name} {base64.b64encode(raw).decode()}\n"
+
+
+def open_note(text: str, vkey: str, *, most_chars: int = _MAX_NOTE_CHARS) -> str:
     """The text of a note, once the signature of ``vkey`` over it was verified.
 
     Raises:
         InputError: no note, no verifier key, not signed by it, or its signature does not fit.
     """
     name, key = _parse_vkey(vkey)
-    body, signatures = _split(text)
+    body, signatures = _split(text, most_chars)
     if not _is_signed(body, signatures, name, key):
         raise InputError("bad-note", f"the note bears no signature of {name}")
     return body
@@ -117,9 +131,10 @@ def _parse_vkey(text: str) -> tuple[str, Ed25519PublicKey]:
     return parts[0], key
 
 
-def _split(note: str) -> tuple[str, list[_Signature]]:
-    if len(note) > _MAX_NOTE_CHARS or any(c < " " and c != "\n" for c in note):
-        raise InputError("bad-note", "a note is at most 64 KiB of text without control characters")
+def _split(note: str, most_chars: int = _MAX_NOTE_CHARS) -> tuple[str, list[_Signature]]:
+    if len(note) > most_chars or any(c < " " and c != "\n" for c in note):
+        detail = f"a note is at most {most_chars} characters of text without control characters"
+        raise InputError("bad-note", detail)
     body, gap, tail = note.rpartition("\n\n")
     if not gap or not tail.endswith("\n"):
         raise InputError("bad-note", "a note is text, an empty line, and lines of signatures")

@@ -3,6 +3,7 @@
 ``Ports`` is one open connection to each; it is passed as a value and never looked up.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ports.alerts import Alerts, Outbox
@@ -37,7 +38,8 @@ class Ports:
 
     ``spool`` and ``archives`` may lie with ``objects``, or apart.
     One adapter is behind all of ``memory``. Code names the part it needs: ``ports.lease``.
-    ``store_name`` is the kind of store behind ``documents``, as receipts name it.
+    ``store_name`` is the kind of store behind ``documents``, as receipts name it. A policy must be
+    signed by one of ``policy_keys`` (verifier keys), where there are any.
     """
 
     documents: Documents
@@ -54,6 +56,7 @@ class Ports:
     pushers: Pushers
     times: Times = field(default_factory=Times)
     store_name: str = "sqlite"
+    policy_keys: Sequence[str] = ()
 
     @property
     def slots(self) -> Slots:

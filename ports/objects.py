@@ -17,8 +17,8 @@ class Objects(Protocol):
         """
         ...
 
-    def get(self, name: str) -> bytes | None:
-        """The content, or None. Raises OutageError."""
+    def get(self, name: str, most: int | None = None) -> bytes | None:
+        """The content, the first ``most`` bytes of it, or None. Raises OutageError."""
         ...
 
     def names(self, prefix: str) -> Iterator[str]:

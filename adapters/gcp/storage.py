@@ -73,11 +73,14 @@ class GcsObjects:
             raise outage(_WHO, error) from error  # there is no such bucket
         return True
 
-    def get(self, name: str) -> bytes | None:
+    def get(self, name: str, most: int | None = None) -> bytes | None:
         blob = self._blob(check_name(name))
+        part = {"checksum": "crc32c"} if most is None else {"end": most - 1, "checksum": None}
         try:
-            found: bytes = _asked(lambda: blob.download_as_bytes(checksum="crc32c", **_READ))
+            found: bytes = _asked(lambda: blob.download_as_bytes(**part, **_READ))
             return found
+        except answers.RequestRangeNotSatisfiable:
+            return b""
         except answers.NotFound as error:
             _check_bucket(error)
             return None
@@ -137,7 +140,7 @@ def _asked(call: Callable[[], T]) -> T:
     """
     try:
         return call()
-    except (answers.NotFound, answers.PreconditionFailed):
+    except (answers.NotFound, answers.PreconditionFailed, answers.RequestRangeNotSatisfiable):
         raise
     except (answers.GoogleAPIError, GoogleAuthError, OSError, *_SPOILT) as error:
         raise outage(_WHO, error) from error

@@ -25,9 +25,10 @@ class DirectoryObjects:
         except OSError as error:
             raise _outage(error) from error
 
-    def get(self, name: str) -> bytes | None:
+    def get(self, name: str, most: int | None = None) -> bytes | None:
         try:
-            return self._path(name).read_bytes()
+            with self._path(name).open("rb") as file:
+                return file.read(most)
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
     policies.command("publish")(publish)
     policies.command("upgrade")(upgrade)
     policies.command("rollback")(rollback)
+    policies.command("sign")(sign)
     app.add_typer(policies, name="policy", rich_help_panel=CUSTOMERS)
     app.command("publish-policy", rich_help_panel=CUSTOMERS)(publish)
     app.command("sync", rich_help_panel=CUSTOMERS)(sync)
@@ -82,14 +83,28 @@ def rollback(
     show(value, as_json, text)
 
 
+def sign(
+    file: File,
+    key: Annotated[Path, typer.Option(help="An Ed25519 private key (PEM).", exists=True)],
+    name: Annotated[str, typer.Option(help="The key's name, as in GGEN_POLICY_KEYS.")],
+    as_json: Json = False,
+) -> None:
+    """Sign a policy, into FILE.sig beside it."""
+    from cli.policies import change
+
+    value, text = change.sign(file, key, name)
+    show(value, as_json, text)
+
+
 def sync(
     folder: Annotated[Path, typer.Argument(help="Its *.json are policies.", exists=True)],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only compare.")] = False,
     as_json: Json = False,
 ) -> None:
     """Bring each policy of a folder into force, as often as you like; for a CI job."""
     from cli.policies import change
 
-    rows, text, code = change.sync(folder)
+    rows, text, code = change.sync(folder, dry_run=dry_run)
     show(rows, as_json, text)
     raise typer.Exit(code)
 

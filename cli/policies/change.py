@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pydantic import ValidationError
 
 from adapters.local.waiting import until
@@ -17,6 +19,7 @@ from governor.errors import ConflictError, DeniedError, GovernorError, InputErro
 from governor.fsm import RUN_OPEN, RunState
 from governor.policy import MAX_POLICY_BYTES, Policy
 from governor.runs import Run
+from ledger.checkpoint import check_vkey, sign_text, vkey
 from ports import Ports
 from tasks.governors import policies
 from tasks.runbooks import upgrade_policy
@@ -26,6 +29,7 @@ from tasks.runs.journal import load
 
 _WITHIN_S = 60.0
 _MIN_REASON_CHARS = 10
+_MAX_SIGNATURE_CHARS = 16 * 1024
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 
@@ -39,7 +43,7 @@ class Forced:
 
 def publish(file: Path) -> tuple[dict[str, Any], str]:
     """Register a version; the first one of a plan comes into force at once."""
-    done = comparison.register(opened(), _read(file))
+    done = comparison.register(opened(), _read(file), _signature(file))
     policy = done.policy
     value = {**_name(policy), "policy_digest": done.digest, "in_force": done.in_force}
     plan = f"policy {policy.sku_id}/{policy.plan_type}"
@@ -92,7 +96,7 @@ def upgrade(
         OutageError: it goes on still; says how to see it.
     """
     ports = opened()
-    done = comparison.register(ports, _read(file))
+    done = comparison.register(ports, _read(file), _signature(file))
     return _in_force(ports, done.policy, forced, wave)
 
 
@@ -119,10 +123,34 @@ def rollback(sku_id: str, plan_type: str, to: str | None) -> tuple[dict[str, Any
     return value, f"{told}, with the content of {before}"
 
 
-def sync(folder: Path) -> tuple[list[dict[str, Any]], str, int]:
+def sign(file: Path, key_file: Path, name: str) -> tuple[dict[str, Any], str]:
+    """Sign a policy's canonical JSON with an Ed25519 key (PEM), into ``FILE.sig``.
+
+    Raises:
+        InputError: no valid policy, no such key, or a name with a space or a plus sign.
+    """
+    try:
+        key = load_pem_private_key(key_file.read_bytes(), None)
+    except (ValueError, TypeError, OSError):
+        key = None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise InputError(
+            "bad-key", f"{key_file} is no Ed25519 key: openssl genpkey -algorithm ed25519 -out FILE"
+        )
+    verifier = vkey(name, key.public_key())
+    check_vkey(verifier)
+    _, text = policies.parse(_read(file))
+    beside = file.with_name(f"{file.name}.sig")
+    beside.write_text(sign_text(f"{text.decode()}\n", name, key))
+    value = {"signature": str(beside), "verifier_key": verifier}
+    return value, f"{beside} is written; it is verified by GGEN_POLICY_KEYS={verifier}"
+
+
+def sync(folder: Path, *, dry_run: bool = False) -> tuple[list[dict[str, Any]], str, int]:
     """Bring each policy of a folder into force; the exit code is that of the worst outcome.
 
-    Each file is one idempotent run. A file that fails keeps no other from its turn.
+    Each file is one idempotent run. A file that fails keeps no other from its turn. With
+    ``dry_run`` each is compared, and 4 says that one is not compatible; nothing is changed.
     """
     files = sorted(folder.glob("*.json"), key=_order)
     if not files:
@@ -130,7 +158,8 @@ def sync(folder: Path) -> tuple[list[dict[str, Any]], str, int]:
     rows, lines, code = list[dict[str, Any]](), list[str](), 0
     for file in files:
         try:
-            value, text = _synced(file)
+            value, text = compared(file) if dry_run else _synced(file)
+            code = max(code, 0 if value.get("is_compatible", True) else ConflictError.exit_code)
             rows.append({"file": file.name, "error": None, **value})
             lines.append(f"{file.name}: {text}")
         except GovernorError as error:
@@ -142,7 +171,7 @@ def sync(folder: Path) -> tuple[list[dict[str, Any]], str, int]:
 
 def _synced(file: Path) -> tuple[dict[str, Any], str]:
     ports = opened()
-    policy = comparison.register(ports, _read(file)).policy
+    policy = comparison.register(ports, _read(file), _signature(file)).policy
     present = policies.in_force(ports, policy.sku_id, policy.plan_type).policy_version
     if number_of(policy.policy_version) < number_of(present):
         return {**_name(policy), "outcome": "superseded"}, f"{present} is in force, which is newer"
@@ -210,6 +239,12 @@ def _read(file: Path) -> bytes:
             return source.read(MAX_POLICY_BYTES + 1)
     except OSError as error:
         raise InputError("unreadable", f"cannot read {file}: {error.strerror}") from None
+
+
+def _signature(file: Path) -> str:
+    """What lies beside a policy as ``FILE.sig``; empty where nothing does."""
+    beside = file.with_name(f"{file.name}.sig")
+    return beside.read_text(errors="replace")[:_MAX_SIGNATURE_CHARS] if beside.exists() else ""
 
 
 def _order(file: Path) -> tuple[str, tuple[int, ...], str]:

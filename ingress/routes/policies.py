@@ -3,30 +3,34 @@
 The caller's ``compatibility_check`` is noted, and never believed (D26).
 """
 
+import logging
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from governor import policy
 from governor.errors import InputError
 from governor.fsm import RunState
 from governor.policy import MAX_POLICY_BYTES
 from governor.records import SemVer
 from governor.runs import Run
 from ingress import signature
-from ingress.bodies import parse, read_bounded
+from ingress.bodies import MAX_BODY_BYTES, parse, read_bounded
 from ingress.outcomes import receipt_of, settled
 from ingress.problems import documented, problem, signed_with
-from ingress.state import Here, require_token
+from ingress.state import Here, require_pusher, require_token
 from ledger import canonical
 from ledger.receipt import SignedReceipt
 from ports import Ports
 from tasks.runbooks import upgrade_policy
-from tasks.runbooks.upgrade import comparison, rollout
+from tasks.runbooks.upgrade import comparison, incoming, rollout
 from tasks.runbooks.upgrade.comparison import PolicyUpgrade
 
 router = APIRouter()
-_ENVELOPE_BYTES = 4096
+_LOG = logging.getLogger("ggen.ingress")
+_ENVELOPE_BYTES = 32 * 1024
 _Name = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$")]
 
 
@@ -38,6 +42,9 @@ class PolicyBody(BaseModel):
     new_policy: dict[str, JsonValue]
     policy_version: SemVer
     compatibility_check: bool | None = Field(default=None, description="noted, never believed")
+    policy_signature: str = Field(
+        default="", max_length=16_384, description="of the policy, where GGEN_POLICY_KEYS are set"
+    )
 
 
 @router.post(
@@ -64,6 +71,7 @@ async def publish(request: Request, here: Here) -> Response:
     except InputError as error:
         raise await here.failures.told(request, error) from None
     told = parse(PolicyBody, body)
+    policy.refuse_if_too_large(_policy_in(body, told))
     began = await here.webhook_work(_begin, here.ports, told)
     if began is None:
         return Response(
@@ -79,6 +87,40 @@ async def publish(request: Request, here: Here) -> Response:
     return _ended(run, stored)
 
 
+class BucketMessage(BaseModel):
+    """What Cloud Storage says of an object: all in the attributes (its notification's format)."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    attributes: dict[str, str] = Field(default_factory=dict, max_length=32)
+
+
+class BucketPush(BaseModel):
+    """``POST /v1/pubsub/policies``: Pub/Sub's push format."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    message: BucketMessage
+
+
+@router.post(
+    "/v1/pubsub/policies", status_code=204, responses=documented(400, 401, 403, 413, 422, 429, 503)
+)
+async def from_bucket(request: Request, here: Here) -> Response:
+    """Take a policy that was put into the registry's bucket; 2xx acknowledges the notification."""
+    await require_pusher(request, here)
+    told = parse(BucketPush, await read_bounded(request, MAX_BODY_BYTES)).message.attributes
+    name, generation = told.get("objectId", ""), told.get("objectGeneration", "")
+    if told.get("eventType") != "OBJECT_FINALIZE" or not name:
+        return Response(status_code=204)
+    bucket = urlsplit(here.settings.objects_url)
+    if bucket.scheme == "gs" and told.get("bucketId") != bucket.netloc:
+        _LOG.error("a notification of bucket %s, which is not the registry", told.get("bucketId"))
+        return Response(status_code=204)
+    await here.webhook_work(incoming.take, here.ports, name, generation)
+    return Response(status_code=204)
+
+
 @router.get(
     "/v1/policies/{sku_id}/{plan_type}",
     dependencies=[Depends(require_token)],
@@ -89,15 +131,21 @@ async def status(sku_id: _Name, plan_type: _Name, here: Here) -> dict[str, Any]:
     return await here.read(rollout.status, here.ports, sku_id, plan_type)
 
 
+def _policy_in(body: bytes, told: PolicyBody) -> int:
+    """How many bytes of a body its policy takes up, with the white space around it."""
+    around = canonical.dumps({**told.model_dump(exclude_unset=True), "new_policy": 0})
+    return len(body) - len(around) + 1
+
+
 def _begin(ports: Ports, told: PolicyBody) -> Run | None:
     document = canonical.dumps(told.new_policy)
     if told.new_policy.get("policy_version") != told.policy_version:
         raise InputError("version-differs", "policy_version is not that of new_policy")
-    policy = comparison.register(ports, document).policy
+    new = comparison.register(ports, document, told.policy_signature).policy
     asked = PolicyUpgrade(
-        sku_id=policy.sku_id,
-        plan_type=policy.plan_type,
-        policy_version=policy.policy_version,
+        sku_id=new.sku_id,
+        plan_type=new.plan_type,
+        policy_version=new.policy_version,
         asked_check=told.compatibility_check,
     )
     return upgrade_policy.ask(ports, asked)

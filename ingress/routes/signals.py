@@ -17,7 +17,7 @@ from ingress.bodies import (
 )
 from ingress.problems import documented, signed_with, status_of
 from ingress.routes import metrics
-from ingress.state import Here, State
+from ingress.state import Here, State, require_pusher
 from ports import Ports
 from tasks.actions.admit import Signal, submit
 from tasks.receipts.commit import commit_once, explained
@@ -121,10 +121,7 @@ async def _submit(here: State, account_id: str, body: bytes, generation: int) ->
 
 
 async def _envelope(request: Request, here: State) -> PushEnvelope:
-    try:
-        await run_in_threadpool(here.ports.pushers.check, request.headers.get("authorization"))
-    except (InputError, DeniedError) as error:
-        raise await here.failures.told(request, error) from None
+    await require_pusher(request, here)
     return parse(PushEnvelope, await read_bounded(request, MAX_BODY_BYTES * 2))
 
 

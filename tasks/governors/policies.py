@@ -4,6 +4,7 @@ A policy is known by the digest of its canonical JSON: the same content in other
 same version.
 """
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,11 +16,14 @@ from governor.actions import UNDER_WAY, Action
 from governor.compatibility import number_of
 from governor.errors import ConflictError, InputError, PolicyError
 from governor.fsm import ENTITLEMENT_ENDED
-from governor.policy import Policy
+from governor.policy import MAX_POLICY_BYTES, Policy
 from governor.tenancy import Entitlement
 from ledger import canonical
+from ledger.checkpoint import open_note
 from ports import Ports
 from ports.documents import Create, Document, Where, every
+
+_MAX_SIGNATURE_CHARS = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +44,19 @@ class Named:
     digest: str
 
 
-def register(ports: Ports, document: bytes) -> Registered:
+def register(ports: Ports, document: bytes, signature: str = "") -> Registered:
     """Put a version into the registry, or find it there.
 
-    The first version of a plan comes into force at once; any other by Runbook 2.
+    The first version of a plan comes into force at once; any other by Runbook 2. ``signature`` is
+    that of the canonical JSON and a line break, as a line of a signed note (c2sp.org/signed-note).
 
     Raises:
-        InputError: not a valid policy, or it names an unknown handler; nothing was stored.
+        InputError: not a valid policy, it names an unknown handler, or no key of ours has signed
+            it; nothing was stored.
         ConflictError: this version is registered with other content; give it a new version.
     """
     parsed, text = parse(document)
+    _refuse_unless_signed(ports, parsed, text, signature)
     name = _object(parsed.sku_id, parsed.plan_type, parsed.policy_version)
     try:
         is_new = ports.objects.create(name, text)
@@ -68,9 +75,33 @@ def parse(document: bytes) -> tuple[Policy, bytes]:
     Raises:
         InputError: not a valid policy, or it names an unknown handler.
     """
-    policy.refuse_if_too_large(document)
+    policy.refuse_if_too_large(len(document))
     text = canonical.dumps(canonical.loads(document))  # refuses what two readers could take apart
     return policy.parse(text, registered()), text
+
+
+def _refuse_unless_signed(ports: Ports, parsed: Policy, text: bytes, signature: str) -> None:
+    """A way back says what was signed when it came; only its number is another."""
+    if not ports.policy_keys or _is_way_back(ports, parsed, text):
+        return
+    note = f"{text.decode()}\n\n{signature}"
+    for key in ports.policy_keys:
+        with contextlib.suppress(InputError):
+            open_note(note, key, most_chars=MAX_POLICY_BYTES + _MAX_SIGNATURE_CHARS)
+            return
+    why = "it bears no signature" if not signature else "its signature fits none of them"
+    raise InputError(
+        "policy-signature",
+        f"a policy must be signed by one of GGEN_POLICY_KEYS, and {why}. Nothing was stored. Sign "
+        "it with: ggen policy sign FILE --key KEY --name NAME",
+    )
+
+
+def _is_way_back(ports: Ports, parsed: Policy, text: bytes) -> bool:
+    if parsed.rolls_back is None:
+        return False
+    before = ports.objects.get(_object(parsed.sku_id, parsed.plan_type, parsed.rolls_back))
+    return before is not None and content_digest_of(before) == content_digest_of(text)
 
 
 def digest_of(text: bytes) -> str:

@@ -254,7 +254,8 @@ MANUAL = Manual(
         "takes something away from anybody is skipped, for a person to look at."
     ),
     trigger=(
-        "`ggen sync DIR`, `ggen policy upgrade FILE`, `ggen policy rollback`, `POST /v1/policies`"
+        "`ggen sync DIR`, `ggen policy upgrade FILE`, `ggen policy rollback`, `POST /v1/policies`, "
+        "an object `incoming/….json` in the registry's bucket"
     ),
     inputs=PolicyUpgrade,
     outputs=(

@@ -27,6 +27,16 @@ def test_what_was_created_is_read_back(objects: Objects) -> None:
     assert objects.get("policies/a/1.0.0.json") == b"\x00content"
 
 
+def test_only_the_beginning_may_be_read(objects: Objects) -> None:
+    objects.create("a/b", b"0123456789")
+    objects.create("a/empty", b"")
+
+    assert objects.get("a/b", 4) == b"0123"
+    assert objects.get("a/b", 400) == b"0123456789"
+    assert objects.get("a/empty", 4) == b""
+    assert objects.get("a/none", 4) is None
+
+
 def test_equal_content_again_is_found_not_made(objects: Objects) -> None:
     objects.create("a/b", b"x")
 

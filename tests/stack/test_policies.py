@@ -14,6 +14,7 @@ import pytest
 from governor.times import instant
 from ingress.signature import sign
 from tests.stack.conftest import Stack, created
+from tests.support.upgrades import BAD
 from tests.support.waiting import until
 
 DOCUMENT = json.loads(Path("config/policies/demo-sku.starter.json").read_text())
@@ -157,16 +158,6 @@ def test_what_takes_something_away_is_skipped_until_it_is_forced(
     assert [e["operation"] for e in stack.receipts("_system", operation="policy_forced")]
 
 
-def test_a_version_that_is_no_policy_changes_nothing(stack: Stack, tmp_path: Path) -> None:
-    file = tmp_path / "x.json"
-    file.write_text('{"sku_id": "x", "sku_id": "y"}')
-
-    for command in (("policy", "publish"), ("policy", "upgrade")):
-        refused = stack.ggen(*command, str(file))
-        assert refused.returncode == 2, refused.stdout
-    assert stack.ggen("sync", str(tmp_path)).returncode == 2
-
-
 def _post(stack: Stack, body: bytes, key: str | None = None) -> httpx.Response:
     signature = sign(body, key or stack.secrets.policy_secrets()[0])
     headers = {"X-Signature": signature, "Content-Type": "application/json"}
@@ -208,7 +199,7 @@ def test_a_policy_comes_by_http(stack: Stack, governors: list[str], tmp_path: Pa
         (b'{"new_policy": {"policy_version": "1.0.0"}, "policy_version": "1.0.0"}', 422, "policy"),
         (b'{"new_policy": {}, "policy_version": "1.0"}', 422, "policy_version"),
         (b'{"new_policy": {}, "policy_version": "1.0.0", "x": 1}', 422, "x"),
-        (b" " * ((1 << 20) + 4097), 413, "at most"),
+        (b" " * ((1 << 20) + (32 << 10) + 1), 413, "at most"),
     ],
 )
 def test_a_bad_policy_by_http_changes_nothing(
@@ -217,6 +208,74 @@ def test_a_bad_policy_by_http_changes_nothing(
     answer = _post(stack, body)
 
     assert (answer.status_code, says in answer.text) == (code, True), answer.text
+
+
+def _put(stack: Stack, name: str, content: bytes, token: str | None = None) -> httpx.Response:
+    """What the bucket's notification does, once an object is put into it."""
+    path = stack.state / "objects" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    attributes = {
+        "eventType": "OBJECT_FINALIZE",
+        "bucketId": "registry",
+        "objectId": name,
+        "objectGeneration": "1",
+        "payloadFormat": "NONE",
+    }
+    message = {"attributes": attributes, "messageId": "1", "data": ""}
+    bearer = {"Authorization": f"Bearer {token or stack.secrets.push_token()}"}
+    with stack.http() as http:
+        push = {"message": message, "subscription": "projects/p/subscriptions/policies"}
+        return http.post("/v1/pubsub/policies", json=push, headers=bearer)
+
+
+def test_no_door_takes_a_bad_policy_and_all_say_the_same(stack: Stack, tmp_path: Path) -> None:
+    for name, document in BAD.items():
+        (tmp_path / f"{name}.json").write_bytes(document)
+
+    synced = stack.ggen("sync", str(tmp_path), "--json")
+    assert synced.returncode == 2
+    codes = {Path(row["file"]).stem: row["error"] for row in json.loads(synced.stdout)}
+    assert codes.keys() == BAD.keys()
+    assert set(codes.values()) <= {
+        "not-json",
+        "not-canonical",
+        "policy-invalid",
+        "policy-unknown-handler",
+    }
+
+    for name, document in BAD.items():
+        body = b'{"new_policy": ' + document + b', "policy_version": "1.1.0"}'
+        answer = _post(stack, body)
+        assert answer.status_code in (400, 413, 422), (name, answer.text)
+        if answer.status_code == 422 and name != "pre-release":  # which differs from 1.1.0, too
+            assert answer.json()["type"].endswith(codes[name]), (name, answer.text)
+        assert _put(stack, f"incoming/{name}.json", document).status_code == 204
+
+    assert list((stack.state / "objects/policies/demo-sku/starter").iterdir()) == [
+        stack.state / "objects/policies/demo-sku/starter/1.0.0.json"
+    ]
+    for command in ("publish", "upgrade"):
+        refused = stack.ggen("policy", command, str(tmp_path / "key-twice.json"))
+        assert refused.returncode == 2, refused.stdout
+
+
+def test_a_policy_that_is_put_into_the_bucket_comes_into_force(
+    stack: Stack, tmp_path: Path
+) -> None:
+    sku_id = "bucket-sku"
+    for number in ("1.0.0", "1.1.0"):
+        document = _file(tmp_path, number, sku_id=sku_id).read_bytes()
+        assert _put(stack, f"incoming/{number}.json", document, "wrong").status_code == 401
+        assert _put(stack, f"incoming/{number}.json", document).status_code == 204
+
+    def in_force() -> str:
+        token = {"Authorization": f"Bearer {stack.secrets.api_token()}"}
+        with stack.http() as http:
+            answer = http.get(f"/v1/policies/{sku_id}/starter", headers=token)
+        return str(answer.json()["in_force"])
+
+    until(lambda: in_force() == "1.1.0")
 
 
 def test_who_may_not_bring_policies_is_refused(stack: Stack) -> None:

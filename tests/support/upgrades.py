@@ -74,3 +74,35 @@ def change(ports: Ports, account_id: str = ACCOUNT, **fields: Any) -> None:
 def receipts(ports: Ports, operation: str, account_id: str = ACCOUNT) -> list[dict[str, Any]]:
     """The receipts of a kind on one ledger, oldest first."""
     return cancel.of_kind(ports, operation, account_id)
+
+
+def _bad() -> dict[str, bytes]:
+    good = version("1.1.0")
+    deep = json.loads("[" * 33 + "]" * 33)
+    return {
+        "nothing": b"",
+        "not-json": b"\xff\xfe{\x00}\x00",
+        "utf-16": good.decode().encode("utf-16"),
+        "bom": b"\xef\xbb\xbf" + good,
+        "trailing": good + b"x",
+        "key-twice": good.replace(b'"plan_type"', b'"sku_id": "x", "plan_type"', 1),
+        "nan": good.replace(b"1000,", b"NaN,", 1),
+        "pre-release": version("1.1.0-rc.1"),
+        "unknown-field": version("1.1.0", lambda d: d.update(unknown=1)),
+        "unknown-handler": version(
+            "1.1.0", lambda d: d["actions"]["demo.spin"].update(handler="no.such")
+        ),
+        "lone-surrogate": version("1.1.0", lambda d: d.update(sku_id="\ud800")),
+        "33-levels": version("1.1.0", lambda d: d.update(x=deep)),
+        "500-actions-and-one": version(
+            "1.1.0",
+            lambda d: d["actions"].update(
+                {f"demo.more-{n}": d["actions"]["demo.spin"] for n in range(501)}
+            ),
+        ),
+        "too-large": good[:-1] + b" " * ((1 << 20) + 1 - len(good)) + good[-1:],
+    }
+
+
+BAD = _bad()
+"""Documents that no door takes."""

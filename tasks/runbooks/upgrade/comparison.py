@@ -78,14 +78,14 @@ class _Skipped(StepResult):
     skipped: list[str]
 
 
-def register(ports: Ports, document: bytes) -> policies.Registered:
+def register(ports: Ports, document: bytes, signature: str = "") -> policies.Registered:
     """Put a version into the registry; one that is no policy leaves a receipt, once.
 
     Raises:
         InputError, ConflictError: see ``tasks.governors.policies.register``.
     """
     try:
-        done = policies.register(ports, document)
+        done = policies.register(ports, document, signature)
     except InputError as error:
         proofs = explained(
             ports,

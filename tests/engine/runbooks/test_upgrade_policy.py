@@ -13,7 +13,7 @@ from ports.documents import every
 from tasks.actions.execute import execute
 from tasks.governors import policies
 from tasks.runbooks import upgrade_policy
-from tasks.runbooks.upgrade import comparison
+from tasks.runbooks.upgrade import comparison, incoming
 from tasks.runbooks.upgrade.comparison import PolicyUpgrade
 from tests.engine.conftest import event, on_both
 from tests.support import cancel, upgrades
@@ -283,29 +283,19 @@ def test_a_sweep_beside_another_run_of_the_entitlement_loses_neither(
     assert held(ports) == "1.1.0"
 
 
-@pytest.mark.parametrize(
-    "document",
-    [
-        b"",
-        b"\xff\xfe{\x00}\x00",
-        b"\xef\xbb\xbf" + version("1.1.0"),
-        version("1.1.0") + b"x",
-        version("1.1.0").replace(b'"plan_type"', b'"sku_id": "x", "plan_type"', 1),
-        version("1.1.0").replace(b"1000,", b"NaN,", 1),
-        version("1.1.0-rc.1"),
-        version("1.1.0", lambda d: d.update(unknown=1)),
-        version("1.1.0", lambda d: d["actions"]["demo.spin"].update(handler="no.such")),
-        version("1.1.0", lambda d: d.update(sku_id="\ud800")),
-        version("1.1.0", lambda d: d.update(x=json.loads("[" * 200 + "]" * 200))),
-        b" " * ((1 << 20) + 1),
-    ],
-)
-def test_nothing_bad_is_ever_stored(subscribed: Ports, document: bytes) -> None:
+@pytest.mark.parametrize("name", upgrades.BAD)
+def test_nothing_bad_is_ever_stored(subscribed: Ports, name: str) -> None:
     before = list(subscribed.objects.names("policies/"))
+    document = upgrades.BAD[name]
+    subscribed.objects.create("incoming/bad.json", document)
 
+    with pytest.raises(InputError):
+        comparison.register(subscribed, document)
     for _ in range(2):
-        with pytest.raises(InputError):
-            comparison.register(subscribed, document)
+        incoming.take(subscribed, "incoming/bad.json", "1")
+
+    (alert,) = receipts(subscribed, "alert_raised", SYSTEM)
+    assert alert["cause"] == "policy_refused"
 
     (failed,) = receipts(subscribed, "policy_validation_failed", SYSTEM)
     assert text_of(subscribed, failed)
