@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from adapters.alerts import PostedAlerts, unknown_addresses
+from adapters.calls import GuardedCalls, networks
 from adapters.drilled import DrilledDocuments, Switch
 from adapters.local.key_files import KeyFiles
 from adapters.local.secret_files import SecretFiles
@@ -62,6 +63,7 @@ def open_ports(settings: Settings) -> Ports:
         clock=SystemClock(),
         processes=SystemProcesses(),
         pushers=_pushers(settings),
+        calls=GuardedCalls(networks(settings.action_networks)),
         times=Times(**{each.name: getattr(settings, each.name) for each in fields(Times)}),
         store_name=urlsplit(settings.documents_url).scheme or "sqlite",
         policy_keys=_policy_keys(settings),

@@ -107,6 +107,10 @@ class Settings(BaseSettings):
     """Verifier keys (``name+id+base64``, as ``ggen policy sign`` prints them), spaces between them.
     A policy must then be signed by one of them. Empty: who may bring policies is trusted."""
 
+    action_networks: str = Field(default="", max_length=4096)
+    """Networks (CIDR), spaces between them, that actions by HTTP may reach besides public
+    addresses, there also without TLS. Empty: none, so that no policy reaches internal services."""
+
     actions_concurrency: int = Field(default=8, ge=1, le=512)
     """Actions one worker runs at once; 8 keeps 2 cores busy with handlers that wait."""
 

@@ -17,6 +17,7 @@ from governor.fsm import ACTION, ActionState, advance
 from governor.records import (
     EventId,
     OfEntitlement,
+    PlanType,
     ProcessClaim,
     Record,
     SemVer,
@@ -93,7 +94,10 @@ class Action(OfEntitlement):
     signal_type: SignalType
     signal_sha256: str
     payload: str = Field(description="canonical JSON of the signal's payload, an object")
-    handler: str
+    handler: str = Field(description="its name; of one by HTTP, the action's in its policy")
+    execute_url: str | None = None
+    rollback_url: str | None = None
+    plan_type: PlanType | None = None
     policy_version: SemVer
     policy_digest: str | None = Field(default=None, description="not of earlier releases")
     timeout_ms: int

@@ -32,6 +32,7 @@ RULES: Mapping[str, Bump] = {
     "queue-timeout-shortened": Bump.MAJOR,
     "queue-timeout-lengthened": Bump.MINOR,
     "rollback-given-up": Bump.MAJOR,
+    "rollback-rerouted": Bump.MAJOR,
     "rollback-added": Bump.MINOR,
     "deadline-from-submit": Bump.MAJOR,
     "deadline-from-start": Bump.MINOR,
@@ -138,8 +139,8 @@ def _signals(old: Policy, new: Policy) -> Iterator[_Row]:
             yield "signal-added", path, "", after[kind]
         else:
             was, now = old.actions[before[kind]], new.actions[after[kind]]
-            if was.handler != now.handler:
-                yield "signal-rerouted", path, was.handler, now.handler
+            if was.target != now.target:
+                yield "signal-rerouted", path, was.target, now.target
             yield from _action(was, now, path)
 
 
@@ -153,9 +154,20 @@ def _action(was: ActionSpec, now: ActionSpec, path: str) -> Iterator[_Row]:
     if was.recoverable != now.recoverable:
         rule = "rollback-given-up" if was.recoverable else "rollback-added"
         yield rule, f"{path}.recoverable", str(was.recoverable), str(now.recoverable)
+    if was.execute_url and now.execute_url and was.rollback_url != now.rollback_url:
+        yield _undone_elsewhere(was, now, path)
     if was.deadline_from != now.deadline_from:
         rule = f"deadline-from-{now.deadline_from}"
         yield rule, f"{path}.deadline_from", was.deadline_from, now.deadline_from
+
+
+def _undone_elsewhere(was: ActionSpec, now: ActionSpec, path: str) -> _Row:
+    rule = "rollback-rerouted"
+    if not now.rollback_url:
+        rule = "rollback-given-up"
+    elif not was.rollback_url:
+        rule = "rollback-added"
+    return rule, f"{path}.rollback_url", was.rollback_url or "", now.rollback_url or ""
 
 
 def _unused(old: Policy, new: Policy) -> Iterator[_Row]:
@@ -164,7 +176,7 @@ def _unused(old: Policy, new: Policy) -> Iterator[_Row]:
     for name in sorted((old.actions.keys() | new.actions.keys()) - met):
         was, now = old.actions.get(name), new.actions.get(name)
         if was != now:
-            told = [each.handler if each else "" for each in (was, now)]
+            told = [each.target if each else "" for each in (was, now)]
             yield "action-unused-changed", f"actions.{name}", told[0], told[1]
 
 

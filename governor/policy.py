@@ -7,8 +7,16 @@ a signal to an undeclared action or an unregistered handler is rejected then, no
 from collections.abc import Collection, Mapping
 from decimal import Decimal
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 from pydantic import model_validator as validator
 
 from governor.errors import InputError
@@ -20,6 +28,20 @@ MAX_POLICY_BYTES = 1 << 20
 Usd = Annotated[Decimal, Field(ge=0, le=Decimal(10**9), max_digits=18, decimal_places=6)]
 HandlerName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,127}$")]
 StateName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+
+
+def _url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("a URL begins with https:// (http:// to a network that is allowed)")
+    if "@" in parts.netloc or parts.fragment or parts.port == 0:  # an impossible port raises too
+        raise ValueError("a URL has no user, password or fragment, and a port above 0")
+    return text
+
+
+ActionUrl = Annotated[
+    str, StringConstraints(pattern=r"^[!-~]+$", max_length=2048), AfterValidator(_url)
+]
 
 
 class _Strict(BaseModel):
@@ -71,9 +93,16 @@ class Bake(_Strict):
 
 
 class ActionSpec(_Strict):
-    """How one action is carried out (D9, D10, D17)."""
+    """How one action is carried out (D9, D10, D17): by a handler, or by a request to a URL."""
 
-    handler: HandlerName = Field(description="a registered handler")
+    handler: HandlerName | None = Field(default=None, description="a registered handler")
+    execute_url: ActionUrl | None = Field(
+        default=None, description="instead of a handler: where a request has it carried out"
+    )
+    rollback_url: ActionUrl | None = Field(
+        default=None,
+        description="beside `execute_url`: where a request undoes it; `null`: nothing to undo",
+    )
     timeout_ms: int = Field(
         default=500, ge=50, le=30_000, description="from the handler's start to its deadline"
     )
@@ -95,6 +124,21 @@ class ActionSpec(_Strict):
     deadline_from: Literal["start", "submit"] = Field(
         default="start", description="`submit`: the time in the queue counts too"
     )
+
+    @validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.handler is None) == (self.execute_url is None):
+            raise ValueError("an action names either a handler or an execute_url")
+        if self.execute_url and "rollback_url" not in self.model_fields_set:
+            raise ValueError("execute_url needs a rollback_url; null where nothing is to be undone")
+        if self.handler and self.rollback_url:
+            raise ValueError("rollback_url goes with execute_url; a handler has its own rollback")
+        return self
+
+    @property
+    def target(self) -> str:
+        """What carries it out: the handler's name, or the URL."""
+        return self.handler or self.execute_url or ""
 
 
 class Transition(_Strict):
@@ -175,7 +219,8 @@ def parse(document: bytes, known_handlers: Collection[str]) -> Policy:
         policy = Policy.model_validate_json(document, strict=True)
     except ValidationError as error:
         raise InputError("policy-invalid", f"the policy is not valid: {_faults(error)}") from None
-    if unknown := sorted({a.handler for a in policy.actions.values()} - set(known_handlers)):
+    named = {action.handler for action in policy.actions.values() if action.handler}
+    if unknown := sorted(named - set(known_handlers)):
         raise InputError(
             "policy-unknown-handler",
             f"policy {policy.sku_id}/{policy.plan_type} {policy.policy_version} names unknown "

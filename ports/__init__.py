@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from ports.alerts import Alerts, Outbox
 from ports.broadcasts import Broadcasts
+from ports.calls import Calls
 from ports.documents import Documents
 from ports.health import Lease, Modes, Troubles, Watches
 from ports.keys import Keys
@@ -54,6 +55,7 @@ class Ports:
     clock: Clock
     processes: Processes
     pushers: Pushers
+    calls: Calls
     times: Times = field(default_factory=Times)
     store_name: str = "sqlite"
     policy_keys: Sequence[str] = ()

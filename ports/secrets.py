@@ -19,6 +19,13 @@ class Secrets(Protocol):
         """The secrets of who may bring policies into force by HTTP, newest first."""
         ...
 
+    def action_secrets(self, sku_id: str, plan_type: str) -> Sequence[str]:
+        """What a plan's requests are signed with (``whsec_…``), newest first.
+
+        Where no file says otherwise it is derived, one for each plan.
+        """
+        ...
+
     def tenant_key(self, account_id: str, generation: int = 1) -> str:
         """The key a tenant signs its signals with; derived, one for each of its governors."""
         ...

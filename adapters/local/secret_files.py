@@ -13,6 +13,7 @@ from adapters.local.private_files import (
     SecretError,
     first_line,
     numbered,
+    replace,
     unreadable,
     write_once,
 )
@@ -39,8 +40,8 @@ class SecretFiles:
                 if not folder.is_dir():  # one that is there may be mounted read-only
                     folder.mkdir(parents=True, mode=0o700)
             for name, make in {
-                "webhook.key": lambda: "whsec_" + base64.b64encode(os.urandom(32)).decode(),
-                "policy.key": lambda: "whsec_" + base64.b64encode(os.urandom(32)).decode(),
+                "webhook.key": lambda: _whsec(os.urandom(32)),
+                "policy.key": lambda: _whsec(os.urandom(32)),
                 "master.key": lambda: os.urandom(32).hex(),
                 "api.token": lambda: token(32),
                 "push.token": lambda: token(32),
@@ -57,6 +58,32 @@ class SecretFiles:
 
     def policy_secrets(self) -> Sequence[str]:
         return self._files.read(self._folder / "policy.key", _webhook_secrets)
+
+    def action_secrets(self, sku_id: str, plan_type: str) -> Sequence[str]:
+        path = self.action_secrets_file(sku_id, plan_type)
+        if path.exists():
+            return self._files.read(path, _action_secrets)
+        master = self._files.read(self._folder / "master.key", _hex_32)
+        name = f"actions/{sku_id}~{plan_type}".encode()
+        return [_whsec(hmac.new(master, name, hashlib.sha256).digest())]
+
+    def action_secrets_file(self, sku_id: str, plan_type: str) -> Path:
+        """Where an operator may put other secrets for a plan's requests, a line each."""
+        return self._folder / "actions" / f"{sku_id}~{plan_type}.key"
+
+    def rotate_action_secret(self, sku_id: str, plan_type: str) -> None:
+        """Sign with a new secret from now on, and with the one before it, too.
+
+        Raises:
+            OutageError: the file cannot be written; nothing was changed.
+        """
+        path = self.action_secrets_file(sku_id, plan_type)
+        before = self.action_secrets(sku_id, plan_type)[0]
+        try:
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            replace(path, f"{_whsec(os.urandom(32))}\n{before}")
+        except OSError as error:
+            raise unreadable(path, error) from error
 
     def tenant_key(self, account_id: str, generation: int = 1) -> str:
         master = self._files.read(self._folder / "master.key", _hex_32)
@@ -116,6 +143,17 @@ def _webhook_secrets(text: str) -> list[str]:
         if line.startswith("whsec_") and not _is_long_base64(line.removeprefix("whsec_")):
             raise SecretError(f"line {number}: after whsec_ come at least 16 bytes in base64")
     return [line for _, line in found]
+
+
+def _action_secrets(text: str) -> list[str]:
+    found = _webhook_secrets(text)
+    if not all(line.startswith("whsec_") for line in found):
+        raise SecretError("each line is a secret of Standard Webhooks, whsec_…")
+    return found
+
+
+def _whsec(raw: bytes) -> str:
+    return "whsec_" + base64.b64encode(raw).decode()
 
 
 def _is_long_base64(encoded: str) -> bool:

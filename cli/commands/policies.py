@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
     policies.command("upgrade")(upgrade)
     policies.command("rollback")(rollback)
     policies.command("sign")(sign)
+    policies.command("secret")(secret)
     app.add_typer(policies, name="policy", rich_help_panel=CUSTOMERS)
     app.command("publish-policy", rich_help_panel=CUSTOMERS)(publish)
     app.command("sync", rich_help_panel=CUSTOMERS)(sync)
@@ -94,6 +95,29 @@ def sign(
 
     value, text = change.sign(file, key, name)
     show(value, as_json, text)
+
+
+def secret(
+    sku_id: Sku,
+    plan_type: Plan,
+    rotate: Annotated[
+        bool, typer.Option("--rotate", help="Make a new one; the one before is used beside it.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the secrets that a plan's actions by HTTP are signed with, newest first."""
+    from adapters.local.secret_files import SecretFiles
+    from config.settings import load
+    from governor.errors import InputError
+
+    for name in (sku_id, plan_type):
+        if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+            raise InputError("bad-name", f"{name!r} is no SKU and no plan")
+    files = SecretFiles(load().secrets_dir)
+    if rotate:
+        files.rotate_action_secret(sku_id, plan_type)
+    found = list(files.action_secrets(sku_id, plan_type))
+    show({"secrets": found}, as_json, "\n".join(found))
 
 
 def sync(

@@ -195,7 +195,8 @@ def _pending(ports: Ports, asked: Signal, request: Request, admission: Admission
     named = admission.sku_id, admission.plan_type, admission.policy_version
     found = policies.load_named(ports, *named)
     terms = found.policy
-    spec = terms.actions[terms.route()[asked.type]]
+    name = terms.route()[asked.type]
+    spec = terms.actions[name]
     return Action(
         action_id=request.action_id,
         account_id=asked.account_id,
@@ -205,7 +206,10 @@ def _pending(ports: Ports, asked: Signal, request: Request, admission: Admission
         signal_type=asked.type,
         signal_sha256=request.signal_sha256,
         payload=canonical.dumps(asked.payload).decode(),
-        handler=spec.handler,
+        handler=spec.handler or name,
+        execute_url=spec.execute_url,
+        rollback_url=spec.rollback_url,
+        plan_type=admission.plan_type,
         policy_version=admission.policy_version,
         policy_digest=found.digest,
         timeout_ms=spec.timeout_ms,
@@ -213,11 +217,15 @@ def _pending(ports: Ports, asked: Signal, request: Request, admission: Admission
         queue_timeout_ms=spec.queue_timeout_ms,
         recoverable=spec.recoverable,
         deadline_from_submit=spec.deadline_from == "submit",
-        has_rollback=registered()[spec.handler].undo is not None,
+        has_rollback=bool(spec.rollback_url or _has_undo(spec.handler)),
         is_alerted=False,
         accepted_at=timestamp(ports.clock.now()),
         month=request.month,
     )
+
+
+def _has_undo(handler: str | None) -> bool:
+    return handler is not None and registered()[handler].undo is not None
 
 
 def _refuse_payload(action: Action) -> None:
@@ -226,6 +234,8 @@ def _refuse_payload(action: Action) -> None:
     A model that raises any other error is its author's mistake, not the tenant's. The action is
     accepted. It ends as failed in the worker, whose log shows the error to the author.
     """
+    if action.execute_url:
+        return  # its receiver looks at it
     try:
         registered()[action.handler].parse(action.payload)
     except InputError:

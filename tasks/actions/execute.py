@@ -8,7 +8,7 @@ import logging
 import time
 from dataclasses import replace
 
-from ggen_governor.handlers import ActionContext, registered
+from ggen_governor.handlers import ActionContext
 from governor import actions as rules
 from governor.actions import Action
 from governor.errors import ConflictError, InputError, UnrecoverableError
@@ -17,6 +17,7 @@ from governor.times import elapsed_ms, timestamp
 from ledger import canonical
 from ports import Ports
 from tasks.actions import recover, transitions
+from tasks.actions.calls import handler_of
 from tasks.actions.deadline import Ended, Ending, run_within
 from tasks.actions.transitions import Held
 from tasks.outcomes import (
@@ -63,7 +64,7 @@ def execute(ports: Ports, account_id: str, action_id: str) -> Outcome:
     # (4) The handler, under its deadline. (5) The end: state and receipt in one commit; then what
     # must be undone.
     context = transitions.context_of(action, ports.clock.monotonic_s() + budget_ms / 1000)
-    return or_kill_self(lambda: _end(ports, held, context, _run(action, context, budget_ms)))
+    return or_kill_self(lambda: _end(ports, held, context, _run(ports, action, context, budget_ms)))
 
 
 def _as_it_is(action: Action) -> Outcome:
@@ -112,8 +113,8 @@ def expire(ports: Ports, found: Held, *, code: str = rules.QUEUE_TIMEOUT, why: s
     return True
 
 
-def _run(action: Action, context: ActionContext, budget_ms: int) -> Ended:
-    handler = registered().get(action.handler)
+def _run(ports: Ports, action: Action, context: ActionContext, budget_ms: int) -> Ended:
+    handler = handler_of(ports, action)
     if handler is None:
         missing = UnrecoverableError(
             "unknown-handler", f"this worker has no handler {action.handler!r}"

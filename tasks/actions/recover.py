@@ -13,7 +13,6 @@ import logging
 from datetime import timedelta
 from typing import Any
 
-from ggen_governor.handlers import registered
 from governor import actions as rules
 from governor.actions import Action, Failure
 from governor.errors import ConflictError
@@ -24,6 +23,7 @@ from ports import Ports
 from ports.documents import Create
 from tasks import publish
 from tasks.actions import transitions
+from tasks.actions.calls import handler_of
 from tasks.actions.deadline import Ended, Ending, run_within
 from tasks.actions.transitions import Held
 from tasks.outcomes import ALREADY_DONE, DONE, Outcome, RollbackFailed, failed, put_off
@@ -176,7 +176,7 @@ def _undo(ports: Ports, held: Held) -> Outcome:
 
 
 def _run_rollback(ports: Ports, action: Action) -> Ended:
-    handler = registered().get(action.handler)
+    handler = handler_of(ports, action)
     seconds = rules.rollback_limit_ms(action) / 1000
     if handler is None:
         missing = LookupError(f"this worker has no handler {action.handler!r}")

@@ -79,7 +79,7 @@ def ports(stores: Stores, valkey: Valkey) -> Iterator[Ports]:
 
 def close(ports: Ports) -> None:
     """Let go of every connection, as a process must that is about to fork."""
-    for port in (ports.documents, ports.signals, ports.memory):
+    for port in (ports.documents, ports.signals, ports.memory, ports.calls):
         port.close()
 
 

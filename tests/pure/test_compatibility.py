@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from governor.compatibility import (
     RULES,
@@ -65,7 +66,7 @@ def policy(*changes: tuple[str, Any], version: str = "2.0.0") -> Policy:
             del place[last]
         else:
             place[last] = value
-    return Policy.model_validate_json(json.dumps(document))
+    return Policy.model_validate_json(json.dumps(document), strict=True)
 
 
 OLD = policy(version="1.2.3")
@@ -207,7 +208,130 @@ def test_a_change_taken_back_is_found_by_its_own_rule(rule: str) -> None:
 def test_every_rule_has_its_line() -> None:
     versions = {"version-not-higher", "version-raised-too-little", "reserved-name-reused"}
 
-    assert TABLE.keys() | BACKWARDS.keys() | versions == RULES.keys()
+    assert TABLE.keys() | BACKWARDS.keys() | versions | {"rollback-rerouted"} == RULES.keys()
+
+
+URL = "https://crm.example/"
+
+
+def by_http(execute: str, rollback: str | None, version: str = "2.0.0") -> Policy:
+    spec = {"execute_url": f"{URL}{execute}", "rollback_url": rollback and f"{URL}{rollback}"}
+    return policy(("actions/resize", spec), version=version)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "rules"),
+    [
+        (("seats", "undo"), ("seats", "undo"), []),
+        (("seats", "undo"), ("places", "undo"), ["signal-rerouted"]),
+        (("seats", "undo"), ("seats", "other"), ["rollback-rerouted"]),
+        (("seats", "undo"), ("seats", None), ["rollback-given-up"]),
+        (("seats", None), ("seats", "undo"), ["rollback-added"]),
+        (("seats", None), ("seats", None), []),
+    ],
+)
+def test_requests_are_compared_by_their_urls(
+    old: tuple[str, str | None], new: tuple[str, str | None], rules: list[str]
+) -> None:
+    found = check(by_http(*new), [by_http(*old, version="1.2.3")])
+
+    assert [finding.rule for finding in found] == rules
+
+
+def test_a_handler_and_a_request_are_not_the_same() -> None:
+    for old, new in ((OLD, by_http("x", "y")), (by_http("x", "y", "1.2.3"), policy())):
+        rules = [finding.rule for finding in check(new, [old])]
+        assert "signal-rerouted" in rules
+
+
+def _rules(*changes: tuple[str, Any]) -> list[str]:
+    return sorted({finding.rule for finding in check(policy(*changes), [OLD])})
+
+
+SPARE_MOVE = {"source": "over", "event": "pay", "target": "paid"}
+KINDS: Mapping[tuple[str, str], tuple[list[tuple[str, Any]], list[str]]] = {
+    ("signal", "added"): (
+        [("signals/x", "idle"), ("permissions", ["resize", "idle"])],
+        ["signal-added"],
+    ),
+    ("signal", "removed"): ([("signals", {"x": "idle"})], ["signal-removed"]),
+    ("signal", "narrowed"): ([("permissions", ["idle"])], ["signal-removed"]),
+    ("signal", "widened"): ([("permissions", ["resize", "idle"])], []),  # no signal leads there
+    ("signal", "renamed"): (
+        [("signals", {"seats.moved": "resize"})],
+        ["signal-added", "signal-removed"],
+    ),
+    ("action", "added"): ([("actions/more", ACTION)], ["action-unused-changed"]),
+    ("action", "removed"): ([("actions/idle", None)], ["action-unused-changed"]),
+    ("action", "narrowed"): (
+        [("actions/resize/timeout_ms", 499), ("actions/resize/queue_timeout_ms", 1000)],
+        ["queue-timeout-shortened", "timeout-shortened"],
+    ),
+    ("action", "widened"): (
+        [("actions/resize/timeout_ms", 501), ("actions/resize/rollback_timeout_ms", 101)],
+        ["rollback-timeout-lengthened", "timeout-lengthened"],
+    ),
+    ("action", "renamed"): (  # a name is the policy's own; the handler is the same
+        [("actions/other", ACTION), ("signals/seats.changed", "other"), ("permissions", ["other"])],
+        [],
+    ),
+    ("state", "added"): ([("states", [*BASE["states"], "new"])], ["state-added"]),
+    ("state", "removed"): ([("states", ["trial", "paid", "over"])], ["state-removed"]),
+    ("state", "narrowed"): ([("initial_state", "paid")], ["initial-state-changed"]),
+    ("state", "widened"): ([("transitions", [*MOVES, SPARE_MOVE])], ["transition-added"]),
+    ("state", "renamed"): (
+        [("states", ["trial", "paid", "over", "renamed"])],
+        ["state-added", "state-removed"],
+    ),
+    ("transition", "added"): ([("transitions", [*MOVES, SPARE_MOVE])], ["transition-added"]),
+    ("transition", "removed"): ([("transitions", [])], ["transition-removed"]),
+    ("transition", "narrowed"): (
+        [("transitions", [{**MOVES[0], "target": "over"}, MOVES[1]])],
+        ["transition-retargeted"],
+    ),
+    ("transition", "renamed"): (
+        [("transitions", [{**MOVES[0], "event": "buy"}, MOVES[1]])],
+        ["transition-added", "transition-removed"],
+    ),
+    ("quota", "added"): ([("quota/prices", {})], ["price-lowered"]),  # its default is 0
+    ("quota", "removed"): (
+        [("quota/concurrent_actions", None)],  # its default, 20, is above the maximum
+        ["invalid"],
+    ),
+    ("quota", "narrowed"): (
+        [("quota/max_concurrent_actions", 9), ("quota/monthly_budget_usd", "1")],
+        ["budget-lowered", "quota-lowered"],
+    ),
+    ("quota", "widened"): (
+        [("quota/max_concurrent_actions", 11), ("quota/monthly_budget_usd", "51")],
+        ["budget-raised", "quota-raised"],
+    ),
+    ("quota", "renamed"): ([("quota/monthly", 5)], ["invalid"]),
+    ("price", "narrowed"): ([("quota/prices/action_usd", "0.02")], ["price-raised"]),
+    ("price", "widened"): ([("quota/prices/action_usd", "0.001")], ["price-lowered"]),
+    **{
+        (member, "retyped"): ([(path, value)], ["invalid"])
+        for member, path, value in (
+            ("signal", "signals/seats.changed", ["resize"]),
+            ("action", "actions/resize/timeout_ms", "500"),
+            ("state", "states", "trial"),
+            ("transition", "transitions", [["trial", "pay", "paid"]]),
+            ("quota", "quota/monthly_actions", "1000"),
+            ("price", "quota/prices/action_usd", True),
+        )
+    },
+}
+"""What is changed, and in which way: the rules that find it; "invalid" is no policy at all."""
+
+
+@pytest.mark.parametrize(("member", "kind"), sorted(KINDS))
+def test_a_member_changed_in_some_way_is_found_by_these_rules(member: str, kind: str) -> None:
+    changes, rules = KINDS[member, kind]
+    if rules == ["invalid"]:
+        with pytest.raises(ValidationError):
+            policy(*changes)
+    else:
+        assert _rules(*changes) == rules
 
 
 @pytest.mark.parametrize(
@@ -280,7 +404,7 @@ def _is_as_good(old: Policy, new: Policy) -> bool:
                 return False
     for kind, name in old.route().items():
         was, now = old.actions[name], new.actions.get(new.route().get(kind, ""))
-        if now is None or now.handler != was.handler or now.timeout_ms < was.timeout_ms:
+        if now is None or now.target != was.target or now.timeout_ms < was.timeout_ms:
             return False
     return (
         new.quota.monthly_actions >= old.quota.monthly_actions

@@ -24,6 +24,9 @@ GOOD: dict[str, Any] = {
 }
 
 
+URL = "https://crm.example/seats"
+
+
 def _changed(change: Callable[[dict[str, Any]], object]) -> bytes:
     document = copy.deepcopy(GOOD)
     change(document)
@@ -36,6 +39,16 @@ def test_a_good_policy_is_parsed_with_its_defaults() -> None:
     assert parsed.actions["resize"].timeout_ms == 500
     assert parsed.actions["resize"].rollback_timeout_ms == 100
     assert parsed.route() == {"seats.changed": "resize"}
+
+
+def test_an_action_may_be_a_request_to_a_url() -> None:
+    spec = {"execute_url": URL, "rollback_url": f"{URL}/undo"}
+    document = _changed(lambda d: d["actions"].update(resize=spec))
+
+    parsed = policy.parse(document, ())
+
+    assert parsed.actions["resize"].target == URL
+    assert policy.ActionSpec(execute_url=URL, rollback_url=None).rollback_url is None
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda p: p.name)
@@ -62,6 +75,29 @@ def test_the_shipped_policies_are_good(sample: Path) -> None:
         (lambda d: d["permissions"].append("gone"), "undeclared actions: gone"),
         (lambda d: d["transitions"][0].update(target="gone"), "undeclared states: gone"),
         (lambda d: d.update(signals={}), "signals"),
+        (lambda d: d["actions"].update(x={}), "either a handler or an execute_url"),
+        (lambda d: d["actions"]["resize"].update(execute_url=URL), "either a handler or an"),
+        (lambda d: d["actions"].update(x={"execute_url": URL}), "needs a rollback_url"),
+        (lambda d: d["actions"]["resize"].update(rollback_url=URL), "goes with execute_url"),
+        *(
+            (
+                lambda d, url=url: d["actions"].update(
+                    x={"execute_url": url, "rollback_url": None}
+                ),
+                "execute_url",
+            )
+            for url in (
+                "ftp://example.com/",
+                "https://",
+                "https://user:secret@example.com/",
+                "https://example.com/#part",
+                "https://example.com:99999/",
+                "https://example.com:0/",
+                "https://example.com/with space",
+                "https://example.com/" + "x" * 2048,
+                "example.com",
+            )
+        ),
     ],
 )
 def test_a_fault_is_refused_by_name_when_the_policy_is_loaded(

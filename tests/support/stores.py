@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.alerts import PostedAlerts
+from adapters.calls import GuardedCalls, networks
 from adapters.gcp.monitoring import MonitoredLag
 from adapters.gcp.pubsub import PubsubSignals, Push
 from adapters.gcp.storage import GcsObjects
@@ -62,6 +63,7 @@ class Stores:
             clock=SystemClock(),
             processes=SystemProcesses(),
             pushers=TokenPushers(secrets),
+            calls=GuardedCalls(networks("127.0.0.0/8")),
             times=self.times,
             store_name="firestore" if self.google else "sqlite",
         )
