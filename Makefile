@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo demo-gcp gcp up test nightly check format bench soak lock clean
+.PHONY: help demo demo-gcp gcp up test nightly mutate check format bench soak lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -27,6 +27,14 @@ test: .venv/.dev ## every test, on real Valkey, SQLite and workers
 nightly: .venv/.dev ## every test in every way, and a short soak (about an hour)
 	@$(BIN)/python -m pytest --thorough --durations=20
 	@$(BIN)/python -m bench.chaos.soak --fast 9 --real 1 --quiet 2
+	@$(MAKE) mutate
+
+mutate: .venv/.mutation/bin/mutmut ## change the compatibility checker, and see whether a test notices
+	@$(BIN)/python tests/mutation.py .venv/.mutation/bin/mutmut
+
+.venv/.mutation/bin/mutmut: requirements-mutation.lock | .venv/.dev
+	@$(BIN)/python -m venv .venv/.mutation
+	@.venv/.mutation/bin/pip install -q --require-hashes -r requirements-mutation.lock
 
 check: .venv/.dev ## format, lint, types, import rules, fast tests: what pre-commit runs too
 	@$(BIN)/ruff format --check --quiet .
@@ -57,6 +65,9 @@ lock: ## resolve the dependencies anew (needs uv)
 	uv pip compile --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
 	  --no-header --quiet --extra build --extra gcp --extra dev -c requirements-gcp.lock \
 	  pyproject.toml -o requirements-dev.lock
+	uv pip compile --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
+	  --no-header --quiet --extra mutation -c requirements-dev.lock pyproject.toml \
+	  -o requirements-mutation.lock
 
 clean: ## remove .venv and caches; never .ggen, which is data
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

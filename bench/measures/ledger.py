@@ -39,7 +39,7 @@ def emitters(driver: Driver) -> Figures:
             rates[writers].append(rate)
             if writers == 50:
                 took_ms += took
-                sealed_s.append(_until_sealed(driver.settings, account_id, writers * each))
+                sealed_s.append(until_sealed(driver.settings, account_id, writers * each))
     one, fifty = (statistics.median(rates[writers]) for writers in (1, 50))
     median, p99 = statistics.median(took_ms), sorted(took_ms)[int(len(took_ms) * 0.99)]
     return {
@@ -59,7 +59,7 @@ def large_ledger(driver: Driver) -> Figures:
     settings, account_id = driver.settings, "bench-large"
     ports = open_ports(settings)
     fill(ports, account_id, LARGE)
-    _until_sealed(settings, account_id, LARGE, within_s=300)
+    until_sealed(settings, account_id, LARGE, within_s=300)
     ports.documents.close()
     archive = settings.state_dir / "large.tar.gz"
     verify_s, verify_mib = _measured(settings, "verify-ledger", "--account-id", account_id)
@@ -183,7 +183,7 @@ def fill(
         commit_once(ports, made)
 
 
-def _until_sealed(settings: Settings, account_id: str, size: int, within_s: float = 30) -> float:
+def until_sealed(settings: Settings, account_id: str, size: int, within_s: float = 30) -> float:
     """Seconds until that many receipts are sealed and signed."""
     ports, began = open_ports(settings), time.monotonic()
     while (passed := time.monotonic() - began) < within_s:

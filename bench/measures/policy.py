@@ -7,22 +7,76 @@ from collections.abc import Callable
 
 from adapters.local.waiting import until
 from adapters.wiring import open_ports
-from bench.figures import Figures, timed
+from bench.figures import Figures, spread, timed
+from bench.load import Load
+from bench.measures.ledger import fill, until_sealed
 from bench.stack import Driver
 from governor import paths
 from governor.compatibility import check
 from governor.fsm import EntitlementState, GovernorState
 from governor.policy import ActionSpec, Policy, Quota, Transition
 from governor.tenancy import Entitlement, Tenant
+from governor.times import instant
 from ingress.client import checked
 from ports import Ports
 from ports.documents import Create
 from tasks.governors import policies
+from tasks.governors.broadcast import Process
+from tasks.governors.broadcast import processes as processes_of
 
 GOVERNORS = 10_000
 _AT_ONCE = 200
 _AT = "2026-01-01T00:00:00.000000Z"
 _SKU, _PLAN = "bench-upgrade", "starter"
+
+
+def broadcast(driver: Driver) -> Figures:
+    """Until each process has answered for a version, under load, with 1,000 and 10,000 governors.
+
+    Meanwhile receipts of another tenant are committed, and each is timed until it is sealed.
+    """
+    ports = open_ports(driver.settings)
+    policies.register(ports, _document(ports, "1.0.0", 5))
+    driver.subscribe("bench-busy")
+    figures: Figures = {}
+    number, governors = 0, 0
+    for count in (1_000, GOVERNORS):
+        for first in range(governors, count, _AT_ONCE):
+            _governors(ports, range(first, first + _AT_ONCE))
+        governors, heard_ms, sealed_ms = count, list[float](), list[float]()
+        with Load(driver.settings, "bench-busy", per_s=20):
+            for _ in range(20 if count < GOVERNORS else 5):
+                number += 1
+                document = json.loads(_document(ports, f"1.{number}.0", 5 + number))
+                run_id = checked(driver.post_policy(document)).json()["run_id"]
+                while driver.read(f"/v1/runs/{run_id}")["state"] != "complete":
+                    sealed_ms.append(1000 * _sealed_s(driver, ports, len(sealed_ms), count))
+                heard_ms += _heard_ms(ports, f"1.{number}.0")
+        figures |= {f"{count}_{k}": v for k, v in spread(heard_ms).items()}
+        figures |= {f"{count}_sealed_{k}": v for k, v in spread(sealed_ms).items()}
+    ports.documents.close()
+    met = max(figures[f"{count}_p99_ms"] for count in (1_000, GOVERNORS)) < 500
+    return figures | {"bar": "p99 < 500 ms", "met": met}
+
+
+def _heard_ms(ports: Ports, version: str) -> list[float]:
+    """How long after the flip each process answered."""
+
+    def processes() -> list[Process]:
+        return processes_of(ports, _SKU, _PLAN, version)
+
+    until(lambda: all(each["state"] == "ack" for each in processes()), 30, 0.05)
+    pointer = policies.pointer_of(ports, _SKU, _PLAN)
+    flipped = instant(str(pointer.data["flipped_at"] if pointer else ""))
+    answered = [instant(each["answered_at"] or "") for each in processes()]
+    return [(at - flipped).total_seconds() * 1000 for at in answered]
+
+
+def _sealed_s(driver: Driver, ports: Ports, number: int, count: int) -> float:
+    """How long a receipt of a tenant that has nothing to do with it waits for its seal."""
+    account_id = f"bench-beside-{count}"
+    fill(ports, account_id, 1, start=number)
+    return until_sealed(driver.settings, account_id, number + 1, within_s=60)
 
 
 def upgrade(driver: Driver) -> Figures:
@@ -124,4 +178,4 @@ def _largest(version: str, timeout_ms: int) -> Policy:
 
 
 MEASUREMENTS: dict[str, Callable[[Driver], Figures]] = {"compatibility": compatibility}
-ON_REQUEST: dict[str, Callable[[Driver], Figures]] = {"upgrade": upgrade}
+ON_REQUEST: dict[str, Callable[[Driver], Figures]] = {"upgrade": upgrade, "broadcast": broadcast}

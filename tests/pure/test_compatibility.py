@@ -211,7 +211,7 @@ def test_every_rule_has_its_line() -> None:
     assert TABLE.keys() | BACKWARDS.keys() | versions | {"rollback-rerouted"} == RULES.keys()
 
 
-URL = "https://crm.example/"
+URL, UNDONE = "https://crm.example/", "signals.seats.changed.rollback_url"
 
 
 def by_http(execute: str, rollback: str | None, version: str = "2.0.0") -> Policy:
@@ -235,7 +235,11 @@ def test_requests_are_compared_by_their_urls(
 ) -> None:
     found = check(by_http(*new), [by_http(*old, version="1.2.3")])
 
-    assert [finding.rule for finding in found] == rules
+    urls = [f"{URL}{name}" if name else "" for name in (old[1], new[1])]
+    if rules == ["signal-rerouted"]:
+        urls = [f"{URL}{name}" for name in (old[0], new[0])]
+    path = "signals.seats.changed" if rules == ["signal-rerouted"] else UNDONE
+    assert found == [Finding(rule, path, urls[0], urls[1], "1.2.3") for rule in rules]
 
 
 def test_a_handler_and_a_request_are_not_the_same() -> None:
@@ -350,9 +354,10 @@ def test_a_member_changed_in_some_way_is_found_by_these_rules(member: str, kind:
     ],
 )
 def test_a_version_is_raised_by_as_much_as_it_changes(new: Policy, rules: list[str]) -> None:
-    found = [f.rule for f in check(new, [OLD]) if f.path == "policy_version"]
+    found = [f for f in check(new, [OLD]) if f.path == "policy_version"]
 
-    assert found == rules
+    versions = "1.2.3", new.policy_version, "1.2.3"
+    assert found == [Finding(rule, "policy_version", *versions) for rule in rules]
 
 
 def test_a_version_is_held_against_every_one_that_is_in_use() -> None:
@@ -377,6 +382,19 @@ def test_a_name_that_was_taken_away_is_reserved_for_ever() -> None:
     ]
     assert reused(second, [first]) == []
     assert names_of(first) - names_of(second) == {"signals.x"}
+    assert names_of(second) == {
+        "signals.seats.changed",
+        "actions.resize",
+        "actions.idle",
+        *(f"states.{state}" for state in BASE["states"]),
+    }
+    again = policy(("signals/seats.other", "idle"), version="4.0.0")
+    gone = policy(version="5.0.0")
+    last = policy(("signals/x", "idle"), ("signals/seats.other", "idle"), version="6.0.0")
+    assert reused(last, [first, second, again, gone]) == [
+        Finding("reserved-name-reused", "signals.seats.other", "", "seats.other", "4.0.0"),
+        Finding("reserved-name-reused", "signals.x", "", "x", "1.0.0"),
+    ]
     assert number_of("1.10.0") > number_of("1.9.9")
 
 

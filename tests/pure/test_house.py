@@ -105,7 +105,12 @@ def test_the_wheel_carries_every_module_of_the_tree(tmp_path: Path) -> None:
 
 
 def test_the_lock_pins_hashes_and_names_no_index() -> None:
-    for name in ("requirements.lock", "requirements-gcp.lock", "requirements-dev.lock"):
+    for name in (
+        "requirements.lock",
+        "requirements-gcp.lock",
+        "requirements-dev.lock",
+        "requirements-mutation.lock",
+    ):
         text = (ROOT / name).read_text()
         assert "--hash=sha256:" in text
         assert "://" not in text
