@@ -80,7 +80,10 @@ def catch_up(ports: Ports, sku_id: str, plan_type: str, behind: str, key: str) -
 
 
 def move_laggards(ports: Ports) -> None:
-    """Look for governors that were left behind, whatever happened, and have them moved."""
+    """Look for governors that were left behind, whatever happened, and have them moved.
+
+    One that refused a version is moved too, once that fits its state, use and limits.
+    """
     hour = timestamp(ports.clock.now())[:13]
     for pointer in every(ports.documents, "policies"):
         with isolating_errors(pointer.path):
@@ -88,7 +91,8 @@ def move_laggards(ports: Ports) -> None:
             told = rollout.status(ports, sku_id, plan_type)
             behind = [v for v in told["governors"] if number_of(v) < number_of(told["in_force"])]
             held = sum(told["governors"][version] for version in behind)
-            if held > len(told["refused"]):
+            freed = rollout.reconsider(ports, pointer, told["refused"])
+            if held > len(told["refused"]) - freed:
                 catch_up(ports, sku_id, plan_type, behind[0], f"{sku_id}~{plan_type}/{hour}")
 
 

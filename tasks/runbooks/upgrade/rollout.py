@@ -1,12 +1,14 @@
 """What Runbook 2 brings about: the version in force flips, then each governor takes it, or not."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from governor.compatibility import number_of
-from governor.errors import InputError
+from governor.errors import ConflictError, InputError
 from governor.fsm import ENTITLEMENT_BOUGHT
+from governor.paths import entitlement_path
 from governor.policy import Policy
 from governor.records import Record
 from governor.runs import Run
@@ -16,6 +18,7 @@ from ports.documents import Create, Document, Query, Update, Where, Write, every
 from tasks.governors import broadcast, moves, policies
 from tasks.governors.boot import boot_governor
 from tasks.governors.moves import Target
+from tasks.receipts.commit import commit_once
 from tasks.runbooks.upgrade import watches
 from tasks.runbooks.upgrade.comparison import PolicyUpgrade
 from tasks.runs.definition import Chunk
@@ -156,6 +159,29 @@ def flip(ports: Ports, target: Target, asked: PolicyUpgrade) -> list[Write]:
         if canary and number_of(canary.version) > number_of(target.version):
             data["canary"] = canary.document()
     return [Update(path, data, pointer.revision) if pointer else Create(path, data)]
+
+
+def reconsider(ports: Ports, pointer: Document, refused: Sequence[str]) -> int:
+    """Let governors that refused a version have it offered again whose state has changed since.
+
+    How many; the version in force fits them now.
+    """
+    target = moves.in_force(pointer)
+    if target is None:
+        return 0
+    new = policies.load(ports, target.sku_id, target.plan_type, target.version)
+    count = 0
+    for name in refused:
+        document = ports.documents.get(entitlement_path(*name.split("/")))
+        if document is None:
+            continue
+        entitlement = Entitlement.stored(document.data)
+        if entitlement.refused_policy == target.digest and not moves.unfit(ports, entitlement, new):
+            after = entitlement.evolve(refused_policy=None)
+            with contextlib.suppress(ConflictError):  # it moves just now: at the next hour
+                commit_once(ports, [Update(document.path, after.document(), document.revision)])
+                count += 1
+    return count
 
 
 def status(ports: Ports, sku_id: str, plan_type: str) -> dict[str, Any]:

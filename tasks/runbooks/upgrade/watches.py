@@ -26,6 +26,9 @@ MEMBERS: Mapping[Wave, str] = {"all": "bake", "canary": "canary"}
 """Wave -> the member of the pointer that holds its watch."""
 
 
+State = Literal["watching", "spreading", "passed", "inconclusive", "returning", "returned", "stuck"]
+
+
 class Watch(Record):
     """A version on trial."""
 
@@ -35,9 +38,7 @@ class Watch(Record):
     run_id: str
     flipped_at: Timestamp
     until: Timestamp
-    state: Literal[
-        "watching", "spreading", "passed", "inconclusive", "returning", "returned", "stuck"
-    ] = Field(description="`spreading`: canaries are well, and all follow")
+    state: State = Field(description="`spreading`: canaries are well, and all follow")
     since: dict[str, int] = Field(description="how its actions had ended when it came")
     before: dict[str, int] = Field(description="how those of the version before had ended")
     accounts: list[AccountId] = Field(default=[], description="who tries it first, by name")
@@ -60,7 +61,8 @@ def begin(
 ) -> Watch:
     """The watch over a version that comes into force now."""
     now = ports.clock.now()
-    is_watched = policy.bake.seconds > 0 and not is_known_good
+    is_trial = bool(accounts) or percent is not None
+    unwatched: State = "spreading" if is_trial else "passed"
     return Watch(
         version=target.version,
         digest=target.digest,
@@ -68,7 +70,7 @@ def begin(
         run_id=target.run_id,
         flipped_at=timestamp(now),
         until=timestamp(now + timedelta(seconds=policy.bake.seconds)),
-        state="watching" if is_watched else "passed",
+        state=unwatched if is_known_good or not policy.bake.seconds else "watching",
         since=asdict(ports.slots.outcomes(target.digest)),
         before=asdict(ports.slots.outcomes(previous_digest)),
         accounts=list(accounts),

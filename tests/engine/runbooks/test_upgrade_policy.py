@@ -9,18 +9,19 @@ import pytest
 from governor.errors import ConflictError, InputError, OutageError
 from governor.fsm import RunState
 from ports import Ports
-from ports.documents import every
+from ports.documents import Create, every
 from tasks.actions.execute import execute
 from tasks.governors import policies
 from tasks.runbooks import upgrade_policy
-from tasks.runbooks.upgrade import comparison, incoming
+from tasks.runbooks.upgrade import bake, comparison, incoming
 from tasks.runbooks.upgrade.comparison import PolicyUpgrade
 from tests.engine.conftest import event, on_both
 from tests.support import cancel, upgrades
 from tests.support.cancel import accept, told
-from tests.support.faults import Fault, Writes, outage, watched
+from tests.support.faults import Fault, Writes, die, outage, watched
 from tests.support.health import keep_lease
-from tests.support.runs import ACCOUNT, subscribe, text_of
+from tests.support.runs import ACCOUNT, later, subscribe, text_of
+from tests.support.stores import Stores
 from tests.support.upgrades import SYSTEM, Change, change, held, receipts, upgrade, version
 
 
@@ -383,3 +384,73 @@ def test_a_governor_made_while_a_version_flips_is_moved_too(subscribed: Ports) -
     assert held(ports, "late") == "1.1.0"
     assert len(receipts(ports, "policy_upgraded", "late")) == 1
     assert len(receipts(ports, "policy_upgraded")) == 1
+
+
+def test_a_governor_that_refused_has_it_offered_again_once_it_fits(subscribed: Ports) -> None:
+    ports = subscribed
+    change(ports, "beta", operating_state="elsewhere")
+    upgrade(ports, version("1.1.0", more))
+    upgrade_policy.move_laggards(ports)
+    assert not [d for d in every(ports.documents, "runs") if d.data["trigger"] == "schedule"]
+
+    change(ports, "beta", operating_state="active")
+    upgrade_policy.move_laggards(ports)
+
+    (behind,) = [
+        d.data["run_id"] for d in every(ports.documents, "runs") if d.data["trigger"] == "schedule"
+    ]
+    assert cancel.to_the_end(ports, behind).state is RunState.COMPLETE
+    assert held(ports, "beta") == "1.1.0"
+    assert len(receipts(ports, "policy_rollback", "beta")) == 1
+
+
+def test_a_thousand_that_refuse_are_asked_once(ports: Ports) -> None:
+    ports = upgrades.subscribed(ports, ACCOUNT)
+    change(ports, operating_state="elsewhere")
+    kept = upgrades.stored(ports)
+    names = [f"many-{number}" for number in range(999)]
+    for at in range(0, 999, 333):
+        some = [
+            Create(f"tenants/{name}/entitlements/demo-sku", {**kept, "account_id": name})
+            for name in names[at : at + 333]
+        ]
+        ports.documents.commit(some)
+
+    assert upgrade(ports, version("1.1.0", more)).state is RunState.COMPLETE
+
+    rolled = [
+        found
+        for found in every(ports.documents, "receipts", group=True)
+        if json.loads(found.data["payload"])["operation"] == "policy_rollback"
+    ]
+    assert len(rolled) == 1000
+    (broadcast,) = receipts(ports, "policy_broadcast", SYSTEM)
+    assert (broadcast["governors_updated"], broadcast["governors_failed"]) == (0, 1000)
+    writes = Writes(0, "lost", outage)
+    for _ in range(20):
+        ports.clock.sleep(30)
+        bake.look(watched(ports, writes))
+        upgrade_policy.move_laggards(watched(ports, writes))
+    assert writes.count == 1  # that nothing could be said of the version, once
+
+
+def _die(ports: Ports, at: int, run_id: str) -> None:
+    cancel.carry_on(watched(later(ports), Writes(at, "landed", die)), run_id)
+
+
+def test_killed_at_any_write_each_governor_has_one_receipt(ports: Ports, stores: Stores) -> None:
+    ports, deaths = upgrades.subscribed(ports, ACCOUNT, "beta"), 0
+    for at in range(1, 20):
+        keep_lease(ports)
+        run = upgrades.begin(ports, version(f"1.{at}.0", more))
+        child = stores.process(_die, at, run.run_id)
+        child.join(30)
+        deaths += child.exitcode == -9
+        assert cancel.to_the_end(ports, run.run_id).state is RunState.COMPLETE
+        for account_id in (ACCOUNT, "beta"):
+            assert held(ports, account_id) == f"1.{at}.0"
+            assert len(receipts(ports, "policy_upgraded", account_id)) == at
+        assert len(receipts(ports, "policy_broadcast", SYSTEM)) == at
+        if child.exitcode == 0:
+            break
+    assert deaths >= 6
