@@ -33,7 +33,7 @@ def test_the_tour_of_the_readme_runs_as_it_stands(tmp_path: Path) -> None:
     finally:
         stack.ggen("down")
 
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     assert told.returncode == 0, told.stdout + told.stderr
     assert told.stdout.count("=> valid") == 3
     assert "action_rolled_back" in told.stdout
