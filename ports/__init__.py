@@ -12,11 +12,12 @@ from ports.calls import Calls
 from ports.documents import Documents
 from ports.health import Lease, Modes, Troubles, Watches
 from ports.keys import Keys
-from ports.memory import Announcements, Governors, Memory, Slots, Tallies, Unsealed
+from ports.memory import Announcements, Governors, Memory, Tallies, Unsealed
 from ports.objects import Objects
 from ports.pushers import Pushers
 from ports.secrets import Secrets
 from ports.signals import Signals
+from ports.slots import Slots
 from ports.system import Clock, Processes
 
 

@@ -6,16 +6,13 @@ one, so an emptied Memory never admits too much.
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Literal, Protocol
 
-from governor.actions import Action
-from governor.bake import Ending, Outcomes
-from governor.quota import Verdict
-from governor.records import ProcessClaim
 from ports.alerts import Outbox
 from ports.broadcasts import Broadcasts
+from ports.dispatch import Dispatch
 from ports.health import Lease, Modes, Troubles, Watches
+from ports.slots import Slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,166 +29,6 @@ class Terms:
     state: Literal["active", "suspended", "draining"] = "active"
     refused_policy: str = ""
     """Digest of the version that did not fit it, and is not offered to it again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One signal that asks to become an action."""
-
-    account_id: str
-    action_id: str
-    signal_type: str
-    entitlement_id: str | None
-    sku_id: str | None
-    signal_sha256: str
-    month: str
-    look_in_ms: int
-    generation: int | None = None
-    """Of the key that signed it; None where no key of the tenant's did."""
-
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """The answer; ``entitlement_id`` and what follows are set when a signal found its entitlement.
-
-    ``era`` names the lease under which it was given: a rebuild begins another. ``in_force`` is the
-    plan's version in force where that is another one, which the entitlement has not refused.
-    """
-
-    verdict: Verdict
-    entitlement_id: str = ""
-    sku_id: str = ""
-    plan_type: str = ""
-    policy_version: str = ""
-    era: str = ""
-    in_force: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """One action in flight."""
-
-    account_id: str
-    entitlement_id: str
-    action_id: str
-
-    @classmethod
-    def of(cls, action: Action) -> "Slot":
-        """The slot an action holds."""
-        return cls(action.account_id, action.entitlement_id, action.action_id)
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How an action ended, and the digest of the policy that it began under."""
-
-    policy_digest: str
-    ending: Ending
-
-
-@dataclass(frozen=True, slots=True)
-class Due:
-    """A slot the reaper shall look at; ``age_ms`` since its admission, where that is known."""
-
-    slot: Slot
-    age_ms: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """The action begun that was accepted last of all, and how long ago any was begun."""
-
-    accepted_at: datetime
-    ago_s: float
-
-
-class Slots(Protocol):
-    """Who may act now (D8, D24), who is at it, and when to look at each. Each verb is atomic."""
-
-    def admit(self, request: Request) -> Admission:
-        """Check lease, mode, key, state, permission, duplicate, concurrency, month; take the slot.
-
-        Nothing is taken unless the verdict is ADMITTED. It is looked at in ``look_in_ms``.
-        """
-        ...
-
-    def hold(self, slot: Slot, month: str, era: str) -> None:
-        """Take and count once more a slot that was admitted in another era; else do nothing.
-
-        A rebuild under way does so when it ends. What it had found itself is counted twice: a
-        limit may refuse too early after a loss, rather than too late.
-        """
-        ...
-
-    def is_watched(self, slot: Slot) -> bool:
-        """Whether a look at a slot is planned."""
-        ...
-
-    def begin(
-        self, slot: Slot, claim: ProcessClaim, look_in_ms: int, *, accepted_at: datetime
-    ) -> Verdict:
-        """Note which process is at a slot's action, and when to look at it (D10).
-
-        Where the slot is not known (any more), only ``accepted_at`` is noted: how far the queue,
-        which is first come, first served, has got. Unless the verdict is ADMITTED (else NO_LEASE or
-        DEGRADED) nothing may begin, and nothing was noted.
-        """
-        ...
-
-    def begin_undo(self, slot: Slot, claim: ProcessClaim, look_in_ms: int) -> None:
-        """Like ``begin``; the action counts as being undone, and its ledger as unsealed."""
-        ...
-
-    def last_begun(self) -> Begun | None:
-        """How far the queue has got; None after a loss."""
-        ...
-
-    def look_again(self, slot: Slot, in_ms: int) -> None:
-        """Move a slot's next look; one that was released stays so."""
-        ...
-
-    def release(
-        self,
-        slot: Slot,
-        *,
-        refund_month: str | None = None,
-        look_in_ms: int | None = None,
-        ended: Ended | None = None,
-    ) -> None:
-        """Give a slot back, and mark its account's ledger as unsealed: no end without a receipt.
-
-        Args:
-            slot: the slot.
-            refund_month: as if it had never been asked for. The month is the one it was counted
-                in, as far as Memory remembers; else this.
-            look_in_ms: its action is not over: it is looked at again, without holding a place.
-            ended: how it ended, and under which policy; counted once, with the place it gives back.
-        """
-        ...
-
-    def outcomes(self, policy_digest: str) -> Outcomes:
-        """How actions under a policy ended, in the last two weeks or since Memory was lost."""
-        ...
-
-    def due(self, limit: int) -> list[Due]:
-        """Slots whose look is due, longest overdue first."""
-        ...
-
-    def claims(self) -> list[tuple[Slot, ProcessClaim]]:
-        """Which process is at which slot's action, as far as was noted."""
-        ...
-
-    def restore_slots(self, held: Sequence[Slot], looked_at: Sequence[Slot]) -> None:
-        """Put back, after a loss, slots in flight and slots that only need a look; all due now."""
-        ...
-
-    def note_orphans(self, count: int) -> None:
-        """How many actions were found past every age they may reach."""
-        ...
-
-    def orphans(self) -> int:
-        """What was noted last."""
-        ...
 
 
 class Governors(Protocol):
@@ -293,8 +130,11 @@ class Tallies(Protocol):
 class Unsealed(Protocol):
     """Accounts with receipts that may not be sealed yet: hints, rebuilt by a reconcile."""
 
-    def mark_unsealed(self, account_id: str) -> None:
-        """A receipt was committed to this account's ledger."""
+    def mark_unsealed(self, *account_ids: str, is_one_of_many: bool = False) -> None:
+        """Receipts were committed to these accounts' ledgers.
+
+        ``is_one_of_many``: by a commit about many accounts; they are taken after all others.
+        """
         ...
 
     def take_unsealed(self, limit: int, hold_s: int) -> list[tuple[str, str]]:
@@ -324,6 +164,7 @@ class Announcements(Protocol):
 
 class Memory(
     Slots,
+    Dispatch,
     Governors,
     Lease,
     Modes,

@@ -22,7 +22,7 @@ from adapters.valkey.troubles import ValkeyTroubles
 from ports.memory import Terms
 
 _TALLY, _WINDOWS, _ENDED = "ggen:tally", "ggen:tally:windows", "ggen:ended-runs"
-_SEALING = "ggen:sealing"
+_SEALING, _UNSEALED_MANY = "ggen:sealing", "ggen:unsealed:many"
 _NAME_FOR_S = 24 * 3600
 """How long a refusal's name is known where the ingress that counted it died."""
 _COUNT = f"""
@@ -54,6 +54,9 @@ for _, account in ipairs(redis.call(
 end
 local marked = redis.call('SPOP', KEYS[1], ARGV[1] - #given_up)
 for _, account in ipairs(marked) do given_up[#given_up + 1] = account end
+-- Those of a commit about many come last: nobody waits for them, and there may be thousands.
+local many = redis.call('SPOP', KEYS[3], ARGV[1] - #given_up)
+for _, account in ipairs(many) do given_up[#given_up + 1] = account end
 for _, account in ipairs(given_up) do redis.call('ZADD', KEYS[2], held, account) end
 return {given_up, string.format('%d', held)}"""
 _DROP = """
@@ -196,18 +199,23 @@ class ValkeyMemory(ValkeyHealth, ValkeyOutbox, ValkeyTroubles, ValkeyBroadcasts)
 
     # -- Unsealed
 
-    def mark_unsealed(self, account_id: str) -> None:
-        bounded(lambda: self._redis.sadd(UNSEALED, account_id))
+    def mark_unsealed(self, *account_ids: str, is_one_of_many: bool = False) -> None:
+        key = _UNSEALED_MANY if is_one_of_many else UNSEALED
+        bounded(lambda: self._redis.sadd(key, *account_ids))
 
     def take_unsealed(self, limit: int, hold_s: int) -> list[tuple[str, str]]:
-        accounts, token = self._script(_TAKE, [UNSEALED, _SEALING], [limit, hold_s])
+        accounts, token = self._script(_TAKE, [UNSEALED, _SEALING, _UNSEALED_MANY], [limit, hold_s])
         return [(account, token) for account in accounts]
 
     def sealed(self, account_id: str, token: str) -> None:
         self._script(_DROP, [_SEALING], [account_id, token])
 
     def unsealed_count(self) -> int:
-        return int(bounded(lambda: self._redis.scard(UNSEALED) + self._redis.zcard(_SEALING)))
+        def count() -> int:
+            marked = self._redis.scard(UNSEALED) + self._redis.scard(_UNSEALED_MANY)
+            return int(marked + self._redis.zcard(_SEALING))
+
+        return bounded(count)
 
     def announce(self, run_id: str) -> None:
         bounded(lambda: self._redis.publish(_ENDED, run_id))

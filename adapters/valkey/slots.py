@@ -14,7 +14,7 @@ from governor.actions import FIRST_LOOK_MS
 from governor.bake import Outcomes
 from governor.quota import Verdict
 from governor.records import ProcessClaim
-from ports.memory import Admission, Begun, Due, Ended, Request, Slot
+from ports.slots import Admission, Begun, Due, Ended, Request, Slot
 
 SEEN_FOR_S = 3600
 """How long an admission's answer is remembered here; Documents remember it for ever."""

@@ -18,7 +18,7 @@ from governor.times import elapsed_ms, timestamp
 from ledger import canonical
 from ports import Ports
 from ports.documents import Create
-from ports.memory import Admission, Request, Slot
+from ports.slots import Admission, Request, Slot
 from tasks import publish
 from tasks.actions import transitions
 from tasks.governors import moves, policies

@@ -10,7 +10,7 @@ from governor.times import timestamp
 from ledger.receipt import SignedReceipt, receipt_id
 from ports import Ports
 from ports.documents import Query, Where
-from ports.memory import Slot
+from ports.slots import Slot
 from tasks import publish
 from tasks.actions import transitions
 from tasks.actions.transitions import Held

@@ -17,7 +17,7 @@ from governor.records import ProcessClaim
 from governor.times import elapsed_ms, instant
 from ports import Ports
 from ports.documents import Where, every
-from ports.memory import Slot
+from ports.slots import Slot
 from tasks import publish
 from tasks.actions import recover, transitions
 from tasks.actions.execute import expire

@@ -17,7 +17,7 @@ from governor.records import ProcessClaim
 from governor.times import elapsed_ms, instant
 from ports import Ports
 from ports.documents import Create, Update, Write
-from ports.memory import Ended, Slot
+from ports.slots import Ended, Slot
 from tasks.receipts import spool
 from tasks.receipts.commit import commit_once, refuse_if_stale
 from tasks.receipts.fence import or_kill_self

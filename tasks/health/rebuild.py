@@ -14,7 +14,7 @@ from governor.fsm import ActionState
 from governor.times import timestamp
 from ports import Ports
 from ports.documents import Document, Where, every
-from ports.memory import Slot
+from ports.slots import Slot
 from tasks import publish
 from tasks.governors.boot import boot_governor
 

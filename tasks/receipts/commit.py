@@ -25,6 +25,9 @@ LANDING_PATIENCE_S = 2.0
 MAX_TEXT_CHARS = 1024
 """Bound of a free text beside the ledger."""
 
+_MANY = 8
+"""A commit that adds to more ledgers than this is about many: none of them waits for its seal."""
+
 STALE_AFTER = MAX_BEHIND / 2
 """How old a receipt may be when it is committed; verification refuses one twice as old."""
 
@@ -265,13 +268,14 @@ def is_text(write: Write) -> bool:
 
 def ask_for_a_seal(ports: Ports, writes: Sequence[Write]) -> None:
     """Mark the ledgers that grew; where Memory is away, the reconcile finds them."""
-    for account_id in sorted({account_of(write) for write in writes} - {""}):
-        try:
-            ports.unsealed.mark_unsealed(account_id)
-        except OutageError as error:
-            _LOG.warning(
-                "the ledger of %s is sealed by the hourly pass, not at once: %s", account_id, error
-            )
+    grown = sorted({account_of(write) for write in writes} - {""})
+    if not grown:
+        return
+    try:
+        ports.unsealed.mark_unsealed(*grown, is_one_of_many=len(grown) > _MANY)
+    except OutageError as error:
+        names = ", ".join(grown[:_MANY])
+        _LOG.warning("sealed by the hourly pass, not at once: the ledger of %s: %s", names, error)
 
 
 def _committed(ports: Ports, writes: Sequence[Write]) -> list[str] | None:

@@ -9,7 +9,8 @@ from governor.bake import Outcomes
 from governor.errors import OutageError
 from governor.records import ProcessClaim
 from ports.broadcasts import Answer, InForce, Listening
-from ports.memory import Ended, Memory, Request, Slot, Terms
+from ports.memory import Memory, Terms
+from ports.slots import Ended, Request, Slot
 from tests.conftest import Valkey
 from tests.support.leases import lease
 

@@ -21,7 +21,8 @@ from governor.records import ProcessClaim
 from governor.times import timestamp
 from ports.alerts import Alert, Letter
 from ports.health import Health, Owed
-from ports.memory import Memory, Request, Slot, Terms
+from ports.memory import Memory, Terms
+from ports.slots import Request, Slot
 from tests.conftest import Valkey
 from tests.support.leases import lease
 from tests.support.waiting import until

@@ -22,7 +22,7 @@ from ledger.receipt import SignedReceipt
 from ledger.verify import Recorded, verify
 from ports import Ports
 from ports.documents import Query
-from ports.memory import Slot
+from ports.slots import Slot
 from tasks import ticks
 from tasks.actions.admit import Signal
 from tasks.actions.execute import execute

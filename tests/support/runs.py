@@ -15,8 +15,8 @@ from governor.times import instant
 from ledger.receipt import SignedReceipt
 from ports import Ports
 from ports.documents import Query
-from ports.memory import Request
 from ports.signals import Topic
+from ports.slots import Request
 from ports.system import Clock
 from tasks.marketplace import begin
 from tasks.outcomes import Ending, Outcome

@@ -27,7 +27,7 @@ from ggen_governor.handlers import ActionContext, action
 from governor.errors import RecoverableError, UnrecoverableError
 from governor.fsm import ActionState
 from ports import Ports
-from ports.memory import Slot
+from ports.slots import Slot
 from tasks.actions import reap
 from tasks.actions.admit import Signal, submit
 from tasks.actions.execute import execute

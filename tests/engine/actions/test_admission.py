@@ -16,7 +16,7 @@ from governor.quota import month_ends_in_s, month_of
 from ledger.receipt import SignedReceipt
 from ports import Ports, Times
 from ports.documents import Query
-from ports.memory import Slot
+from ports.slots import Slot
 from tasks import ticks
 from tasks.actions.admit import Signal, submit
 from tasks.actions.execute import execute
@@ -271,7 +271,7 @@ def test_a_retry_that_is_landing_keeps_its_slot_from_the_reaper(
     ports: Ports, valkey: Valkey
 ) -> None:
     from governor.quota import month_of
-    from ports.memory import Request
+    from ports.slots import Request
 
     asked = signal_of("slow")
     month = month_of(ports.clock.now())

@@ -12,7 +12,7 @@ import redis
 from adapters.local.system import started_s
 from governor.fsm import ActionState
 from ports import Ports
-from ports.memory import Slot
+from ports.slots import Slot
 from tasks import ticks
 from tasks.actions import reap, transitions
 from tasks.actions.admit import submit
@@ -118,7 +118,7 @@ def test_a_slot_that_came_to_nothing_is_given_back_with_its_quota(
     ports: Ports, valkey: Valkey
 ) -> None:
     from governor.quota import month_of
-    from ports.memory import Request
+    from ports.slots import Request
 
     month = month_of(ports.clock.now())
     ports.memory.admit(Request("acme", "action-lost", "demo.succeed", None, None, "a", month, 1))

@@ -23,7 +23,7 @@ from ledger import contracts
 from ledger.receipt import receipt_id
 from ports import Ports
 from ports.documents import Create, Query, Update
-from ports.memory import Slot
+from ports.slots import Slot
 from tasks.actions import operators
 from tasks.actions.admit import submit
 from tasks.actions.execute import execute

@@ -19,7 +19,7 @@ from governor.runs import Run
 from ledger.receipt import SignedReceipt
 from ports import Ports, Times
 from ports.documents import Query
-from ports.memory import Slot
+from ports.slots import Slot
 from tasks import ticks
 from tasks.actions.admit import Signal, submit
 from tasks.actions.execute import execute

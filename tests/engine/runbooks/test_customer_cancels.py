@@ -25,8 +25,8 @@ from ledger import contracts
 from ledger.keys import fingerprint
 from ports import Ports
 from ports.documents import Create, Query, Update
-from ports.memory import Request
 from ports.signals import Topic
+from ports.slots import Request
 from tasks.actions import transitions
 from tasks.actions.admit import Signal, submit
 from tasks.actions.execute import execute
