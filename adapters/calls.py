@@ -27,6 +27,22 @@ _KEPT_FOR_S = 3.0
 _GRACE_S = 0.05
 """How much later than the deadline a call gives up by itself: the deadline comes first."""
 
+_NAMES_AT_ONCE = 4
+"""A name that no server answers for keeps a thread for half a minute; others must not wait for it."""
+
+_REFUSED = [
+    ipaddress.ip_network(each)
+    for each in (
+        "64:ff9b:1::/48",  # NAT64 of a network's own (RFC 8215)
+        "::/96",  # IPv4-compatible, and the loopback
+        "::ffff:0:0:0/96",  # IPv4-translated (RFC 7915)
+        "fec0::/10",  # site-local
+        "2001::/32",  # Teredo
+        "2002::/16",  # 6to4
+        "192.0.0.0/24",  # IETF's protocol assignments; Oracle's metadata
+        "168.63.129.16/32",  # Azure's host
+    )
+]
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
@@ -45,12 +61,13 @@ def networks(text: str) -> list[Network]:
 def is_public(address: Address) -> bool:
     """Whether an address is one of the internet at large; inside one, the address it stands for."""
     if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None,))[0]
+        inner = address.ipv4_mapped
         if address in _NAT64:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(inner)
-    return address.is_global and not address.is_multicast
+    is_refused = any(address in network for network in _REFUSED)
+    return address.is_global and not address.is_multicast and not is_refused
 
 
 class GuardedCalls:
@@ -121,7 +138,8 @@ class _Guarded(httpcore.SyncBackend):
 
     def __init__(self, may_reach: Callable[[Address], bool]) -> None:
         self._may_reach = may_reach
-        self._resolver = ThreadPoolExecutor(1, "names")
+        self._resolver = ThreadPoolExecutor(_NAMES_AT_ONCE, "names")
+        self._asking = 0
 
     def connect_tcp(
         self,
@@ -150,13 +168,22 @@ class _Guarded(httpcore.SyncBackend):
 
     def _addresses(self, host: str, port: int, timeout: float | None) -> list[Address]:
         """A name's addresses, by a thread: no alarm interrupts the system's resolver."""
+        if self._asking >= _NAMES_AT_ONCE:
+            raise httpcore.ConnectError("too many names wait to be resolved")
         asked: Future[list[Address]] = self._resolver.submit(_resolve, host, port)
+        self._asking += 1
+        asked.add_done_callback(self._answered)
         try:
             return asked.result(timeout)
         except TimeoutError:
             raise httpcore.ConnectTimeout(f"the name {host} was not resolved in time") from None
         except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError(f"the name {host} is not known: {error}") from error
+        finally:
+            asked.cancel()
+
+    def _answered(self, _asked: object) -> None:
+        self._asking -= 1
 
 
 def _resolve(host: str, port: int) -> list[Address]:

@@ -8,6 +8,12 @@
 """
 
 from ggen_governor.handlers import ActionContext, action
-from governor.errors import RecoverableError, UnrecoverableError
+from governor.errors import RecoverableError, RejectedError, UnrecoverableError
 
-__all__ = ["ActionContext", "RecoverableError", "UnrecoverableError", "action"]
+__all__ = [
+    "ActionContext",
+    "RecoverableError",
+    "RejectedError",
+    "UnrecoverableError",
+    "action",
+]

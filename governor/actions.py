@@ -11,6 +11,7 @@ from governor.errors import (
     ActionError,
     GovernorError,
     RecoverableError,
+    RejectedError,
     UnrecoverableError,
 )
 from governor.fsm import ACTION, ActionState, advance
@@ -122,6 +123,9 @@ class Action(OfEntitlement):
     is_alerted: bool | None = Field(
         default=None, description="whether its failing rollback was alerted; None: by release 0.1.0"
     )
+    is_counted: bool = Field(
+        default=True, description="whether its end says anything of its policy's version"
+    )
     result: str | None = Field(default=None, description="canonical JSON the handler returned")
     learned: str | None = Field(default=None, description="canonical JSON a failed handler learned")
     resolution: Resolution | None = None
@@ -139,6 +143,7 @@ class Failure:
     error_detail: str
     rollback: Literal["due", "none", "impossible"]
     is_recoverable: bool = True
+    is_counted: bool = True
 
     @property
     def rolls_back(self) -> bool:
@@ -214,7 +219,19 @@ def timed_out(action: Action) -> Failure:
 
 
 def failed(action: Action, error: BaseException) -> Failure:
-    """The handler raised: rolled back when the failure, or else its declaration, allows it."""
+    """The handler raised: rolled back when the failure, or else its declaration, allows it.
+
+    What it rejected was its tenant's mistake: nothing was done, and there is no alert (D29).
+    """
+    if isinstance(error, RejectedError):
+        return Failure(
+            state=advance(ACTION, ActionState.RUNNING, "error"),
+            operation="action_failed",
+            error_code=error_code(error),
+            error_detail=text_of(error),
+            rollback="none",
+            is_counted=False,
+        )
     is_recoverable = (
         isinstance(error, RecoverableError)
         if isinstance(error, (RecoverableError, UnrecoverableError))

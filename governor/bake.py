@@ -1,9 +1,10 @@
 """A version in its first minutes: what became of its actions, and whether everybody leaves it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
-from governor.actions import DEADLINE_EXCEEDED, DRAINED, QUEUE_TIMEOUT, Action
+from governor.actions import DEADLINE_EXCEEDED, Action
 from governor.fsm import ActionState
 from governor.policy import Bake
 
@@ -13,12 +14,16 @@ Verdict = Literal["watching", "passed", "failing", "inconclusive"]
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """How many actions under one version ended in which way."""
+    """How many actions under one version ended in which way, in the last 24 hours.
+
+    ``accounts``: of each account, how many ended, and how many of them did not complete.
+    """
 
     complete: int = 0
     timed_out: int = 0
     failed: int = 0
     rollback_failed: int = 0
+    accounts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def failing(self) -> int:
@@ -30,48 +35,46 @@ class Outcomes:
         """All of them."""
         return self.complete + self.failing
 
-    def since(self, before: "Outcomes") -> "Outcomes":
-        """Those that came since an earlier count; after a loss of Memory, all there are."""
-        if self.ended < before.ended:
-            return self
-        return Outcomes(
-            self.complete - before.complete,
-            self.timed_out - before.timed_out,
-            self.failed - before.failed,
-            self.rollback_failed - before.rollback_failed,
-        )
-
 
 def ending_of(action: Action) -> Ending | None:
     """How an action that holds no slot any more ended; None where that says nothing of its version.
 
-    A tenant's mistake never becomes an action (D29). One stopped by its tenant's cancellation did
-    not fail by itself.
+    One that never began waited too long, or its tenant has left. One that is not counted was
+    refused as its tenant's mistake (D29), or stopped by its tenant's cancellation.
     """
+    if not action.is_counted or action.claim is None:
+        return None
     if action.state is ActionState.COMPLETE:
         return "complete"
-    if action.error_code is None or action.error_code == DRAINED:
+    if action.error_code is None:
         return None
     if action.state is ActionState.ROLLBACK_FAILED:
         return "rollback_failed"
-    is_late = action.error_code in (DEADLINE_EXCEEDED, QUEUE_TIMEOUT)
-    return "timed_out" if is_late else "failed"
+    return "timed_out" if action.error_code == DEADLINE_EXCEEDED else "failed"
 
 
 def judge(new: Outcomes, before: Outcomes, bake: Bake, *, is_over: bool) -> Verdict:
-    """Whether a version may stay, by its own actions and those of the version before.
+    """Whether a version may stay, by its own actions and those of a version that was good.
+
+    One account alone sends no governor back, where several act: it may send what no version could do.
 
     Args:
-        new: what ended under it since it came into force.
-        before: what ended under the version before, until then.
+        new: what ended under it.
+        before: what ended under the version that was good; too few say nothing.
         bake: how much may fail, and how many actions prove it.
         is_over: whether it was watched for as long as it has to be.
     """
     if new.ended < bake.min_actions:
         return "inconclusive" if is_over else "watching"
-    exceeds = new.failing * 100 > bake.failing_percent * new.ended
-    if exceeds and new.failing * before.ended > 2 * before.failing * new.ended:
+    known = (before.failing, before.ended) if before.ended >= bake.min_actions else (0, 1)
+
+    def is_worse(failing: int, ended: int, times: int) -> bool:
+        exceeds = failing * 100 > bake.failing_percent * ended
+        return exceeds and failing * known[1] > times * known[0] * ended
+
+    hit = [account for account, (ended, bad) in new.accounts.items() if is_worse(bad, ended, 2)]
+    if is_worse(new.failing, new.ended, 2) and len(hit) >= min(2, len(new.accounts)):
         return "failing"
-    if exceeds and not before.ended:
-        return "failing"
-    return "passed" if is_over else "watching"
+    if not is_over:
+        return "watching"
+    return "inconclusive" if is_worse(new.failing, new.ended, 1) else "passed"

@@ -13,6 +13,7 @@
     │   └── UnreadableError     what it gave back cannot be what was stored
     ActionError                 raised by handlers of actions
     ├── RecoverableError        the action failed and can be rolled back
+    ├── RejectedError           its tenant asked for what cannot be; nothing was done
     └── UnrecoverableError      the action failed and cannot be undone: a person must look
     ActionDeadline              BaseException: the time of an action is up
 
@@ -120,6 +121,13 @@ class ActionError(Exception):
 
 class RecoverableError(ActionError):
     """The handler failed and its rollback will restore the state before it."""
+
+
+class RejectedError(ActionError):
+    """Raised by a handler: the tenant asked for what cannot be done; nothing was done.
+
+    There is nothing to undo, and no alert.
+    """
 
 
 class UnrecoverableError(ActionError):

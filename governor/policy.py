@@ -6,7 +6,7 @@ a signal to an undeclared action or an unregistered handler is rejected then, no
 
 from collections.abc import Collection, Mapping
 from decimal import Decimal
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -110,7 +110,8 @@ class ActionSpec(_Strict):
         default=100,
         ge=10,
         le=30_000,
-        description="the rollback's deadline; each further attempt has twice the time, up to 30 s",
+        description="the rollback's deadline (of a URL, else `timeout_ms`); each further attempt "
+        "has twice the time, up to 30 s",
     )
     queue_timeout_ms: int = Field(
         default=15_000,
@@ -124,6 +125,14 @@ class ActionSpec(_Strict):
     deadline_from: Literal["start", "submit"] = Field(
         default="start", description="`submit`: the time in the queue counts too"
     )
+
+    @validator(mode="before")
+    @classmethod
+    def _time_to_undo(cls, given: Any) -> Any:
+        """A request has as long to undo as to do: it may have to open a connection first."""
+        if isinstance(given, Mapping) and given.get("execute_url"):
+            return {"rollback_timeout_ms": given.get("timeout_ms", 500), **given}
+        return given
 
     @validator(mode="after")
     def _one_way(self) -> Self:
@@ -208,8 +217,10 @@ def refuse_if_too_large(size: int) -> None:
         raise InputError("policy-invalid", f"a policy is at most {MAX_POLICY_BYTES} bytes")
 
 
-def parse(document: bytes, known_handlers: Collection[str]) -> Policy:
+def parse(document: bytes, known_handlers: Collection[str] | None) -> Policy:
     """The policy in ``document``, whole and usable, or a refusal that names each fault.
+
+    With ``known_handlers`` None it may name any.
 
     Raises:
         InputError: too large, not JSON, a field out of bounds, or an unregistered handler.
@@ -220,7 +231,7 @@ def parse(document: bytes, known_handlers: Collection[str]) -> Policy:
     except ValidationError as error:
         raise InputError("policy-invalid", f"the policy is not valid: {_faults(error)}") from None
     named = {action.handler for action in policy.actions.values() if action.handler}
-    if unknown := sorted(named - set(known_handlers)):
+    if known_handlers is not None and (unknown := sorted(named - set(known_handlers))):
         raise InputError(
             "policy-unknown-handler",
             f"policy {policy.sku_id}/{policy.plan_type} {policy.policy_version} names unknown "

@@ -61,7 +61,8 @@ class Broadcasts(Protocol):
     def broadcast(self, versions: Sequence[InForce], *, is_all: bool = False) -> None:
         """Tell every process of these versions; a lower version than is known changes nothing.
 
-        ``is_all``: they are all that Documents have, read just now.
+        ``is_all``: they are all that Documents have, read just now. Then a lower one is believed
+        where the known one has not changed for half a minute: Documents were restored.
         """
         ...
 

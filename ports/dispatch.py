@@ -77,7 +77,7 @@ class Dispatch(Protocol):
         ...
 
     def unserved(self) -> Sequence[int]:
-        """The limits of lists from which nobody takes; the caller is to call one for each."""
+        """The limits of lists from which no process takes; the caller is to call one for each."""
         ...
 
     def queues(self, limit: int) -> tuple[int, list[Queue]]:

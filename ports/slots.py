@@ -147,7 +147,7 @@ class Slots(Protocol):
         ...
 
     def outcomes(self, policy_digest: str) -> Outcomes:
-        """How actions under a policy ended, in the last two weeks or since Memory was lost."""
+        """How actions under a policy ended in the last 24 hours, as far as Memory knows."""
         ...
 
     def due(self, limit: int) -> list[Due]:

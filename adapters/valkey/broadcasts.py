@@ -17,18 +17,32 @@ from ports.broadcasts import Answer, InForce, Listening
 IN_FORCE = "ggen:policies"
 """Plan -> ``rank version digest since watched``; a rank sorts as text as its version does."""
 
+_SETTLED_MS, _SINCE = 30_000, "ggen:policies:since"
+"""After this long a lower version that Documents tell is the truth: they were restored."""
+
 _ASKED, _PROCESSES, _CHANNEL = "ggen:policies:asked", "ggen:policies:processes", "ggen:policies:new"
 _BROADCAST = f"""{NOW}
-local is_new = false
+local is_new, named = false, {{}}
+local function is_settled(plan)  -- no announcement is on its way that Documents did not tell yet
+  return now - tonumber(redis.call('HGET', KEYS[4], plan) or '0') > {_SETTLED_MS}
+end
 for n = 2, #ARGV, 3 do
-  local former = redis.call('HGET', KEYS[1], ARGV[n])
-  local text = ARGV[n + 1] .. ' ' .. ARGV[n + 2]
-  if not former or (former ~= text and string.match(former, '^%S+') <= ARGV[n + 1]) then
-    redis.call('HSET', KEYS[1], ARGV[n], text)
+  local plan, text = ARGV[n], ARGV[n + 1] .. ' ' .. ARGV[n + 2]
+  local former = redis.call('HGET', KEYS[1], plan)
+  named[plan] = true
+  local goes_on = not former or string.match(former, '^%S+') <= ARGV[n + 1]
+  if former ~= text and (goes_on or ARGV[1] == 'all' and is_settled(plan)) then
+    redis.call('HSET', KEYS[1], plan, text)
+    redis.call('HSET', KEYS[4], plan, now)
     is_new = true
   end
 end
-if ARGV[1] == 'all' then redis.call('SET', KEYS[2], now) end
+if ARGV[1] == 'all' then
+  redis.call('SET', KEYS[2], now)
+  for _, plan in ipairs(redis.call('HKEYS', KEYS[1])) do
+    if not named[plan] and is_settled(plan) then redis.call('HDEL', KEYS[1], plan) end
+  end
+end
 if is_new then redis.call('PUBLISH', KEYS[3], '') end"""
 _IN_FORCE = f"""{NOW}
 local asked = redis.call('GET', KEYS[2])
@@ -48,7 +62,7 @@ class ValkeyBroadcasts(Connected):
             mark = "watched" if each.is_watched else "-"
             text = f"{each.version} {each.digest} {each.since or '-'} {mark}"
             values += [each.plan, _rank(each.version), text]
-        self._script(_BROADCAST, [IN_FORCE, _ASKED, _CHANNEL], values)
+        self._script(_BROADCAST, [IN_FORCE, _ASKED, _CHANNEL, _SINCE], values)
 
     def in_force(self) -> tuple[list[InForce], float | None]:
         flat, age_ms = self._script(_IN_FORCE, [IN_FORCE, _ASKED], [])

@@ -4,6 +4,7 @@
 by the moment of its next look; ``ggen:claims`` says which process is at one.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
@@ -22,8 +23,8 @@ SEEN_FOR_S = 3600
 USED_FOR_S = 64 * 24 * 3600
 """How long a month's use is kept: it outlives its month."""
 
-_ENDINGS_FOR_S = 14 * 24 * 3600
-"""How long it is known how actions under a policy ended."""
+_ENDINGS_FOR_H = 24
+"""For how many hours it is known how actions under a policy ended; each hour has a hash."""
 
 UNSEALED, LEASE, ERA = "ggen:unsealed", "ggen:lease", "ggen:era"
 _LOOKS, _CLAIMS = "ggen:looks", "ggen:claims"
@@ -92,8 +93,10 @@ redis.call('HDEL', KEYS[3], ARGV[2])
 redis.call('SREM', KEYS[4], ARGV[1])
 redis.call('SADD', KEYS[5], ARGV[6])
 if held == 1 and ARGV[7] ~= '' then
-  redis.call('HINCRBY', ARGV[7], ARGV[8], 1)
-  redis.call('EXPIRE', ARGV[7], {_ENDINGS_FOR_S})
+  local endings = ARGV[7] .. ':' .. math.floor(t[1] / 3600)
+  redis.call('HINCRBY', endings, ARGV[8], 1)
+  redis.call('HINCRBY', endings, ARGV[6] .. (ARGV[8] == 'complete' and ' well' or ' badly'), 1)
+  redis.call('EXPIRE', endings, {(_ENDINGS_FOR_H + 2) * 3600})
 end
 if ARGV[5] == '' then redis.call('ZREM', KEYS[2], ARGV[2])
 else redis.call('ZADD', KEYS[2], now + ARGV[5], ARGV[2]) end
@@ -210,8 +213,24 @@ class ValkeySlots(Connected):
         self._script(_RELEASE, keys, values)
 
     def outcomes(self, policy_digest: str) -> Outcomes:
-        found = bounded(lambda: self._redis.hgetall(_endings_key(policy_digest)))
-        return Outcomes(**{ending: int(count) for ending, count in found.items()})
+        counts: Counter[str] = Counter()
+        for hour in bounded(lambda: self._endings(_endings_key(policy_digest))):
+            counts.update({name: int(count) for name, count in hour.items()})
+        accounts: dict[str, tuple[int, int]] = {}
+        for name, count in counts.items():
+            account, _, how = name.partition(" ")
+            if how:
+                ended, bad = accounts.get(account, (0, 0))
+                accounts[account] = ended + count, bad + (count if how == "badly" else 0)
+        totals = {name: count for name, count in counts.items() if " " not in name}
+        return Outcomes(**totals, accounts=accounts)
+
+    def _endings(self, key: str) -> list[dict[str, str]]:
+        now_h = int(self._redis.time()[0]) // 3600
+        with self._redis.pipeline(transaction=False) as pipe:
+            for hour in range(now_h - _ENDINGS_FOR_H, now_h + 1):
+                pipe.hgetall(f"{key}:{hour}")
+            return list(pipe.execute())
 
     def due(self, limit: int) -> list[Due]:
         return [

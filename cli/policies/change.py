@@ -22,8 +22,9 @@ from governor.runs import Run
 from ledger.checkpoint import check_vkey, sign_text, vkey
 from ports import Ports
 from tasks.governors import policies
+from tasks.governors.broadcast import WATCHED
 from tasks.runbooks import upgrade_policy
-from tasks.runbooks.upgrade import back, comparison
+from tasks.runbooks.upgrade import back, comparison, watches
 from tasks.runbooks.upgrade.comparison import PolicyUpgrade
 from tasks.runs.journal import load
 
@@ -108,11 +109,14 @@ def rollback(sku_id: str, plan_type: str, to: str | None) -> tuple[dict[str, Any
     """
     ports = opened()
     pointer = policies.pointer_of(ports, sku_id, plan_type)
+    canary = watches.of(pointer, "canary")
     before = to or (pointer.data.get("previous_version") if pointer else None)
+    if to is None and pointer and canary and canary.state in WATCHED:
+        before = pointer.data["policy_version"]  # only those that try another one return
     if pointer is None or before is None:
         raise InputError("no-policy", f"no version of {sku_id}/{plan_type} was in force before")
     present = policies.in_force(ports, sku_id, plan_type)
-    if to is None and present.rolls_back:
+    if to is None and present.rolls_back and before != present.policy_version:
         raise InputError(
             "no-policy",
             f"{present.policy_version} is a way back itself, to {present.rolls_back}: name the "

@@ -87,7 +87,8 @@ def serve(path: str, port: int, secrets: list[str]) -> ThreadingHTTPServer:
             headers = {name.lower(): value for name, value in self.headers.items()}
             if not is_signed(body, headers, secrets):
                 return self.answer(401, {"code": "NOT_SIGNED", "recoverable": False})
-            told, key = json.loads(body), headers["idempotency-key"]
+            told = json.loads(body)
+            key = told["action_id"]  # which is signed; headers are not, but the webhook's own
             with closing(sqlite3.connect(path, timeout=10)) as database:
                 if told["kind"] == "rollback":
                     return self.answer(*roll_back(database, key))
@@ -98,7 +99,7 @@ def serve(path: str, port: int, secrets: list[str]) -> ThreadingHTTPServer:
             self.send_response(status)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(text)))
-            with suppress(ConnectionError):  # its deadline was over, and nobody listens any more
+            with suppress(ConnectionError):  # its deadline was over, and its caller is gone
                 self.end_headers()
                 self.wfile.write(text)
 

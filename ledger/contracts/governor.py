@@ -63,7 +63,11 @@ class PolicyBroadcast(_OfUpgrade):
 
     operation: Literal["policy_broadcast"]
     status: Literal["success"]
-    wave: _Wave
+    wave: _Wave = "all"
+    content_digest: Sha256Hex | None = Field(
+        default=None,
+        description="of the version without its number: a way back has an earlier one's",
+    )
     governors_updated: Count
     governors_failed: Count
     compatibility_check: Literal["compatible", "forced", "rolls-back"]

@@ -148,14 +148,13 @@ def _admit(ports: Ports, request: Request) -> Admission:
 
 
 def _is_moved(ports: Ports, request: Request, admission: Admission) -> bool:
-    """Have a governor whose plan has a newer version take it first; its place is given back."""
+    """Have a governor whose plan has a newer version take it first; the place was given back."""
     if number_of(admission.in_force) <= number_of(admission.policy_version):
         return False  # Memory knows less of the version in force than of the governor
-    named = admission.entitlement_id, admission.sku_id, admission.plan_type
-    if not moves.take_up(ports, request.account_id, *named):
-        return False
     slot = Slot(request.account_id, admission.entitlement_id, request.action_id)
-    ports.slots.release(slot, refund_month=request.month)
+    ports.slots.release(slot, refund_month=request.month)  # it is no use of the governor's yet
+    named = admission.entitlement_id, admission.sku_id, admission.plan_type
+    moves.take_up(ports, request.account_id, *named)
     return True
 
 

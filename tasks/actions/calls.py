@@ -13,7 +13,13 @@ from standardwebhooks.webhooks import Webhook
 
 from ggen_governor.handlers import ActionContext, Handler, registered
 from governor.actions import MAX_RESULT_BYTES, Action
-from governor.errors import ActionError, InputError, RecoverableError, UnrecoverableError
+from governor.errors import (
+    ActionError,
+    InputError,
+    RecoverableError,
+    RejectedError,
+    UnrecoverableError,
+)
 from ledger import canonical
 from ports import Ports
 from ports.calls import Answer
@@ -99,6 +105,8 @@ def _result(answer: Answer) -> JsonValue:
     match told.get("recoverable"):
         case True:
             raise RecoverableError(code, detail)
+        case _ if answer.status in (400, 422):
+            raise RejectedError(code, detail)
         case False:
             raise UnrecoverableError(code, detail)
         case _:

@@ -106,6 +106,7 @@ def _stop(ports: Ports, held: Held) -> None:
     failure = replace(
         rules.timed_out(action),
         error_code=rules.DRAINED,
+        is_counted=False,
         error_detail=f"stopped after {run_ms} ms: its entitlement was cancelled",
     )
     recover.recover(ports, held, failure, run_ms=run_ms, undo_here=False)

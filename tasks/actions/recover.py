@@ -55,6 +55,7 @@ def recover(
         error_code=failure.error_code,
         error_detail=failure.error_detail,
         learned=learned,
+        is_counted=failure.is_counted,
     )
     proof, *texts = _failure_receipts(ports, ended, failure)
     writes, told = [proof, *texts], None

@@ -28,7 +28,7 @@ class Listener:
         self._ports, self._role, self._hearing = ports, role, hearing
         self._claim = ports.processes.claim(ports.clock.now())
         self._answers: dict[str, Answer] = {}
-        self._confirmed_s = ports.clock.monotonic_s()
+        self._confirmed_s: float | None = None
         self._is_ended = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="policies", daemon=True)
 
@@ -50,6 +50,8 @@ class Listener:
         Raises:
             OutageError: ``policy-stale``: nothing confirmed them for a minute.
         """
+        if self._confirmed_s is None:
+            return  # no check of this release has run yet; without any there is no lease either
         age_s = self._ports.clock.monotonic_s() - self._confirmed_s
         if age_s > STALE_AFTER_S:
             detail = (
@@ -69,7 +71,7 @@ class Listener:
         self._ports.broadcasts.answer(self._told(age_s))
         if age_s is not None:
             asked_s = self._ports.clock.monotonic_s() - age_s
-            self._confirmed_s = max(self._confirmed_s, asked_s)
+            self._confirmed_s = max(self._confirmed_s or 0.0, asked_s)
 
     def _listen(self) -> None:
         while not self._is_ended.is_set():
@@ -101,7 +103,10 @@ class Listener:
         except GovernorError as error:
             code, detail = error.code, error.detail[:512]
             if isinstance(error, PolicyError):
-                troubles.policy_unusable(self._ports, error, sku_id, plan_type)
+                # Noted only: a worker's parent must not use gRPC, or its children could not.
+                name = f"policy-unusable/{sku_id}/{plan_type}"
+                seconds = 3 * troubles.LOOK_EVERY_S
+                self._ports.troubles.note_trouble(name, detail, blocks=True, seconds=seconds)
         known = self._answers.get(announced.plan)
         if known and (known.digest, known.code) == (announced.digest, code):
             return known

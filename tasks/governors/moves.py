@@ -39,7 +39,7 @@ class Target(Record):
 
 
 def in_force(pointer: Document | None) -> Target | None:
-    """What the pointer of a plan says; None for the first version, to which nobody has to move."""
+    """What the pointer of a plan says; None for the first version, to which none has to move."""
     if pointer is None or "run_id" not in pointer.data:
         return None
     sku_id, plan_type = policies.plan_of(pointer)
@@ -102,7 +102,9 @@ def moved(
         "previous_version": entitlement.policy_version,
         "entitlement_id": entitlement.entitlement_id,
     }
-    of = entitlement.account_id, f"{target.run_id}/{entitlement.entitlement_id}"
+    # A governor may refuse, be asked again once it has changed, and refuse again: by revision.
+    subject = f"{target.run_id}/{entitlement.entitlement_id}/{document.revision}"
+    of = entitlement.account_id, subject
     if fault := unfit(ports, entitlement, new):
         after = entitlement.evolve(refused_policy=target.digest, policy_run=target.run_id)
         fields |= {"status": "rolled_back", "error_code": fault}

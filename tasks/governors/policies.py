@@ -6,7 +6,7 @@ same version.
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -56,7 +56,24 @@ def register(ports: Ports, document: bytes, signature: str = "") -> Registered:
         ConflictError: this version is registered with other content; give it a new version.
     """
     parsed, text = parse(document)
-    _refuse_unless_signed(ports, parsed, text, signature)
+    if ports.policy_keys:
+        _refuse_unless_signed(ports.policy_keys, text, signature)
+    done = _register(ports, parsed, text)
+    if signature:
+        name = hashlib.sha256(signature.encode()).hexdigest()[:16]
+        ports.objects.create(f"{_signatures(done.digest)}{name}", signature.encode())
+    return done
+
+
+def register_way_back(ports: Ports, document: bytes) -> Registered:
+    """The same for what this system makes itself of a version that is registered.
+
+    Its signature is that version's (``refuse_unless_signed``).
+    """
+    return _register(ports, *parse(document))
+
+
+def _register(ports: Ports, parsed: Policy, text: bytes) -> Registered:
     name = _object(parsed.sku_id, parsed.plan_type, parsed.policy_version)
     try:
         is_new = ports.objects.create(name, text)
@@ -80,28 +97,45 @@ def parse(document: bytes) -> tuple[Policy, bytes]:
     return policy.parse(text, registered()), text
 
 
-def _refuse_unless_signed(ports: Ports, parsed: Policy, text: bytes, signature: str) -> None:
-    """A way back says what was signed when it came; only its number is another."""
-    if not ports.policy_keys or _is_way_back(ports, parsed, text):
+def refuse_unless_signed(ports: Ports, sku_id: str, plan_type: str, version: str) -> None:
+    """Verify the signature that lies beside a registered version, by the keys of this process.
+
+    A way back says what the version before said, and has that one's signature.
+
+    Raises:
+        InputError: ``policy-signature``: no key of ours has signed it.
+    """
+    if not ports.policy_keys:
         return
-    note = f"{text.decode()}\n\n{signature}"
-    for key in ports.policy_keys:
-        with contextlib.suppress(InputError):
-            open_note(note, key, most_chars=MAX_POLICY_BYTES + _MAX_SIGNATURE_CHARS)
+    text = text_of(ports, sku_id, plan_type, version)
+    names = list(ports.objects.names(_signatures(digest_of(text))))
+    if not names and (before := canonical.loads(text).get("rolls_back")):
+        former = text_of(ports, sku_id, plan_type, str(before))
+        if content_digest_of(former) == content_digest_of(text):
+            refuse_unless_signed(ports, sku_id, plan_type, str(before))
             return
+    kept = [(ports.objects.get(name) or b"").decode(errors="replace") for name in names]
+    for signature in kept[:-1]:
+        with contextlib.suppress(InputError):
+            _refuse_unless_signed(ports.policy_keys, text, signature)
+            return
+    _refuse_unless_signed(ports.policy_keys, text, kept[-1] if kept else "")
+
+
+def _refuse_unless_signed(keys: Sequence[str], text: bytes, signature: str) -> None:
+    body = f"{text.decode()}\n"
+    note = f"{body}\n{signature}"
+    for key in keys:
+        with contextlib.suppress(InputError):
+            limit = MAX_POLICY_BYTES + _MAX_SIGNATURE_CHARS
+            if open_note(note, key, most_chars=limit) == body:
+                return
     why = "it bears no signature" if not signature else "its signature fits none of them"
     raise InputError(
         "policy-signature",
-        f"a policy must be signed by one of GGEN_POLICY_KEYS, and {why}. Nothing was stored. Sign "
-        "it with: ggen policy sign FILE --key KEY --name NAME",
+        f"a policy must be signed by one of GGEN_POLICY_KEYS, and {why}. Nothing came into force. "
+        "Sign it, and publish it again: ggen policy sign FILE --key KEY --name NAME",
     )
-
-
-def _is_way_back(ports: Ports, parsed: Policy, text: bytes) -> bool:
-    if parsed.rolls_back is None:
-        return False
-    before = ports.objects.get(_object(parsed.sku_id, parsed.plan_type, parsed.rolls_back))
-    return before is not None and content_digest_of(before) == content_digest_of(text)
 
 
 def digest_of(text: bytes) -> str:
@@ -211,6 +245,16 @@ def load_named(ports: Ports, sku_id: str, plan_type: str, version: str) -> Named
     return _load(ports.objects.get, sku_id, plan_type, version)
 
 
+def read(ports: Ports, sku_id: str, plan_type: str, version: str) -> Policy:
+    """One version, whether or not this process has its handlers.
+
+    Raises:
+        InputError: no such version is registered, or it is none.
+    """
+    text = text_of(ports, sku_id, plan_type, version)
+    return policy.parse(text, None)
+
+
 def unusable(ports: Ports) -> Iterator[tuple[str, str, PolicyError | None]]:
     """Each SKU and plan with a policy in force, and why this process cannot use it, if so."""
     for pointer in every(ports.documents, "policies"):
@@ -252,6 +296,11 @@ def _first_in_force(ports: Ports, parsed: Policy, digest: str) -> str:
         except ConflictError:
             found = ports.documents.get(path)
     return str(found.data["policy_version"]) if found else parsed.policy_version
+
+
+def _signatures(digest: str) -> str:
+    """Where a version's signatures lie; it may be signed anew, by another key."""
+    return f"signatures/{digest}/"
 
 
 def _object(sku_id: str, plan_type: str, version: str) -> str:

@@ -118,6 +118,8 @@ def _tell(ports: Ports, run: Run) -> None:
         done = rollout.totals(ports, run, _target(run))
         if _is_incomplete(run, done):
             ports.alerts.send(_left_behind(ports, run, done)[1])
+    elif run.state in (RunState.REFUSED, RunState.FAILED) and asked_of(run).is_unattended:
+        ports.alerts.send(_unattended(ports, run)[1])
 
 
 def _target(run: Run) -> Target:
@@ -196,6 +198,9 @@ def _succeeded(ports: Ports, run: Run) -> tuple[Sequence[Write], Create]:
         policy_digest=target.digest,
         previous_version=target.previous_version,
         compatibility_check=target.compatibility,
+        content_digest=policies.content_digest_of(
+            policies.text_of(ports, target.sku_id, target.plan_type, target.version)
+        ),
         **fields,
     )
 
@@ -222,7 +227,8 @@ def _left_behind(ports: Ports, run: Run, done: rollout.Totals) -> tuple[list[Cre
 
 def _refused(ports: Ports, run: Run, failed_step: str) -> Sequence[Create]:
     asked = asked_of(run)
-    return explained(
+    raised = _unattended(ports, run)[0] if asked.is_unattended else []
+    proof = explained(
         ports,
         "policy_validation_failed",
         SYSTEM_ACCOUNT,
@@ -235,6 +241,22 @@ def _refused(ports: Ports, run: Run, failed_step: str) -> Sequence[Create]:
         plan_type=asked.plan_type,
         policy_version=asked.policy_version,
         error_code=run.error_code or "unknown",
+    )
+    return [*proof, *raised]
+
+
+def _unattended(ports: Ports, run: Run) -> tuple[list[Create], Alert]:
+    """The alert of a version that was refused with no caller waiting for the answer."""
+    asked = asked_of(run)
+    return alert(
+        ports,
+        "warning",
+        "policy_refused",
+        SYSTEM_ACCOUNT,
+        run.run_id,
+        f"policy {asked.sku_id}/{asked.plan_type} {asked.policy_version} did not come into force: "
+        f"{run.error_code}: {run.error_detail}",
+        attempt=run.attempt,
     )
 
 

@@ -66,6 +66,21 @@ def test_the_versions_in_force_and_when_documents_were_asked(memory: Memory) -> 
     assert age_s < 5
 
 
+def test_documents_that_were_restored_are_believed_after_a_while(
+    memory: Memory, valkey: Valkey
+) -> None:
+    newer, older = InForce("crm~starter", "1.1.0", "d1"), InForce("crm~starter", "1.0.0", "d0")
+    memory.broadcast([newer, InForce("crm~gone", "1.0.0", "d9")])
+
+    memory.broadcast([older], is_all=True)
+    assert len(memory.in_force()[0]) == 2  # it may have been read before the newer one was told
+    server = redis.Redis.from_url(valkey.url)
+    server.hset("ggen:policies:since", mapping={"crm~starter": 0, "crm~gone": 0})
+    memory.broadcast([older], is_all=True)
+
+    assert memory.in_force()[0] == [older]
+
+
 def test_answers_are_kept_for_each_process(memory: Memory) -> None:
     answer = Answer("crm~starter", "1.0.0", "d0", "nack", "t", "policy-unusable", "why")
     for told in ((), (answer,)):
@@ -119,5 +134,6 @@ def test_how_an_action_ended_is_counted_once(memory: Memory) -> None:
         memory.release(slots[1], ended=Ended("d0", "rollback_failed"), look_in_ms=10)
     memory.release(slots[2])
 
-    assert memory.outcomes("d0") == Outcomes(complete=1, rollback_failed=1)
+    both = {"acme": (2, 1)}
+    assert memory.outcomes("d0") == Outcomes(complete=1, rollback_failed=1, accounts=both)
     assert memory.outcomes("d1") == Outcomes()

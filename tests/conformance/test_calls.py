@@ -41,6 +41,13 @@ from governor.errors import ActionError, InputError, UnrecoverableError
         ("64:ff9b::a9fe:a9fe", False),  # NAT64 of 169.254.169.254
         ("64:ff9b::5db8:d822", True),
         ("2002:7f00:1::", False),  # 6to4 of 127.0.0.1
+        ("64:ff9b:1::7f00:1", False),
+        ("::7f00:1", False),
+        ("::ffff:0:127.0.0.1", False),
+        ("fec0::1", False),
+        ("2001:0:4136:e378:8000:63bf:80ff:fffe", False),  # Teredo
+        ("192.0.0.192", False),  # metadata of Oracle
+        ("168.63.129.16", False),  # Azure's host
     ],
 )
 def test_an_address_is_public_or_is_not(address: str, public: bool) -> None:
@@ -71,6 +78,31 @@ def test_a_name_that_is_none_is_no_answer() -> None:
     with pytest.raises(ActionError) as failed:
         GuardedCalls().post("https://no.such.invalid/", {}, b"", within_s=5, most_bytes=10)
     assert failed.value.code == "CALL_FAILED"
+
+
+def test_a_name_that_nobody_answers_for_keeps_no_other_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits = threading.Event()
+
+    def resolve(host: str, *_: object, **__: object) -> list[object]:
+        if host == "slow.example":
+            waits.wait(10)
+        return [(0, 0, 0, "", ("127.0.0.1", 443))]
+
+    monkeypatch.setattr("socket.getaddrinfo", resolve)
+    calls = GuardedCalls()
+    for _ in range(3):
+        with pytest.raises(ActionError, match="not resolved in time"):
+            calls.post("https://slow.example/", {}, b"", within_s=0.05, most_bytes=10)
+
+    with pytest.raises(UnrecoverableError):  # it was resolved, and is inside
+        calls.post("https://fast.example/", {}, b"", within_s=1, most_bytes=10)
+    with pytest.raises(ActionError, match="not resolved in time"):
+        calls.post("https://slow.example/", {}, b"", within_s=0.05, most_bytes=10)
+    with pytest.raises(ActionError, match="too many names"):
+        calls.post("https://slow.example/", {}, b"", within_s=1, most_bytes=10)
+    waits.set()
 
 
 def test_a_network_that_is_none_is_said() -> None:

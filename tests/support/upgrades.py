@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from governor.policy import Policy
 from governor.runs import Run
 from ports import Ports
 from ports.documents import Update
@@ -37,9 +38,13 @@ def subscribed(ports: Ports, *accounts: str) -> Ports:
     return ports
 
 
-def begin(ports: Ports, text: bytes, **asked: Any) -> Run:
+def begin(ports: Ports, text: bytes, signature: str = "", **asked: Any) -> Run:
     """An upgrade's run, before any worker has it."""
-    policy = policies.register(ports, text).policy
+    return begin_registered(ports, policies.register(ports, text, signature).policy, **asked)
+
+
+def begin_registered(ports: Ports, policy: Policy, **asked: Any) -> Run:
+    """The same of a version that is registered."""
     named = {"sku_id": policy.sku_id, "plan_type": policy.plan_type}
     wish = PolicyUpgrade(policy_version=policy.policy_version, **named, **asked)
     began = upgrade_policy.ask(ports, wish)

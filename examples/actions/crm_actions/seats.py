@@ -3,7 +3,7 @@
 import httpx
 from pydantic import BaseModel, Field
 
-from ggen_governor import ActionContext, RecoverableError, UnrecoverableError, action
+from ggen_governor import ActionContext, RecoverableError, RejectedError, UnrecoverableError, action
 
 
 class Seats(BaseModel):
@@ -21,6 +21,8 @@ def add(context: ActionContext, asked: Seats) -> dict[str, int]:
         json={"number": asked.number},
         timeout=context.remaining_s(),
     )
+    if answer.status_code == 422:
+        raise RejectedError("CRM_SAYS_NO", "the CRM has no such seats")
     if answer.status_code == 410:
         raise UnrecoverableError("CRM_GONE", "the CRM says that these seats were taken away")
     if answer.is_error:

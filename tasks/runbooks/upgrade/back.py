@@ -5,7 +5,7 @@ from governor.errors import InputError
 from governor.policy import Policy
 from ports import Ports
 from tasks.governors import policies
-from tasks.runbooks.upgrade import comparison, watches
+from tasks.runbooks.upgrade import watches
 
 
 def register(ports: Ports, sku_id: str, plan_type: str, to: str) -> Policy:
@@ -23,10 +23,10 @@ def register(ports: Ports, sku_id: str, plan_type: str, to: str) -> Policy:
     known = policies.versions(ports, sku_id, plan_type)
     for version in known:
         if number_of(version) > above:
-            waiting = policies.load(ports, sku_id, plan_type, version)
+            waiting = policies.read(ports, sku_id, plan_type, version)
             if waiting.rolls_back == to:
                 return waiting
     patch = max(each[2] for each in map(number_of, known) if each[:2] == above[:2])
     text = policies.text_of(ports, sku_id, plan_type, to)
     version = f"{above[0]}.{above[1]}.{patch + 1}"
-    return comparison.register(ports, policies.rolling_back(text, version)).policy
+    return policies.register_way_back(ports, policies.rolling_back(text, version)).policy

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from governor.bake import Outcomes, Verdict, judge
-from governor.compatibility import number_of
 from governor.errors import ConflictError, PolicyError
 from governor.fsm import RUN_OPEN, RunState
 from governor.paths import run_path
@@ -20,6 +19,7 @@ from ports import Ports
 from ports.alerts import Alert
 from ports.documents import Document, Update, Write, every
 from tasks.governors import broadcast, policies
+from tasks.receipts import troubles
 from tasks.receipts.commit import alert, commit_once, receipt
 from tasks.runbooks import upgrade_policy
 from tasks.runbooks.upgrade import back, comparison, watches
@@ -46,17 +46,16 @@ def _look(ports: Ports, pointer: Document, wave: Wave, watch: Watch) -> None:
             _follow(ports, pointer, wave, watch, _spread(ports, watch))
         if watch.state == "returning":
             _follow(ports, pointer, wave, watch, _return(ports, pointer, wave, watch))
-    except PolicyError:
-        pass  # this process cannot use the version, and has said so
+    except PolicyError as error:
+        troubles.policy_unusable(ports, error, *policies.plan_of(pointer))
     except ConflictError:
         pass  # the pointer was moved meanwhile: the next look sees how
 
 
 def _judge(ports: Ports, pointer: Document, wave: Wave, watch: Watch) -> tuple[Document, Watch]:
     sku_id, plan_type = policies.plan_of(pointer)
-    new = watch.new(ports.slots.outcomes(watch.digest))
-    before = Outcomes(**watch.before)
-    policy = policies.load(ports, sku_id, plan_type, watch.version)
+    new, before = ports.slots.outcomes(watch.digest), watch.known
+    policy = policies.read(ports, sku_id, plan_type, watch.version)
     verdict = judge(new, before, policy.bake, is_over=watches.is_over(watch, ports))
     if verdict == "watching":
         return pointer, watch
@@ -120,13 +119,8 @@ def _goal(pointer: Document, wave: Wave) -> str | None:
     """The version to return to: the newest that completed its bake, and that was not left."""
     present = str(pointer.data["policy_version"])
     if wave == "canary":
-        return present  # nobody else has left it
-    left = {present, *pointer.data.get("returned", [])}
-    return max(
-        (version for version in watches.baked(pointer.data) if version not in left),
-        key=number_of,
-        default=None,
-    )
+        return present  # no other has left it
+    return watches.newest_good(pointer.data, but=present)
 
 
 def _tell(
@@ -145,8 +139,9 @@ def _tell(
             )
         case "inconclusive":
             words = (
-                f"{new.ended} actions ended under policy {plan} {after.version} while it was "
-                "watched, too few to judge it; it stays as it is"
+                f"{found} while it was watched: too few ended, or those of one account alone "
+                "failed, or not many more than before. It stays as it is; look at them: "
+                "ggen actions list --state failed"
             )
         case _:
             return [], None

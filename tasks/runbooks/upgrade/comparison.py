@@ -20,6 +20,7 @@ from ports.alerts import Alert
 from ports.documents import Create, Document
 from tasks.governors import broadcast, policies
 from tasks.receipts.commit import alert, commit_once, explained
+from tasks.runbooks.upgrade import watches
 from tasks.runs.definition import Result
 
 NAME = "upgrade_policy"
@@ -48,6 +49,9 @@ class PolicyUpgrade(Record):
     )
     returns_from: SemVer | None = Field(
         default=None, description="the version that failed, and that everybody leaves by this one"
+    )
+    is_unattended: bool = Field(
+        default=False, description="whether no caller waits, so that a refusal alerts"
     )
     operator: str | None = Field(default=None, max_length=256, description="who forces it")
     reason: str | None = Field(default=None, max_length=1024, description="why it is forced")
@@ -152,6 +156,7 @@ def compare(ports: Ports, run: Run) -> Result:
     present = str(pointer.data["policy_version"])
     version = present if asked.catches_up else asked.policy_version  # in force by now, whichever
     text = policies.text_of(ports, asked.sku_id, asked.plan_type, version)
+    _refuse_unless_wanted(ports, asked, pointer)
     new = policies.load(ports, asked.sku_id, asked.plan_type, version)
     checked = {
         "version": version,
@@ -169,6 +174,22 @@ def compare(ports: Ports, run: Run) -> Result:
         _refuse_unless_same(ports, new, text, [*_were_in_force(pointer), present])
         return _well(checked, [], "rolls-back")
     return _judged(ports, run, new, checked)
+
+
+def _refuse_unless_wanted(ports: Ports, asked: PolicyUpgrade, pointer: Document) -> None:
+    """Refuse a version that no key of ours has signed, and one that was overtaken."""
+    if asked.catches_up:
+        return
+    policies.refuse_unless_signed(ports, asked.sku_id, asked.plan_type, asked.policy_version)
+    canary = watches.of(pointer, "canary")
+    on_trial = canary.version if canary and canary.state in broadcast.WATCHED else None
+    if asked.returns_from not in (None, pointer.data["policy_version"], on_trial):
+        raise DeniedError("overtaken", f"{asked.returns_from} has been left already")
+    if asked.is_canary and on_trial not in (None, asked.policy_version):
+        raise DeniedError(
+            "canary-on-trial",
+            f"{on_trial} is tried first; wait for its end, or: ggen policy rollback",
+        )
 
 
 def _judged(ports: Ports, run: Run, new: Policy, checked: dict[str, str]) -> Result:

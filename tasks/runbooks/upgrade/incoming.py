@@ -1,6 +1,6 @@
 """Policies that are put into the registry's bucket under ``incoming/``, and told of by the bucket.
 
-Nobody waits for the answer there: a policy that is refused raises an alert.
+No caller waits for the answer there: a policy that is refused raises an alert.
 """
 
 import logging
@@ -31,12 +31,12 @@ def take(ports: Ports, name: str, generation: str) -> None:
     """
     if not name.startswith(FOLDER) or not name.endswith(".json"):
         return  # a signature, or an object of ours
-    document = ports.objects.get(name, MAX_POLICY_BYTES + 1)
-    if document is None:
-        _LOG.warning("%s was gone before it could be read", name)
-        return
-    signature = ports.objects.get(f"{name}.sig", _MAX_SIGNATURE_BYTES) or b""
     try:
+        document = ports.objects.get(name, MAX_POLICY_BYTES + 1)
+        if document is None:
+            _LOG.warning("%s was gone before it could be read", name)
+            return
+        signature = ports.objects.get(f"{name}.sig", _MAX_SIGNATURE_BYTES) or b""
         _bring(ports, document, signature.decode(errors="replace"))
     except (InputError, ConflictError) as error:
         _tell(ports, name, generation, error)
@@ -46,12 +46,15 @@ def _bring(ports: Ports, document: bytes, signature: str) -> None:
     new = comparison.register(ports, document, signature).policy
     present = policies.in_force(ports, new.sku_id, new.plan_type).policy_version
     if number_of(new.policy_version) < number_of(present):
-        _LOG.info("%s is in force, which is newer than %s", present, new.policy_version)
-        return
+        detail = f"{present} is in force, which is newer than {new.policy_version}"
+        raise ConflictError("superseded", detail)
     upgrade_policy.ask(
         ports,
         PolicyUpgrade(
-            sku_id=new.sku_id, plan_type=new.plan_type, policy_version=new.policy_version
+            sku_id=new.sku_id,
+            plan_type=new.plan_type,
+            policy_version=new.policy_version,
+            is_unattended=True,
         ),
     )
 

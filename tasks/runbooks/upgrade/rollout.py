@@ -47,6 +47,8 @@ def take_part(ports: Ports, run: Run, target: Target, cursor: str, asked: Policy
     began, _, ended = cursor.partition("|")
     if not cursor:
         broadcast.tell(ports, target.sku_id, target.plan_type)
+    if _is_left(ports, target, asked):
+        return Chunk(None, 0)  # who has it already returns; no other gets it
     if ended:
         for account_id in _accounts(ports, target, began, ended):
             boot_governor(ports, account_id)
@@ -66,6 +68,13 @@ def take_part(ports: Ports, run: Run, target: Target, cursor: str, asked: Policy
             else Create(path, after.document())
         )
     return Chunk(f"{ended}|{page[-1].path}", len(page), writes)
+
+
+def _is_left(ports: Ports, target: Target, asked: PolicyUpgrade) -> bool:
+    """Whether it was found meanwhile that everybody has to leave the version."""
+    pointer = policies.pointer_of(ports, target.sku_id, target.plan_type)
+    watch = watches.of(pointer, "canary" if asked.is_canary else "all")
+    return watch is not None and watch.version == target.version and watch.state == "returning"
 
 
 def _is_asked(document: Document, asked: PolicyUpgrade) -> bool:
@@ -130,7 +139,7 @@ def flip(ports: Ports, target: Target, asked: PolicyUpgrade) -> list[Write]:
         ports,
         target,
         new,
-        str(former.get("policy_digest", "")),
+        _digest_of_good(ports, target, former),
         is_known_good=is_known_good,
         accounts=asked.canary,
         percent=asked.percent,
@@ -159,6 +168,14 @@ def flip(ports: Ports, target: Target, asked: PolicyUpgrade) -> list[Write]:
         if canary and number_of(canary.version) > number_of(target.version):
             data["canary"] = canary.document()
     return [Update(path, data, pointer.revision) if pointer else Create(path, data)]
+
+
+def _digest_of_good(ports: Ports, target: Target, former: dict[str, Any]) -> str:
+    """Of the version that a new one is measured against."""
+    good = watches.newest_good(former) if former else None
+    if good is None:
+        return ""
+    return policies.digest_of(policies.text_of(ports, target.sku_id, target.plan_type, good))
 
 
 def reconsider(ports: Ports, pointer: Document, refused: Sequence[str]) -> int:

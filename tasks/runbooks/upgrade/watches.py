@@ -6,7 +6,6 @@ try first (``canary``).
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -29,6 +28,9 @@ MEMBERS: Mapping[Wave, str] = {"all": "bake", "canary": "canary"}
 State = Literal["watching", "spreading", "passed", "inconclusive", "returning", "returned", "stuck"]
 
 
+_COUNTS = ("complete", "timed_out", "failed", "rollback_failed")
+
+
 class Watch(Record):
     """A version on trial."""
 
@@ -39,28 +41,29 @@ class Watch(Record):
     flipped_at: Timestamp
     until: Timestamp
     state: State = Field(description="`spreading`: canaries are well, and all follow")
-    since: dict[str, int] = Field(description="how its actions had ended when it came")
-    before: dict[str, int] = Field(description="how those of the version before had ended")
+    before: dict[str, int] = Field(description="how those of the last good version had ended")
     accounts: list[AccountId] = Field(default=[], description="who tries it first, by name")
     percent: int | None = Field(default=None, description="who tries it first, by hash")
 
-    def new(self, now: Outcomes) -> Outcomes:
-        """What came since."""
-        return now.since(Outcomes(**self.since))
+    @property
+    def known(self) -> Outcomes:
+        """How actions under the version that was good had ended when this one came."""
+        complete, timed_out, failed, rollback_failed = map(self.before.__getitem__, _COUNTS)
+        return Outcomes(complete, timed_out, failed, rollback_failed)
 
 
 def begin(
     ports: Ports,
     target: Target,
     policy: Policy,
-    previous_digest: str,
+    good_digest: str,
     *,
     is_known_good: bool = False,
     accounts: Sequence[str] = (),
     percent: int | None = None,
 ) -> Watch:
     """The watch over a version that comes into force now."""
-    now = ports.clock.now()
+    now, good = ports.clock.now(), ports.slots.outcomes(good_digest)
     is_trial = bool(accounts) or percent is not None
     unwatched: State = "spreading" if is_trial else "passed"
     return Watch(
@@ -71,8 +74,7 @@ def begin(
         flipped_at=timestamp(now),
         until=timestamp(now + timedelta(seconds=policy.bake.seconds)),
         state=unwatched if is_known_good or not policy.bake.seconds else "watching",
-        since=asdict(ports.slots.outcomes(target.digest)),
-        before=asdict(ports.slots.outcomes(previous_digest)),
+        before={name: getattr(good, name) for name in _COUNTS},
         accounts=list(accounts),
         percent=percent,
     )
@@ -98,6 +100,15 @@ def is_member(account_id: str, sku_id: str, accounts: Sequence[str], percent: in
 
 
 def baked(pointer: Mapping[str, Any]) -> list[str]:
-    """The versions of a plan that completed their bake; the first one had none before it."""
-    first = min([*pointer.get("was_in_force", []), str(pointer["policy_version"])], key=number_of)
-    return list(pointer.get("baked", [first]))
+    """The versions of a plan that completed their bake.
+
+    One that is in force without any watch counts: the first of a plan, or an earlier release's.
+    """
+    return list(pointer.get("baked", [str(pointer["policy_version"])]))
+
+
+def newest_good(pointer: Mapping[str, Any], *, but: str = "") -> str | None:
+    """The newest version that completed its bake and was not left; ``but`` is none of them."""
+    left = {but, *pointer.get("returned", [])}
+    good = (version for version in baked(pointer) if version not in left)
+    return max(good, key=number_of, default=None)

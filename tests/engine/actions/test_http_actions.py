@@ -125,7 +125,9 @@ def test_a_request_is_signed_and_says_what_is_to_be_done(ports: Ports, receiver:
         (500, b"", "rolled_back", "HTTP_500"),
         (409, b'{"code": "FULL", "recoverable": true}', "rolled_back", "FULL"),
         (409, b'{"code": "FULL", "recoverable": false}', "failed", "FULL"),
-        (422, b'{"code": "no code at all", "detail": 7}', "rolled_back", "HTTP_422"),
+        (503, b'{"code": "no code at all", "detail": 7}', "rolled_back", "HTTP_503"),
+        (422, b'{"code": "NO_NUMBER", "recoverable": false}', "failed", "NO_NUMBER"),
+        (422, b'{"recoverable": true}', "rolled_back", "HTTP_422"),
         (302, b"", "rolled_back", "REDIRECT_REFUSED"),
     ],
 )
@@ -140,6 +142,21 @@ def test_an_answer_says_how_the_action_ended(
     assert (action.state, action.error_code) == (state, code)
     kinds = [told["kind"] for _, told in receiver.asked]
     assert kinds == ["execute", "rollback"] if state == "rolled_back" else ["execute"]
+
+
+def test_a_tenant_s_mistake_alerts_nobody_and_counts_for_no_version(
+    ports: Ports, receiver: Receiver
+) -> None:
+    offered(ports, receiver.server_port)
+    receiver.answers = [(422, b"")]
+
+    action_id = act(ports)
+
+    action = action_of(ports, action_id)
+    assert (action.state, action.is_counted) == ("failed", False)
+    (failed,) = receipts(ports, action_id)
+    assert (failed["operation"], failed["rollback"]) == ("action_failed", "none")
+    assert ports.slots.outcomes(str(action.policy_digest)).ended == 0
 
 
 def test_a_rollback_has_the_key_and_says_that_the_first_must_have_no_effect(

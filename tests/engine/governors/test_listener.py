@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+import redis
 
 from adapters.valkey.broadcasts import ValkeyHearing
 from governor.actions import Action
@@ -95,12 +96,18 @@ def test_who_cannot_confirm_for_a_minute_refuses(ports: Ports, listener: Listene
 
 
 def test_what_documents_were_not_asked_for_confirms_nothing(
-    ports: Ports, listener: Listener
+    ports: Ports, valkey: Valkey, listener: Listener
 ) -> None:
     """Memory answers, and knows nothing newer than a minute: the health checks have ceased."""
-    listener.confirm()  # nobody has ever asked Documents
+    listener.confirm()  # nobody has ever asked Documents: an older release's health worker
+    listener._ports.clock.sleep(STALE_AFTER_S + 1)
+    listener.refuse_if_stale()
+    broadcast.tell_all(ports)
+    listener.confirm()
 
     listener._ports.clock.sleep(STALE_AFTER_S + 1)
+    asked = redis.Redis.from_url(valkey.url, decode_responses=True).get("ggen:policies:asked")
+    redis.Redis.from_url(valkey.url).set("ggen:policies:asked", int(str(asked)) - 61_000)
     listener.confirm()
 
     with pytest.raises(OutageError, match="could not confirm"):

@@ -10,8 +10,9 @@ from governor.fsm import RUN_OPEN
 from governor.runs import Run
 from ports import Ports
 from ports.documents import every
+from tasks.actions.admit import Signal, submit
 from tasks.actions.execute import execute
-from tasks.governors import policies
+from tasks.governors import broadcast, moves, policies
 from tasks.runbooks.upgrade import bake, rollout, watches
 from tests.engine.conftest import on_both
 from tests.support import cancel, upgrades
@@ -261,3 +262,99 @@ def test_whatever_write_fails_everybody_returns_once(ports: Ports, fault: Fault)
             break
         at += 1
     assert at >= 3
+
+
+def test_one_tenant_alone_sends_nobody_back(subscribed: Ports) -> None:
+    ports = subscribed
+    upgrade(ports, version("1.1.0", baking))
+    execute(ports, "beta", submit(ports, Signal("beta", "well", "demo.succeed", None, {})))
+    _act(ports, "demo.fail", 2 * FEW, "garbage")
+    _play(ports)
+    assert (_state(ports), held(ports)) == ("watching", "1.1.0")
+
+    ports.clock.sleep(301)
+    keep_lease(ports)
+    _play(ports)
+
+    assert (_state(ports), held(ports)) == ("inconclusive", "1.1.0")
+
+
+def test_a_version_of_an_earlier_release_counts_as_good(subscribed: Ports) -> None:
+    ports = subscribed
+    upgrade(ports, version("1.1.0"))
+    pointer = policies.pointer_of(ports, *PLAN)
+    assert pointer
+    former = {k: v for k, v in pointer.data.items() if k not in ("baked", "returned", "bake")}
+    ports.documents.commit([upgrades.Update(pointer.path, former, pointer.revision)])
+    upgrade(ports, version("1.2.0", baking))
+    _act(ports, "demo.fail", FEW, "bad")
+
+    _play(ports)
+
+    assert policies.in_force(ports, *PLAN).rolls_back == "1.1.0"
+
+
+def test_a_higher_version_that_cannot_be_used_here_is_in_nobodys_way(subscribed: Ports) -> None:
+    ports = subscribed
+    foreign = version("3.0.0").replace(b'"demo.spin"', b'"crm.of_another_release"')
+    ports.objects.create("policies/demo-sku/starter/3.0.0.json", foreign)
+    upgrade(ports, version("1.1.0", baking))
+    _act(ports, "demo.fail", FEW, "bad")
+
+    _play(ports)
+
+    assert policies.in_force(ports, *PLAN).rolls_back == "1.0.0"
+
+
+def test_a_return_that_was_overtaken_takes_back_no_later_version(subscribed: Ports) -> None:
+    ports = subscribed
+    upgrade(ports, version("1.1.0", baking))
+    fix = upgrades.begin(ports, version("1.2.0", baking))
+    _act(ports, "demo.fail", FEW, "bad")
+    bake.look(ports)  # the return waits behind the fix
+    assert cancel.to_the_end(ports, fix.run_id).state == "complete"
+
+    _play(ports)
+
+    assert policies.in_force(ports, *PLAN).policy_version == "1.2.0"
+    assert held(ports) == "1.2.0"
+
+
+def test_nobody_takes_a_version_any_more_that_is_to_be_left(subscribed: Ports) -> None:
+    ports = subscribed
+    run = upgrades.begin(ports, version("1.1.0", baking))
+    for step in ("check", "flip"):
+        cancel.run_link(ports, cancel.RUNBOOKS, f"upgrade_policy.{step}", run.run_id)
+    broadcast.tell(ports, *PLAN)
+    _act(ports, "demo.fail", FEW, "bad")  # acme takes it at its first signal
+    bake.look(ports)
+    assert cancel.to_the_end(ports, run.run_id).state == "complete"
+    _play(ports)
+
+    assert [held(ports, each) for each in (ACCOUNT, "beta", "gamma")] == ["1.1.1"] * 3
+    for account_id in ("beta", "gamma"):
+        moves = receipts(ports, "policy_upgraded", account_id)
+        assert [each["policy_version"] for each in moves] == ["1.1.1"]
+
+
+def test_one_version_is_tried_at_a_time(subscribed: Ports) -> None:
+    ports = subscribed
+    upgrade(ports, version("1.1.0", baking), canary=[ACCOUNT])
+
+    other = upgrade(ports, version("1.2.0", baking), canary=["beta"])
+
+    assert (other.state, other.error_code) == ("refused", "canary-on-trial")
+    assert held(ports, "beta") == "1.0.0"
+
+
+def test_a_governor_that_refuses_twice_has_two_receipts(subscribed: Ports) -> None:
+    ports = subscribed
+    upgrades.change(ports, "beta", operating_state="elsewhere")
+    upgrade(ports, version("1.1.0"))
+    upgrades.change(ports, "beta", refused_policy=None)  # as the hourly look does, where it fits
+
+    for _ in range(2):
+        moves.take_up(ports, "beta", "demo-sku", *PLAN)
+
+    assert len(receipts(ports, "policy_rollback", "beta")) == 2
+    assert receipts(ports, "receipt_conflict", "beta") == []

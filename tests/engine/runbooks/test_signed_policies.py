@@ -17,7 +17,7 @@ from ledger.checkpoint import sign_text, vkey
 from ports import Ports
 from tasks.governors import policies
 from tasks.runbooks.upgrade import back, comparison
-from tests.support import upgrades
+from tests.support import cancel, upgrades
 from tests.support.upgrades import PLAN, SYSTEM, receipts, upgrade, version
 
 KEY, OTHER = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
@@ -69,13 +69,43 @@ def test_an_unsigned_policy_leaves_a_receipt_and_nothing_else(
     assert policies.versions(strict, *PLAN) == ["1.0.0"]
 
 
-def test_a_way_back_needs_no_new_signature(strict: Ports, ports: Ports) -> None:
-    upgrade(upgrades.later(ports), version("1.1.0"))
+def test_a_way_back_has_the_signature_of_the_version_it_returns_to(strict: Ports) -> None:
+    first, strict = version("1.0.0"), upgrades.later(strict)
+    comparison.register(strict, first, _signed(first))
+    policies.register(strict, version("1.1.0"), _signed(version("1.1.0")))
+    assert (
+        upgrade(strict, version("1.1.0"), signature=_signed(version("1.1.0"))).state == "complete"
+    )
 
-    assert back.register(strict, *PLAN, "1.0.0").rolls_back == "1.0.0"
-    other = policies.rolling_back(version("1.1.0", lambda d: d["permissions"].pop()), "1.3.0")
+    way_back = back.register(strict, *PLAN, "1.0.0")
+    run = upgrades.begin_registered(strict, way_back)
+
+    assert cancel.to_the_end(strict, run.run_id).state == "complete"
+    # What comes by a door has to be signed, whatever it says it is.
+    text = policies.rolling_back(policies.text_of(strict, *PLAN, "1.1.0"), "9.0.0")
     with pytest.raises(InputError, match="no signature"):
-        comparison.register(strict, other)
+        comparison.register(strict, text)
+
+
+def test_what_was_registered_without_keys_does_not_come_into_force_with_them(
+    ports: Ports, strict: Ports
+) -> None:
+    policies.register(ports, version("1.1.0"))  # by a process that lacks the setting
+    strict = upgrades.later(strict)
+    run = upgrades.begin_registered(strict, policies.load(ports, *PLAN, "1.1.0"))
+
+    ended = cancel.to_the_end(strict, run.run_id)
+
+    assert (ended.state, ended.error_code) == ("refused", "policy-signature")
+    assert policies.in_force(strict, *PLAN).policy_version == "1.0.0"
+
+
+def test_a_signature_over_more_than_the_policy_is_none(strict: Ports) -> None:
+    _, text = policies.parse(version("1.1.0"))
+    more = f"{text.decode()}\n\nand more\n"
+
+    with pytest.raises(InputError, match="fits none"):
+        comparison.register(strict, version("1.1.0"), f"\nand more\n\n{sign_text(more, NAME, KEY)}")
 
 
 def test_the_command_signs_what_is_verified(strict: Ports, tmp_path: Path) -> None:
