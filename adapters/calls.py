@@ -28,7 +28,7 @@ _GRACE_S = 0.05
 """How much later than the deadline a call gives up by itself: the deadline comes first."""
 
 _NAMES_AT_ONCE = 4
-"""A name that no server answers for keeps a thread for half a minute; others must not wait for it."""
+"""A name that no server answers for keeps a thread for long; others must not wait for it."""
 
 _REFUSED = [
     ipaddress.ip_network(each)

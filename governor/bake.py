@@ -56,7 +56,7 @@ def ending_of(action: Action) -> Ending | None:
 def judge(new: Outcomes, before: Outcomes, bake: Bake, *, is_over: bool) -> Verdict:
     """Whether a version may stay, by its own actions and those of a version that was good.
 
-    One account alone sends no governor back, where several act: it may send what no version could do.
+    Failures of one account alone, where several act, prove nothing: it may send anything.
 
     Args:
         new: what ended under it.
