@@ -10,6 +10,7 @@ import beat_schedule
 from adapters import wiring
 from governor.health import Drill, Fault, Outage, Scope
 from ports import Ports
+from ports.broadcasts import InForce
 from tasks.timetable import OnlyWhile, timetable
 from tests.conftest import Valkey
 
@@ -64,7 +65,16 @@ def test_ledgers_are_sealed_while_one_has_grown(ports: Ports, due: dict[str, Onl
     assert _fires(pickle.loads(pickle.dumps(seal)))
 
 
+def test_versions_are_judged_while_one_is_watched(ports: Ports, due: dict[str, OnlyWhile]) -> None:
+    judge = due["policy-bake"]
+    assert not _fires(judge)
+
+    ports.broadcasts.broadcast([InForce("crm~starter", "1.1.0", "d", is_watched=True)])
+
+    assert _fires(judge)
+
+
 def test_every_other_entry_fires_by_the_clock_alone(due: dict[str, OnlyWhile]) -> None:
     asking = {name for name, schedule in due.items() if isinstance(schedule, OnlyWhile)}
 
-    assert asking == {"recovery-probe", "seal"}
+    assert asking == {"recovery-probe", "seal", "policy-bake"}

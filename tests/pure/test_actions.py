@@ -4,7 +4,7 @@ import pytest
 
 from governor import actions
 from governor.actions import Action
-from governor.errors import InputError, RecoverableError, UnrecoverableError
+from governor.errors import InputError, RecoverableError, RejectedError, UnrecoverableError
 from governor.fsm import ActionState
 from governor.records import ProcessClaim
 from governor.times import instant, timestamp
@@ -56,6 +56,13 @@ def test_a_failure_is_rolled_back_when_it_or_else_its_declaration_says_so(
 
     assert failure.rolls_back is rolls_back
     assert failure.state is (ActionState.ROLLING_BACK if rolls_back else ActionState.FAILED)
+
+
+def test_a_tenant_s_mistake_is_not_undone_and_says_nothing_of_the_version() -> None:
+    failure = actions.failed(_action(), RejectedError("NO_SUCH_SEAT"))
+
+    assert (failure.state, failure.rollback) == (ActionState.FAILED, "none")
+    assert not failure.is_counted
 
 
 def test_a_handlers_words_are_bounded() -> None:
