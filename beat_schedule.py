@@ -38,6 +38,11 @@ def entries(
             "only_while": "unsealed",
             "options": {"queue": "ledger", "expires": 1},
         },
+        "policy-versions": {
+            "task": "upgrade_policy.announce",
+            "schedule": health_interval_s,
+            "options": {"queue": "ledger", "expires": health_interval_s},
+        },
         "policy-bake": {
             "task": "upgrade_policy.watch",
             "schedule": 2.0,

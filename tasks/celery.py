@@ -83,6 +83,7 @@ def configuration() -> dict[str, Any]:
             "execute_action.*": {"queue": ACTIONS},
             "recover_action.*": {"queue": ACTIONS},
             "upgrade_policy.watch": {"queue": HEALTH},
+            "upgrade_policy.announce": {"queue": LEDGER},
             "reap.*": {"queue": HEALTH},
             "degrade_to_safe_mode.*": {"queue": HEALTH},
             "tally.*": {"queue": LEDGER},
@@ -145,6 +146,7 @@ def _prove_consumption(sender: Any, **_: object) -> None:
         if queue.name == LEDGER:  # what was left unsealed without a mark is found at once
             app.send_task("audit.slice", ("new", "tenants/_system", 0), queue=LEDGER)
             app.send_task("troubles.look", queue=LEDGER)
+            app.send_task("upgrade_policy.announce", queue=LEDGER)
         if queue.name == HEALTH:
             app.send_task("degrade_to_safe_mode.probe", queue=HEALTH)
             app.send_task("degrade_to_safe_mode.check", queue=HEALTH)

@@ -13,7 +13,7 @@ from tasks.actions import dead_letters
 from tasks.actions import reap as action_reaper
 from tasks.archives import segments
 from tasks.celery import LEDGER, app
-from tasks.governors import topics
+from tasks.governors import broadcast, topics
 from tasks.health import alerts, troubles
 from tasks.health.check import is_in_doubt
 from tasks.ledgers import patrol, seal
@@ -94,6 +94,14 @@ def repair_topics(after: str = "") -> None:
     """Have the topics of all live governors READY, from the tenant after this path on."""
     if reached := topics.repair(wiring.ports(), after):
         app.send_task("repair.topics", kwargs={"after": reached}, queue=LEDGER)
+
+
+@app.task(name="upgrade_policy.announce", send_events=False)
+def announce_versions() -> None:
+    """Tell every process which versions Documents have in force; not while these are in doubt."""
+    ports = wiring.ports()
+    if not is_in_doubt(ports):
+        broadcast.tell_all(ports)
 
 
 @app.task(name="upgrade_policy.watch", send_events=False)

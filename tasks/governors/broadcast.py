@@ -1,4 +1,4 @@
-"""Versions in force, announced to every process: at once on a change, and at each health check."""
+"""Versions in force, announced to every process: at once on a change, and again each 10 s."""
 
 import contextlib
 from typing import Literal, TypedDict
@@ -21,7 +21,7 @@ _LOST_AFTER_S = 3600.0
 def tell(ports: Ports, sku_id: str, plan_type: str) -> None:
     """Tell every process which version of a plan is in force now, as Documents have it.
 
-    Where Memory does not answer, the next health check does it.
+    Where Memory does not answer, ``tell_all`` does it within 10 s.
     """
     pointer = policies.pointer_of(ports, sku_id, plan_type)
     if pointer:

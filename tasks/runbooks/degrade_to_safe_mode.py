@@ -1,6 +1,5 @@
 """Runbook 4, Degrade to Safe Mode: everything new is refused while the store cannot be trusted."""
 
-import contextlib
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -11,7 +10,6 @@ from governor.health import Drill, Scope
 from governor.records import AccountId
 from tasks import publish
 from tasks.celery import app
-from tasks.governors import broadcast
 from tasks.health import check as checking
 from tasks.health import modes
 from tasks.health.check import Transition
@@ -28,8 +26,6 @@ def check(by_beat: bool = False) -> None:
         ports.watches.beat_alive("beat", 2 * ports.times.health_interval_s)
     _have_done(checking.check_health(ports))
     _have_done(checking.watch_drilled(ports))
-    with contextlib.suppress(OutageError):  # what processes know of policies grows old, and says so
-        broadcast.tell_all(ports)
 
 
 @app.task(name="degrade_to_safe_mode.probe", send_events=False)
