@@ -1,22 +1,20 @@
 """Calls of actions by HTTP: pooled connections to addresses that are checked as they are opened.
 
 The address that was checked is the one connected to: a name that leads elsewhere a moment later
-changes nothing. Certificates are still those of the name.
+changes nothing. Certificates are still those of the name. What opens connections is imported by
+the first call: most processes make none.
 """
 
 import ipaddress
-import os
-import socket
-import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-import certifi
-import httpcore
-
-from governor.errors import ActionError, InputError, UnrecoverableError
+from governor.errors import ActionError, InputError
 from ports.calls import Answer
+
+if TYPE_CHECKING:
+    from httpcore import ConnectionPool
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -26,9 +24,6 @@ _KEPT_FOR_S = 3.0
 
 _GRACE_S = 0.05
 """How much later than the deadline a call gives up by itself: the deadline comes first."""
-
-_NAMES_AT_ONCE = 4
-"""A name that no server answers for keeps a thread for long; others must not wait for it."""
 
 _REFUSED = [
     ipaddress.ip_network(each)
@@ -85,6 +80,8 @@ class GuardedCalls:
         within_s: float,
         most_bytes: int,
     ) -> Answer:
+        from adapters.guarded import FAULTS
+
         pool = self._encrypted if url.startswith("https://") else self._plain
         limits = dict.fromkeys(("connect", "read", "write", "pool"), within_s + _GRACE_S)
         try:
@@ -96,12 +93,7 @@ class GuardedCalls:
                 extensions={"timeout": limits},
             ) as answer:
                 return _read(answer.status, answer.iter_stream(), most_bytes)
-        except (
-            httpcore.NetworkError,
-            httpcore.ProtocolError,
-            httpcore.TimeoutException,
-            OSError,
-        ) as error:
+        except FAULTS as error:
             detail = f"no answer: {type(error).__name__}: {error}"
             raise ActionError("CALL_FAILED", detail) from error
 
@@ -111,85 +103,21 @@ class GuardedCalls:
                 pool.close()
 
     @cached_property
-    def _encrypted(self) -> httpcore.ConnectionPool:
+    def _encrypted(self) -> "ConnectionPool":
         return self._pool(lambda address: is_public(address) or self._is_allowed(address))
 
     @cached_property
-    def _plain(self) -> httpcore.ConnectionPool:
+    def _plain(self) -> "ConnectionPool":
         """Without encryption only to where the operator allows it."""
         return self._pool(self._is_allowed)
 
-    def _pool(self, may_reach: Callable[[Address], bool]) -> httpcore.ConnectionPool:
-        cafile = None if os.environ.get("SSL_CERT_FILE") else certifi.where()
-        return httpcore.ConnectionPool(
-            ssl_context=ssl.create_default_context(cafile=cafile),
-            max_connections=_CONNECTIONS,
-            max_keepalive_connections=_CONNECTIONS,
-            keepalive_expiry=_KEPT_FOR_S,
-            network_backend=_Guarded(may_reach),
-        )
+    def _pool(self, may_reach: Callable[[Address], bool]) -> "ConnectionPool":
+        from adapters.guarded import pool
+
+        return pool(may_reach, connections=_CONNECTIONS, kept_for_s=_KEPT_FOR_S)
 
     def _is_allowed(self, address: Address) -> bool:
         return any(address in network for network in self._allowed)
-
-
-class _Guarded(httpcore.SyncBackend):
-    """Opens connections to addresses that may be reached, and to no other."""
-
-    def __init__(self, may_reach: Callable[[Address], bool]) -> None:
-        self._may_reach = may_reach
-        self._resolver = ThreadPoolExecutor(_NAMES_AT_ONCE, "names")
-        self._asking = 0
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.NetworkStream:
-        found = self._addresses(host, port, timeout)
-        refused = [str(address) for address in found if not self._may_reach(address)]
-        if refused:
-            raise UnrecoverableError(
-                "ADDRESS_REFUSED",
-                f"{host} is at {', '.join(refused)}, which actions may not reach; nothing was "
-                "sent. An operator may allow a network: GGEN_ACTION_NETWORKS",
-            )
-        for address in found[:-1]:
-            try:
-                return super().connect_tcp(
-                    str(address), port, timeout, local_address, socket_options
-                )
-            except httpcore.ConnectError:
-                continue
-        return super().connect_tcp(str(found[-1]), port, timeout, local_address, socket_options)
-
-    def _addresses(self, host: str, port: int, timeout: float | None) -> list[Address]:
-        """A name's addresses, by a thread: no alarm interrupts the system's resolver."""
-        if self._asking >= _NAMES_AT_ONCE:
-            raise httpcore.ConnectError("too many names wait to be resolved")
-        asked: Future[list[Address]] = self._resolver.submit(_resolve, host, port)
-        self._asking += 1
-        asked.add_done_callback(self._answered)
-        try:
-            return asked.result(timeout)
-        except TimeoutError:
-            raise httpcore.ConnectTimeout(f"the name {host} was not resolved in time") from None
-        except (OSError, UnicodeError) as error:
-            raise httpcore.ConnectError(f"the name {host} is not known: {error}") from error
-        finally:
-            asked.cancel()
-
-    def _answered(self, _asked: object) -> None:
-        self._asking -= 1
-
-
-def _resolve(host: str, port: int) -> list[Address]:
-    found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
-    texts = (str(each[4][0]).partition("%")[0] for each in found)
-    return list(dict.fromkeys(ipaddress.ip_address(text) for text in texts))
 
 
 def _read(status: int, pieces: Iterable[bytes], most_bytes: int) -> Answer:
