@@ -8,16 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from governor.records import ProcessClaim
-from ports.slots import Ended, Slot
+from ports.slots import Slot
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """An accepted action that waits for a worker; ``weight`` is its tenant's share of turns.
-
-    ``handler`` is a name by which it is known how long such actions take.
-    """
+    """An accepted action that waits for a worker; ``weight`` is its tenant's share of turns."""
 
     slot: Slot
     handler: str
@@ -27,24 +23,14 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """How many processes are to be called, each by a message that has the round's number."""
-
-    count: int = 0
-    round: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Turn:
     """The action whose turn it is, if one waits and may begin.
 
-    ``call``: others wait as well. ``is_short``: its handler takes a few milliseconds, as far as is
-    known.
+    ``rings``: others wait as well, and the caller is to call one more process.
     """
 
     slot: Slot | None
-    call: Call = Call()
-    is_short: bool = False
+    rings: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,47 +45,39 @@ class Queue:
 class Dispatch(Protocol):
     """Lists of waiting actions, and who is called to serve them.
 
-    A process is called by a message. The answer says how many messages the caller is to send. Where
-    none of them has come after a second another round begins, and those of the former do nothing.
+    A process is called by a message. Where the answer says so the caller sends it, and no other
+    caller is asked to until that process has come, or a second has passed.
     """
 
-    def enqueue(self, waiting: Waiting) -> Call:
-        """Add an action to its tenant's list, once; which processes to call."""
+    def enqueue(self, waiting: Waiting) -> bool:
+        """Add an action to its tenant's list, once; whether to call a process."""
         ...
 
     def take(
         self,
         limit_ms: int,
         server: str,
-        claim: ProcessClaim,
         *,
-        called_in: int | None = None,
+        is_first: bool = False,
         ended: tuple[str, float] | None = None,
-        freed: tuple[Slot, Ended | None] | None = None,
     ) -> Turn:
-        """Give a place back; take the action whose turn it is, and begin it (``Slots.begin``).
-
-        It is the next tenant's, and of that the oldest. Nothing is taken while nothing may begin.
-        A process that gets nothing does not count as serving any more. Where the answer is lost
-        an action was taken for nobody: the reaper looks at it after two seconds.
+        """Take the action whose turn it is: the next tenant's, and of that the oldest.
 
         Args:
             limit_ms: of which lists.
             server: the process that asks; it counts as serving until it leaves, or its time is up.
-            claim: that process's; the reaper looks at the action if the process dies.
-            called_in: the round in which it was called, the first time it asks.
-            freed: the place of an action that has ended well, and how it is counted.
+            is_first: whether it has just come, having been called.
             ended: the handler of the action before, and how many milliseconds that took. While
                 handlers are short few processes serve, and all there are where they wait.
         """
         ...
 
-    def leave(self, limit_ms: int, server: str, ended: tuple[str, float] | None) -> Call:
-        """Serve no longer, though there may be more; which processes to call."""
+    def leave(self, limit_ms: int, server: str) -> bool:
+        """Serve no longer; whether to call a process."""
         ...
 
-    def unserved(self) -> Sequence[tuple[int, Call]]:
-        """The limits of lists from which no process takes, and which processes to call."""
+    def unserved(self) -> Sequence[int]:
+        """The limits of lists from which no process takes; the caller is to call one for each."""
         ...
 
     def queues(self, limit: int) -> tuple[int, list[Queue]]:
