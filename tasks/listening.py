@@ -13,6 +13,8 @@ _LISTENERS: list[Listener] = []
 
 @worker_ready.connect
 def _listen(sender: Any, **_: object) -> None:
+    if _LISTENERS:
+        return  # it is ready again: the broker was away
     role = str(sender.hostname).partition("@")[0]
     listener = Listener(wiring.ports(), role, wiring.open_hearing(load()))
     _LISTENERS.append(listener)
