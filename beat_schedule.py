@@ -40,8 +40,8 @@ def entries(
         },
         "policy-versions": {
             "task": "upgrade_policy.announce",
-            "schedule": health_interval_s,
-            "options": {"queue": "ledger", "expires": health_interval_s},
+            "schedule": 10.0,
+            "options": {"queue": "ledger", "expires": 10},
         },
         "policy-bake": {
             "task": "upgrade_policy.watch",
