@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from math import inf
 from typing import TypeVar
 
 from governor.errors import OutageError
@@ -13,7 +14,7 @@ from ports.documents import Document, Documents, Query, Where, Write
 
 T = TypeVar("T")
 _AFTER_FAILURE_S = 10.0
-"""How long Memory is not asked again for a drill after it did not answer."""
+"""How long Memory is not asked again for a drill after it did not answer, unless it is back."""
 
 _ALONE = (Fault.REFUSE, Fault.HANG, Fault.SLOW, Fault.GARBAGE, Fault.DEAF, Fault.QUOTA)
 
@@ -21,21 +22,26 @@ _ALONE = (Fault.REFUSE, Fault.HANG, Fault.SLOW, Fault.GARBAGE, Fault.DEAF, Fault
 class Switch:
     """The drill that goes on, asked for now and then: a call of Documents costs no call more."""
 
-    def __init__(self, ask: Callable[[], Drill | None], every_s: float) -> None:
-        self._ask, self._every_s = ask, every_s
+    def __init__(
+        self,
+        ask: Callable[[], Drill | None],
+        every_s: float,
+        answered_s: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        self._ask, self._every_s, self._answered_s = ask, every_s, answered_s
         self._known: Drill | None = None
-        self._look_at = 0.0
+        self._look_at, self._failed_s = 0.0, inf
 
     def drill(self) -> Drill | None:
         """As it was known a moment ago; none while Memory is away, for then all is refused."""
         now = time.monotonic()
-        if now >= self._look_at:
+        if now >= self._look_at or self._answered_s() > self._failed_s:
             self._look_at = now + _AFTER_FAILURE_S  # others need not wait for this answer
             try:
                 self._known = self._ask()
-                self._look_at = now + self._every_s
+                self._look_at, self._failed_s = now + self._every_s, inf
             except OutageError:
-                self._known = None
+                self._known, self._failed_s = None, time.monotonic()
         return self._known
 
 

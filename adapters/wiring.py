@@ -49,7 +49,7 @@ def open_ports(settings: Settings) -> Ports:
         InputError: a URL names a backend that does not exist.
     """
     memory, secrets = _memory(settings), SecretFiles(settings.secrets_dir)
-    switch = Switch(memory.drill, settings.probe_interval_s / 5)
+    switch = Switch(memory.drill, settings.probe_interval_s / 5, memory.answered_s)
     return Ports(
         documents=DrilledDocuments(open_documents(settings), switch, settings.store_timeout_s),
         objects=_objects(settings, "objects_url"),

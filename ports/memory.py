@@ -10,7 +10,6 @@ from typing import Literal, Protocol
 
 from ports.alerts import Outbox
 from ports.broadcasts import Broadcasts
-from ports.dispatch import Dispatch
 from ports.health import Lease, Modes, Troubles, Watches
 from ports.slots import Slots
 
@@ -164,7 +163,6 @@ class Announcements(Protocol):
 
 class Memory(
     Slots,
-    Dispatch,
     Governors,
     Lease,
     Modes,
@@ -178,6 +176,10 @@ class Memory(
     Protocol,
 ):
     """All of it. Every verb raises OutageError when Memory does not answer in time."""
+
+    def answered_s(self) -> float:
+        """When a script of this process was answered last, by its monotonic clock; 0: never."""
+        ...
 
     def close(self) -> None:
         """Let go of every connection of this process."""

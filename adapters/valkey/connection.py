@@ -55,6 +55,7 @@ class Connected:
         self._url = url
         self._held: tuple[int, Any] | None = None
         self._scripts: dict[str, Any] = {}
+        self._answered_s = 0.0
 
     @property
     def _redis(self) -> Any:
@@ -72,7 +73,13 @@ class Connected:
         connection = self._redis
         if text not in self._scripts:
             self._scripts[text] = connection.register_script(text)
-        return bounded(lambda: self._scripts[text](keys=keys, args=values))
+        answer = bounded(lambda: self._scripts[text](keys=keys, args=values))
+        self._answered_s = time.monotonic()
+        return answer
+
+    def answered_s(self) -> float:
+        """See ``ports.memory.Memory``."""
+        return self._answered_s
 
     def _written_down(self, text: str, keys: Sequence[str], values: Sequence[Any]) -> Any:
         """What a script that writes gives, once this and all before it is on the server's disk.

@@ -12,8 +12,7 @@ from secrets import token_hex
 
 from adapters.local.system import since_boot_ms
 from adapters.valkey.connection import NOW, bounded
-from adapters.valkey.dispatch import ValkeyDispatch
-from adapters.valkey.slots import ERA, HOLD, LATE, LEASE, STANDING
+from adapters.valkey.slots import ERA, HOLD, LATE, LEASE, STANDING, ValkeySlots
 from governor.health import Drill, Outage, Scope
 from governor.quota import Verdict
 from ports.health import Health, Owed, Seen
@@ -139,7 +138,7 @@ end
 return found"""
 
 
-class ValkeyHealth(ValkeyDispatch):
+class ValkeyHealth(ValkeySlots):
     """See ``ports.health`` for what it promises."""
 
     # -- Lease

@@ -54,7 +54,7 @@ for _, account in ipairs(redis.call(
 end
 local marked = redis.call('SPOP', KEYS[1], ARGV[1] - #given_up)
 for _, account in ipairs(marked) do given_up[#given_up + 1] = account end
--- Those of a commit about many come last: nobody waits for them, and there may be thousands.
+-- Those of a commit about many come last: no caller waits for them, and there may be thousands.
 local many = redis.call('SPOP', KEYS[3], ARGV[1] - #given_up)
 for _, account in ipairs(many) do given_up[#given_up + 1] = account end
 for _, account in ipairs(given_up) do redis.call('ZADD', KEYS[2], held, account) end

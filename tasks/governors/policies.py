@@ -299,7 +299,7 @@ def _first_in_force(ports: Ports, parsed: Policy, digest: str) -> str:
 
 
 def _signatures(digest: str) -> str:
-    """Where a version's signatures lie; it may be signed anew, by another key."""
+    """Where a version's signatures lie; another key may sign it, too."""
     return f"signatures/{digest}/"
 
 

@@ -45,7 +45,7 @@ class _Flipped(StepResult):
 def ask(ports: Ports, asked: PolicyUpgrade) -> Run | None:
     """Begin an upgrade, or find its run; None where the version is in force in every governor.
 
-    One that was skipped is asked for anew once its report has changed.
+    One that was skipped has another run once its report has changed.
 
     Raises:
         InputError: ``no-policy``: the version is not registered.

@@ -190,7 +190,7 @@ def waits_its_turn(run: Run) -> bool:
 def is_next_in_turn(ports: Ports, run: Run, known: Collection[str] = ()) -> bool:
     """Whether no run that waits for the same turn came before this one.
 
-    Given the names of all runbooks, a run of another version's keeps nobody waiting.
+    Given the names of all runbooks, a run of another version's keeps no other waiting.
     """
     for found in _waiting(ports, run.turn):
         if found.path == paths.run_path(run.run_id):

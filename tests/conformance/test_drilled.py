@@ -120,3 +120,20 @@ def test_the_switch_is_asked_now_and_then_and_left_alone_while_memory_is_away(le
     for _ in range(100):
         assert away.drill() is None
     assert lever.asked == 2
+
+
+def test_the_switch_is_asked_at_once_when_memory_has_answered_again(lever: Lever) -> None:
+    answered_s = 0.0
+    switch = Switch(lever.ask, 3600, lambda: answered_s)
+    lever.is_away = True
+    assert switch.drill() is None
+    answered_s = time.monotonic() - 1  # before it went away
+    assert switch.drill() is None
+    assert lever.asked == 1
+
+    lever.is_away, lever.drill = False, Drill(drill_id="d", fault=Fault.REFUSE)
+    answered_s = time.monotonic()  # a health check of this process, for example
+
+    assert switch.drill() == lever.drill
+    assert switch.drill() == lever.drill
+    assert lever.asked == 2

@@ -77,6 +77,13 @@ def test_nothing_is_admitted_without_a_lease(memory: Memory) -> None:
     assert _ask(memory, "a1") is Verdict.ADMITTED
 
 
+def test_it_is_known_when_memory_answered_last(memory: Memory) -> None:
+    assert memory.answered_s() == 0
+    before = time.monotonic()
+    memory.lease_left_s()
+    assert before <= memory.answered_s() <= time.monotonic()
+
+
 def test_a_lease_runs_out_by_itself(memory: Memory) -> None:
     _open(memory)
     lease(memory, 1)

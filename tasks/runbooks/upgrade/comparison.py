@@ -122,7 +122,7 @@ def report(ports: Ports, new: Policy) -> list[Finding]:
     former = [load(version) for version in in_use if version != new.policy_version]
     were = [load(version) for version in {*_were_in_force(pointer), *present}]
     gone_for_good = [policy for policy in were if not policy.rolls_back]
-    held = {name for policy in former for name in names_of(policy)}  # whoever has it, knows it
+    held = {name for policy in former for name in names_of(policy)}  # their holders know them
     taken = [finding for finding in reused(new, gone_for_good) if finding.path not in held]
     return [*check(new, former), *taken]
 

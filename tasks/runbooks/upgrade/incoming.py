@@ -1,4 +1,4 @@
-"""Policies that are put into the registry's bucket under ``incoming/``, and told of by the bucket.
+"""Policies in the registry's bucket under ``incoming/``, of which the bucket sends notifications.
 
 No caller waits for the answer there: a policy that is refused raises an alert.
 """
