@@ -248,3 +248,7 @@ def test_what_starts_a_run_names_it() -> None:
     other = paths.triggered_run_id("book", "command", "k")
     assert other == paths.triggered_run_id("book", "command", "k")
     assert other != paths.triggered_run_id("book", "schedule", "k")
+
+
+def test_a_moment_is_a_whole_number_of_microseconds() -> None:
+    assert times.microseconds("1970-01-01T00:00:01.000002Z") == 1_000_002
