@@ -42,6 +42,18 @@ def _nothing_undone(_context: ActionContext, _payload: Nothing) -> None:
     """There is nothing to undo."""
 
 
+class Wait(BaseModel):
+    """How long a handler waits for something."""
+
+    seconds: float
+
+
+@action("bench.wait", payload=Wait, undo=None)
+def wait(_context: ActionContext, payload: Wait) -> None:
+    """Waits, as a slow outside service would."""
+    time.sleep(payload.seconds)
+
+
 @action("bench.block", payload=Block)
 def block(context: ActionContext, payload: Block) -> None:
     """Block until the deadline ends the handler."""

@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -48,6 +49,7 @@ class Load:
     account_id: str
     per_s: float = 20.0
     clients: int = 12
+    kinds: Sequence[tuple[str, dict[str, Any]]] = KINDS
     answers: list[Answer] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -105,7 +107,7 @@ class Load:
             self._stopping.wait(random.random() * every_s)  # noqa: S311  # no secret
             while not self._stopping.is_set():
                 next_s = time.monotonic() + every_s
-                kind, payload = random.choice(KINDS)  # noqa: S311
+                kind, payload = random.choice(self.kinds)  # noqa: S311
                 signal = {"signal_id": f"s-{next(self._numbers)}", "type": kind, "payload": payload}
                 self.answers.append(self._ask(http, signal))
                 self._stopping.wait(max(0.0, next_s - time.monotonic()))

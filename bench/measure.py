@@ -11,7 +11,7 @@ import psutil
 from adapters.wiring import open_ports
 from bench.chaos import kills
 from bench.figures import Figures, p99, spread
-from bench.measures import actions, cancel, doors, ledger, policy, runs
+from bench.measures import actions, cancel, dispatch, doors, ledger, policy, runs
 from bench.stack import Driver, family, stack
 from governor.errors import InputError
 from governor.times import instant
@@ -81,6 +81,7 @@ MEASUREMENTS: dict[str, Callable[[Driver], Figures]] = {
     **kills.MEASUREMENTS,
     **cancel.MEASUREMENTS,
     **policy.MEASUREMENTS,
+    **dispatch.MEASUREMENTS,
 }
 """Measured unless others are named."""
 

@@ -99,6 +99,9 @@ class Action(OfEntitlement):
     execute_url: str | None = None
     rollback_url: str | None = None
     plan_type: PlanType | None = None
+    dispatch_weight: int = Field(
+        default=1, description="its tenant's share of turns, by its policy"
+    )
     policy_version: SemVer
     policy_digest: str | None = Field(default=None, description="not of earlier releases")
     timeout_ms: int
@@ -172,15 +175,6 @@ def look_in_ms(action: Action) -> int:
 def queued_look_in_ms(action: Action, age_ms: int) -> int:
     """When to look again at an unclaimed action: each time it is twice as old, at most."""
     return max(1, min(max(FIRST_LOOK_MS, age_ms), action.queue_timeout_ms - age_ms))
-
-
-def is_passed_over(accepted_at: datetime, last_begun_at: datetime, idle_s: float) -> bool:
-    """Whether the message of a waiting action must be lost.
-
-    The queue is first come, first served: one that came a second later has been begun, or nothing
-    has been begun for a second. To ask for all that wait would make a long queue longer still.
-    """
-    return idle_s > 1 or (last_begun_at - accepted_at).total_seconds() > 1
 
 
 def undo_rest_ms(action: Action, now: datetime) -> int:

@@ -48,6 +48,8 @@ RULES: Mapping[str, Bump] = {
     "budget-raised": Bump.MINOR,
     "price-raised": Bump.MAJOR,
     "price-lowered": Bump.MINOR,
+    "weight-lowered": Bump.MAJOR,
+    "weight-raised": Bump.MINOR,
     "action-unused-changed": Bump.PATCH,
     "reserved-name-reused": Bump.MAJOR,
     "version-not-higher": Bump.MAJOR,
@@ -212,6 +214,10 @@ def _quota(old: Policy, new: Policy) -> Iterator[_Row]:
         if before != after:
             how = "lowered" if after < before else "raised"
             yield f"quota-{how}", f"quota.{name}", str(before), str(after)
+    if old.dispatch_weight != new.dispatch_weight:
+        how = "lowered" if new.dispatch_weight < old.dispatch_weight else "raised"
+        values = str(old.dispatch_weight), str(new.dispatch_weight)
+        yield f"weight-{how}", "dispatch_weight", *values
     was, now = old.quota.monthly_budget_usd, new.quota.monthly_budget_usd
     if was != now:
         rule = "budget-lowered" if now < was else "budget-raised"

@@ -187,6 +187,9 @@ class Policy(_Strict):
     transitions: tuple[Transition, ...] = Field(
         default=(), max_length=2000, description="the legal moves between them"
     )
+    dispatch_weight: int = Field(
+        default=1, ge=1, le=100, description="actions carried out each turn, where tenants wait"
+    )
     bake: Bake = Field(default=Bake(), description="how the version is watched at first")
 
     @validator(mode="after")

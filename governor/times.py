@@ -1,6 +1,8 @@
 """Moments as text: RFC 3339 UTC with six decimals and ``Z``, so that text order is time order."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def timestamp(at: datetime) -> str:
@@ -11,6 +13,11 @@ def timestamp(at: datetime) -> str:
 def instant(text: str) -> datetime:
     """The aware datetime of a stored timestamp."""
     return datetime.fromisoformat(text)
+
+
+def microseconds(text: str) -> int:
+    """A stored timestamp as whole microseconds since 1970."""
+    return (instant(text) - _EPOCH) // timedelta(microseconds=1)
 
 
 def elapsed_ms(since: str, until: datetime) -> int:

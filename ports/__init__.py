@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from ports.alerts import Alerts, Outbox
 from ports.broadcasts import Broadcasts
 from ports.calls import Calls
+from ports.dispatch import Dispatch
 from ports.documents import Documents
 from ports.health import Lease, Modes, Troubles, Watches
 from ports.keys import Keys
@@ -64,6 +65,11 @@ class Ports:
     @property
     def slots(self) -> Slots:
         """Memory's slots: who may act, and who is at it."""
+        return self.memory
+
+    @property
+    def dispatch(self) -> Dispatch:
+        """Memory's lists of actions that wait."""
         return self.memory
 
     @property

@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 from ports.alerts import Outbox
 from ports.broadcasts import Broadcasts
+from ports.dispatch import Dispatch
 from ports.health import Lease, Modes, Troubles, Watches
 from ports.slots import Slots
 
@@ -163,6 +164,7 @@ class Announcements(Protocol):
 
 class Memory(
     Slots,
+    Dispatch,
     Governors,
     Lease,
     Modes,

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Protocol
 
 from governor.actions import Action
@@ -74,14 +73,6 @@ class Due:
     age_ms: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """The action begun that was accepted last of all, and how long ago any was begun."""
-
-    accepted_at: datetime
-    ago_s: float
-
-
 class Slots(Protocol):
     """Who may act now (D8, D24), who is at it, and when to look at each. Each verb is atomic."""
 
@@ -104,23 +95,16 @@ class Slots(Protocol):
         """Whether a look at a slot is planned."""
         ...
 
-    def begin(
-        self, slot: Slot, claim: ProcessClaim, look_in_ms: int, *, accepted_at: datetime
-    ) -> Verdict:
+    def begin(self, slot: Slot, claim: ProcessClaim, look_in_ms: int) -> Verdict:
         """Note which process is at a slot's action, and when to look at it (D10).
 
-        Where the slot is not known (any more), only ``accepted_at`` is noted: how far the queue,
-        which is first come, first served, has got. Unless the verdict is ADMITTED (else NO_LEASE or
-        DEGRADED) nothing may begin, and nothing was noted.
+        Where the slot is not known (any more), nothing is noted. Unless the verdict is ADMITTED
+        (else NO_LEASE or DEGRADED) nothing may begin, and nothing was noted.
         """
         ...
 
     def begin_undo(self, slot: Slot, claim: ProcessClaim, look_in_ms: int) -> None:
         """Like ``begin``; the action counts as being undone, and its ledger as unsealed."""
-        ...
-
-    def last_begun(self) -> Begun | None:
-        """How far the queue has got; None after a loss."""
         ...
 
     def look_again(self, slot: Slot, in_ms: int) -> None:

@@ -80,6 +80,7 @@ def configuration() -> dict[str, Any]:
         ],
         "task_default_queue": RUNBOOKS,
         "task_routes": {
+            "dispatch.*": {"queue": ACTIONS},
             "execute_action.*": {"queue": ACTIONS},
             "recover_action.*": {"queue": ACTIONS},
             "upgrade_policy.watch": {"queue": HEALTH},

@@ -48,6 +48,8 @@ class Outcome:
     ending: Ending
     why: str = ""
     failure: type[NotDone] = NotDone
+    run_s: float = 0.0
+    """How long the work itself took, where that is known."""
 
     @property
     def is_done(self) -> bool:

@@ -15,19 +15,39 @@ from kombu.exceptions import OperationalError as BrokerUnreachable
 from governor import actions as rules
 from governor.actions import Action
 from governor.runs import Run
+from ports.dispatch import Call
 from tasks.celery import ACTIONS, HEALTH, LEDGER, PUBLISH_ONCE, app
 
 _LOG = logging.getLogger("ggen.broker")
 
 
-def execute(action: Action) -> None:
-    """Have an action carried out."""
-    _action("execute_action.run", action)
+def call(limit_ms: int, asked: Call) -> None:
+    """Call processes that carry out actions of one hard limit."""
+    # Each takes actions for half a second, and the last of them may last as long as it may.
+    within_s = limit_ms / 1000 + 0.5
+    kwargs = {"limit_ms": limit_ms, "called_in": asked.round}
+    for _ in range(asked.count):
+        _send("dispatch.bell", ACTIONS, kwargs, within_s, "a list of actions")
 
 
 def roll_back(action: Action) -> None:
     """Have an action undone."""
-    _action("recover_action.roll_back", action)
+    kwargs = shown(action)
+    limit_s = rules.hard_limit_ms(action) / 1000
+    task = "recover_action.roll_back"
+    _send(task, ACTIONS, kwargs, limit_s, f"action {action.action_id}")
+
+
+def shown(action: Action) -> dict[str, str]:
+    """What Flower shows of an action, and finds it by; never a payload."""
+    return {
+        "account_id": action.account_id,
+        "action_id": action.action_id,
+        "signal_type": action.signal_type,
+        "handler": action.handler,
+        "sku_id": action.sku_id,
+        "entitlement_id": action.entitlement_id,
+    }
 
 
 def chain(run: Run, links: Sequence[tuple[str, float]]) -> None:
@@ -55,20 +75,6 @@ def transition(task: str, kwargs: Mapping[str, Any]) -> None:
 def topics() -> None:
     """Have the topics of all governors looked at."""
     _send("repair.topics", LEDGER, {}, None, "a look at all topics", "the daily one")
-
-
-def _action(task: str, action: Action) -> None:
-    kwargs = {
-        "account_id": action.account_id,
-        "action_id": action.action_id,
-        # for Flower's search; never a payload
-        "signal_type": action.signal_type,
-        "handler": action.handler,
-        "sku_id": action.sku_id,
-        "entitlement_id": action.entitlement_id,
-    }
-    limit_s = rules.hard_limit_ms(action) / 1000
-    _send(task, ACTIONS, kwargs, limit_s, f"action {action.action_id}")
 
 
 def _send(

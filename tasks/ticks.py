@@ -9,7 +9,7 @@ from governor.errors import OutageError
 from governor.health import ALIVE_FOR_S
 from governor.records import SYSTEM_ACCOUNT
 from ports import Ports
-from tasks.actions import dead_letters
+from tasks.actions import dead_letters, dispatch
 from tasks.actions import reap as action_reaper
 from tasks.archives import segments
 from tasks.celery import LEDGER, app
@@ -60,6 +60,7 @@ def reap_what_is_due() -> None:
 
 def look(ports: Ports) -> None:
     """End actions past their time, take up dropped actions and runs."""
+    dispatch.call_for_unserved(ports)
     action_reaper.look_at_due(ports)
     run_reaper.look(ports, RUNBOOKS)
 

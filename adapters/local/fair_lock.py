@@ -1,11 +1,15 @@
-"""A first-come, first-served lock between processes and threads, released by the kernel on death.
+"""A lock between processes and threads with a bounded wait, released by the kernel on death.
 
-A lone ``flock`` is unfair, and wakes everybody who waits for it each time. So a writer draws a
-number, holds the slot of that number, and waits for the slot of the number before. A slot is a
-named pipe: its ``flock`` is the truth, a byte in it wakes the one that waits. A writer that dies or
-gives up in the queue lets its successor come too early. The *room* still admits one at a time, and
-has a bell of its own. Without that bell an early writer would look for the room only now and then.
-Meanwhile the queue behind it would wait until more writers gave up.
+A lone ``flock`` is unfair, and wakes everybody who waits for it each time. A strict queue hands it
+from one sleeper to the next, and each has to be woken first. So a newcomer first tries the lock
+itself (the *room*). Who fails queues. The head of the queue shuts a *gate* once it has waited 3 ms:
+newcomers that find it shut queue as well, so that the head is overtaken no more.
+
+The queue: a writer draws a number, holds the slot of that number, and waits for the slot of the
+number before. A slot is a named pipe: its ``flock`` is the truth, a byte in it wakes the one that
+waits. A writer that dies or gives up in the queue lets its successor come too early. The room still
+admits one at a time, and has a bell of its own. Without that bell an early writer would look for
+the room only now and then, while the queue behind it waits until more writers gave up.
 """
 
 import fcntl
@@ -25,6 +29,10 @@ _LOOK_AGAIN_S = 0.25
 """How long a death in the queue can go unseen: a dead writer does not wake its successor."""
 
 
+_OVERTAKEN_FOR_S = 0.003
+"""How long the head of the queue lets newcomers overtake it."""
+
+
 class FairLock:
     """Lock files in ``folder``; each acquisition opens its own descriptors."""
 
@@ -41,17 +49,23 @@ class FairLock:
         give_up_at = time.monotonic() + timeout_s
         with ExitStack() as opened:
             try:
-                before = self._draw(opened, give_up_at, timeout_s)
                 room = self._open("entrance", opened, os.O_NONBLOCK, os.mkfifo)
+                gate = self._open("gate", opened)
+                queues = not _barges(room, gate)
+                before = self._draw(opened, give_up_at, timeout_s) if queues else room
             except (OSError, ValueError) as error:
                 raise OutageError(
                     "documents-unavailable", f"the lock is unusable: {error}"
                 ) from error
             # Let go of by hand: a child forked meanwhile must not go on holding them.
-            opened.callback(fcntl.flock, before, fcntl.LOCK_UN)
-            _await(before, before, give_up_at, timeout_s)
+            if queues:
+                opened.callback(fcntl.flock, before, fcntl.LOCK_UN)
+                _await(before, before, give_up_at, timeout_s)
             opened.callback(_ring, room)
-            _await(room, room, give_up_at, timeout_s)
+            if queues:
+                opened.callback(fcntl.flock, gate, fcntl.LOCK_UN)
+                _await(room, room, give_up_at, timeout_s, gate)
+                fcntl.flock(gate, fcntl.LOCK_UN)
             yield
 
     def _draw(self, opened: ExitStack, give_up_at: float, timeout_s: float) -> int:
@@ -123,15 +137,36 @@ def _ring(lock: int) -> None:
         os.write(lock, b".")
 
 
-def _await(lock: int, bell: int, give_up_at: float, timeout_s: float) -> None:
-    """Take ``lock``; look whenever ``bell`` rings, and now and then."""
+def _barges(room: int, gate: int) -> bool:
+    """Take the room at once, if it is free and the head of the queue has not shut the gate."""
+    if not _try(gate, fcntl.LOCK_SH):
+        return False
+    try:
+        return _try(room)
+    finally:
+        fcntl.flock(gate, fcntl.LOCK_UN)
+
+
+def _await(
+    lock: int, bell: int, give_up_at: float, timeout_s: float, gate: int | None = None
+) -> None:
+    """Take ``lock``; look whenever ``bell`` rings, and now and then.
+
+    After 3 ms the ``gate`` is shut, so that no newcomer takes the lock first.
+    """
+    shut_at = time.monotonic() + _OVERTAKEN_FOR_S if gate is not None else give_up_at
     while not _try(lock):
-        left_s = give_up_at - time.monotonic()
-        if left_s <= 0:
+        now = time.monotonic()
+        if now >= give_up_at:
             raise _too_late(timeout_s)
+        look_in_s = min(give_up_at - now, _LOOK_AGAIN_S)
+        if gate is not None and now < shut_at:
+            look_in_s = min(look_in_s, shut_at - now)
+        elif gate is not None:
+            look_in_s = look_in_s if _try(gate) else min(look_in_s, _OVERTAKEN_FOR_S)
         waiting = select.poll()
         waiting.register(bell, select.POLLIN)
-        if waiting.poll(min(left_s, _LOOK_AGAIN_S) * 1000):
+        if waiting.poll(look_in_s * 1000):
             with suppress(BlockingIOError):
                 os.read(bell, _SLOTS)
 
@@ -145,9 +180,9 @@ def _too_late(timeout_s: float) -> OutageError:
     )
 
 
-def _try(lock: int) -> bool:
+def _try(lock: int, kind: int = fcntl.LOCK_EX) -> bool:
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

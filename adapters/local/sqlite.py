@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.local.fair_lock import FairLock
+from adapters.local.group_commit import Answer, GroupCommit
 from adapters.rules import check_field, check_path, checked, encoded, order_of
 from governor.errors import ConflictError, OutageError
 from governor.records import NO_TIME
@@ -67,6 +68,7 @@ _NEXT_CREATION = f"""SELECT max(?, ifnull((SELECT created_us FROM documents
 _AS_WRITTEN = ("receipts", "seals", "checkpoints")
 """Collections whose rows must be, byte for byte, what was written."""
 
+_Texts = list[tuple[Write, str]]
 _SELECT = "SELECT path, data, revision, created_us FROM documents"
 
 
@@ -106,6 +108,7 @@ class SqliteDocuments:
         self._timeout_s = timeout_s
         self._lock = FairLock(path.with_name(path.name + ".queue"))
         self._local = threading.local()
+        self._together: GroupCommit[_Texts] = GroupCommit(self._commit_all)
 
     def get(self, path: str) -> Document | None:
         check_path(path)
@@ -114,12 +117,8 @@ class SqliteDocuments:
 
     def commit(self, writes: Sequence[Write]) -> list[str]:
         texts = list(zip(writes, checked(writes), strict=True))
-        try:
-            connection = self._connection()
-            with self._lock.held(self._timeout_s):
-                return _commit(connection, texts)
-        except sqlite3.Error as error:
-            raise _outage(error) from error
+        # Another thread's transaction may be under way, which is bounded as its own is.
+        return self._together.commit(texts, 2 * self._timeout_s)
 
     def scan(self, query: Query) -> list[Document]:
         name = query.collection.rsplit("/", 1)[-1]
@@ -190,6 +189,14 @@ class SqliteDocuments:
                 held.close()
         self._local = threading.local()
 
+    def _commit_all(self, commits: Sequence[_Texts]) -> Sequence[Answer]:
+        try:
+            connection = self._connection()
+            with self._lock.held(self._timeout_s):
+                return _commit(connection, commits)
+        except sqlite3.Error as error:
+            raise _outage(error) from error
+
     def _read(self, sql: str, values: Sequence[Any]) -> list[Document]:
         try:
             rows = self._connection().execute(sql, values).fetchall()
@@ -229,16 +236,32 @@ class SqliteDocuments:
                 connection.executescript(f"{_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION};")
 
 
-def _commit(connection: sqlite3.Connection, texts: Sequence[tuple[Write, str]]) -> list[str]:
+def _commit(connection: sqlite3.Connection, commits: Sequence[_Texts]) -> list[Answer]:
+    """One transaction; a commit whose preconditions do not hold leaves the others as they are."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         now_us = int(datetime.now(UTC).timestamp() * 1_000_000)
-        revisions = [_apply(connection, write, text, now_us) for write, text in texts]
+        if len(commits) == 1:
+            answers: list[Answer] = [[_apply(connection, *each, now_us) for each in commits[0]]]
+        else:
+            answers = [_apart(connection, texts, now_us) for texts in commits]
         connection.execute("COMMIT")
     except BaseException:
         with suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
         raise
+    return answers
+
+
+def _apart(connection: sqlite3.Connection, texts: _Texts, now_us: int) -> Answer:
+    connection.execute("SAVEPOINT one")
+    try:
+        revisions = [_apply(connection, write, text, now_us) for write, text in texts]
+    except ConflictError as error:
+        connection.execute("ROLLBACK TO one")
+        connection.execute("RELEASE one")
+        return error
+    connection.execute("RELEASE one")
     return revisions
 
 

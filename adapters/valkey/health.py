@@ -12,7 +12,8 @@ from secrets import token_hex
 
 from adapters.local.system import since_boot_ms
 from adapters.valkey.connection import NOW, bounded
-from adapters.valkey.slots import ERA, HOLD, LATE, LEASE, STANDING, ValkeySlots
+from adapters.valkey.dispatch import ValkeyDispatch
+from adapters.valkey.slots import ERA, HOLD, LATE, LEASE, STANDING
 from governor.health import Drill, Outage, Scope
 from governor.quota import Verdict
 from ports.health import Health, Owed, Seen
@@ -138,7 +139,7 @@ end
 return found"""
 
 
-class ValkeyHealth(ValkeySlots):
+class ValkeyHealth(ValkeyDispatch):
     """See ``ports.health`` for what it promises."""
 
     # -- Lease

@@ -6,7 +6,6 @@ by the moment of its next look; ``ggen:claims`` says which process is at one.
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 
 from adapters.local.system import boot_id, since_boot_ms
@@ -15,7 +14,7 @@ from governor.actions import FIRST_LOOK_MS
 from governor.bake import Outcomes
 from governor.quota import Verdict
 from governor.records import ProcessClaim
-from ports.slots import Admission, Begun, Due, Ended, Request, Slot
+from ports.slots import Admission, Due, Ended, Request, Slot
 
 SEEN_FOR_S = 3600
 """How long an admission's answer is remembered here; Documents remember it for ever."""
@@ -28,8 +27,7 @@ _ENDINGS_FOR_H = 24
 
 UNSEALED, LEASE, ERA = "ggen:unsealed", "ggen:lease", "ggen:era"
 _LOOKS, _CLAIMS = "ggen:looks", "ggen:claims"
-_BEGUN_KEY, _ORPHANS = "ggen:begun", "ggen:orphans"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ORPHANS = "ggen:orphans"
 STANDING = """
 -- The last three values say who asks: boot of its machine, milliseconds since then, and a lease it
 -- has known for longer than its duration. The expiry alone follows a clock that can be set.
@@ -74,36 +72,42 @@ if known then
   redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
 end"""
 _BEGIN = f"""{STANDING}
-local allowed, _, lease = standing(ARGV[5])
+local allowed, _, lease = standing(ARGV[4])
 if allowed ~= 'admitted' then return {{allowed, lease}} end
 {_NOTE}
-local latest = redis.call('HGET', KEYS[3], 'accepted_us')
-if not latest or tonumber(latest) < tonumber(ARGV[4]) then latest = ARGV[4] end
-redis.call('HSET', KEYS[3], 'accepted_us', latest, 'at', now)
 return {{allowed, lease}}"""
 _BEGIN_UNDO = f"""{_NOTE}
 if known then redis.call('SADD', KEYS[3], ARGV[4]) end
 redis.call('SADD', KEYS[4], ARGV[5])"""
-_BEGUN = f"""{NOW}
-local begun = redis.call('HMGET', KEYS[1], 'accepted_us', 'at')
-return {{begun[1] or '', begun[2] and string.format('%d', now - begun[2]) or ''}}"""
-_RELEASE = f"""{NOW}
-local held = redis.call('SREM', KEYS[1], ARGV[1])
-redis.call('HDEL', KEYS[3], ARGV[2])
-redis.call('SREM', KEYS[4], ARGV[1])
-redis.call('SADD', KEYS[5], ARGV[6])
-if held == 1 and ARGV[7] ~= '' then
-  local endings = ARGV[7] .. ':' .. math.floor(t[1] / 3600)
-  redis.call('HINCRBY', endings, ARGV[8], 1)
-  redis.call('HINCRBY', endings, ARGV[6] .. (ARGV[8] == 'complete' and ' well' or ' badly'), 1)
-  redis.call('EXPIRE', endings, {(_ENDINGS_FOR_H + 2) * 3600})
+FREE = f"""
+local function free(account, entitlement, action, endings, ending)
+  local place = account .. '/' .. entitlement
+  local member = place .. '/' .. action
+  local held = redis.call('SREM', 'ggen:inflight:' .. place, action)
+  redis.call('HDEL', 'ggen:claims', member)
+  redis.call('SREM', 'ggen:rolling:' .. account, action)
+  redis.call('SADD', 'ggen:unsealed', account)
+  if held == 1 and endings ~= '' then
+    local hour = endings .. ':' .. math.floor(t[1] / 3600)
+    redis.call('HINCRBY', hour, ending, 1)
+    redis.call('HINCRBY', hour, account .. (ending == 'complete' and ' well' or ' badly'), 1)
+    redis.call('EXPIRE', hour, {(_ENDINGS_FOR_H + 2) * 3600})
+  end
+  return held, member
+end"""
+"""The beginning of a script that gives a place back; when it is looked at is another matter."""
+
+_RELEASE = f"""{NOW}{FREE}
+local account, entitlement, action, endings, ending, look_in_ms, refund = unpack(ARGV)
+local held, member = free(account, entitlement, action, endings, ending)
+if look_in_ms == '' then redis.call('ZREM', KEYS[1], member)
+else redis.call('ZADD', KEYS[1], now + look_in_ms, member) end
+if refund == '' then return end
+local month = redis.call('HGET', KEYS[2], 'month') or refund
+if held == 1 then
+  redis.call('DECR', 'ggen:used:' .. account .. '/' .. entitlement .. '/' .. month)
 end
-if ARGV[5] == '' then redis.call('ZREM', KEYS[2], ARGV[2])
-else redis.call('ZADD', KEYS[2], now + ARGV[5], ARGV[2]) end
-if ARGV[3] == '' then return end
-local month = redis.call('HGET', KEYS[6], 'month') or ARGV[3]
-if held == 1 then redis.call('DECR', 'ggen:used:' .. ARGV[4] .. '/' .. month) end
-redis.call('DEL', KEYS[6])"""
+redis.call('DEL', KEYS[2])"""
 _DUE = f"""{NOW}
 local found = {{}}
 for _, member in ipairs(redis.call('ZRANGE', KEYS[1], 0, now, 'BYSCORE', 'LIMIT', 0, ARGV[1])) do
@@ -157,13 +161,9 @@ class ValkeySlots(Connected):
     def is_watched(self, slot: Slot) -> bool:
         return bounded(lambda: self._redis.zscore(_LOOKS, _member(slot))) is not None
 
-    def begin(
-        self, slot: Slot, claim: ProcessClaim, look_in_ms: int, *, accepted_at: datetime
-    ) -> Verdict:
-        accepted_us = (accepted_at - _EPOCH) // timedelta(microseconds=1)
-        values = [_member(slot), look_in_ms, claim.model_dump_json(), accepted_us, slot.account_id]
-        keys = [_LOOKS, _CLAIMS, _BEGUN_KEY]
-        verdict, lease = self._script(_BEGIN, keys, [*values, *self.asker()])
+    def begin(self, slot: Slot, claim: ProcessClaim, look_in_ms: int) -> Verdict:
+        values = [_member(slot), look_in_ms, claim.model_dump_json(), slot.account_id]
+        verdict, lease = self._script(_BEGIN, [_LOOKS, _CLAIMS], [*values, *self.asker()])
         self.saw(lease)
         return Verdict(verdict)
 
@@ -174,12 +174,6 @@ class ValkeySlots(Connected):
             keys,
             [_member(slot), look_in_ms, claim.model_dump_json(), slot.action_id, slot.account_id],
         )
-
-    def last_begun(self) -> Begun | None:
-        accepted_us, ago_ms = self._script(_BEGUN, [_BEGUN_KEY], [])
-        if not accepted_us:
-            return None
-        return Begun(_EPOCH + timedelta(microseconds=int(accepted_us)), int(ago_ms) / 1000)
 
     def look_again(self, slot: Slot, in_ms: int) -> None:
         self._script(_LOOK_AGAIN, [_LOOKS], [_member(slot), in_ms])
@@ -192,25 +186,12 @@ class ValkeySlots(Connected):
         look_in_ms: int | None = None,
         ended: Ended | None = None,
     ) -> None:
-        keys = [
-            inflight_key(slot.account_id, slot.entitlement_id),
-            _LOOKS,
-            _CLAIMS,
-            rolling_key(slot.account_id),
-            UNSEALED,
-            f"ggen:seen:{slot.action_id}",
-        ]
         values = [
-            slot.action_id,
-            _member(slot),
-            refund_month or "",
-            f"{slot.account_id}/{slot.entitlement_id}",
+            *freeing(slot, ended),
             "" if look_in_ms is None else look_in_ms,
-            slot.account_id,
-            _endings_key(ended.policy_digest) if ended else "",
-            ended.ending if ended else "",
+            refund_month or "",
         ]
-        self._script(_RELEASE, keys, values)
+        self._script(_RELEASE, [_LOOKS, f"ggen:seen:{slot.action_id}"], values)
 
     def outcomes(self, policy_digest: str) -> Outcomes:
         counts: Counter[str] = Counter()
@@ -278,6 +259,12 @@ def used_key(account_id: str, entitlement_id: str, month: str) -> str:
 def rolling_key(account_id: str) -> str:
     """The actions of a governor that are being undone."""
     return f"ggen:rolling:{account_id}"
+
+
+def freeing(slot: Slot, ended: Ended | None) -> list[str]:
+    """What ``free`` has to know."""
+    endings = [_endings_key(ended.policy_digest), ended.ending] if ended else ["", ""]
+    return [slot.account_id, slot.entitlement_id, slot.action_id, *endings]
 
 
 def _endings_key(policy_digest: str) -> str:

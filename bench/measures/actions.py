@@ -40,7 +40,7 @@ _FINAL = ("complete", "failed", "rolled_back", "rollback_failed")
 
 def deadlines(driver: Driver) -> Figures:
     """How late 500 ms end a handler, 8 at once, 200 times in each way of standing still."""
-    _subscribe(driver)
+    subscribe(driver)
     for way in WAYS:
         for _ in range(ROUNDS):
             waiting = [driver.signal(ACCOUNT, "bench.block", {"by": way}) for _ in range(AT_ONCE)]
@@ -72,7 +72,7 @@ def deadlines(driver: Driver) -> Figures:
 
 def overhead(driver: Driver) -> Figures:
     """Throughput and latency of a no-op action beside a bare task's, submitted in process."""
-    _subscribe(driver)
+    subscribe(driver)
     settings = driver.settings
     with worker_beside(settings, "bench.measures.actions", QUEUE, settings.actions_concurrency):
         done = subprocess.run(
@@ -99,8 +99,9 @@ def overhead(driver: Driver) -> Figures:
     }
 
 
-def _subscribe(driver: Driver) -> None:
-    kinds = {"bench.noop": "bench.noop", "bench.block": "bench.block"}
+def subscribe(driver: Driver, account_id: str = ACCOUNT) -> None:
+    """A customer whose plan sets no limit that a measurement would meet."""
+    kinds = {name: name for name in ("bench.noop", "bench.block", "bench.wait")}
     policy = {
         "sku_id": SKU,
         "plan_type": "starter",
@@ -117,7 +118,7 @@ def _subscribe(driver: Driver) -> None:
     ports = open_ports(driver.settings)
     policies.register(ports, json.dumps(policy).encode())
     ports.documents.close()
-    driver.subscribe(ACCOUNT, "starter", SKU)
+    driver.subscribe(account_id, "starter", SKU)
 
 
 def _noted(driver: Driver) -> dict[str, dict[str, float]]:

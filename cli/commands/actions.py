@@ -19,6 +19,22 @@ def register(app: typer.Typer) -> None:
     actions.command("retry-rollback")(retry_rollback)
     actions.command("resolve")(resolve)
     app.add_typer(actions, name="actions", rich_help_panel=CUSTOMERS)
+    app.command("queue", rich_help_panel=CUSTOMERS)(queue)
+
+
+def queue(
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many tenants.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Show which tenants' actions wait for a worker: how many, and the age of the oldest."""
+    depth, longest = _ports().dispatch.queues(limit)
+    rows = [
+        {"account_id": q.account_id, "depth": q.depth, "oldest_s": round(q.oldest_s, 1)}
+        for q in longest
+    ]
+    lines = [f"{q.depth:>8}  {q.oldest_s:>8.1f} s  {q.account_id}" for q in longest]
+    text = "\n".join([f"{depth} actions wait", *lines])
+    show({"depth": depth, "longest": rows}, as_json, text)
 
 
 def list_actions(

@@ -56,6 +56,12 @@ async def exposition(here: Here) -> Response:
         metrics.SPOOLED.set(here.ports.modes.spooled())
         metrics.UNDELIVERED.set(len(here.ports.outbox.undelivered(10_000)))
         metrics.DEGRADED.set(here.ports.modes.health(Scope.ALL).is_degraded)
+        depth, longest = here.ports.dispatch.queues(10_000)
+        metrics.WAITING.set(depth)
+        metrics.OLDEST_S.set(max((queue.oldest_s for queue in longest), default=0))
+        for rank in range(metrics.LONGEST_LISTS):
+            depth = longest[rank].depth if rank < len(longest) else 0
+            metrics.LONGEST.labels(rank + 1).set(depth)
 
     await run_in_threadpool(_fault, ask_memory)
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

@@ -15,3 +15,11 @@ UNDELIVERED = Gauge(
     "ggen_undelivered_alerts", "Alerts that were tried in vain, and are tried again"
 )
 READY = Gauge("ggen_ready", "1 when nothing that /readyz looks at is missing")
+WAITING = Gauge("ggen_waiting_actions", "Accepted actions that wait for a worker")
+OLDEST_S = Gauge("ggen_waiting_oldest_seconds", "Age of the oldest action that waits")
+LONGEST = Gauge(
+    "ggen_waiting_actions_longest",
+    "Actions that wait in the longest lists, by rank from 1",
+    ["rank"],
+)
+LONGEST_LISTS = 20

@@ -19,8 +19,7 @@ from ledger import canonical
 from ports import Ports
 from ports.documents import Create
 from ports.slots import Admission, Request, Slot
-from tasks import publish
-from tasks.actions import transitions
+from tasks.actions import dispatch, transitions
 from tasks.governors import moves, policies
 from tasks.governors.boot import boot_governor
 from tasks.receipts.commit import commit_once
@@ -122,7 +121,7 @@ def submit(ports: Ports, asked: Signal) -> str:
         return request.action_id
     with contextlib.suppress(OutageError):  # a Memory that is away is rebuilt, and looks at all
         _tell_of_the_unusual(ports, action, admission.era, now)
-    publish.execute(action)
+    dispatch.enqueue(ports, action)
     return request.action_id
 
 
@@ -209,6 +208,7 @@ def _pending(ports: Ports, asked: Signal, request: Request, admission: Admission
         execute_url=spec.execute_url,
         rollback_url=spec.rollback_url,
         plan_type=admission.plan_type,
+        dispatch_weight=terms.dispatch_weight,
         policy_version=admission.policy_version,
         policy_digest=found.digest,
         timeout_ms=spec.timeout_ms,

@@ -6,6 +6,7 @@ and receipt. What did not end well goes to ``tasks.actions.recover``.
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from ggen_governor.handlers import ActionContext
@@ -13,6 +14,7 @@ from governor import actions as rules
 from governor.actions import Action
 from governor.errors import ConflictError, InputError, UnrecoverableError
 from governor.fsm import ACTION, ActionState, advance
+from governor.records import ProcessClaim
 from governor.times import elapsed_ms, timestamp
 from ledger import canonical
 from ports import Ports
@@ -37,11 +39,26 @@ _ELSEWHERE = "another process is at it"
 
 
 def execute(ports: Ports, account_id: str, action_id: str) -> Outcome:
-    """Claim, run and end one action; does nothing when it is not pending any more."""
-    # (1) A worker that finds it started changes nothing: the reaper ends what its claimer cannot.
+    """Carry out one action by its id; see ``carry_out``."""
     found = transitions.load(ports, account_id, action_id)
-    if found is None:
-        return put_off("there is no such action")
+    return carry_out(ports, found) if found else put_off("there is no such action")
+
+
+def carry_out(
+    ports: Ports,
+    found: Held,
+    begun: ProcessClaim | None = None,
+    free: Callable[[Ports, Action], None] = transitions.free_slot,
+) -> Outcome:
+    """Claim, run and end one action; does nothing when it is not pending any more.
+
+    Args:
+        ports: everything it needs.
+        found: the action.
+        begun: by which claim it was begun already.
+        free: gives back the place of an action that has ended well.
+    """
+    # (1) A worker that finds it started changes nothing: the reaper ends what its claimer cannot.
     action = found.action
     if action.state is not ActionState.PENDING:
         return _as_it_is(action)
@@ -52,8 +69,8 @@ def execute(ports: Ports, account_id: str, action_id: str) -> Outcome:
         is_expired = expire(ports, found)
         return failed(ActionTimedOut, rules.QUEUE_TIMEOUT) if is_expired else put_off(_ELSEWHERE)
     # (3) The claim, unless all that is new is refused; only one process ever gets past it.
-    claim = ports.processes.claim(ports.clock.now())
-    if not transitions.note_begun(ports, action, claim):
+    claim = begun or ports.processes.claim(ports.clock.now())
+    if not begun and not transitions.note_begun(ports, action, claim):
         return put_off("nothing is admitted")
     action = action.evolve(
         state=advance(ACTION, action.state, "claim"), claim=claim, queue_ms=queue_ms
@@ -64,7 +81,12 @@ def execute(ports: Ports, account_id: str, action_id: str) -> Outcome:
     # (4) The handler, under its deadline. (5) The end: state and receipt in one commit; then what
     # must be undone.
     context = transitions.context_of(action, ports.clock.monotonic_s() + budget_ms / 1000)
-    return or_kill_self(lambda: _end(ports, held, context, _run(ports, action, context, budget_ms)))
+
+    def run() -> Outcome:
+        ended = _run(ports, action, context, budget_ms)
+        return replace(_end(ports, held, context, ended, free), run_s=ended.elapsed_s)
+
+    return or_kill_self(run)
 
 
 def _as_it_is(action: Action) -> Outcome:
@@ -140,7 +162,13 @@ def _learned(context: ActionContext) -> str | None:
     return text if text is None or len(text) <= rules.MAX_RESULT_BYTES else None
 
 
-def _end(ports: Ports, held: Held, context: ActionContext, ended: Ended) -> Outcome:
+def _end(
+    ports: Ports,
+    held: Held,
+    context: ActionContext,
+    ended: Ended,
+    free: Callable[[Ports, Action], None],
+) -> Outcome:
     action, run_ms = held.action, round(ended.elapsed_s * 1000)
     if ended.ending is not Ending.RETURNED:
         if ended.error:
@@ -177,5 +205,5 @@ def _end(ports: Ports, held: Held, context: ActionContext, ended: Ended) -> Outc
             "action %s was ended by the reaper; its late result is refused", action.action_id
         )
         return failed(ActionFailed, "ended-by-the-reaper")
-    transitions.free_slot(ports, done)
+    free(ports, done)
     return DONE

@@ -6,6 +6,7 @@ forgotten is found once a minute, in the store. Documents decide.
 
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from governor import actions as rules
 from governor.actions import Action, Failure
@@ -14,12 +15,12 @@ from governor.fsm import ActionState
 from governor.health import Scope
 from governor.quota import Verdict, month_of
 from governor.records import ProcessClaim
-from governor.times import elapsed_ms, instant
+from governor.times import elapsed_ms
 from ports import Ports
 from ports.documents import Where, every
 from ports.slots import Slot
 from tasks import publish
-from tasks.actions import recover, transitions
+from tasks.actions import dispatch, recover, transitions
 from tasks.actions.execute import expire
 from tasks.actions.transitions import Held
 from tasks.receipts import spool
@@ -82,7 +83,7 @@ def look_at_all(ports: Ports) -> int:
 def _look_at_slot(ports: Ports, slot: Slot, age_ms: int | None) -> None:
     held = transitions.load(ports, slot.account_id, slot.action_id)
     if held is not None:
-        _look(ports, held, is_new_to_memory=age_ms is None)
+        _look(ports, held)
     elif age_ms is not None and age_ms < rules.UNSTORED_MS:
         ports.slots.look_again(slot, rules.UNSTORED_MS - age_ms)
     else:
@@ -90,11 +91,11 @@ def _look_at_slot(ports: Ports, slot: Slot, age_ms: int | None) -> None:
         ports.slots.release(slot, refund_month=month_of(ports.clock.now()))
 
 
-def _look(ports: Ports, held: Held, *, is_new_to_memory: bool = False) -> None:
+def _look(ports: Ports, held: Held) -> None:
     action = held.action
     match action.state:
         case ActionState.PENDING:
-            _look_at_queued(ports, held, is_new_to_memory)
+            _look_at_queued(ports, held)
         case ActionState.RUNNING:
             _look_at_running(ports, held)
         case ActionState.ROLLING_BACK | ActionState.ROLLBACK_FAILED:
@@ -103,23 +104,15 @@ def _look(ports: Ports, held: Held, *, is_new_to_memory: bool = False) -> None:
             transitions.free_slot(ports, action)
 
 
-def _look_at_queued(ports: Ports, held: Held, is_new_to_memory: bool) -> None:
-    """Look at an action no worker claimed: it expired, its message was lost, or the queue is long.
-
-    An action that Memory lost and got back has lost its message too: the queue lies beside Memory.
-    """
+def _look_at_queued(ports: Ports, held: Held) -> None:
+    """Look at an action no worker claimed: it expired, or it is put into its list, if not there."""
     action = held.action
     age_ms = elapsed_ms(action.accepted_at, ports.clock.now())
     if age_ms >= action.queue_timeout_ms:
         expire(ports, held)
         return
-    begun = None if is_new_to_memory else ports.slots.last_begun()
-    if begun is None or rules.is_passed_over(
-        instant(action.accepted_at), begun.accepted_at, begun.ago_s
-    ):
-        _hand_out(ports, publish.execute, action, rules.queued_look_in_ms(action, age_ms))
-    else:
-        ports.slots.look_again(Slot.of(action), rules.queued_look_in_ms(action, age_ms))
+    enqueue = partial(dispatch.enqueue, ports)
+    _hand_out(ports, enqueue, action, rules.queued_look_in_ms(action, age_ms))
 
 
 def _look_at_running(ports: Ports, held: Held) -> None:

@@ -14,7 +14,7 @@ from governor.bake import ending_of
 from governor.errors import ActionError, ConflictError, OutageError
 from governor.quota import Verdict
 from governor.records import ProcessClaim
-from governor.times import elapsed_ms, instant
+from governor.times import elapsed_ms
 from ports import Ports
 from ports.documents import Create, Update, Write
 from ports.slots import Ended, Slot
@@ -63,9 +63,8 @@ def note_begun(ports: Ports, action: Action, claim: ProcessClaim) -> bool:
     False where nothing new may begin now: the action stays as it is, and the reaper deals with it
     afterwards.
     """
-    accepted_at, look_in_ms = instant(action.accepted_at), rules.look_in_ms(action)
     try:
-        verdict = ports.slots.begin(Slot.of(action), claim, look_in_ms, accepted_at=accepted_at)
+        verdict = ports.slots.begin(Slot.of(action), claim, rules.look_in_ms(action))
     except OutageError as error:
         _LOG.warning("action %s is not begun: %s", action.action_id, error)
         return False
@@ -94,11 +93,15 @@ def is_abandoned(ports: Ports, action: Action, claim: ProcessClaim) -> bool:
 def free_slot(ports: Ports, action: Action, *, look_in_ms: int | None = None) -> None:
     """Give the slot of an ended action back; where Memory is away the reaper does it later."""
     try:
-        ending = ending_of(action)
-        ended = Ended(action.policy_digest, ending) if action.policy_digest and ending else None
-        ports.slots.release(Slot.of(action), look_in_ms=look_in_ms, ended=ended)
+        ports.slots.release(Slot.of(action), look_in_ms=look_in_ms, ended=counted(action))
     except OutageError as error:
         _LOG.warning("the slot of %s waits for the reaper: %s", action.action_id, error)
+
+
+def counted(action: Action) -> Ended | None:
+    """As what an ended action counts for its policy; None where it says nothing of that."""
+    ending = ending_of(action)
+    return Ended(action.policy_digest, ending) if action.policy_digest and ending else None
 
 
 def names(action: Action) -> dict[str, Any]:

@@ -1,10 +1,13 @@
 """Runbook 5, Recover from Action Failure: an action is carried out, and undone where it failed."""
 
+from typing import Any
+
 from pydantic import BaseModel, Field
 
 from adapters import wiring
 from governor.records import AccountId
-from tasks.actions import execute, recover
+from tasks.action_events import ActionEvents
+from tasks.actions import dispatch, execute, recover
 from tasks.celery import app
 from tasks.manual import Manual
 from tasks.results import result_of
@@ -14,6 +17,18 @@ from tasks.results import result_of
 def execute_action(account_id: str, action_id: str, **_shown: str) -> str:
     """Carry out one action, at most once (D18)."""
     return result_of(execute.execute(wiring.ports(), account_id, action_id))
+
+
+@app.task(name="dispatch.bell", bind=True)
+def serve_waiting(self: Any, limit_ms: int, called_in: int) -> str:
+    """Carry out actions that wait, in their turns; each is shown in Flower as a task of its own."""
+    events = ActionEvents.of_this_process(self.request.hostname)
+    try:
+        told = events.begun, events.ended
+        served = dispatch.serve(wiring.ports(), limit_ms, called_in, *told)
+    finally:
+        events.flush()
+    return f"{served} actions"
 
 
 @app.task(name="recover_action.roll_back")

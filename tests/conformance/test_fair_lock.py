@@ -78,7 +78,7 @@ def test_a_waiter_that_stands_still_costs_its_successor_its_patience_and_nobody_
         waiter = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path / "lock")])
         numbers = tmp_path / "lock" / "numbers"
         until_drawn = time.monotonic() + 10
-        while int(numbers.read_bytes() or b"0") < 2 and time.monotonic() < until_drawn:
+        while not numbers.exists() and time.monotonic() < until_drawn:
             time.sleep(0.01)
         waiter.send_signal(signal.SIGSTOP)
 
@@ -121,9 +121,9 @@ def test_a_holder_of_the_numbers_that_stands_still_is_not_waited_for_without_end
     tmp_path: Path,
 ) -> None:
     lock = FairLock(tmp_path / "lock")
-    with lock.held(1):
-        pass
-    with (tmp_path / "lock" / "numbers").open() as numbers:
+    with lock.held(1), pytest.raises(OutageError), lock.held(0.01):
+        pass  # it queues, where the other one found the lock free
+    with lock.held(1), (tmp_path / "lock" / "numbers").open() as numbers:
         fcntl.flock(numbers, fcntl.LOCK_EX)
         with pytest.raises(OutageError, match="not free within"), lock.held(0.1):
             pass
@@ -149,14 +149,14 @@ def test_one_that_gives_up_in_the_queue_costs_those_behind_it_nothing(
 ) -> None:
     from adapters.local import fair_lock
 
-    lock, got, held_by_others = FairLock(tmp_path / "lock"), threading.Event(), set[int]()
+    lock, got, held_by_others = FairLock(tmp_path / "lock"), threading.Event(), list[int]()
     is_free = fair_lock._try
 
-    def watched(fd: int) -> bool:
-        if is_free(fd):
+    def watched(fd: int, kind: int = fcntl.LOCK_EX) -> bool:
+        if is_free(fd, kind):
             return True
         if threading.current_thread().name == "behind":
-            held_by_others.add(fd)
+            held_by_others.append(fd)
         return False
 
     monkeypatch.setattr(fair_lock, "_LOOK_AGAIN_S", 600)  # only a bell can wake
@@ -174,11 +174,12 @@ def test_one_that_gives_up_in_the_queue_costs_those_behind_it_nothing(
     behind = threading.Thread(target=wait_behind, name="behind")
     with lock.held(1):
         ahead.start()
-        while int((tmp_path / "lock" / "numbers").read_text()) < 2:
+        numbers = tmp_path / "lock" / "numbers"
+        while not numbers.exists() or not numbers.read_text():
             time.sleep(0.001)
         behind.start()
         ahead.join()
-        while len(held_by_others) < 2:  # the one before it was, and now the room is
+        while len(held_by_others) < 3:  # the room was, the one before it was, and now the room is
             time.sleep(0.001)
     assert got.wait(10)
     behind.join()

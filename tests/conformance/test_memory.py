@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 import redis
@@ -285,7 +285,7 @@ def test_slots_whose_look_is_due_are_told_with_their_age(memory: Memory) -> None
 def test_a_slot_that_was_released_is_not_looked_at_again(memory: Memory) -> None:
     _open(memory)
     memory.look_again(A1, -1000)
-    memory.begin(A1, OWN, -1000, accepted_at=AT)
+    memory.begin(A1, OWN, -1000)
     memory.begin_undo(A1, OWN, -1000)
 
     assert memory.due(10) == []
@@ -369,7 +369,7 @@ def test_who_is_at_an_action_is_known_until_its_slot_is_released(memory: Memory)
     _open(memory)
     _ask(memory, "a1", look_in_ms=1)
 
-    memory.begin(A1, OWN, 60_000, accepted_at=AT)
+    memory.begin(A1, OWN, 60_000)
 
     assert memory.claims() == [(A1, OWN)]
     assert memory.due(10) == []
@@ -378,19 +378,6 @@ def test_who_is_at_an_action_is_known_until_its_slot_is_released(memory: Memory)
     assert memory.claims() == [(A1, other)]
     memory.release(A1)
     assert memory.claims() == []
-
-
-def test_how_far_the_queue_has_got_never_goes_back(memory: Memory) -> None:
-    assert memory.last_begun() is None
-    lease(memory)
-    for seconds in (0, 5, 3):
-        memory.begin(A1, OWN, 1, accepted_at=AT + timedelta(seconds=seconds))
-
-    begun = memory.last_begun()
-
-    assert begun is not None
-    assert begun.accepted_at == AT + timedelta(seconds=5)
-    assert 0 <= begun.ago_s < 60
 
 
 def test_the_key_of_another_generation_is_refused(memory: Memory) -> None:
@@ -586,8 +573,7 @@ def test_a_degraded_mode_refuses_counts_and_is_lifted_again(memory: Memory) -> N
     assert not memory.degrade(Scope.ALL, other, instead_of=None)
 
     assert [_ask(memory, a) for a in ("a1", "a1", "a2")] == [Verdict.DEGRADED] * 3
-    assert memory.begin(A1, OWN, 1, accepted_at=AT) is Verdict.DEGRADED
-    assert memory.last_begun() is None
+    assert memory.begin(A1, OWN, 1) is Verdict.DEGRADED
     assert memory.standing("acme") is Verdict.DEGRADED
     assert memory.health(Scope.ALL) == Health(
         is_degraded=True,
@@ -669,7 +655,7 @@ def test_some_tenants_are_refused_while_others_are_served(memory: Memory) -> Non
     assert memory.degrade(Scope.SOME, outage, instead_of=None)
 
     assert _ask(memory, "a1") is Verdict.DEGRADED
-    assert memory.begin(A1, OWN, 1, accepted_at=AT) is Verdict.DEGRADED
+    assert memory.begin(A1, OWN, 1) is Verdict.DEGRADED
     assert memory.standing("other") is Verdict.ADMITTED
     assert memory.health(Scope.SOME).refused == {"acme": 1}
     assert not memory.health(Scope.ALL).is_degraded

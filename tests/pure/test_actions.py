@@ -126,19 +126,6 @@ def test_what_waits_is_looked_at_when_it_is_twice_as_old_and_when_its_time_is_up
     assert actions.queued_look_in_ms(_action(), 99_000) == 1
 
 
-@pytest.mark.parametrize(
-    ("behind_s", "idle_s", "is_passed_over"),
-    [(0, 0.5, False), (1, 1.0, False), (1.1, 0.0, True), (-5, 1.1, True)],
-    ids=["its turn is near", "just", "a later one was begun", "nothing is begun"],
-)
-def test_a_message_is_lost_when_others_came_after_it_or_nobody_is_at_work(
-    behind_s: float, idle_s: float, is_passed_over: bool
-) -> None:
-    begun_at = ACCEPTED + timedelta(seconds=behind_s)
-
-    assert actions.is_passed_over(ACCEPTED, begun_at, idle_s) is is_passed_over
-
-
 def _under_way(state: ActionState, *, rests: bool = True) -> Action:
     claim = ProcessClaim(host="h", pid=1, process_started=1.0, claimed_at=timestamp(ACCEPTED))
     is_claimed = state in (ActionState.RUNNING, ActionState.ROLLING_BACK)

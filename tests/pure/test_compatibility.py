@@ -44,6 +44,7 @@ BASE: dict[str, Any] = {
     "actions": {"resize": ACTION, "idle": {**ACTION, "handler": "crm.idle"}},
     "signals": {"seats.changed": "resize"},
     "permissions": ["resize"],
+    "dispatch_weight": 2,
     "initial_state": "trial",
     "states": ["trial", "paid", "over", "spare"],
     "transitions": [
@@ -152,6 +153,18 @@ TABLE: Mapping[str, tuple[Policy, str, str, str]] = {
         "quota.prices.action_usd",
         "0.01",
         "0",
+    ),
+    "weight-lowered": (
+        policy(("dispatch_weight", 1)),
+        "dispatch_weight",
+        "2",
+        "1",
+    ),
+    "weight-raised": (
+        policy(("dispatch_weight", 3)),
+        "dispatch_weight",
+        "2",
+        "3",
     ),
     "action-unused-changed": (
         policy(("actions/idle", None)),

@@ -98,6 +98,7 @@ def test_the_wheel_carries_every_module_of_the_tree(tmp_path: Path) -> None:
     data = {
         "beat_schedule.py",
         "adapters/valkey/admission.lua",
+        "adapters/valkey/dispatch.lua",
         "config/policies/demo-sku.starter.json",
     }
     assert data | {str(module.relative_to(ROOT)) for module in MODULES} <= names

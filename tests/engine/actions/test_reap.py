@@ -1,22 +1,24 @@
 """The reaper: what its own process cannot end any more is ended, undone, never lost sight of."""
 
+import dataclasses
 import os
 import signal
 import subprocess
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import redis
 
 from adapters.local.system import started_s
+from governor.errors import OutageError
 from governor.fsm import ActionState
+from governor.records import ProcessClaim
 from ports import Ports
 from ports.slots import Slot
 from tasks import ticks
-from tasks.actions import reap, transitions
+from tasks.actions import dispatch, reap, transitions
 from tasks.actions.admit import submit
-from tasks.actions.execute import execute
+from tasks.actions.execute import execute, expire
 from tasks.actions.recover import roll_back
 from tasks.health import rebuild
 from tests.conftest import Valkey
@@ -38,6 +40,10 @@ from tests.support.stores import Stores
 from tests.support.waiting import until
 
 pytestmark = on_both
+LIMIT_MS = 3_600
+"""The hard limit of the sample policies' actions: 500 ms, 100 ms to undo, 3 s."""
+
+UNTOLD = (lambda *_: None, lambda *_: None)
 
 
 @pytest.fixture(autouse=True)
@@ -103,15 +109,42 @@ def test_an_action_nobody_claimed_expires_unbegun(ports: Ports) -> None:
     assert operations(ports, action_id) == ["action_timeout"]
 
 
-def test_a_message_that_was_lost_is_published_again(ports: Ports, valkey: Valkey) -> None:
-    action_id = submit(ports, signal_of("s"))
-    broker = redis.Redis.from_url(valkey.broker_url)
-    broker.flushdb()
+def _waiting(ports: Ports) -> int:
+    depth, _ = ports.dispatch.queues(10)
+    return depth
 
-    for _ in range(3):  # but once within its rest, however often it is looked at
+
+def _take(ports: Ports, claim: ProcessClaim | None = None) -> Slot | None:
+    """What a process takes from the lists, and then dies."""
+    claim = claim or ports.processes.claim(ports.clock.now())
+    return ports.dispatch.take(LIMIT_MS, "a server", claim).slot
+
+
+def test_what_a_process_took_that_died_waits_again(ports: Ports) -> None:
+    action_id = submit(ports, signal_of("s"))
+    assert _take(ports) == Slot("acme", "demo-sku", action_id)
+    assert _waiting(ports) == 0
+
+    for _ in range(3):
         look(later(ports, 3), action_id)
 
+    assert _waiting(ports) == 1
+    assert _serve(ports) == 1
+    assert operations(ports, action_id) == ["action_complete"]
+
+
+def test_a_call_that_was_lost_is_made_again(ports: Ports, valkey: Valkey) -> None:
+    action_id = submit(ports, signal_of("s"))
+    broker = redis.Redis.from_url(valkey.broker_url)
     assert broker.llen("actions") == 1
+    broker.flushdb()
+
+    until(lambda: ticks.look(ports) or broker.llen("actions"), 3)
+
+    assert broker.llen("actions") == 1
+    assert _serve(ports) == 1
+    assert _serve(ports) == 0  # one that was called twice
+    assert operations(ports, action_id) == ["action_complete"]
 
 
 def test_a_slot_that_came_to_nothing_is_given_back_with_its_quota(
@@ -195,21 +228,13 @@ def _taken_elsewhere(ports: Ports, action_id: str) -> None:
     transitions.commit(ports, held, held.action.evolve(state=ActionState.RUNNING, claim=there))
 
 
-def test_a_long_queue_is_not_made_longer(ports: Ports, valkey: Valkey) -> None:
-    """Nothing says that its message is lost: what came before it is being begun just now."""
-    before, waiting = submit(ports, signal_of("before")), submit(ports, signal_of("waits"))
-    execute(ports, "acme", before)
-    broker = redis.Redis.from_url(valkey.broker_url)
-    broker.flushdb()
+def test_a_long_queue_is_not_made_longer(ports: Ports) -> None:
+    waiting = submit(ports, signal_of("waits"))
 
-    look(later(ports, 3), waiting)
-    assert broker.llen("actions") == 0
+    for seconds in (3, 7):
+        look(later(ports, seconds), waiting)
 
-    own = ports.processes.claim(ports.clock.now())
-    late = ports.clock.now() + timedelta(seconds=2)
-    ports.memory.begin(Slot("acme", "demo-sku", "any"), own, 1, accepted_at=late)
-    look(later(ports, 3), waiting)  # one that came 2 s after it has been begun
-    assert broker.llen("actions") == 1
+    assert _waiting(ports) == 1
 
 
 def test_what_memory_forgot_is_found_in_the_store_and_counted(ports: Ports, valkey: Valkey) -> None:
@@ -259,33 +284,89 @@ def test_a_clock_that_is_set_makes_nobody_look_dead(ports: Ports) -> None:
     assert ports.processes.is_gone(claim)
 
 
-def test_what_a_dead_process_had_begun_and_not_claimed_is_handed_out_at_once(
-    ports: Ports, valkey: Valkey
-) -> None:
+def test_what_a_dead_process_had_begun_and_not_claimed_waits_again_at_once(ports: Ports) -> None:
     action_id = submit(ports, signal_of("s"))
     gone = ports.processes.claim(ports.clock.now()).evolve(process_started=1.0)
-    slot = Slot("acme", "demo-sku", action_id)
-    ports.memory.begin(slot, gone, 60_000, accepted_at=ports.clock.now() - timedelta(hours=1))
-    broker = redis.Redis.from_url(valkey.broker_url)
-    broker.flushdb()
+    assert _take(ports, gone)
 
     ticks.look(ports)
 
-    assert broker.llen("actions") == 1
+    assert _take(ports) == Slot("acme", "demo-sku", action_id)
 
 
-def test_what_waited_when_memory_was_lost_is_handed_out_at_once_however_busy_the_rest(
-    ports: Ports, valkey: Valkey
-) -> None:
+def test_what_waited_when_memory_was_lost_waits_again_at_once(ports: Ports, valkey: Valkey) -> None:
     waiting = submit(ports, signal_of("waiting"))
     redis.Redis.from_url(valkey.url).flushdb()
     rebuild.rebuild(ports, 33)
-    broker = redis.Redis.from_url(valkey.broker_url)
-    execute(ports, "acme", submit(ports, signal_of("another", "demo.succeed")))
-    broker.flushdb()
+    assert _waiting(ports) == 0
 
     ticks.look(ports)
     ticks.look(ports)
 
-    assert broker.llen("actions") == 1
+    assert _waiting(ports) == 1
     assert action_of(ports, waiting).state is ActionState.PENDING
+    assert _serve(ports) == 1
+
+
+def test_what_was_cancelled_in_the_list_is_passed_over(ports: Ports) -> None:
+    ids = [submit(ports, signal_of(f"s-{number}")) for number in range(2)]
+    held = transitions.load(ports, "acme", ids[0])
+    assert held
+    assert expire(ports, held, code="DRAINED", why="its entitlement was cancelled")
+
+    assert _serve(ports) == 2
+
+    assert operations(ports, ids[0]) == ["action_timeout"]
+    assert operations(ports, ids[1]) == ["action_complete"]
+    assert in_flight(ports) == 0
+
+
+def test_a_process_that_dies_at_work_leaves_the_rest_to_others(
+    ports: Ports, stores: Stores
+) -> None:
+    stuck = submit(ports, signal_of("stuck", "demo.swallow"))
+    rest = [submit(ports, signal_of(f"s-{number}")) for number in range(3)]
+    child = stores.process(_serve)
+    until(lambda: action_of(ports, stuck).state is ActionState.RUNNING, every_s=0.005)
+    child.kill()
+    child.join()
+
+    assert _serve(ports) == 3
+    for action_id in rest:
+        assert operations(ports, action_id) == ["action_complete"]
+    ticks.look(later(ports, 10))
+    assert operations(ports, stuck)[0] == "action_timeout"
+
+
+def _serve(ports: Ports) -> int:
+    """What a process does that was called just now."""
+    for limit_ms, call in ports.dispatch.unserved():
+        assert (limit_ms, call.count) == (LIMIT_MS, 1)
+    newest = ports.dispatch.leave(LIMIT_MS, "nobody", None).round
+    return dispatch.serve(ports, LIMIT_MS, newest, *UNTOLD)
+
+
+def test_an_outage_while_it_is_read_leaves_an_action_to_the_next_look(ports: Ports) -> None:
+    action_id = submit(ports, signal_of("s"))
+    blind = dataclasses.replace(ports, documents=_Blind(ports.documents))
+    with pytest.raises(OutageError):
+        _serve(blind)
+    assert _waiting(ports) == 0
+
+    look(later(ports, 3), action_id)
+
+    assert _serve(ports) == 1
+    assert operations(ports, action_id) == ["action_complete"]
+
+
+class _Blind:
+    """Documents that cannot be read."""
+
+    def __init__(self, inner: object) -> None:
+        self._inner = inner
+
+    def get(self, _path: str) -> object:
+        raise OutageError("injected", "the store did not answer")
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)

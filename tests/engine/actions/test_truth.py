@@ -383,7 +383,6 @@ def test_a_rollback_whose_first_attempt_was_lost_alerts_at_the_first_failure_see
         Slot("acme", "test-sku", action_id),
         claim := _dead(ports),
         60_000,
-        accepted_at=ports.clock.now(),
     )
     lost = action_of(ports, action_id).evolve(
         state=ActionState.ROLLING_BACK,

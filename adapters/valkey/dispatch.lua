@@ -1,0 +1,92 @@
+-- Lists of waiting actions (ports.dispatch). `at` names the keys of one hard limit.
+-- ring: tenants with work, in turn     work:TENANT: its actions by acceptance (microseconds)
+-- turns: left of a tenant's turn       weights: how long a turn is, where it is not 1
+-- round: number of calls in a row      called: of this round, who has not come; gone after a second
+-- came: the last round of which somebody came
+-- serving: who serves, and until when at most        taken: somebody took from here lately
+local CALLED_MS, RECENT_MS, FEW, SHORT_MS, AT_ONCE, STEPS = 1000, 300, 2, 10, 8, 50
+
+local function waits(at) return redis.call('LLEN', at .. 'ring') > 0 end
+
+-- How many actions wait, as far as that many processes could be called for them.
+local function waiting(at)
+  local count = 0
+  for _, account in ipairs(redis.call('LRANGE', at .. 'ring', 0, AT_ONCE - 1)) do
+    count = count + redis.call('ZCARD', at .. 'work:' .. account)
+  end
+  return math.min(count, AT_ONCE)
+end
+
+-- How many processes the caller of the script is to call, and in which round. Slow handlers have a
+-- process each; short ones are served by a few. A new round calls one, and goes on once that came:
+-- where every process is busy, one call a second is made, and those of former rounds do nothing.
+local function rings(at, is_slow)
+  local round = tonumber(redis.call('GET', at .. 'round') or '0')
+  if not waits(at) then return {0, round} end
+  redis.call('ZREMRANGEBYSCORE', at .. 'serving', '-inf', now)
+  local is_enough = redis.call('ZCARD', at .. 'serving') >= FEW
+    and redis.call('EXISTS', at .. 'taken') == 1
+  if is_enough and not is_slow then return {0, round} end
+  local called, count = redis.call('GET', at .. 'called'), 1
+  if not called then
+    round, called = redis.call('INCR', at .. 'round'), 0
+  elseif redis.call('GET', at .. 'came') ~= tostring(round) then
+    return {0, round}
+  elseif is_slow then
+    count = waiting(at) - called
+  elseif tonumber(called) > 0 then
+    return {0, round}
+  end
+  if count <= 0 then return {0, round} end
+  redis.call('SET', at .. 'called', called + count, 'PX', CALLED_MS)
+  return {count, round}
+end
+
+-- A process of a round has come; false where a later round was begun meanwhile.
+local function came(at, round)
+  if round ~= (redis.call('GET', at .. 'round') or '0') then return false end
+  redis.call('SET', at .. 'came', round)
+  local called = tonumber(redis.call('GET', at .. 'called') or '0')
+  redis.call('SET', at .. 'called', math.max(0, called - 1), 'PX', CALLED_MS)
+  return true
+end
+
+local function is_slow(handler)
+  local pace = redis.call('HGET', 'ggen:pace', handler)
+  return not pace or tonumber(pace) > SHORT_MS
+end
+
+local function note_pace(handler, took_ms)
+  if handler == '' then return end
+  local pace = redis.call('HGET', 'ggen:pace', handler)
+  redis.call('HSET', 'ggen:pace', handler, pace and 0.7 * pace + 0.3 * took_ms or took_ms)
+end
+
+-- The next tenant in turn that may act, and its oldest action.
+local function pop(at)
+  for _ = 1, math.min(STEPS, redis.call('LLEN', at .. 'ring')) do
+    local account = redis.call('LINDEX', at .. 'ring', 0)
+    local allowed, scope = standing(account)
+    if allowed ~= 'admitted' and scope == 'all' then return nil end
+    if allowed ~= 'admitted' then
+      redis.call('LMOVE', at .. 'ring', at .. 'ring', 'LEFT', 'RIGHT')
+    else
+      local oldest = redis.call('ZPOPMIN', at .. 'work:' .. account)
+      local is_empty = redis.call('EXISTS', at .. 'work:' .. account) == 0
+      local weight = tonumber(redis.call('HGET', at .. 'weights', account) or '1')
+      local left = tonumber(redis.call('HGET', at .. 'turns', account) or weight) - 1
+      if is_empty then
+        redis.call('LPOP', at .. 'ring')
+        redis.call('HDEL', at .. 'turns', account)
+        redis.call('HDEL', at .. 'weights', account)
+      elseif left <= 0 then
+        redis.call('LMOVE', at .. 'ring', at .. 'ring', 'LEFT', 'RIGHT')
+        redis.call('HDEL', at .. 'turns', account)
+      else
+        redis.call('HSET', at .. 'turns', account, left)
+      end
+      if oldest[1] then return account, oldest[1] end
+    end
+  end
+  return nil
+end

@@ -1,0 +1,148 @@
+"""Lists of waiting actions in Valkey: see ``ports.dispatch``, and ``dispatch.lua`` for the keys."""
+
+from collections.abc import Sequence
+from importlib.resources import files
+
+from adapters.valkey.connection import NOW
+from adapters.valkey.slots import FREE, STANDING, ValkeySlots, freeing
+from governor.actions import FIRST_LOOK_MS
+from governor.records import ProcessClaim
+from ports.dispatch import Call, Queue, Turn, Waiting
+from ports.slots import Ended, Slot
+
+_LIMITS = "ggen:limits"
+_SERVES_MS = 2_000
+"""How much longer than its limit a process counts as serving that is not heard of any more."""
+
+_RULES = f"{NOW}{STANDING}" + files("adapters.valkey").joinpath("dispatch.lua").read_text()
+_ENQUEUE = f"""{_RULES}
+local at, account, member, accepted, weight, handler = unpack(ARGV)
+redis.call('SADD', KEYS[1], at)
+local is_new = redis.call('ZADD', at .. 'work:' .. account, 'NX', accepted, member) == 1
+if is_new and redis.call('ZCARD', at .. 'work:' .. account) == 1
+  or not is_new and not redis.call('LPOS', at .. 'ring', account) then
+  redis.call('RPUSH', at .. 'ring', account)
+end
+if weight ~= '1' then redis.call('HSET', at .. 'weights', account, weight) end
+return rings(at, is_slow(handler))"""
+_TAKE = f"""{_RULES}{FREE}
+local at, server, until_ms, round, handler, took_ms, look_in_ms, claim = unpack(ARGV)
+local lease = redis.call('GET', 'ggen:lease') or ''
+if ARGV[9] ~= '' then
+  local _, member = free(unpack(ARGV, 9, 13))
+  redis.call('ZREM', 'ggen:looks', member)
+end
+note_pace(handler, took_ms)
+local is_wanted = round == '' or came(at, round)
+local account, named
+if is_wanted then account, named = pop(at) end
+if not account then
+  redis.call('ZREM', at .. 'serving', server)  -- it leaves: what comes now calls another one
+  return {{lease, '', '', 0, {{0, 0}}}}
+end
+redis.call('ZADD', at .. 'serving', now + until_ms, server)
+redis.call('SET', at .. 'taken', 1, 'PX', RECENT_MS)
+local place, its = string.match(named, '^([^/]+/[^/]+)/(.*)$')
+local member = account .. '/' .. place
+if redis.call('ZADD', 'ggen:looks', 'XX', 'CH', now + look_in_ms, member) == 1 then
+  redis.call('HSETNX', 'ggen:claims', member, claim)  -- not over the head of who is at it
+end
+local slow = is_slow(its)
+return {{lease, account, place, slow and 0 or 1, rings(at, slow)}}"""
+_LEAVE = f"""{_RULES}
+local at, server, handler, took_ms = unpack(ARGV)
+redis.call('ZREM', at .. 'serving', server)
+note_pace(handler, took_ms)
+return rings(at, handler ~= '' and is_slow(handler))"""
+_UNSERVED = f"""{_RULES}
+local found = {{}}
+for _, at in ipairs(redis.call('SMEMBERS', KEYS[1])) do
+  if not waits(at) then redis.call('SREM', KEYS[1], at)
+  elseif redis.call('EXISTS', at .. 'taken') == 0 then
+    local call = rings(at, false)
+    if call[1] > 0 then found[#found + 1] = {{at, call}} end
+  end
+end
+return found"""
+_QUEUES = f"""{NOW}
+local depths, oldest, accounts, all = {{}}, {{}}, {{}}, 0
+for _, at in ipairs(redis.call('SMEMBERS', KEYS[1])) do
+  for _, account in ipairs(redis.call('LRANGE', at .. 'ring', 0, -1)) do
+    local work = at .. 'work:' .. account
+    local depth, first = redis.call('ZCARD', work), redis.call('ZRANGE', work, 0, 0, 'WITHSCORES')
+    if not depths[account] then accounts[#accounts + 1] = account end
+    depths[account] = (depths[account] or 0) + depth
+    local since = tonumber(first[2] or now * 1000)
+    oldest[account] = math.min(oldest[account] or since, since)
+    all = all + depth
+  end
+end
+table.sort(accounts, function(a, b) return depths[a] > depths[b] end)
+local longest = {{}}
+for n = 1, math.min(#accounts, tonumber(ARGV[1])) do
+  local account = accounts[n]
+  longest[n] = {{account, depths[account], string.format('%d', oldest[account])}}
+end
+return {{all, string.format('%d', now), longest}}"""
+
+
+class ValkeyDispatch(ValkeySlots):
+    """See ``ports.dispatch.Dispatch`` for what it promises."""
+
+    def enqueue(self, waiting: Waiting) -> Call:
+        slot = waiting.slot
+        values = [
+            _at(waiting.limit_ms),
+            slot.account_id,
+            f"{slot.entitlement_id}/{slot.action_id}/{waiting.handler}",
+            waiting.accepted_us,
+            waiting.weight,
+            waiting.handler,
+        ]
+        return Call(*self._script(_ENQUEUE, [_LIMITS], [*values, *self.asker()]))
+
+    def take(
+        self,
+        limit_ms: int,
+        server: str,
+        claim: ProcessClaim,
+        *,
+        called_in: int | None = None,
+        ended: tuple[str, float] | None = None,
+        freed: tuple[Slot, Ended | None] | None = None,
+    ) -> Turn:
+        handler, took_ms = ended or ("", 0)
+        values = [
+            _at(limit_ms),
+            server,
+            limit_ms + _SERVES_MS,
+            "" if called_in is None else called_in,
+            handler,
+            took_ms,
+            FIRST_LOOK_MS,
+            claim.model_dump_json(),
+            *(freeing(*freed) if freed else [""] * 5),
+        ]
+        lease, account_id, named, is_short, call = self._script(_TAKE, [], [*values, *self.asker()])
+        self.saw(lease)
+        slot = Slot(account_id, *named.split("/")) if account_id else None
+        return Turn(slot, Call(*call), bool(is_short))
+
+    def leave(self, limit_ms: int, server: str, ended: tuple[str, float] | None) -> Call:
+        values = [_at(limit_ms), server, *(ended or ("", 0))]
+        return Call(*self._script(_LEAVE, [], [*values, *self.asker()]))
+
+    def unserved(self) -> Sequence[tuple[int, Call]]:
+        found = self._script(_UNSERVED, [_LIMITS], self.asker())
+        return [(int(at.split(":")[2]), Call(*call)) for at, call in found]
+
+    def queues(self, limit: int) -> tuple[int, list[Queue]]:
+        depth, now_ms, found = self._script(_QUEUES, [_LIMITS], [limit])
+        now_s = int(now_ms) / 1000
+        longest = [Queue(name, n, max(0.0, now_s - int(at) / 1e6)) for name, n, at in found]
+        return depth, longest
+
+
+def _at(limit_ms: int) -> str:
+    """What the keys of one hard limit begin with."""
+    return f"ggen:dispatch:{limit_ms}:"
