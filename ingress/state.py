@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
+from weakref import WeakValueDictionary
 
 import redis
 from anyio import CapacityLimiter, to_thread
@@ -25,6 +26,8 @@ from tasks.governors.listener import Listener
 
 T = TypeVar("T")
 _LOG = logging.getLogger("ggen.ingress")
+_OF_A_TENANT = 16
+"""How many threads of the ingress one tenant's signals take at a time."""
 
 
 class Waiters:
@@ -68,6 +71,19 @@ class Waiters:
             await asyncio.sleep(0.5)
 
 
+class TenantThreads:
+    """Which of the ingress's threads work for which tenant: one that floods waits behind itself."""
+
+    def __init__(self) -> None:
+        self._of: WeakValueDictionary[str, CapacityLimiter] = WeakValueDictionary()
+
+    async def work(self, account_id: str, work: Callable[..., T], *args: object) -> T:
+        """Do a tenant's blocking work in one of its threads; what it asks for meanwhile waits."""
+        threads = self._of.setdefault(account_id, CapacityLimiter(_OF_A_TENANT))
+        async with threads:
+            return await run_in_threadpool(work, *args)
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """One per ingress process."""
@@ -81,6 +97,7 @@ class State:
     waiters: Waiters = field(default_factory=Waiters)
     _read_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
     _webhook_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
+    signals: TenantThreads = field(default_factory=TenantThreads)
 
     async def see_memory(self) -> None:
         """Note for ever that the ingress reaches Memory; ``silence`` infers what failed from it."""

@@ -39,12 +39,13 @@ class Turn:
     """The action whose turn it is, if one waits and may begin.
 
     ``call``: others wait as well. ``is_short``: its handler takes a few milliseconds, as far as is
-    known.
+    known. ``stays``: none waits, and the process is to ``wait`` for a moment.
     """
 
     slot: Slot | None
     call: Call = Call()
     is_short: bool = False
+    stays: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +76,11 @@ class Dispatch(Protocol):
         *,
         called_in: int | None = None,
         ended: tuple[str, float] | None = None,
+        returned: Slot | None = None,
         freed: tuple[Slot, Ended | None] | None = None,
+        stays_ms: int = 0,
     ) -> Turn:
-        """Give a place back; take the action whose turn it is, and begin it (``Slots.begin``).
+        """Give places back; take the action whose turn it is, and begin it (``Slots.begin``).
 
         It is the next tenant's, and of that the oldest. Nothing is taken while nothing may begin.
         A process that gets nothing does not count as serving any more. Where the answer is lost
@@ -88,9 +91,20 @@ class Dispatch(Protocol):
             server: the process that asks; it counts as serving until it leaves, or its time is up.
             claim: that process's; the reaper looks at the action if the process dies.
             called_in: the round in which it was called, the first time it asks.
+            returned: an action whose handler has returned: another may act in its place. It is
+                looked at as before, until it is ``freed``.
             freed: the place of an action that has ended well, and how it is counted.
+            stays_ms: for how long the process will ``wait`` where no action does; two do at most.
             ended: the handler of the action before, and how many milliseconds that took. While
                 handlers are short few processes serve, and all there are where they wait.
+        """
+        ...
+
+    def wait(self, limit_ms: int, server: str, within_ms: int) -> None:
+        """Wait until an action is put into a list that is not served; then take, in any case.
+
+        It is put so without a message. Were this process dead, the action would wait for another
+        one, or for the reaper, as one whose message is lost.
         """
         ...
 

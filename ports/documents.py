@@ -153,6 +153,8 @@ class Documents(Protocol):
     ) -> list[Document]:
         """Up to ``limit`` documents of a collection in order of creation: by time, then by path.
 
+        Fewer than that are the last ones there are by now.
+
         Args:
             collection: a collection's path.
             after: ``(created_at, path)`` of the last document one has.

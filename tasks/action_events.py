@@ -2,7 +2,7 @@
 
 The child that carries an action out says what Celery's parent would say of a message: received,
 started, and how it ended. Events of short actions go in batches. Those of an action that may last
-go before it begins: were its process killed, Flower would show it as started.
+go before it begins. Where its process was killed, the reaper says how it ended.
 """
 
 import os
@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Self
 
+from celery import current_task
 from celery.events import EventDispatcher
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
@@ -58,9 +59,9 @@ class ActionEvents:
         if not turn.is_short or time.monotonic() - self._told_s > TELL_EVERY_S:
             self.flush()
 
-    def ended(self, action: Action, outcome: Outcome, took_s: float) -> None:
-        """What came of it."""
-        named = {"uuid": action.action_id, "runtime": took_s}
+    def ended(self, action: Action, outcome: Outcome) -> None:
+        """What came of it; its runtime is its handler's."""
+        named = {"uuid": action.action_id, "runtime": outcome.run_s}
         match outcome.ending:
             case Ending.FAILED:
                 error = outcome.failure(outcome.why)
@@ -70,6 +71,16 @@ class ActionEvents:
                 self._send("task-retried", **named, exception=repr(error), traceback=None)
             case _:
                 self._send("task-succeeded", **named, result=repr(str(outcome.ending)))
+
+    @classmethod
+    def ended_elsewhere(cls, action: Action, outcome: Outcome) -> None:
+        """What came of an action whose own process cannot tell it any more; at once."""
+        request = getattr(current_task, "request", None)
+        if request is not None and request.hostname:
+            mine = cls.of_this_process(request.hostname)
+            mine.begun(action, Turn(None, is_short=True))
+            mine.ended(action, outcome)
+            mine.flush()
 
     def flush(self) -> None:
         """Send the buffered events."""

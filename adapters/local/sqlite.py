@@ -173,8 +173,9 @@ class SqliteDocuments:
         if len(found) < limit:  # last, by path, those whose rows say no time
             past = after[1] if after and after[0] >= NO_TIME else ""
             spoilt = f"{_SELECT} WHERE collection = ? AND created_us >= {_NO_TIME_US}"
+            # The index by path would be read from end to end for it: "+" keeps that one out.
             found += self._read(
-                f"{spoilt} AND path > ? ORDER BY path LIMIT ?",
+                f"{spoilt} AND +path > ? ORDER BY +path LIMIT ?",
                 [collection, past, limit - len(found)],
             )
         return found

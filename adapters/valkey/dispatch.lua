@@ -4,7 +4,8 @@
 -- round: number of calls in a row      called: of this round, who has not come; gone after a second
 -- came: the last round of which somebody came
 -- serving: who serves, and until when at most        taken: somebody took from here lately
-local CALLED_MS, RECENT_MS, FEW, SHORT_MS, AT_ONCE, STEPS = 1000, 300, 2, 10, 8, 50
+-- idle: who has found nothing and stays for a moment, and until when     wake:SERVER: it is woken
+local CALLED_MS, RECENT_MS, FEW, SHORT_MS, AT_ONCE, STEPS = 1000, 100, 1, 10, 8, 50
 
 local function waits(at) return redis.call('LLEN', at .. 'ring') > 0 end
 
@@ -17,6 +18,26 @@ local function waiting(at)
   return math.min(count, AT_ONCE)
 end
 
+-- A process that has found nothing stays for a moment, where few others do.
+local function stays(at, server, stays_ms)
+  redis.call('ZREMRANGEBYSCORE', at .. 'idle', '-inf', now)
+  if waits(at) or redis.call('ZCARD', at .. 'idle') >= FEW then return false end
+  redis.call('DEL', at .. 'wake:' .. server)
+  redis.call('ZADD', at .. 'idle', now + stays_ms, server)
+  return true
+end
+
+-- Wake one that stays, rather than call one: it costs no message.
+local function wakes(at)
+  local idle = redis.call('ZRANGE', at .. 'idle', now, '+inf', 'BYSCORE', 'LIMIT', 0, 1)[1]
+  if not idle then return false end
+  redis.call('ZREM', at .. 'idle', idle)
+  redis.call('ZADD', at .. 'serving', now + CALLED_MS, idle)
+  redis.call('RPUSH', at .. 'wake:' .. idle, 1)
+  redis.call('PEXPIRE', at .. 'wake:' .. idle, CALLED_MS)
+  return true
+end
+
 -- How many processes the caller of the script is to call, and in which round. Slow handlers have a
 -- process each; short ones are served by a few. A new round calls one, and goes on once that came:
 -- where every process is busy, one call a second is made, and those of former rounds do nothing.
@@ -26,7 +47,7 @@ local function rings(at, is_slow)
   redis.call('ZREMRANGEBYSCORE', at .. 'serving', '-inf', now)
   local is_enough = redis.call('ZCARD', at .. 'serving') >= FEW
     and redis.call('EXISTS', at .. 'taken') == 1
-  if is_enough and not is_slow then return {0, round} end
+  if is_enough and not is_slow or wakes(at) then return {0, round} end
   local called, count = redis.call('GET', at .. 'called'), 1
   if not called then
     round, called = redis.call('INCR', at .. 'round'), 0

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from importlib.resources import files
 
-from adapters.valkey.connection import NOW
+from adapters.valkey.connection import NOW, bounded
 from adapters.valkey.slots import FREE, STANDING, ValkeySlots, freeing
 from governor.actions import FIRST_LOOK_MS
 from governor.records import ProcessClaim
@@ -29,7 +29,10 @@ _TAKE = f"""{_RULES}{FREE}
 local at, server, until_ms, round, handler, took_ms, look_in_ms, claim = unpack(ARGV)
 local lease = redis.call('GET', 'ggen:lease') or ''
 if ARGV[9] ~= '' then
-  local _, member = free(unpack(ARGV, 9, 13))
+  redis.call('SMOVE', 'ggen:inflight:' .. ARGV[9], 'ggen:returned', ARGV[10])
+end
+if ARGV[11] ~= '' then
+  local _, member = free(unpack(ARGV, 11, 15))
   redis.call('ZREM', 'ggen:looks', member)
 end
 note_pace(handler, took_ms)
@@ -37,8 +40,9 @@ local is_wanted = round == '' or came(at, round)
 local account, named
 if is_wanted then account, named = pop(at) end
 if not account then
-  redis.call('ZREM', at .. 'serving', server)  -- it leaves: what comes now calls another one
-  return {{lease, '', '', 0, {{0, 0}}}}
+  redis.call('ZREM', at .. 'serving', server)  -- what comes now wakes it, or calls another one
+  local is_to_stay = is_wanted and ARGV[16] ~= '0' and stays(at, server, ARGV[16])
+  return {{lease, '', '', is_to_stay and 1 or 0, {{0, 0}}}}
 end
 redis.call('ZADD', at .. 'serving', now + until_ms, server)
 redis.call('SET', at .. 'taken', 1, 'PX', RECENT_MS)
@@ -109,8 +113,11 @@ class ValkeyDispatch(ValkeySlots):
         *,
         called_in: int | None = None,
         ended: tuple[str, float] | None = None,
+        returned: Slot | None = None,
         freed: tuple[Slot, Ended | None] | None = None,
+        stays_ms: int = 0,
     ) -> Turn:
+        place = f"{returned.account_id}/{returned.entitlement_id}" if returned else ""
         handler, took_ms = ended or ("", 0)
         values = [
             _at(limit_ms),
@@ -121,12 +128,21 @@ class ValkeyDispatch(ValkeySlots):
             took_ms,
             FIRST_LOOK_MS,
             claim.model_dump_json(),
+            place,
+            returned.action_id if returned else "",
             *(freeing(*freed) if freed else [""] * 5),
+            stays_ms,
         ]
-        lease, account_id, named, is_short, call = self._script(_TAKE, [], [*values, *self.asker()])
+        lease, account_id, named, flag, call = self._script(_TAKE, [], [*values, *self.asker()])
         self.saw(lease)
-        slot = Slot(account_id, *named.split("/")) if account_id else None
-        return Turn(slot, Call(*call), bool(is_short))
+        if not account_id:
+            return Turn(None, stays=bool(flag))
+        slot = Slot(account_id, *named.split("/"))
+        return Turn(slot, Call(*call), is_short=bool(flag))
+
+    def wait(self, limit_ms: int, server: str, within_ms: int) -> None:
+        name = f"{_at(limit_ms)}wake:{server}"
+        bounded(lambda: self._redis.blpop(name, timeout=within_ms / 1000))
 
     def leave(self, limit_ms: int, server: str, ended: tuple[str, float] | None) -> Call:
         values = [_at(limit_ms), server, *(ended or ("", 0))]

@@ -1,6 +1,7 @@
 """Slots in Valkey: who may act, who is at it, and when the reaper looks at each action next.
 
-``ggen:inflight:…`` are sets that limit concurrency; ``ggen:looks`` orders every action under way
+``ggen:inflight:…`` are sets that limit concurrency; ``ggen:returned`` has those whose handler has
+returned, and whose end is about to be committed; ``ggen:looks`` orders every action under way
 by the moment of its next look; ``ggen:claims`` says which process is at one.
 """
 
@@ -84,6 +85,7 @@ local function free(account, entitlement, action, endings, ending)
   local place = account .. '/' .. entitlement
   local member = place .. '/' .. action
   local held = redis.call('SREM', 'ggen:inflight:' .. place, action)
+  if held == 0 then held = redis.call('SREM', 'ggen:returned', action) end
   redis.call('HDEL', 'ggen:claims', member)
   redis.call('SREM', 'ggen:rolling:' .. account, action)
   redis.call('SADD', 'ggen:unsealed', account)

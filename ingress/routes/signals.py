@@ -95,7 +95,7 @@ async def from_topic(request: Request, here: Here) -> Response:
     try:
         asked = _signal(account_id, envelope.signal())
         here.listener.refuse_if_stale()
-        await run_in_threadpool(submit, here.ports, asked)
+        await here.signals.work(account_id, submit, here.ports, asked)
     except GovernorError as error:
         if not _is_hopeless(error):
             await _count(here, account_id, error)
@@ -112,7 +112,7 @@ async def _submit(here: State, account_id: str, body: bytes, generation: int) ->
     here.listener.refuse_if_stale()
     try:
         asked = _signal(account_id, parse(SignalBody, body), generation)
-        return await run_in_threadpool(submit, here.ports, asked)
+        return await here.signals.work(account_id, submit, here.ports, asked)
     except GovernorError as error:
         # Who holds a former key is not this tenant any more; a suspended one may be reinstated.
         if error.code not in (Verdict.STALE_KEY, Verdict.SUSPENDED):

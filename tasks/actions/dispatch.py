@@ -7,11 +7,11 @@ reaper calls somebody. Who may start an action is decided by its claim, as ever.
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from governor import actions as rules
 from governor.actions import Action
-from governor.errors import OutageError
+from governor.errors import ConflictError, OutageError
 from governor.fsm import ActionState
 from governor.records import ProcessClaim
 from governor.times import microseconds
@@ -19,16 +19,21 @@ from ports import Ports
 from ports.dispatch import Turn, Waiting
 from ports.slots import Slot
 from tasks import publish
-from tasks.actions import transitions
-from tasks.actions.execute import carry_out
-from tasks.outcomes import Outcome
+from tasks.actions import execute, transitions
+from tasks.actions.execute import Finished
+from tasks.actions.transitions import Held
+from tasks.outcomes import DONE, Outcome
+from tasks.receipts.fence import or_kill_self
 
 _LOG = logging.getLogger("ggen.actions")
 SERVES_S = 0.5
 """How long a process goes on taking actions before its message ends."""
 
+STAYS_MS = 20
+"""How long it waits for another one where there is none: a message costs more."""
+
 Begun = Callable[[Action, Turn], None]
-Ended = Callable[[Action, Outcome, float], None]
+Ended = Callable[[Action, Outcome], None]
 
 
 def enqueue(ports: Ports, action: Action) -> None:
@@ -70,7 +75,7 @@ def serve(ports: Ports, limit_ms: int, called_in: int, begun: Begun, ended: Ende
         limit_ms: the hard limit of each; the message's own is half a second more.
         called_in: the round in which it was called; a later one has its own processes.
         begun: called with each action before it is carried out.
-        ended: called with its outcome, and the seconds that it took.
+        ended: called with what became of it, once that is committed.
 
     Raises:
         OutageError: Memory or Documents do not answer; the reaper finds what was taken.
@@ -80,14 +85,19 @@ def serve(ports: Ports, limit_ms: int, called_in: int, begun: Begun, ended: Ende
         while server.go_on():
             pass
     finally:
-        server.give_back()
+        server.settle()
     server.leave()
     return server.served
 
 
 @dataclass(slots=True)
 class _Server:
-    """One process's way through the lists of one hard limit."""
+    """One process's way through the lists of one hard limit.
+
+    ``_finished``: its handler has returned; its end is committed with the claim of the next action,
+    where that one's handler is short. ``_freed``: it has ended so; its place goes back with the
+    question for the next.
+    """
 
     ports: Ports
     limit_ms: int
@@ -97,25 +107,35 @@ class _Server:
     served: int = 0
     _until_s: float | None = None
     _is_left: bool = False
+    _has_waited: bool = False
     _last: tuple[str, float] | None = None
+    _finished: Finished | None = None
     _freed: Action | None = None
 
     def go_on(self) -> bool:
         """Carry out the action whose turn it is; False when none is, or the time is up."""
         clock, is_first = self.ports.clock, self._until_s is None
+        now_s, freed = clock.monotonic_s(), self._freed
         if self._until_s is None:
-            self._until_s = clock.monotonic_s() + SERVES_S
+            self._until_s = now_s + SERVES_S
         claim = self.ports.processes.claim(clock.now())
-        freed = self._freed
+        stays = not self._has_waited and now_s + STAYS_MS / 1000 < self._until_s
         turn = self.ports.dispatch.take(
             self.limit_ms,
             _name(claim),
             claim,
             called_in=self.called_in if is_first else None,
             ended=self._last,
+            returned=Slot.of(self._finished.after) if self._finished else None,
             freed=(Slot.of(freed), transitions.counted(freed)) if freed else None,
+            stays_ms=STAYS_MS if stays else 0,
         )
         self._freed = self._last = None
+        self._has_waited = turn.stays
+        if turn.stays:
+            self.settle()
+            self.ports.dispatch.wait(self.limit_ms, _name(claim), STAYS_MS)
+            return True
         if turn.slot is None:
             self._is_left = True
             return False
@@ -124,10 +144,12 @@ class _Server:
         self._serve(turn, turn.slot)
         return clock.monotonic_s() < self._until_s
 
-    def give_back(self) -> None:
-        """Give back the place of the last action, whatever came after it."""
-        if self._freed:
-            transitions.free_slot(self.ports, self._freed)
+    def settle(self) -> None:
+        """End what has finished, and give its place back, whatever came after it."""
+        or_kill_self(self._finish)
+        freed, self._freed = self._freed, None
+        if freed:
+            transitions.free_slot(self.ports, freed)
 
     def leave(self) -> None:
         """Call another process if actions wait; one that got nothing has left already."""
@@ -145,17 +167,48 @@ class _Server:
         found = transitions.load(self.ports, slot.account_id, slot.action_id)
         if found is None or found.action.state is not ActionState.PENDING:
             return  # it was put back while somebody was at it, or it was cancelled
-        began_s = self.ports.clock.monotonic_s()
         self.begun(found.action, turn)
-        claim = self.ports.processes.claim(self.ports.clock.now())
-        outcome = carry_out(self.ports, found, claim, self._keep)
-        self.ended(found.action, outcome, self.ports.clock.monotonic_s() - began_s)
-        if outcome.run_s > 0:
-            self._last = _pace_of(found.action), outcome.run_s * 1000
+        ended = self._carried_out(found, is_short=turn.is_short)
+        if isinstance(ended, Finished):
+            self._finished = ended
+        else:
+            self.ended(found.action, ended)
+        if ended.run_s > 0:
+            self._last = _pace_of(found.action), ended.run_s * 1000
 
-    def _keep(self, _ports: Ports, ended: Action) -> None:
-        """Its place goes back with the next question."""
-        self._freed = ended
+    def _carried_out(self, found: Held, *, is_short: bool) -> Finished | Outcome:
+        claim = self.ports.processes.claim(self.ports.clock.now())
+        claimed = execute.ready(self.ports, found, claim)
+        if isinstance(claimed, Outcome):
+            return claimed
+        if not is_short:
+            or_kill_self(self._finish)
+        held = or_kill_self(lambda: self._claimed(found, claimed))
+        return or_kill_self(lambda: execute.run(self.ports, held)) if held else execute.ELSEWHERE
+
+    def _claimed(self, found: Held, claimed: Action) -> Held | None:
+        """Commit a claim, and with it the end of the action before; apart where one is refused."""
+        before = self._finished
+        if before is None:
+            return transitions.claim(self.ports, found, claimed)
+        try:
+            held = transitions.commit(
+                self.ports, found, claimed, *before.writes, asks_for_seal=False
+            )
+        except ConflictError:
+            self._finish()
+            return transitions.claim(self.ports, found, claimed)
+        except OutageError:
+            self._finish()  # it may be spooled; whether it was claimed with it nobody knows
+            raise
+        self._finished, self._freed = None, before.after
+        self.ended(before.after, replace(DONE, run_s=before.run_s))
+        return held
+
+    def _finish(self) -> None:
+        finished, self._finished = self._finished, None
+        if finished:
+            self.ended(finished.after, execute.finish(self.ports, finished))
 
 
 def _name(claim: ProcessClaim) -> str:

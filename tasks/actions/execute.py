@@ -1,13 +1,13 @@
 """The hot path: an admitted action is carried out, at most once, inside its deadline (Runbook 5).
 
-(1) look, (2) expire what waited too long, (3) claim, (4) run the handler, (5) one commit of its end
-and receipt. What did not end well goes to ``tasks.actions.recover``.
+(1) look, and expire what waited too long: ``ready``; (2) claim; (3) ``run`` the handler; (4) one
+commit of its end and receipt: ``finish``. What did not end well goes to ``tasks.actions.recover``.
+``execute`` does it for one action, ``tasks.actions.dispatch`` for one after the other.
 """
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ggen_governor.handlers import ActionContext
 from governor import actions as rules
@@ -18,6 +18,7 @@ from governor.records import ProcessClaim
 from governor.times import elapsed_ms, timestamp
 from ledger import canonical
 from ports import Ports
+from ports.documents import Create, Write
 from tasks.actions import recover, transitions
 from tasks.actions.calls import handler_of
 from tasks.actions.deadline import Ended, Ending, run_within
@@ -35,58 +36,96 @@ from tasks.receipts.commit import receipt
 from tasks.receipts.fence import or_kill_self
 
 _LOG = logging.getLogger("ggen.actions")
-_ELSEWHERE = "another process is at it"
+ELSEWHERE = put_off("another process is at it")
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """An action whose handler has returned; its end, with its receipt, is not committed yet."""
+
+    held: Held
+    after: Action
+    proof: Create
+    run_s: float
+
+    @property
+    def writes(self) -> list[Write]:
+        """What ends it, where nothing of it waits in the spool."""
+        return transitions.writes(self.held, self.after, self.proof)
 
 
 def execute(ports: Ports, account_id: str, action_id: str) -> Outcome:
-    """Carry out one action by its id; see ``carry_out``."""
+    """Claim, run and end one action; does nothing when it is not pending any more."""
     found = transitions.load(ports, account_id, action_id)
-    return carry_out(ports, found) if found else put_off("there is no such action")
+    if found is None:
+        return put_off("there is no such action")
+    claim = ports.processes.claim(ports.clock.now())
+    claimed = ready(ports, found, claim)
+    if isinstance(claimed, Outcome):
+        return claimed
+    if not transitions.note_begun(ports, found.action, claim):
+        return put_off("nothing is admitted")
+    held = transitions.claim(ports, found, claimed)
+    if held is None:
+        return ELSEWHERE
+
+    def to_its_end() -> Outcome:
+        ended = run(ports, held)
+        return finish(ports, ended) if isinstance(ended, Finished) else ended
+
+    return or_kill_self(to_its_end)
 
 
-def carry_out(
-    ports: Ports,
-    found: Held,
-    begun: ProcessClaim | None = None,
-    free: Callable[[Ports, Action], None] = transitions.free_slot,
-) -> Outcome:
-    """Claim, run and end one action; does nothing when it is not pending any more.
-
-    Args:
-        ports: everything it needs.
-        found: the action.
-        begun: by which claim it was begun already.
-        free: gives back the place of an action that has ended well.
-    """
-    # (1) A worker that finds it started changes nothing: the reaper ends what its claimer cannot.
+def ready(ports: Ports, found: Held, claim: ProcessClaim) -> Action | Outcome:
+    """A pending action as its claim makes it; or what became of one that is not to begin."""
+    # A worker that finds it started changes nothing: the reaper ends what its claimer cannot.
     action = found.action
     if action.state is not ActionState.PENDING:
         return _as_it_is(action)
-    # (2) It waited too long: it ends without having begun (D10).
+    # It waited too long: it ends without having begun (D10).
     queue_ms = elapsed_ms(action.accepted_at, ports.clock.now())
-    budget_ms = action.timeout_ms - (queue_ms if action.deadline_from_submit else 0)
-    if queue_ms >= action.queue_timeout_ms or budget_ms <= 0:
+    if queue_ms >= action.queue_timeout_ms or _budget_ms(action, queue_ms) <= 0:
         is_expired = expire(ports, found)
-        return failed(ActionTimedOut, rules.QUEUE_TIMEOUT) if is_expired else put_off(_ELSEWHERE)
-    # (3) The claim, unless all that is new is refused; only one process ever gets past it.
-    claim = begun or ports.processes.claim(ports.clock.now())
-    if not begun and not transitions.note_begun(ports, action, claim):
-        return put_off("nothing is admitted")
-    action = action.evolve(
-        state=advance(ACTION, action.state, "claim"), claim=claim, queue_ms=queue_ms
-    )
-    held = transitions.claim(ports, found, action)
-    if held is None:
-        return put_off(_ELSEWHERE)
-    # (4) The handler, under its deadline. (5) The end: state and receipt in one commit; then what
-    # must be undone.
+        return failed(ActionTimedOut, rules.QUEUE_TIMEOUT) if is_expired else ELSEWHERE
+    state = advance(ACTION, action.state, "claim")
+    return action.evolve(state=state, claim=claim, queue_ms=queue_ms)
+
+
+def run(ports: Ports, held: Held) -> Finished | Outcome:
+    """Run the handler of an action that this process has claimed, under its deadline.
+
+    What did not end well has been ended, and undone where it must be. Whoever calls this dies where
+    it raises (``or_kill_self``): only this process knows what the handler did.
+    """
+    action = held.action
+    budget_ms = _budget_ms(action, action.queue_ms or 0)
     context = transitions.context_of(action, ports.clock.monotonic_s() + budget_ms / 1000)
+    ended = _run(ports, action, context, budget_ms)
+    if ended.ending is Ending.RETURNED:
+        return _finished(ports, held, ended)
+    return replace(_recovered(ports, held, context, ended), run_s=ended.elapsed_s)
 
-    def run() -> Outcome:
-        ended = _run(ports, action, context, budget_ms)
-        return replace(_end(ports, held, context, ended, free), run_s=ended.elapsed_s)
 
-    return or_kill_self(run)
+def finish(ports: Ports, finished: Finished) -> Outcome:
+    """Commit the end of an action, or spool it; give its place back.
+
+    Raises:
+        OutageError: the spool did not answer either; only this process knows of the end.
+    """
+    try:
+        transitions.commit_or_spool(ports, finished.held, finished.after, finished.proof)
+    except ConflictError:
+        _LOG.warning(
+            "action %s was ended by the reaper; its late result is refused",
+            finished.after.action_id,
+        )
+        return failed(ActionFailed, "ended-by-the-reaper")
+    transitions.free_slot(ports, finished.after)
+    return replace(DONE, run_s=finished.run_s)
+
+
+def _budget_ms(action: Action, queue_ms: int) -> int:
+    return action.timeout_ms - (queue_ms if action.deadline_from_submit else 0)
 
 
 def _as_it_is(action: Action) -> Outcome:
@@ -96,7 +135,7 @@ def _as_it_is(action: Action) -> Outcome:
     if action.error_code:
         is_late = action.error_code in (rules.QUEUE_TIMEOUT, rules.DEADLINE_EXCEEDED)
         return failed(ActionTimedOut if is_late else ActionFailed, action.error_code)
-    return put_off(_ELSEWHERE)
+    return ELSEWHERE
 
 
 def expire(ports: Ports, found: Held, *, code: str = rules.QUEUE_TIMEOUT, why: str = "") -> bool:
@@ -162,28 +201,26 @@ def _learned(context: ActionContext) -> str | None:
     return text if text is None or len(text) <= rules.MAX_RESULT_BYTES else None
 
 
-def _end(
-    ports: Ports,
-    held: Held,
-    context: ActionContext,
-    ended: Ended,
-    free: Callable[[Ports, Action], None],
-) -> Outcome:
+def _recovered(ports: Ports, held: Held, context: ActionContext, ended: Ended) -> Outcome:
+    """What became of an action whose handler raised, or was stopped."""
     action, run_ms = held.action, round(ended.elapsed_s * 1000)
-    if ended.ending is not Ending.RETURNED:
-        if ended.error:
-            transitions.log_failure(action, "handler", ended.error)
-        failure = (
-            rules.timed_out(action)
-            if ended.ending is Ending.TIMED_OUT
-            else rules.failed(action, ended.error or RuntimeError("no error"))
-        )
-        learned = _learned(context)
-        recover.recover(ports, held, failure, run_ms=run_ms, learned=learned)
-        is_late = ended.ending is Ending.TIMED_OUT
-        if is_late:
-            _LOG.warning("action %s timed out after %d ms", action.action_id, run_ms)
-        return failed(ActionTimedOut if is_late else ActionFailed, failure.error_code)
+    if ended.error:
+        transitions.log_failure(action, "handler", ended.error)
+    failure = (
+        rules.timed_out(action)
+        if ended.ending is Ending.TIMED_OUT
+        else rules.failed(action, ended.error or RuntimeError("no error"))
+    )
+    learned = _learned(context)
+    recover.recover(ports, held, failure, run_ms=run_ms, learned=learned)
+    is_late = ended.ending is Ending.TIMED_OUT
+    if is_late:
+        _LOG.warning("action %s timed out after %d ms", action.action_id, run_ms)
+    return failed(ActionTimedOut if is_late else ActionFailed, failure.error_code)
+
+
+def _finished(ports: Ports, held: Held, ended: Ended) -> Finished:
+    action, run_ms = held.action, round(ended.elapsed_s * 1000)
     done = action.evolve(
         state=advance(ACTION, action.state, "succeed"),
         ended_at=timestamp(ports.clock.now()),
@@ -198,12 +235,4 @@ def _end(
         duration_ms=(action.queue_ms or 0) + run_ms,
         **transitions.end_fields(done),
     )
-    try:
-        transitions.commit_or_spool(ports, held, done, proof)
-    except ConflictError:
-        _LOG.warning(
-            "action %s was ended by the reaper; its late result is refused", action.action_id
-        )
-        return failed(ActionFailed, "ended-by-the-reaper")
-    free(ports, done)
-    return DONE
+    return Finished(held, done, proof, ended.elapsed_s)

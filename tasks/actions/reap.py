@@ -20,9 +20,11 @@ from ports import Ports
 from ports.documents import Where, every
 from ports.slots import Slot
 from tasks import publish
+from tasks.action_events import ActionEvents
 from tasks.actions import dispatch, recover, transitions
 from tasks.actions.execute import expire
 from tasks.actions.transitions import Held
+from tasks.outcomes import ActionFailed, ActionTimedOut, failed
 from tasks.receipts import spool
 from tasks.sweep import for_a_while, isolating_errors
 
@@ -124,7 +126,10 @@ def _look_at_running(ports: Ports, held: Held) -> None:
     _LOG.warning("action %s: its process is gone", action.action_id)
     since = claim.claimed_at if claim else action.accepted_at
     run_ms = elapsed_ms(since, ports.clock.now())
-    recover.recover(ports, held, _lost(action, run_ms), run_ms=run_ms, undo_here=False)
+    lost = _lost(action, run_ms)
+    recover.recover(ports, held, lost, run_ms=run_ms, undo_here=False)
+    kind = ActionTimedOut if lost.error_code == rules.DEADLINE_EXCEEDED else ActionFailed
+    ActionEvents.ended_elsewhere(action, failed(kind, lost.error_code))
     ports.slots.look_again(Slot.of(action), rules.FIRST_LOOK_MS)
 
 

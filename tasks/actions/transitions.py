@@ -171,18 +171,26 @@ def claim(ports: Ports, held: Held, claimed: Action) -> Held | None:
 
 
 def commit(
-    ports: Ports, held: Held, after: Action, *proofs: Create, asks_for_seal: bool = True
+    ports: Ports, held: Held, after: Action, *also: Write, asks_for_seal: bool = True
 ) -> Held:
     """Commit an action's next state with its receipts, if no process moved it since ``held``.
+
+    What else is written with it has preconditions of its own.
 
     Raises:
         ConflictError: another process did; nothing was written (D18: late results are refused).
         OutageError: no answer in time; it MAY HAVE LANDED.
     """
-    writes: list[Write] = [Update(path_of(after), after.document(), held.revision), *proofs]
     patience_s = ports.times.store_timeout_s
-    revision, *_ = commit_once(ports, writes, asks_for_seal=asks_for_seal, patience_s=patience_s)
+    revision, *_ = commit_once(
+        ports, writes(held, after, *also), asks_for_seal=asks_for_seal, patience_s=patience_s
+    )
     return Held(after, revision)
+
+
+def writes(held: Held, after: Action, *also: Write) -> list[Write]:
+    """An action's next state, if no process moved it since ``held``, and what goes with it."""
+    return [Update(path_of(after), after.document(), held.revision), *also]
 
 
 def commit_or_spool(ports: Ports, held: Held, after: Action, *proofs: Create) -> Held:
@@ -198,8 +206,8 @@ def commit_or_spool(ports: Ports, held: Held, after: Action, *proofs: Create) ->
             return commit(ports, held, after, *proofs, asks_for_seal=False)
         except OutageError as error:
             _LOG.warning("the end of %s is spooled: %s", after.action_id, error)
-    writes: list[Write] = [Update(path_of(after), after.document(), held.revision), *proofs]
     follows = held.action.document() if held.spooled else None
     number = held.spooled + 1
-    spool.put(ports, after.account_id, after.action_id, number, writes, follows=follows)
+    told = writes(held, after, *proofs)
+    spool.put(ports, after.account_id, after.action_id, number, told, follows=follows)
     return Held(after, "", number)

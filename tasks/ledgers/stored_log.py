@@ -148,6 +148,8 @@ class StoredLog:
                 raise BrokenLogError(
                     self.account_id, f"its receipts cannot be listed past {page[-1].path}"
                 )
+            if len(page) < PAGE:
+                return  # what came meanwhile is left to the next round, and not read one by one
             after = upcoming
 
     def unsealed(self, last: Seal | None, limit: int) -> list[Document]:

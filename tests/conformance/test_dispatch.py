@@ -12,7 +12,7 @@ from governor.health import Outage, Scope
 from governor.records import ProcessClaim
 from ports.dispatch import Turn, Waiting
 from ports.memory import Memory
-from ports.slots import Slot
+from ports.slots import Ended, Slot
 from tests.conftest import Valkey
 from tests.support.leases import lease
 from tests.support.waiting import until
@@ -20,6 +20,14 @@ from tests.support.waiting import until
 LIMIT_MS = 3_600
 CLAIM = ProcessClaim(
     host="host", pid=1, process_started=2.5, claimed_at="2026-11-26T12:00:00.000000Z"
+)
+
+OUTAGE = Outage(
+    outage_id="o",
+    reason="sqlite_recovered",
+    error_code="UNAVAILABLE",
+    error_detail="away",
+    began_at="2026-11-26T12:00:00.000000Z",
 )
 
 
@@ -149,13 +157,71 @@ def test_while_handlers_are_short_few_are_called(memory: Memory) -> None:
 
     turn = _take(memory, "one", called_in=_round(memory))
     assert turn.is_short
-    assert turn.call.count == 1  # a second one, lest the first be stuck
+    assert turn.call.count == 0
+    assert memory.leave(LIMIT_MS, "one", ("crm.resize", 1.0)).count == 1
     assert _take(memory, "two", called_in=_round(memory)).call.count == 0
-    assert memory.leave(LIMIT_MS, "two", ("crm.resize", 1.0)).count == 1
-    assert _take(memory, "three", called_in=_round(memory)).call.count == 0
-    slow = _take(memory, "one", ended=("crm.resize", 500.0))
+    slow = _take(memory, "two", ended=("crm.resize", 500.0))
     assert not slow.is_short
-    assert slow.call.count == 4  # one for each that still waits
+    assert slow.call.count == 5  # one for each that still waits
+
+
+def test_one_that_seems_stuck_is_helped(memory: Memory, valkey: Valkey) -> None:
+    _put(memory, "acme", 0)
+    _take(memory, called_in=_round(memory))
+    _take(memory, ended=("crm.resize", 1.0))
+    _put(memory, "acme", 1)
+    _put(memory, "acme", 2)
+    assert _take(memory, called_in=_round(memory)).slot
+    redis.Redis.from_url(valkey.url).delete(
+        f"ggen:dispatch:{LIMIT_MS}:taken"
+    )  # a tenth of a second
+
+    assert [limit_ms for limit_ms, _ in memory.unserved()] == [LIMIT_MS]
+
+
+def test_one_that_stays_is_woken_without_a_message(memory: Memory) -> None:
+    assert not _take(memory).stays  # it does not ask to
+    assert _take(memory, "one", stays_ms=5_000).stays
+    assert not _take(memory, "two", stays_ms=5_000).stays  # one does already
+
+    assert _put(memory, "acme", 1) == 0
+    memory.wait(LIMIT_MS, "one", 60_000)  # at once
+    assert _put(memory, "acme", 2) == 1  # it may have died: nothing was taken yet
+
+    assert _take(memory, "one").slot == Slot("acme", "crm", "acme-1")
+
+
+def test_one_that_stayed_long_enough_is_not_relied_on(memory: Memory) -> None:
+    assert _take(memory, "one", stays_ms=1).stays
+    memory.wait(LIMIT_MS, "one", 20)
+
+    assert _put(memory, "acme", 1) == 1
+
+
+def test_while_nothing_may_begin_nobody_stays(memory: Memory) -> None:
+    _put(memory, "acme", 1)
+    assert memory.degrade(Scope.ALL, OUTAGE, instead_of=None)
+
+    assert not _take(memory, stays_ms=5_000).stays
+
+
+def test_a_place_is_free_once_its_handler_has_returned_and_its_end_is_counted_once(
+    memory: Memory,
+) -> None:
+    slot, ended = Slot("acme", "crm", "acme-1"), Ended("sha256:1", "complete")
+    _put(memory, "acme", 1)
+    memory.restore_slots([slot], [])
+    assert _take(memory).slot == slot
+
+    _take(memory, returned=slot)
+    assert memory.in_flight("acme", ["crm"]) == 0
+    assert [held for held, _ in memory.claims()] == [slot]  # were its process to die, it is seen
+
+    for _ in range(2):
+        _take(memory, freed=(slot, ended))
+    memory.release(slot, ended=ended)
+    assert memory.outcomes("sha256:1").complete == 1
+    assert memory.claims() == []
 
 
 def test_who_gets_nothing_calls_nobody_and_what_comes_then_calls_one(memory: Memory) -> None:
@@ -189,14 +255,7 @@ def test_a_ring_that_was_lost_is_mended_by_the_next_look(memory: Memory, valkey:
 
 def test_nothing_is_taken_while_nothing_may_begin(memory: Memory) -> None:
     _put(memory, "acme", 1)
-    outage = Outage(
-        outage_id="o",
-        reason="sqlite_recovered",
-        error_code="UNAVAILABLE",
-        error_detail="away",
-        began_at="2026-11-26T12:00:00.000000Z",
-    )
-    assert memory.degrade(Scope.ALL, outage, instead_of=None)
+    assert memory.degrade(Scope.ALL, OUTAGE, instead_of=None)
 
     assert _take(memory).slot is None
     assert memory.queues(10)[0] == 1

@@ -27,10 +27,13 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this ma
 def _played(stack: Stack) -> None:
     """A customer subscribes and an action of theirs times out; another one is refused."""
     stack.subscribe("flower-acme")
+    stack.subscribe("flower-killed")
     asked = {"signal_id": "s-late", "type": "demo.sleep", "payload": {"seconds": 871.5}}
     late = stack.signal("flower-acme", asked).headers["Location"]
     refused = stack.webhook(created("flower-none", sku_id="unknown-sku"))
     assert refused.status_code == 422
+    killed = {"signal_id": "s-killed", "type": "demo.swallow", "payload": {}}
+    assert stack.signal("flower-killed", killed).status_code == 202
     until(lambda: stack.read(late)["ended_at"])
     until(lambda: {"SUCCESS", "FAILURE"} <= {t["state"] for t in _tasks(stack, "flower-")})
 
@@ -114,6 +117,16 @@ def test_a_refused_webhook_and_a_late_action_are_under_failed(
         STEPS[0]: "StepFailed('InputError: no-policy')",
     }
     assert any("demo.sleep" in row["kwargs"] and "demo-sku" in row["kwargs"] for row in told)
+
+
+def test_an_action_whose_process_was_killed_is_under_failed_and_says_so(stack: Stack) -> None:
+    """It swallows its deadline; its own process cannot tell any more."""
+
+    def ends() -> list[tuple[str, str]]:
+        found = _tasks(stack, "flower-killed")
+        return [(t["state"], t["exception"]) for t in found if t["name"] == "execute_action.run"]
+
+    until(lambda: ends() == [("FAILURE", "ActionTimedOut('DEADLINE_EXCEEDED')")], 30)
 
 
 def test_no_page_shows_a_payload_or_a_secret(

@@ -1,4 +1,4 @@
-"""One action, many processes: messages, redeliveries, undos, the reaper, deaths, time, at random.
+"""Two actions, many processes: messages, servers of the list, redeliveries, undos, the reaper, deaths, time, at random.
 
 Every process stops before each call to a store, and in the middle of the handler, until it is told
 to go on; Hypothesis decides who goes on, who dies, and when time passes. Whatever the order, there
@@ -28,7 +28,7 @@ from governor.errors import RecoverableError, UnrecoverableError
 from governor.fsm import ActionState
 from ports import Ports
 from ports.slots import Slot
-from tasks.actions import reap
+from tasks.actions import dispatch, reap
 from tasks.actions.admit import Signal, submit
 from tasks.actions.execute import execute
 from tasks.actions.recover import roll_back
@@ -38,6 +38,8 @@ from tests.support.actions import action_of, receipts
 from tests.support.runs import subscribe
 
 PLAY, SKU = "test.play", "play-sku"
+LIMIT_MS = 33_150
+"""The hard limit of its actions: 150 ms, 30 s to undo, 3 s."""
 FORK = multiprocessing.get_context("fork")
 NUMBERS = itertools.count()
 _here: "Gate | None" = None
@@ -87,6 +89,17 @@ class Gated:
             return found(*args, **kwargs)
 
         return call
+
+
+class Hasty(Gated):
+    """A Memory that takes every handler for a short one: ends and claims are committed together."""
+
+    def take(self, *args: Any, **kwargs: Any) -> Any:
+        self._gate.pass_through()
+        return dataclasses.replace(self._inner.take(*args, **kwargs), is_short=True)  # type: ignore[attr-defined]
+
+    def wait(self, *_args: Any) -> None:
+        self._gate.pass_through()
 
 
 class SharedClock:
@@ -193,17 +206,18 @@ def playing(ports: Ports) -> Ports:
 
 
 class Crowd:
-    """The processes at one action."""
+    """The processes at two actions."""
 
-    def __init__(self, ports: Ports, action_id: str) -> None:
-        self._ports, self._action_id = ports, action_id
+    def __init__(self, ports: Ports, action_ids: list[str]) -> None:
+        self._ports, self._action_ids = ports, action_ids
         self._members: list[tuple[Any, Gate]] = []
 
     def start(self, what: str) -> None:
         gate = Gate()
         self._ports.documents.close()  # SQLite must not be open when a process forks
         if what == "reaper":
-            self._ports.memory.look_again(Slot("acme", SKU, self._action_id), -1)
+            for action_id in self._action_ids:
+                self._ports.memory.look_again(Slot("acme", SKU, action_id), -1)
         member = FORK.Process(target=self._live, args=(gate, what))
         member.start()
         self._members.append((member, gate))
@@ -237,14 +251,26 @@ class Crowd:
         gated = dataclasses.replace(
             self._ports,
             documents=Gated(self._ports.documents, gate),
-            memory=Gated(self._ports.memory, gate),
+            memory=Hasty(self._ports.memory, gate),
         )  # type: ignore[arg-type]
-        _ACTORS[what](gated, self._action_id)
+        _ACTORS[what](gated, self._action_ids)
 
 
-_ACTORS: dict[str, Callable[[Ports, str], object]] = {
-    "message": lambda ports, action_id: execute(ports, "acme", action_id),
-    "undo": lambda ports, action_id: roll_back(ports, "acme", action_id),
+def _serve(ports: Ports) -> None:
+    """What a process does that was called just now."""
+    newest = ports.dispatch.leave(LIMIT_MS, "nobody", None).round
+    dispatch.serve(ports, LIMIT_MS, newest, lambda *_: None, lambda *_: None)
+
+
+def _undo_all(ports: Ports, action_ids: list[str]) -> None:
+    for action_id in action_ids:
+        roll_back(ports, "acme", action_id)
+
+
+_ACTORS: dict[str, Callable[[Ports, list[str]], object]] = {
+    "server": lambda ports, _: _serve(ports),
+    "message": lambda ports, action_ids: execute(ports, "acme", action_ids[0]),
+    "undo": _undo_all,
     "reaper": lambda ports, _: reap.look_at_due(ports),
     "scan": lambda ports, _: reap.look_at_all(ports),
 }
@@ -267,6 +293,17 @@ def _overtaken(steps: int) -> list[tuple[str, Any, int]]:
     return [("go", 0, steps), *others]
 
 
+def _killed(steps: int) -> list[tuple[str, Any, int]]:
+    """A server that dies after so many steps, at its second action by the last of them."""
+    others = [("start", "server", 1), ("go", 0, 12), ("start", "reaper", 1), ("go", 0, 12)]
+    return [("go", 0, steps), ("kill", 0, 1), *others]
+
+
+@example(ends="well", undo_fails=0, moves=[("go", 0, 30)])
+@example(ends="well", undo_fails=0, moves=_killed(6))
+@example(ends="well", undo_fails=0, moves=_killed(7))
+@example(ends="well", undo_fails=0, moves=_killed(8))
+@example(ends="well", undo_fails=0, moves=_overtaken(7))
 @example(ends="well", undo_fails=0, moves=_overtaken(2))
 @example(ends="well", undo_fails=0, moves=_overtaken(3))
 @example(ends="recoverably", undo_fails=1, moves=_overtaken(5))
@@ -288,10 +325,12 @@ def test_whatever_the_order_there_is_one_outcome_and_the_receipts_tell_it(
     clock.ahead_s.value = 0.0
     assert playing.memory.extend_lease(33)  # all examples together take longer than one lease
     payload = {"ends": ends, "undo_fails": undo_fails}
-    asked = Signal("acme", f"play-{next(NUMBERS)}-{os.getpid()}", PLAY, SKU, payload)
-    action_id = submit(playing, asked)
-    crowd = Crowd(playing, action_id)
-    crowd.start("message")
+    ids = [
+        submit(playing, Signal("acme", f"play-{next(NUMBERS)}-{os.getpid()}", PLAY, SKU, asked))
+        for asked in (payload, {"ends": "well", "undo_fails": 0})
+    ]
+    crowd = Crowd(playing, ids)
+    crowd.start("server")
     for verb, which, times in moves:
         match verb:
             case "start":
@@ -304,19 +343,23 @@ def test_whatever_the_order_there_is_one_outcome_and_the_receipts_tell_it(
                 clock.ahead_s.value += (0.5, 2.0, 5.0, 40.0)[which]
     crowd.let_all_go()
 
-    _heal(playing, crowd, action_id)
+    _heal(playing, crowd, ids)
 
-    _check(playing, action_id)
+    for action_id in ids:
+        _check(playing, action_id)
+    assert playing.memory.claims() == []
+    assert playing.memory.due(10) == []
+    assert playing.memory.in_flight("acme", [SKU]) == 0
 
 
-def _heal(ports: Ports, crowd: Crowd, action_id: str) -> None:
-    """What the reaper and the workers do with it, as time goes by."""
+def _heal(ports: Ports, crowd: Crowd, action_ids: list[str]) -> None:
+    """What the reaper and the workers do with them, as time goes by."""
     clock = ports.clock
     assert isinstance(clock, SharedClock)
     for _ in range(12):
-        if action_of(ports, action_id).ended_at:
+        if all(action_of(ports, action_id).ended_at for action_id in action_ids):
             return
-        for what in ("reaper", "message", "undo"):
+        for what in ("reaper", "server", "message", "undo"):
             crowd.start(what)
             crowd.let_all_go()
         clock.ahead_s.value += 40
@@ -347,6 +390,3 @@ def _check(ports: Ports, action_id: str) -> None:
             pytest.fail(f"an action that ended is {state}")
     ports.memory.look_again(Slot("acme", SKU, action_id), -1)
     reap.look_at_due(ports)
-    assert ports.memory.in_flight("acme", [SKU]) == 0
-    assert ports.memory.claims() == []
-    assert ports.memory.due(10) == []
