@@ -92,7 +92,9 @@ def run(only: Sequence[str]) -> Figures:
     Raises:
         InputError: a name that is none of them.
     """
-    known = MEASUREMENTS | runs.ON_REQUEST | ledger.ON_REQUEST | policy.ON_REQUEST
+    known = MEASUREMENTS | {
+        k: m for each in (runs, ledger, policy, dispatch) for k, m in each.ON_REQUEST.items()
+    }
     if unknown := set(only) - set(known):
         raise InputError("unknown-measurement", f"{', '.join(unknown)}: none of {', '.join(known)}")
     with stack() as driver:

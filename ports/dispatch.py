@@ -94,7 +94,7 @@ class Dispatch(Protocol):
             returned: an action whose handler has returned: another may act in its place. It is
                 looked at as before, until it is ``freed``.
             freed: the place of an action that has ended well, and how it is counted.
-            stays_ms: for how long the process will ``wait`` where no action does; two do at most.
+            stays_ms: for how long the process will ``wait`` where no action does; one does at most.
             ended: the handler of the action before, and how many milliseconds that took. While
                 handlers are short few processes serve, and all there are where they wait.
         """

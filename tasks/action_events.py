@@ -24,6 +24,9 @@ from tasks.publish import shown
 
 _TASK = "execute_action.run"
 _SILENT_S = 1.0
+_WITHIN_S = 0.5
+"""How long a broker that stands still may hold up a process that has actions to carry out."""
+
 _AT_MOST = 200
 """How many events one batch has."""
 
@@ -35,12 +38,12 @@ class ActionEvents:
 
     def __init__(self, hostname: str) -> None:
         self._dispatcher: Any = EventDispatcher(
-            app.connection_for_write(),
+            app.connection_for_write(transport_options={"socket_timeout": _WITHIN_S}),
             hostname=hostname,
             app=app,
             buffer_group=["task"],
             buffer_while_offline=False,
-            buffer_limit=_AT_MOST,
+            buffer_limit=10 * _AT_MOST,
         )
         self._told_s, self._silent_until_s = time.monotonic(), 0.0
 
@@ -56,7 +59,7 @@ class ActionEvents:
         told = {"uuid": action.action_id, "root_id": action.action_id, "parent_id": None}
         self._send("task-received", **told, name=_TASK, args="()", kwargs=repr(shown(action)))
         self._send("task-started", uuid=action.action_id)
-        if not turn.is_short or time.monotonic() - self._told_s > TELL_EVERY_S:
+        if not turn.is_short:
             self.flush()
 
     def ended(self, action: Action, outcome: Outcome) -> None:
@@ -71,6 +74,8 @@ class ActionEvents:
                 self._send("task-retried", **named, exception=repr(error), traceback=None)
             case _:
                 self._send("task-succeeded", **named, result=repr(str(outcome.ending)))
+        if time.monotonic() - self._told_s > TELL_EVERY_S:
+            self.flush()
 
     @classmethod
     def ended_elsewhere(cls, action: Action, outcome: Outcome) -> None:

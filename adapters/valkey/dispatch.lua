@@ -3,11 +3,19 @@
 -- turns: left of a tenant's turn       weights: how long a turn is, where it is not 1
 -- round: number of calls in a row      called: of this round, who has not come; gone after a second
 -- came: the last round of which somebody came
--- serving: who serves, and until when at most        taken: somebody took from here lately
+-- serving: who serves, and until when at most        taken: who took from here lately
 -- idle: who has found nothing and stays for a moment, and until when     wake:SERVER: it is woken
 local CALLED_MS, RECENT_MS, FEW, SHORT_MS, AT_ONCE, STEPS = 1000, 100, 1, 10, 8, 50
+local ANOTHER_MS = 250  -- short handlers have another process for so much that the oldest has waited
 
 local function waits(at) return redis.call('LLEN', at .. 'ring') > 0 end
+
+-- For how long the oldest action of the tenant whose turn it is has waited.
+local function waited_ms(at)
+  local account = redis.call('LINDEX', at .. 'ring', 0)
+  local oldest = redis.call('ZRANGE', at .. 'work:' .. account, 0, 0, 'WITHSCORES')
+  return oldest[2] and math.max(0, now - oldest[2] / 1000) or 0
+end
 
 -- How many actions wait, as far as that many processes could be called for them.
 local function waiting(at)
@@ -45,7 +53,8 @@ local function rings(at, is_slow)
   local round = tonumber(redis.call('GET', at .. 'round') or '0')
   if not waits(at) then return {0, round} end
   redis.call('ZREMRANGEBYSCORE', at .. 'serving', '-inf', now)
-  local is_enough = redis.call('ZCARD', at .. 'serving') >= FEW
+  local enough = FEW + math.floor(waited_ms(at) / ANOTHER_MS)
+  local is_enough = redis.call('ZCARD', at .. 'serving') >= enough
     and redis.call('EXISTS', at .. 'taken') == 1
   if is_enough and not is_slow or wakes(at) then return {0, round} end
   local called, count = redis.call('GET', at .. 'called'), 1

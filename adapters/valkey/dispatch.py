@@ -41,11 +41,12 @@ local account, named
 if is_wanted then account, named = pop(at) end
 if not account then
   redis.call('ZREM', at .. 'serving', server)  -- what comes now wakes it, or calls another one
+  redis.call('ZREM', at .. 'idle', server)
   local is_to_stay = is_wanted and ARGV[16] ~= '0' and stays(at, server, ARGV[16])
   return {{lease, '', '', is_to_stay and 1 or 0, {{0, 0}}}}
 end
 redis.call('ZADD', at .. 'serving', now + until_ms, server)
-redis.call('SET', at .. 'taken', 1, 'PX', RECENT_MS)
+redis.call('SET', at .. 'taken', server, 'PX', RECENT_MS)
 local place, its = string.match(named, '^([^/]+/[^/]+)/(.*)$')
 local member = account .. '/' .. place
 if redis.call('ZADD', 'ggen:looks', 'XX', 'CH', now + look_in_ms, member) == 1 then
@@ -56,6 +57,8 @@ return {{lease, account, place, slow and 0 or 1, rings(at, slow)}}"""
 _LEAVE = f"""{_RULES}
 local at, server, handler, took_ms = unpack(ARGV)
 redis.call('ZREM', at .. 'serving', server)
+-- Who is left may be stuck: where this one alone took lately, another one is called.
+if redis.call('GET', at .. 'taken') == server then redis.call('DEL', at .. 'taken') end
 note_pace(handler, took_ms)
 return rings(at, handler ~= '' and is_slow(handler))"""
 _UNSERVED = f"""{_RULES}

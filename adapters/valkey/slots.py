@@ -79,13 +79,15 @@ if allowed ~= 'admitted' then return {{allowed, lease}} end
 return {{allowed, lease}}"""
 _BEGIN_UNDO = f"""{_NOTE}
 if known then redis.call('SADD', KEYS[3], ARGV[4]) end
+-- Where its end was lost it has given its place back too early.
+redis.call('SMOVE', 'ggen:returned', KEYS[5], ARGV[4])
 redis.call('SADD', KEYS[4], ARGV[5])"""
 FREE = f"""
 local function free(account, entitlement, action, endings, ending)
   local place = account .. '/' .. entitlement
   local member = place .. '/' .. action
   local held = redis.call('SREM', 'ggen:inflight:' .. place, action)
-  if held == 0 then held = redis.call('SREM', 'ggen:returned', action) end
+  held = math.max(held, redis.call('SREM', 'ggen:returned', action))
   redis.call('HDEL', 'ggen:claims', member)
   redis.call('SREM', 'ggen:rolling:' .. account, action)
   redis.call('SADD', 'ggen:unsealed', account)
@@ -170,7 +172,8 @@ class ValkeySlots(Connected):
         return Verdict(verdict)
 
     def begin_undo(self, slot: Slot, claim: ProcessClaim, look_in_ms: int) -> None:
-        keys = [_LOOKS, _CLAIMS, rolling_key(slot.account_id), UNSEALED]
+        place = inflight_key(slot.account_id, slot.entitlement_id)
+        keys = [_LOOKS, _CLAIMS, rolling_key(slot.account_id), UNSEALED, place]
         self._script(
             _BEGIN_UNDO,
             keys,

@@ -135,10 +135,12 @@ class _Server:
         if turn.stays:
             self.settle()
             self.ports.dispatch.wait(self.limit_ms, _name(claim), STAYS_MS)
-            return True
+            return clock.monotonic_s() < self._until_s
         if turn.slot is None:
             self._is_left = True
             return False
+        if turn.call.count or not turn.is_short:
+            or_kill_self(self._finish)  # nothing that may last comes between a handler and its end
         publish.call(self.limit_ms, turn.call)
         self.served += 1
         self._serve(turn, turn.slot)
@@ -166,9 +168,10 @@ class _Server:
     def _serve(self, turn: Turn, slot: Slot) -> None:
         found = transitions.load(self.ports, slot.account_id, slot.action_id)
         if found is None or found.action.state is not ActionState.PENDING:
-            return  # it was put back while somebody was at it, or it was cancelled
+            or_kill_self(self._finish)  # this one was put back while somebody was at it, or ended
+            return
         self.begun(found.action, turn)
-        ended = self._carried_out(found, is_short=turn.is_short)
+        ended = self._carried_out(found)
         if isinstance(ended, Finished):
             self._finished = ended
         else:
@@ -176,15 +179,20 @@ class _Server:
         if ended.run_s > 0:
             self._last = _pace_of(found.action), ended.run_s * 1000
 
-    def _carried_out(self, found: Held, *, is_short: bool) -> Finished | Outcome:
+    def _carried_out(self, found: Held) -> Finished | Outcome:
         claim = self.ports.processes.claim(self.ports.clock.now())
         claimed = execute.ready(self.ports, found, claim)
         if isinstance(claimed, Outcome):
-            return claimed
-        if not is_short:
             or_kill_self(self._finish)
+            return claimed
+        before = self._finished
         held = or_kill_self(lambda: self._claimed(found, claimed))
-        return or_kill_self(lambda: execute.run(self.ports, held)) if held else execute.ELSEWHERE
+        if held is None:
+            return execute.ELSEWHERE
+        ended = or_kill_self(lambda: execute.run(self.ports, held))
+        if before and before.after is self._freed:
+            self.ended(before.after, replace(DONE, run_s=before.run_s))
+        return ended
 
     def _claimed(self, found: Held, claimed: Action) -> Held | None:
         """Commit a claim, and with it the end of the action before; apart where one is refused."""
@@ -199,16 +207,16 @@ class _Server:
             self._finish()
             return transitions.claim(self.ports, found, claimed)
         except OutageError:
-            self._finish()  # it may be spooled; whether it was claimed with it nobody knows
-            raise
+            self._finish(was_tried=True)
+            return transitions.claim(self.ports, found, claimed)
         self._finished, self._freed = None, before.after
-        self.ended(before.after, replace(DONE, run_s=before.run_s))
         return held
 
-    def _finish(self) -> None:
+    def _finish(self, *, was_tried: bool = False) -> None:
         finished, self._finished = self._finished, None
         if finished:
-            self.ended(finished.after, execute.finish(self.ports, finished))
+            outcome = execute.finish(self.ports, finished, was_tried=was_tried)
+            self.ended(finished.after, outcome)
 
 
 def _name(claim: ProcessClaim) -> str:

@@ -106,14 +106,18 @@ def run(ports: Ports, held: Held) -> Finished | Outcome:
     return replace(_recovered(ports, held, context, ended), run_s=ended.elapsed_s)
 
 
-def finish(ports: Ports, finished: Finished) -> Outcome:
+def finish(ports: Ports, finished: Finished, *, was_tried: bool = False) -> Outcome:
     """Commit the end of an action, or spool it; give its place back.
+
+    With ``was_tried`` the store did not answer a commit of it in time: it is spooled at once.
 
     Raises:
         OutageError: the spool did not answer either; only this process knows of the end.
     """
     try:
-        transitions.commit_or_spool(ports, finished.held, finished.after, finished.proof)
+        transitions.commit_or_spool(
+            ports, finished.held, finished.after, finished.proof, was_tried=was_tried
+        )
     except ConflictError:
         _LOG.warning(
             "action %s was ended by the reaper; its late result is refused",

@@ -127,9 +127,9 @@ def _look_at_running(ports: Ports, held: Held) -> None:
     since = claim.claimed_at if claim else action.accepted_at
     run_ms = elapsed_ms(since, ports.clock.now())
     lost = _lost(action, run_ms)
-    recover.recover(ports, held, lost, run_ms=run_ms, undo_here=False)
-    kind = ActionTimedOut if lost.error_code == rules.DEADLINE_EXCEEDED else ActionFailed
-    ActionEvents.ended_elsewhere(action, failed(kind, lost.error_code))
+    if recover.recover(ports, held, lost, run_ms=run_ms, undo_here=False):
+        kind = ActionTimedOut if lost.error_code == rules.DEADLINE_EXCEEDED else ActionFailed
+        ActionEvents.ended_elsewhere(action, failed(kind, lost.error_code))
     ports.slots.look_again(Slot.of(action), rules.FIRST_LOOK_MS)
 
 

@@ -42,10 +42,11 @@ def recover(
     run_ms: int,
     undo_here: bool = True,
     learned: str | None = None,
-) -> None:
+) -> bool:
     """End a running action as failed or timed out and, where the failure allows, undo it.
 
-    With ``undo_here`` false (the reaper) the undo is left to the actions worker.
+    False where another process had ended it. With ``undo_here`` false (the reaper) the undo is left
+    to the actions worker.
     """
     action = held.action
     ended = action.evolve(
@@ -78,7 +79,7 @@ def recover(
             now_held = transitions.commit(ports, held, ended, *writes, asks_for_seal=False)
     except ConflictError:
         _LOG.warning("action %s had been ended by another process", action.action_id)
-        return
+        return False
     if told:
         ports.alerts.send(told)
     if not failure.rolls_back:
@@ -89,6 +90,7 @@ def recover(
         _undo(ports, now_held)
     else:
         publish.roll_back(ended)
+    return True
 
 
 def roll_back(ports: Ports, account_id: str, action_id: str) -> Outcome:

@@ -193,7 +193,9 @@ def writes(held: Held, after: Action, *also: Write) -> list[Write]:
     return [Update(path_of(after), after.document(), held.revision), *also]
 
 
-def commit_or_spool(ports: Ports, held: Held, after: Action, *proofs: Create) -> Held:
+def commit_or_spool(
+    ports: Ports, held: Held, after: Action, *proofs: Create, was_tried: bool = False
+) -> Held:
     """Commit what only this process knows of its action, now or, while the store is away, later.
 
     Raises:
@@ -201,7 +203,7 @@ def commit_or_spool(ports: Ports, held: Held, after: Action, *proofs: Create) ->
         OutageError: the spool did not answer either; both may have it.
     """
     refuse_if_stale(ports, proofs)
-    if not held.spooled:
+    if not held.spooled and not was_tried:
         try:
             return commit(ports, held, after, *proofs, asks_for_seal=False)
         except OutageError as error:

@@ -18,6 +18,8 @@ from tests.support.leases import lease
 from tests.support.waiting import until
 
 LIMIT_MS = 3_600
+JUST_NOW_US = 4_000_000_000_000_000
+"""Some clock is ahead: nothing of it has waited."""
 CLAIM = ProcessClaim(
     host="host", pid=1, process_started=2.5, claimed_at="2026-11-26T12:00:00.000000Z"
 )
@@ -40,11 +42,11 @@ def memory(valkey: Valkey) -> Memory:
 
 
 def _put(
-    memory: Memory, account_id: str, number: int, *, weight: int = 1, handler: str = "crm.resize"
+    memory: Memory, account_id: str, number: int, *, weight: int = 1, since_us: int = JUST_NOW_US
 ) -> int:
     """How many processes are to be called."""
     slot = Slot(account_id, "crm", f"{account_id}-{number}")
-    return memory.enqueue(Waiting(slot, handler, LIMIT_MS, 1_000_000 + number, weight)).count
+    return memory.enqueue(Waiting(slot, "crm.resize", LIMIT_MS, since_us + number, weight)).count
 
 
 def _take(memory: Memory, server: str = "one", **changes: object) -> Turn:
@@ -179,6 +181,27 @@ def test_one_that_seems_stuck_is_helped(memory: Memory, valkey: Valkey) -> None:
     assert [limit_ms for limit_ms, _ in memory.unserved()] == [LIMIT_MS]
 
 
+def test_the_longer_they_wait_the_more_are_called(memory: Memory) -> None:
+    _put(memory, "acme", 0)
+    _take(memory, called_in=_round(memory))
+    _take(memory, ended=("crm.resize", 1.0))
+    for number in range(9):
+        _put(memory, "acme", number, since_us=1_000_000)
+
+    turns = [_take(memory, f"p{n}", called_in=_round(memory)) for n in range(5)]
+
+    assert [turn.call.count for turn in turns] == [1] * 5
+
+
+def test_who_leaves_one_that_may_be_stuck_calls_another(memory: Memory) -> None:
+    for number in range(4):
+        _put(memory, "acme", number)
+    _take(memory, "stuck", called_in=_round(memory), ended=("crm.resize", 1.0))
+    _take(memory, "good")
+
+    assert memory.leave(LIMIT_MS, "good", ("crm.resize", 1.0)).count == 1
+
+
 def test_one_that_stays_is_woken_without_a_message(memory: Memory) -> None:
     assert not _take(memory).stays  # it does not ask to
     assert _take(memory, "one", stays_ms=5_000).stays
@@ -264,7 +287,7 @@ def test_nothing_is_taken_while_nothing_may_begin(memory: Memory) -> None:
 def test_depth_and_age_are_told_of_the_longest(memory: Memory) -> None:
     for account_id, count in (("a", 1), ("b", 3), ("c", 2)):
         for number in range(count):
-            _put(memory, account_id, number)
+            _put(memory, account_id, number, since_us=1_000_000)
 
     other = Slot("c", "crm", "c-9")
     memory.enqueue(Waiting(other, "crm.resize", 9_000, 1, 1))  # of another limit
