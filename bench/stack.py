@@ -61,11 +61,11 @@ def stack(**changes: Any) -> Iterator[Driver]:
         state_dir=folder, http_port=http, flower_port=flower, valkey_port=valkey, **changes
     )
     with _handlers(folder / "handlers"):
-        _ggen(settings, "up", "--detach")
+        ggen(settings, "up", "--detach")
         try:
             yield Driver(settings)
         finally:
-            _ggen(settings, "down")
+            ggen(settings, "down")
             shutil.rmtree(folder)
 
 
@@ -129,6 +129,7 @@ def family(settings: Settings) -> list[psutil.Process]:
     return [supervisor, *supervisor.children(recursive=True)]
 
 
-def _ggen(settings: Settings, *arguments: str) -> None:
+def ggen(settings: Settings, *arguments: str) -> None:
+    """Run one command beside a stack; it raises where that fails."""
     command = [sys.executable, "-m", "cli.main", *arguments]
     subprocess.run(command, env=environment(settings), check=True, stdout=subprocess.DEVNULL)

@@ -1,6 +1,7 @@
 """What an account has bought: events of the marketplace, the tenant, its entitlements."""
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -99,6 +100,13 @@ class Entitlement(OfEntitlement):
     )
     policy_run: str | None = Field(
         default=None, description="the run by which it took its version, or refused one"
+    )
+    limited_by: str = Field(
+        default="", description="the run that set its limit last; empty: its plan did"
+    )
+    scaling_month: str = Field(default="", description="the month that `scaling_usd` is of")
+    scaling_usd: Decimal = Field(
+        default=Decimal(0), description="what changes of its limit cost in that month"
     )
     is_counted: bool = Field(
         default=False, description="whether ``accepted_before`` is known; not of earlier releases"

@@ -17,6 +17,7 @@ from tasks.runbooks import (
     entitlement_lifecycle,
     entitlement_standing,
     recover_action,
+    scale_governor,
     tenant_purge,
     upgrade_policy,
 )
@@ -37,6 +38,7 @@ DECLARED: Mapping[str, tuple[Manual, Sequence[Step]]] = {
         entitlement_standing.RUNBOOK.steps,
     ),
     "recover-action": (recover_action.MANUAL, ()),
+    "scale-governor": (scale_governor.MANUAL, scale_governor.RUNBOOK.steps),
     "tenant-purge": (tenant_purge.MANUAL, tenant_purge.RUNBOOK.steps),
     "upgrade-policy": (upgrade_policy.MANUAL, upgrade_policy.RUNBOOK.steps),
 }

@@ -68,20 +68,32 @@ def purge_tenant(
 
 def scale(
     account_id: Annotated[str, typer.Argument(help="The tenant's account id.")],
-    concurrency: Annotated[int, typer.Option(min=1, help="How many actions at once.")],
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, max=10_000, help="How many actions at once.")
+    ] = None,
+    entitlement: Annotated[
+        str | None, typer.Option(help="Which entitlement, where there are several.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only reckon.")] = False,
+    no_quota_check: Annotated[
+        bool, typer.Option("--no-quota-check", help="Beyond plan, month or budget, too.")
+    ] = False,
+    reason: Annotated[str, typer.Option(help="Why; kept beside the ledger.")] = "",
+    history: Annotated[bool, typer.Option("--history", help="Show its changes so far.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Change how many actions of a tenant run at once (not served yet)."""
-    from pydantic import ValidationError
-
+    """Change how many actions of a tenant run at once (Runbook 3), or show the changes so far."""
+    from cli.commands import scaling
     from governor.errors import InputError
-    from tasks.runbooks import scale_governor
 
-    try:
-        wanted = scale_governor.Scaling(account_id=account_id, new_concurrency=concurrency)
-    except ValidationError:
-        fault = f"{account_id[:40]!r} is no account id; nothing was changed"
-        raise InputError("invalid-account", fault) from None
-    raise scale_governor.refusal(wanted)
+    if history:
+        value, text = scaling.history(account_id)
+    elif concurrency is None:
+        raise InputError("no-concurrency", "say how many at once: --concurrency N, or --history")
+    else:
+        asked = scaling.Asked(entitlement, concurrency, not no_quota_check, reason)
+        value, text = scaling.scale(account_id, asked, dry_run=dry_run)
+    show(value, as_json, text)
 
 
 def logs(

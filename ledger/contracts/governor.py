@@ -4,13 +4,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from governor.records import AccountId, EntitlementId, PlanType, SemVer, SkuId
+from governor.records import AccountId, EntitlementId, PlanType, SemVer, SkuId, Timestamp
 from ledger.contracts.base import (
     Code,
     Concurrency,
     Count,
     Detail,
     Receipt,
+    ReceiptId,
     Second,
     Sha256Hex,
     Usd,
@@ -168,7 +169,7 @@ class _OfScaling(Receipt):
     concurrency: Concurrency
 
 
-class GovernorScaled(_OfScaling):
+class GovernorScaledV1(_OfScaling):
     """Runbook 3: the limit of actions in flight was changed."""
 
     operation: Literal["governor_scaled"]
@@ -177,7 +178,35 @@ class GovernorScaled(_OfScaling):
     cost_delta_usd: Usd
 
 
-class GovernorScaleReverted(_OfScaling):
+class _Scaled(_OfScaling, Second):
+    run_id: Word
+    entitlement_id: EntitlementId
+    policy_version: SemVer
+    cost_delta_usd: Usd = Field(description="until the month ends, rounded half to even")
+    cost_basis: Literal["reservation"] = Field(description="of the higher limit, used or not")
+
+
+class GovernorScaled(_Scaled):
+    """Runbook 3: the limit of actions in flight was changed.
+
+    ``lag_before``: how many signals waited, as of ``lag_as_of``; absent where that was unknown.
+    """
+
+    operation: Literal["governor_scaled"]
+    status: Literal["success"]
+    quota_check: Literal["passed", "skipped"]
+    trigger: Literal["command"]
+    operator: Word | None = None
+    operator_is: Literal["unverified"] | None = None
+    reason_sha256: Sha256Hex | None = Field(
+        default=None, description="of the operator's words beside the ledger"
+    )
+    lag_before: Count | None = None
+    lag_as_of: Timestamp | None = None
+    warnings: list[Code] = Field(description="what may keep it from helping")
+
+
+class GovernorScaleRevertedV1(_OfScaling):
     """Runbook 3: lag grew, so the limit went back."""
 
     operation: Literal["governor_scale_reverted"]
@@ -186,7 +215,29 @@ class GovernorScaleReverted(_OfScaling):
     lag_after: Count
 
 
-class QuotaExceeded(Receipt):
+class GovernorScaleReverted(_Scaled):
+    """Runbook 3: a minute after the limit was raised more signals waited, so that it went back."""
+
+    operation: Literal["governor_scale_reverted"]
+    status: Literal["reverted"]
+    reverts_receipt_id: ReceiptId
+    lag_before: Count
+    lag_after: Count
+    lag_as_of: Timestamp
+
+
+class GovernorScaleFailed(Receipt):
+    """Runbook 3: a change of the limit could not be made; it is as it was."""
+
+    operation: Literal["governor_scale_failed"]
+    status: Literal["failed"]
+    run_id: Word
+    failed_step: Word
+    error_code: Code
+    error_sha256: Sha256Hex
+
+
+class QuotaExceededV1(Receipt):
     """Runbook 3: scaling was blocked by the quota."""
 
     operation: Literal["quota_exceeded"]
@@ -195,6 +246,18 @@ class QuotaExceeded(Receipt):
     limit: Word
     requested: Usd
     allowed: Usd
+
+
+class QuotaExceeded(QuotaExceededV1, Second):
+    """Runbook 3: scaling was blocked by the quota; nothing was changed."""
+
+    run_id: Word
+    entitlement_id: EntitlementId
+    policy_version: SemVer
+    concurrency: Concurrency = Field(description="in force, and asked for")
+    unit: Literal["actions at once", "actions a month", "usd"] = Field(
+        description="of `requested` and `allowed`"
+    )
 
 
 class DegradedMode(Receipt):

@@ -11,6 +11,7 @@ from tasks.runbooks import (
     entitlement_lifecycle,
     entitlement_standing,
     recover_action,
+    scale_governor,
     tenant_purge,
     upgrade_policy,
 )
@@ -27,6 +28,7 @@ RUNBOOKS: Runbooks = {
         tenant_purge.RUNBOOK,
         tenant_purge.EVENT_RUNBOOK,
         upgrade_policy.RUNBOOK,
+        scale_governor.RUNBOOK,
     )
 }
 """The runbooks whose runs are kept and journalled."""

@@ -1,41 +1,355 @@
-"""Runbook 3, Scale Governor: a governor whose signals wait gets more concurrency, within its quota.
+"""Runbook 3, Scale Governor: a governor may act more at once, as far as its quota allows.
 
-Not served by this version: the concurrency of a governor is its plan's.
+A minute after a limit was raised the lag is read again; where more waits than before, the limit
+goes back. Served by command; no decision is made by the system itself yet.
 """
 
-from typing import Annotated
+from collections.abc import Sequence
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from governor.errors import InputError
-from governor.records import AccountId
-from tasks.manual import Manual
+from governor import scaling
+from governor.errors import ConflictError, DeniedError, InputError
+from governor.fsm import ENTITLEMENT_BOUGHT
+from governor.paths import entitlement_path
+from governor.records import AccountId, EntitlementId, Record, Timestamp
+from governor.runs import Effect, Run, StepResult, Trigger, Wait
+from governor.scaling import Reading
+from governor.tenancy import Entitlement
+from governor.times import elapsed_ms, instant, timestamp
+from ports import Ports
+from ports.documents import Create, Document, Update, Write
+from tasks.governors import lag
+from tasks.governors.boot import boot_governor
+from tasks.manual import Door, Manual
+from tasks.receipts.commit import explained, receipt
+from tasks.runbooks.scale import limits
+from tasks.runs import intake
+from tasks.runs.definition import Result, Runbook, Step
+
+NAME = "scale_governor"
 
 
-class Scaling(BaseModel):
-    """What the runbook is started with."""
+class Scaling(Record):
+    """What an operator asks for."""
 
-    account_id: Annotated[AccountId, Field(description="whose governor")]
-    new_concurrency: Annotated[int, Field(ge=1, description="how many actions at once")]
-
-
-def refusal(wanted: Scaling) -> InputError:
-    """Why a governor is not scaled. Nothing was changed."""
-    return InputError(
-        "scaling-not-served",
-        f"the governor of {wanted.account_id} keeps its plan's concurrency: this version of ggen "
-        "governor does not scale (Runbook 3)",
+    account_id: AccountId = Field(description="whose governor")
+    entitlement_id: EntitlementId = Field(description="which of its entitlements")
+    new_concurrency: int = Field(ge=1, le=10_000, description="how many actions at once")
+    quota_check: bool = Field(
+        default=True, description="refuse what plan, month or budget do not allow"
     )
+    operator: str = Field(min_length=1, max_length=256, description="the system's user")
+    reason: str = Field(
+        default="", max_length=1024, description="why; needed without `quota_check`"
+    )
+
+
+class _Decided(StepResult):
+    step = f"{NAME}.decide"
+
+    previous: int
+    policy_version: str
+    cost_usd: Decimal
+    lag: Reading
+    warnings: list[str]
+
+
+class _Applied(StepResult):
+    step = f"{NAME}.apply"
+
+    receipt_id: str
+    applied_at: Timestamp
+
+
+def ask(ports: Ports, asked: Scaling, key: str) -> Run:
+    """Begin a change of a limit; the run.
+
+    Raises:
+        InputError: no reason is given for a change without ``quota_check``.
+        OutageError: it may have begun; repeating is safe.
+    """
+    if not asked.quota_check and len(asked.reason) < _MIN_REASON:
+        raise InputError("no-reason", "--no-quota-check needs --reason, of ten characters or more")
+    run = intake.new_run(
+        ports,
+        RUNBOOK,
+        asked.model_dump(mode="json"),
+        account_id=asked.account_id,
+        trigger=Trigger.COMMAND,
+        dedupe_key=key,
+        turn=f"scale/{asked.account_id}/{key}",  # a minute's wait holds up nothing of the account
+    )
+    return intake.begin(ports, RUNBOOK, run)
+
+
+_MIN_REASON = 10
+
+
+def _stored(document: Document) -> Entitlement:
+    return Entitlement.stored(document.data)
+
+
+def _found(ports: Ports, run: Run) -> tuple[Document, Entitlement]:
+    asked = Scaling.stored(run.inputs)
+    document = ports.documents.get(entitlement_path(run.account_id, asked.entitlement_id))
+    if document is None or _stored(document).state not in ENTITLEMENT_BOUGHT:
+        raise DeniedError("not-active", "its entitlement is not in use any more")
+    return document, _stored(document)
+
+
+def _decide(ports: Ports, run: Run) -> Result:
+    asked, (_, entitlement) = Scaling.stored(run.inputs), _found(ports, run)
+    policy = limits.policy_of(ports, entitlement)
+    beyond = limits.exceeded(ports, entitlement, policy, asked.new_concurrency)
+    if beyond and asked.quota_check:
+        limit, requested, allowed, unit = beyond
+        proof = receipt(
+            ports,
+            "quota_exceeded",
+            run.account_id,
+            run.run_id,
+            attempt=run.attempt,
+            status="refused",
+            run_id=run.run_id,
+            sku_id=entitlement.sku_id,
+            entitlement_id=entitlement.entitlement_id,
+            policy_version=entitlement.policy_version,
+            concurrency={
+                "previous": entitlement.concurrent_actions,
+                "new": asked.new_concurrency,
+            },
+            limit=limit,
+            requested=requested,
+            allowed=allowed,
+            unit=unit,
+            duration_ms=elapsed_ms(run.started_at, ports.clock.now()),
+        )
+        return Result(writes=[proof], ends_with=proof.data["receipt_id"])
+    return Result(
+        _Decided(
+            previous=entitlement.concurrent_actions,
+            policy_version=entitlement.policy_version,
+            cost_usd=limits.cost_of(entitlement, policy, asked.new_concurrency, ports),
+            lag=lag.read(ports, run.account_id),
+            warnings=limits.warnings(ports, entitlement, asked.new_concurrency),
+        )
+    )
+
+
+def _look(_ports: Ports, run: Run) -> dict[str, Effect]:
+    return {f"limit of {Scaling.stored(run.inputs).entitlement_id}": Effect.CHANGE}
+
+
+def _apply(ports: Ports, run: Run) -> Result:
+    asked, (document, entitlement) = Scaling.stored(run.inputs), _found(ports, run)
+    decided = _Decided.of(run)
+    if (entitlement.concurrent_actions, entitlement.policy_version) != (
+        decided.previous,
+        decided.policy_version,
+    ):
+        raise ConflictError("superseded", "its limit or its policy was changed meanwhile")
+    now = ports.clock.now()
+    fields: dict[str, Any] = {
+        **_fields(run, entitlement, decided.previous, asked.new_concurrency, decided.cost_usd),
+        "duration_ms": elapsed_ms(run.started_at, now),
+        "status": "success",
+        "quota_check": "passed" if asked.quota_check else "skipped",
+        "trigger": "command",
+        "operator": asked.operator,
+        "operator_is": "unverified",
+        "lag_before": decided.lag.value,
+        "lag_as_of": decided.lag.as_of if decided.lag.value is not None else None,
+        "warnings": decided.warnings,
+    }
+    of = ports, "governor_scaled", run.account_id, run.run_id
+    proofs = [receipt(*of, **fields)]
+    if asked.reason:
+        proofs = explained(*of, asked.reason, named="reason_sha256", **fields)
+    after = limits.limited(entitlement, asked.new_concurrency, decided.cost_usd, run, ports)
+    writes: list[Write] = [Update(document.path, after.document(), document.revision), *proofs]
+    told = _Applied(receipt_id=proofs[0].data["receipt_id"], applied_at=timestamp(now))
+    return Result(told, writes)
+
+
+def _fields(
+    run: Run, entitlement: Entitlement, previous: int, new: int, cost_usd: Decimal
+) -> dict[str, Any]:
+    return {
+        "attempt": run.attempt,
+        "run_id": run.run_id,
+        "sku_id": entitlement.sku_id,
+        "entitlement_id": entitlement.entitlement_id,
+        "policy_version": entitlement.policy_version,
+        "concurrency": {"previous": previous, "new": new},
+        "cost_delta_usd": float(cost_usd),
+        "cost_basis": "reservation",
+    }
+
+
+def _tell(ports: Ports, run: Run) -> Result:
+    boot_governor(ports, run.account_id)
+    return Result()
+
+
+def _is_verified(run: Run) -> bool:
+    """Whether a minute later shows anything: the limit was raised, and the lag was known."""
+    decided = _Decided.of(run)
+    raised = Scaling.stored(run.inputs).new_concurrency > decided.previous
+    return raised and decided.lag.value is not None
+
+
+def _when_to_verify(ports: Ports, run: Run) -> Wait | None:
+    due = instant(_Applied.of(run).applied_at) + timedelta(seconds=scaling.VERDICT_AFTER_S)
+    if not _is_verified(run) or ports.clock.now() >= due:
+        return None
+    return Wait(reason="a minute, to see whether fewer signals wait", until=timestamp(due))
+
+
+def _verify(ports: Ports, run: Run) -> Result:
+    applied, decided = _Applied.of(run), _Decided.of(run)
+    kept = Result(ends_with=applied.receipt_id)
+    if not _is_verified(run):
+        return kept
+    seen = lag.read(ports, run.account_id)
+    document = ports.documents.get(
+        entitlement_path(run.account_id, Scaling.stored(run.inputs).entitlement_id)
+    )
+    if scaling.verdict(decided.lag.value, seen.value) != "worse" or document is None:
+        return kept
+    entitlement = _stored(document)
+    mine = entitlement.limited_by == run.run_id and entitlement.state in ENTITLEMENT_BOUGHT
+    if not mine or entitlement.policy_version != decided.policy_version:
+        return kept  # somebody else has changed it since
+    cost_usd = limits.cost_of(
+        entitlement, limits.policy_of(ports, entitlement), decided.previous, ports
+    )
+    limit = entitlement.concurrent_actions
+    proof = receipt(
+        ports,
+        "governor_scale_reverted",
+        run.account_id,
+        run.run_id,
+        status="reverted",
+        duration_ms=elapsed_ms(applied.applied_at, ports.clock.now()),
+        reverts_receipt_id=applied.receipt_id,
+        lag_before=decided.lag.value,
+        lag_after=seen.value,
+        lag_as_of=seen.as_of,
+        **_fields(run, entitlement, limit, decided.previous, cost_usd),
+    )
+    after = limits.limited(entitlement, decided.previous, cost_usd, run, ports)
+    writes: list[Write] = [Update(document.path, after.document(), document.revision), proof]
+    return Result(writes=writes, ends_with=proof.data["receipt_id"])
+
+
+def _never(_ports: Ports, run: Run) -> tuple[Sequence[Write], Create]:
+    raise AssertionError(f"the last step of {run.run_id} ends it with a receipt that it names")
+
+
+def _refused(ports: Ports, run: Run, failed_step: str) -> Sequence[Create]:
+    return explained(
+        ports,
+        "governor_scale_failed",
+        run.account_id,
+        run.run_id,
+        run.error_detail or "",
+        attempt=run.attempt,
+        status="failed",
+        run_id=run.run_id,
+        failed_step=failed_step,
+        error_code=run.error_code or "unknown",
+        duration_ms=elapsed_ms(run.started_at, ports.clock.now()),
+    )
+
+
+def _go_by_it(ports: Ports, run: Run) -> None:
+    boot_governor(ports, run.account_id)
 
 
 MANUAL = Manual(
     number=3,
     title="Scale Governor",
-    purpose="A governor whose signals wait gets more concurrency, as far as its quota allows.",
-    trigger="more than 10 signals of a governor wait",
+    purpose=(
+        "A governor may act more, or less, at once, within its plan, month and budget. Where more "
+        "signals wait a minute later than before, the limit goes back."
+    ),
+    trigger="`ggen scale ACCOUNT --concurrency N`; not by lag alone yet",
     inputs=Scaling,
-    outputs=(),
-    refusals=(("always, in this version", "`scaling-not-served`; the plan's limit stays"),),
+    outputs=(
+        "the entitlement's limit, and `governor_scaled` with its cost, in one commit",
+        "in force at the next admission; kept by Documents, whatever becomes of Memory",
+        "`governor_scale_reverted` where the lag grew in a minute after the limit was raised",
+    ),
+    refusals=(
+        (
+            "beyond the plan, the month's actions or the budget",
+            "`quota_exceeded` with its unit; nothing changed",
+        ),
+        ("fewer than four fifths of the limit are in flight", "a warning: `not-binding`"),
+        ("another change came between", "`governor_scale_failed` with `superseded`"),
+        (
+            "the lag is unknown, before or after",
+            "nothing is compared, and nothing goes back",
+        ),
+    ),
     slis=(("decision to applied", "< 100 ms"), ("lag reduced", "< 5 min")),
-    receipts=(),
+    receipts=(
+        "governor_scaled",
+        "governor_scale_reverted",
+        "quota_exceeded",
+        "governor_scale_failed",
+    ),
+    refused_with="governor_scale_failed",
+    door=Door(
+        asker="Operator",
+        at="Command",
+        asks="account and limit",
+        wrong=("no such entitlement", "exit 2"),
+        well="exit 0, the receipt",
+        badly="exit 3",
+    ),
+)
+RUNBOOK = Runbook(
+    name=NAME,
+    manual=MANUAL,
+    steps=(
+        Step(
+            f"{NAME}.decide",
+            "Documents",
+            does="reckon the cost, and see that plan, month and budget allow it",
+            undoes="",
+            act=_decide,
+        ),
+        Step(
+            f"{NAME}.apply",
+            "Documents",
+            does="commit the limit together with its receipt",
+            undoes="",
+            look=_look,
+            act=_apply,
+        ),
+        Step(
+            f"{NAME}.memory",
+            "Memory",
+            does="tell admission of the limit",
+            undoes="",
+            act=_tell,
+        ),
+        Step(
+            f"{NAME}.verify",
+            "Documents",
+            does="compare the lag with the one before, and go back where it grew",
+            undoes="",
+            ready=_when_to_verify,
+            act=_verify,
+        ),
+    ),
+    succeeded=_never,
+    refused=_refused,
+    ended=_go_by_it,
+    no_way_back=f"{NAME}.apply",
 )

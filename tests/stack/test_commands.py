@@ -52,6 +52,26 @@ def test_a_webhook_and_a_signal_by_command(stack: Stack) -> None:
     ]
 
 
+def test_a_limit_is_scaled_by_command(stack: Stack) -> None:
+    stack.subscribe("cmd-scale", plan_type="professional")
+
+    reckoned = stack.ggen("scale", "cmd-scale", "--concurrency", "50", "--dry-run")
+    assert "20 -> 50 actions at once" in reckoned.stdout
+    assert "nothing was changed" in reckoned.stdout
+    done = stack.ggen("scale", "cmd-scale", "--concurrency", "50", "--json")
+    assert json.loads(done.stdout)["operation"] == "governor_scaled"
+    refused = stack.ggen("scale", "cmd-scale", "--concurrency", "101")
+
+    assert refused.returncode == 3
+    assert "max_concurrent_actions is 100, asked for 101" in refused.stderr
+    assert stack.read("/v1/tenants/cmd-scale")["in_flight_action_limit"] == 50
+    history = stack.ggen("scale", "cmd-scale", "--history")
+    assert [line.split("  ")[1][:14] for line in history.stdout.splitlines()] == [
+        "refused: 50 ->",
+        "20 -> 50 actio",
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
@@ -64,7 +84,7 @@ def test_a_webhook_and_a_signal_by_command(stack: Stack) -> None:
         (["schema", "none"], 2, "operation is one of"),
         (["bench", "--only", "none"], 2, "none of"),
         (["no-such-command"], 2, "No such command"),
-        (["scale", "cmd", "--concurrency", "50"], 2, "does not scale (Runbook 3)"),
+        (["scale", "cmd-none", "--concurrency", "50"], 2, "has no entitlement"),
         (["policy", "status", "no-sku", "starter"], 2, "no policy is registered"),
         (["policy", "upgrade", "pyproject.toml"], 2, "not valid JSON"),
     ],

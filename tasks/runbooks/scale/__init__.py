@@ -1,0 +1,1 @@
+"""What Runbook 3 is made of."""

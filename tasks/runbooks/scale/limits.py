@@ -1,0 +1,95 @@
+"""A governor's limit of actions at once: whose it is, what a change costs, and what forbids it."""
+
+from decimal import Decimal
+
+from governor import quota
+from governor.errors import ConflictError, DeniedError, InputError
+from governor.fsm import ENTITLEMENT_BOUGHT
+from governor.policy import Policy
+from governor.runs import Run
+from governor.scaling import cost_delta_usd
+from governor.tenancy import Entitlement
+from ports import Ports
+from ports.documents import every
+from tasks.governors import policies
+
+Exceeded = tuple[str, float, float, str]
+"""Which limit, what was asked, what is allowed, and the unit of both."""
+
+
+def the_entitlement(ports: Ports, account_id: str, entitlement_id: str | None) -> Entitlement:
+    """The entitlement that is meant.
+
+    Raises:
+        InputError: ``not-found``: the account has none, or none of that id.
+        ConflictError: ``ambiguous``: it has several, and none was named.
+        DeniedError: ``not-active``: it is not in use.
+    """
+    found = every(ports.documents, f"tenants/{account_id}/entitlements")
+    stored = [Entitlement.stored(document.data) for document in found]
+    bought = [e for e in stored if entitlement_id in (None, e.entitlement_id)]
+    if entitlement_id is None:
+        bought = [e for e in bought if e.state in ENTITLEMENT_BOUGHT] or bought
+    if not bought:
+        what = f"entitlement {entitlement_id}" if entitlement_id else "entitlement"
+        raise InputError("not-found", f"account {account_id} has no {what}; nothing was changed")
+    if len(bought) > 1:
+        names = ", ".join(e.entitlement_id for e in bought[:5])
+        raise ConflictError("ambiguous", f"name one by --entitlement: {names}")
+    if bought[0].state not in ENTITLEMENT_BOUGHT:
+        raise DeniedError("not-active", f"it is {bought[0].state}; nothing was changed")
+    return bought[0]
+
+
+def exceeded(
+    ports: Ports, entitlement: Entitlement, policy: Policy, wanted: int
+) -> Exceeded | None:
+    """What a limit would be beyond: the plan, the month, or the budget."""
+    terms, now = policy.quota, ports.clock.now()
+    if wanted > terms.max_concurrent_actions:
+        allowed = terms.max_concurrent_actions
+        return "max_concurrent_actions", wanted, allowed, "actions at once"
+    if wanted <= entitlement.concurrent_actions:
+        return None
+    month = quota.month_of(now)
+    used = ports.governors.used(entitlement.account_id, entitlement.entitlement_id, month)
+    if used >= terms.monthly_actions:
+        return "monthly_actions", used, terms.monthly_actions, "actions a month"
+    spent = entitlement.scaling_usd if entitlement.scaling_month == month else Decimal(0)
+    total = spent + cost_of(entitlement, policy, wanted, ports)
+    if total > terms.monthly_budget_usd:
+        return "monthly_budget_usd", float(total), float(terms.monthly_budget_usd), "usd"
+    return None
+
+
+def cost_of(entitlement: Entitlement, policy: Policy, wanted: int, ports: Ports) -> Decimal:
+    """What a limit costs until the month ends, beside the one in force."""
+    price = policy.quota.prices.concurrent_action_month_usd
+    return cost_delta_usd(entitlement.concurrent_actions, wanted, price, ports.clock.now())
+
+
+def warnings(ports: Ports, entitlement: Entitlement, wanted: int) -> list[str]:
+    """What may keep a higher limit from helping."""
+    previous = entitlement.concurrent_actions
+    in_flight = ports.governors.in_flight(entitlement.account_id, [entitlement.entitlement_id])
+    return ["not-binding"] if wanted > previous and in_flight < 0.8 * previous else []
+
+
+def policy_of(ports: Ports, entitlement: Entitlement) -> Policy:
+    """The policy that an entitlement is under."""
+    plan = entitlement.sku_id, entitlement.plan_type, entitlement.policy_version
+    return policies.load(ports, *plan)
+
+
+def limited(
+    entitlement: Entitlement, limit: int, cost_usd: Decimal, run: Run, ports: Ports
+) -> Entitlement:
+    """The entitlement with another limit, and what that costs it this month."""
+    month = quota.month_of(ports.clock.now())
+    spent = entitlement.scaling_usd if entitlement.scaling_month == month else Decimal(0)
+    return entitlement.evolve(
+        concurrent_actions=limit,
+        limited_by=run.run_id,
+        scaling_month=month,
+        scaling_usd=spent + cost_usd,
+    )

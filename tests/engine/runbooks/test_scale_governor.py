@@ -1,0 +1,256 @@
+"""A limit is changed within plan, month and budget; a minute later it goes back if lag grew."""
+
+import dataclasses
+from decimal import Decimal
+from typing import Any
+
+import pytest
+import redis
+
+from governor import scaling
+from governor.errors import ConflictError, DeniedError, InputError
+from governor.fsm import RunState
+from governor.paths import entitlement_path
+from governor.runs import Run
+from governor.tenancy import Entitlement
+from governor.times import instant
+from ports import Ports
+from ports.documents import Update
+from tasks.actions.admit import submit
+from tasks.health import rebuild
+from tasks.runbooks import scale_governor
+from tasks.runbooks.scale import limits
+from tasks.runbooks.scale_governor import RUNBOOK, Scaling
+from tests.conftest import Valkey
+from tests.engine.conftest import event, on_both
+from tests.support.actions import signal_of
+from tests.support.faults import Fault, FaultyDocuments
+from tests.support.runs import later, link, play, receipts, subscribe
+
+REASON = "a customer's launch, agreed by phone"
+
+
+@pytest.fixture(autouse=True)
+def _governor(ports: Ports) -> None:
+    subscribe(ports, event(plan_type="professional"))
+
+
+def asked(new: int, **changes: Any) -> Scaling:
+    told = {"account_id": "acme", "entitlement_id": "demo-sku", "operator": "ops"}
+    return Scaling(**{**told, "new_concurrency": new, **changes})
+
+
+def begin(ports: Ports, wanted: Scaling, key: str = "k") -> Run:
+    return play(ports, scale_governor.ask(ports, wanted, key).run_id, RUNBOOK)
+
+
+def limit(ports: Ports) -> int:
+    found = ports.documents.get(entitlement_path("acme", "demo-sku"))
+    assert found
+    return Entitlement.stored(found.data).concurrent_actions
+
+
+def told(ports: Ports) -> list[dict[str, Any]]:
+    names = ("governor_", "quota_")
+    return [r for r in receipts(ports, "acme") if r["operation"].startswith(names)]
+
+
+def admitted(ports: Ports) -> int:
+    """How many signals are let in at once."""
+    for number in range(200):
+        try:
+            submit(ports, signal_of(f"at-once-{number}"))
+        except DeniedError:
+            return number
+    raise AssertionError("there is no limit")
+
+
+def publish(ports: Ports, count: int) -> None:
+    for number in range(count):
+        ports.signals.publish("acme", b'{"signal_id": "%d"}' % number)
+
+
+@on_both
+def test_twenty_become_fifty_at_the_next_admission_and_the_receipt_has_the_cost(
+    ports: Ports,
+) -> None:
+    run = begin(ports, asked(50))
+
+    (proof,) = told(ports)
+    assert limit(ports) == 50
+    assert admitted(ports) == 50
+    assert (proof["operation"], proof["status"]) == ("governor_scaled", "success")
+    assert proof["concurrency"] == {"previous": 20, "new": 50}
+    assert (proof["quota_check"], proof["warnings"]) == ("passed", ["not-binding"])
+    assert (proof["run_id"], proof["operator_is"]) == (run.run_id, "unverified")
+    cost = scaling.cost_delta_usd(20, 50, Decimal("0.5"), instant(proof["timestamp"]))
+    assert proof["cost_delta_usd"] == pytest.approx(float(cost), abs=0.001)
+
+
+def test_it_outlives_memory(ports: Ports, valkey: Valkey) -> None:
+    begin(ports, asked(30))
+    redis.Redis.from_url(valkey.url).flushdb()
+    rebuild.rebuild(ports, 33)
+
+    assert admitted(ports) == 30
+
+
+def test_fewer_at_once_cut_nobody_off(ports: Ports) -> None:
+    for number in range(8):
+        submit(ports, signal_of(f"s-{number}"))
+
+    begin(ports, asked(5))
+
+    (proof,) = told(ports)
+    assert proof["cost_delta_usd"] <= 0
+    assert ports.governors.in_flight("acme", ["demo-sku"]) == 8
+    with pytest.raises(DeniedError, match="in flight"):
+        submit(ports, signal_of("one more"))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "policy", "named", "unit"),
+    [
+        (101, {}, ("max_concurrent_actions", 101, 100), "actions at once"),
+        (50, {"monthly_actions": 0}, ("monthly_actions", 0, 0), "actions a month"),
+        (50, {"monthly_budget_usd": Decimal(0)}, ("monthly_budget_usd", None, 0), "usd"),
+    ],
+)
+def test_beyond_plan_month_or_budget_nothing_is_changed(
+    ports: Ports,
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: int,
+    policy: dict[str, Any],
+    named: tuple[str, float | None, float],
+    unit: str,
+) -> None:
+    found = ports.documents.get(entitlement_path("acme", "demo-sku"))
+    assert found
+    entitlement = Entitlement.stored(found.data)
+    terms = limits.policy_of(ports, entitlement)
+    less = terms.model_copy(update={"quota": terms.quota.model_copy(update=policy)})
+    monkeypatch.setattr(limits, "policy_of", lambda *_: less)
+
+    run = begin(ports, asked(wanted))
+
+    (proof,) = told(ports)
+    assert run.state is RunState.COMPLETE
+    assert proof["operation"] == "quota_exceeded"
+    assert (proof["limit"], proof["allowed"], proof["unit"]) == (named[0], named[2], unit)
+    assert named[1] in (None, proof["requested"])
+    assert limit(ports) == 20
+
+
+def test_an_operator_may_go_beyond_with_a_reason_that_is_kept(ports: Ports) -> None:
+    with pytest.raises(InputError, match="--reason"):
+        begin(ports, asked(150, quota_check=False, reason="please"))
+
+    begin(ports, asked(150, quota_check=False, reason=REASON))
+
+    (proof,) = told(ports)
+    assert (proof["quota_check"], limit(ports)) == ("skipped", 150)
+    text = ports.documents.get(f"tenants/acme/texts/{proof['receipt_id']}")
+    assert text
+    assert text.data["text"] == REASON
+
+
+def test_what_was_spent_in_a_month_counts(ports: Ports) -> None:
+    for number, wanted in enumerate((60, 100)):
+        begin(ports, asked(wanted), str(number))
+    found = ports.documents.get(entitlement_path("acme", "demo-sku"))
+    assert found
+    stored = Entitlement.stored(found.data)
+    each = [Decimal(str(r["cost_delta_usd"])) for r in told(ports)]
+
+    assert stored.scaling_usd == pytest.approx(sum(each), abs=Decimal("0.00001"))
+
+
+def test_a_minute_later_it_goes_back_where_more_wait(ports: Ports) -> None:
+    publish(ports, 40)
+    ahead = later(ports)
+    run = begin(ahead, asked(30))
+    entry = run.journal[f"{scale_governor.NAME}.verify"]
+    assert (run.state, entry.state) == (RunState.RUNNING, "waiting")
+    publish(ports, 20)
+
+    ahead.clock.sleep(61)
+    ended = play(ahead, run.run_id, RUNBOOK)
+
+    first, last = told(ports)
+    assert (ended.state, ended.receipt_id) == (RunState.COMPLETE, last["receipt_id"])
+    assert last["operation"] == "governor_scale_reverted"
+    assert last["reverts_receipt_id"] == first["receipt_id"]
+    assert (first["lag_before"], last["lag_before"], last["lag_after"]) == (40, 40, 60)
+    assert last["concurrency"] == {"previous": 30, "new": 20}
+    assert (limit(ports), admitted(ports)) == (20, 20)
+
+
+def test_it_stays_where_no_more_wait_than_before(ports: Ports) -> None:
+    publish(ports, 40)
+    ahead = later(ports)
+    run = begin(ahead, asked(30))
+    publish(ports, 3)  # within a tenth
+
+    ahead.clock.sleep(61)
+    ended = play(ahead, run.run_id, RUNBOOK)
+
+    assert [r["operation"] for r in told(ports)] == ["governor_scaled"]
+    assert (ended.receipt_id, limit(ports)) == (told(ports)[0]["receipt_id"], 30)
+
+
+def test_what_somebody_else_changed_since_is_left_alone(ports: Ports) -> None:
+    publish(ports, 40)
+    ahead = later(ports)
+    first = begin(ahead, asked(30), "first")
+    begin(ahead, asked(40), "second")
+    publish(ports, 40)
+
+    ahead.clock.sleep(61)
+    play(ahead, first.run_id, RUNBOOK)
+
+    assert limit(ports) == 40
+    assert [r["operation"] for r in told(ports)] == ["governor_scaled"] * 2
+
+
+@on_both
+@pytest.mark.parametrize("fault", ["lost", "landed"])
+@pytest.mark.parametrize("failing", [1, 2, 3, 4])
+def test_whichever_write_fails_it_is_scaled_once(ports: Ports, fault: Fault, failing: int) -> None:
+    run = scale_governor.ask(ports, asked(50), "k")
+    broken = dataclasses.replace(
+        ports, documents=FaultyDocuments(ports.documents, fault, {failing})
+    )
+
+    play(broken, run.run_id, RUNBOOK)
+    play(ports, run.run_id, RUNBOOK)
+
+    assert [r["operation"] for r in told(ports)] == ["governor_scaled"]
+    assert limit(ports) == 50
+
+
+def test_one_that_changed_between_decision_and_commit_is_not_overrun(ports: Ports) -> None:
+    run = scale_governor.ask(ports, asked(50), "k")
+    links = RUNBOOK.links(run)
+    link(ports, links[0][0], run.run_id, RUNBOOK)
+    found = ports.documents.get(entitlement_path("acme", "demo-sku"))
+    assert found
+    other = Entitlement.stored(found.data).evolve(concurrent_actions=33)
+    ports.documents.commit([Update(found.path, other.document(), found.revision)])
+
+    ended = play(ports, run.run_id, RUNBOOK)
+
+    assert ended.error_code == "superseded"
+    assert [r["operation"] for r in told(ports)] == ["governor_scale_failed"]
+    assert limit(ports) == 33
+
+
+def test_the_entitlement_is_named_where_there_are_several(ports: Ports) -> None:
+    subscribe(ports, event(entitlement_id="second", event_id="e-2"))
+
+    with pytest.raises(ConflictError, match="--entitlement"):
+        limits.the_entitlement(ports, "acme", None)
+    assert limits.the_entitlement(ports, "acme", "second").entitlement_id == "second"
+    with pytest.raises(InputError, match="has no entitlement"):
+        limits.the_entitlement(ports, "acme", "third")
+    with pytest.raises(InputError, match="has no entitlement"):
+        limits.the_entitlement(ports, "nobody-here", None)
