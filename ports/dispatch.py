@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from governor.records import ProcessClaim
-from ports.slots import Ended, Slot
+from ports.slots import Slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +76,9 @@ class Dispatch(Protocol):
         *,
         called_in: int | None = None,
         ended: tuple[str, float] | None = None,
-        returned: Slot | None = None,
-        freed: tuple[Slot, Ended | None] | None = None,
         stays_ms: int = 0,
     ) -> Turn:
-        """Give places back; take the action whose turn it is, and begin it (``Slots.begin``).
+        """Take the action whose turn it is, and begin it (``Slots.begin``).
 
         It is the next tenant's, and of that the oldest. Nothing is taken while nothing may begin.
         A process that gets nothing does not count as serving any more. Where the answer is lost
@@ -91,9 +89,6 @@ class Dispatch(Protocol):
             server: the process that asks; it counts as serving until it leaves, or its time is up.
             claim: that process's; the reaper looks at the action if the process dies.
             called_in: the round in which it was called, the first time it asks.
-            returned: an action whose handler has returned: another may act in its place. It is
-                looked at as before, until it is ``freed``.
-            freed: the place of an action that has ended well, and how it is counted.
             stays_ms: for how long the process will ``wait`` where no action does; one does at most.
             ended: the handler of the action before, and how many milliseconds that took. While
                 handlers are short few processes serve, and all there are where they wait.

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from importlib.resources import files
 
 from adapters.valkey.connection import NOW, bounded
-from adapters.valkey.slots import FREE, STANDING, ValkeySlots, freeing
+from adapters.valkey.slots import STANDING, ValkeySlots
 from governor.actions import FIRST_LOOK_MS
 from governor.records import ProcessClaim
 from ports.dispatch import Call, Queue, Turn, Waiting
-from ports.slots import Ended, Slot
+from ports.slots import Slot
 
 _LIMITS = "ggen:limits"
 _SERVES_MS = 2_000
@@ -25,16 +25,9 @@ if is_new and redis.call('ZCARD', at .. 'work:' .. account) == 1
 end
 if weight ~= '1' then redis.call('HSET', at .. 'weights', account, weight) end
 return rings(at, is_slow(handler))"""
-_TAKE = f"""{_RULES}{FREE}
+_TAKE = f"""{_RULES}
 local at, server, until_ms, round, handler, took_ms, look_in_ms, claim = unpack(ARGV)
 local lease = redis.call('GET', 'ggen:lease') or ''
-if ARGV[9] ~= '' then
-  redis.call('SMOVE', 'ggen:inflight:' .. ARGV[9], 'ggen:returned', ARGV[10])
-end
-if ARGV[11] ~= '' then
-  local _, member = free(unpack(ARGV, 11, 15))
-  redis.call('ZREM', 'ggen:looks', member)
-end
 note_pace(handler, took_ms)
 local is_wanted = round == '' or came(at, round)
 local account, named
@@ -42,7 +35,7 @@ if is_wanted then account, named = pop(at) end
 if not account then
   redis.call('ZREM', at .. 'serving', server)  -- what comes now wakes it, or calls another one
   redis.call('ZREM', at .. 'idle', server)
-  local is_to_stay = is_wanted and ARGV[16] ~= '0' and stays(at, server, ARGV[16])
+  local is_to_stay = is_wanted and ARGV[9] ~= '0' and stays(at, server, ARGV[9])
   return {{lease, '', '', is_to_stay and 1 or 0, {{0, 0}}}}
 end
 redis.call('ZADD', at .. 'serving', now + until_ms, server)
@@ -116,11 +109,8 @@ class ValkeyDispatch(ValkeySlots):
         *,
         called_in: int | None = None,
         ended: tuple[str, float] | None = None,
-        returned: Slot | None = None,
-        freed: tuple[Slot, Ended | None] | None = None,
         stays_ms: int = 0,
     ) -> Turn:
-        place = f"{returned.account_id}/{returned.entitlement_id}" if returned else ""
         handler, took_ms = ended or ("", 0)
         values = [
             _at(limit_ms),
@@ -131,9 +121,6 @@ class ValkeyDispatch(ValkeySlots):
             took_ms,
             FIRST_LOOK_MS,
             claim.model_dump_json(),
-            place,
-            returned.action_id if returned else "",
-            *(freeing(*freed) if freed else [""] * 5),
             stays_ms,
         ]
         lease, account_id, named, flag, call = self._script(_TAKE, [], [*values, *self.asker()])

@@ -1,7 +1,6 @@
 """Slots in Valkey: who may act, who is at it, and when the reaper looks at each action next.
 
-``ggen:inflight:…`` are sets that limit concurrency; ``ggen:returned`` has those whose handler has
-returned, and whose end is about to be committed; ``ggen:looks`` orders every action under way
+``ggen:inflight:…`` are sets that limit concurrency; ``ggen:looks`` orders every action under way
 by the moment of its next look; ``ggen:claims`` says which process is at one.
 """
 
@@ -79,15 +78,12 @@ if allowed ~= 'admitted' then return {{allowed, lease}} end
 return {{allowed, lease}}"""
 _BEGIN_UNDO = f"""{_NOTE}
 if known then redis.call('SADD', KEYS[3], ARGV[4]) end
--- Where its end was lost it has given its place back too early.
-redis.call('SMOVE', 'ggen:returned', KEYS[5], ARGV[4])
 redis.call('SADD', KEYS[4], ARGV[5])"""
 FREE = f"""
 local function free(account, entitlement, action, endings, ending)
   local place = account .. '/' .. entitlement
   local member = place .. '/' .. action
   local held = redis.call('SREM', 'ggen:inflight:' .. place, action)
-  held = math.max(held, redis.call('SREM', 'ggen:returned', action))
   redis.call('HDEL', 'ggen:claims', member)
   redis.call('SREM', 'ggen:rolling:' .. account, action)
   redis.call('SADD', 'ggen:unsealed', account)
@@ -172,8 +168,7 @@ class ValkeySlots(Connected):
         return Verdict(verdict)
 
     def begin_undo(self, slot: Slot, claim: ProcessClaim, look_in_ms: int) -> None:
-        place = inflight_key(slot.account_id, slot.entitlement_id)
-        keys = [_LOOKS, _CLAIMS, rolling_key(slot.account_id), UNSEALED, place]
+        keys = [_LOOKS, _CLAIMS, rolling_key(slot.account_id), UNSEALED]
         self._script(
             _BEGIN_UNDO,
             keys,

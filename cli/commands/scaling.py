@@ -50,6 +50,9 @@ def scale(account_id: str, asked: Asked, *, dry_run: bool) -> tuple[dict[str, An
     except (ValidationError, ValueError):
         fault = f"{account_id[:40]!r} is no account id; nothing was changed"
         raise InputError("invalid-account", fault) from None
+    if found.concurrent_actions == asked.concurrency:
+        told = {"account_id": account_id, "concurrent_actions": asked.concurrency}
+        return told, f"{asked.concurrency} actions at once already; nothing was changed"
     if dry_run:
         return _reckoned(ports, found, asked)
     wanted = scale_governor.Scaling(
@@ -63,7 +66,8 @@ def scale(account_id: str, asked: Asked, *, dry_run: bool) -> tuple[dict[str, An
     began = scale_governor.ask(ports, wanted, f"scale/{account_id}/{secrets.token_hex(8)}")
     run = _applied(ports, began.run_id)
     if run.state not in (RunState.COMPLETE, *RUN_OPEN):
-        raise GovernorError(
+        kind = DeniedError if run.state is RunState.REFUSED else GovernorError
+        raise kind(
             run.error_code or "scale-failed",
             f"{run.error_detail}. The limit is as it was: ggen runs show {run.run_id}",
         )
@@ -108,7 +112,7 @@ def _reckoned(ports: Ports, found: Any, asked: Asked) -> tuple[dict[str, Any], s
     would = f"{found.concurrent_actions} -> {asked.concurrency} actions at once, "
     would += f"${value['cost_delta_usd']:g} until the month ends"
     lines = [would, *(f"warning: {_WARNINGS[each]}" for each in value["warnings"])]
-    if beyond:
+    if beyond and asked.quota_check:
         named = dict(zip(("limit", "requested", "allowed", "unit"), beyond, strict=True))
         lines.append(f"it would be refused: {_beyond(named)}")
     return value, "\n".join([*lines, "=> nothing was changed (--dry-run)"])
@@ -122,7 +126,10 @@ def _applied(ports: Ports, run_id: str) -> Run:
         return load(ports, run_id)[1]
 
     def is_applied() -> bool:
-        now = run()
+        try:
+            now = run()
+        except OutageError:
+            return False
         return now.state not in RUN_OPEN or is_done(now, f"{scale_governor.NAME}.memory")
 
     try:
@@ -131,8 +138,9 @@ def _applied(ports: Ports, run_id: str) -> Run:
     except TimeoutError:
         raise OutageError(
             "still-scaling",
-            f"no end within {_WITHIN_S:g} s. Its run {run_id} is stored and goes on once the stack "
-            f"runs: ggen up; see: ggen runs show {run_id}",
+            f"no end within {_WITHIN_S:g} s. Its run {run_id} is stored. It goes on where the "
+            "stack comes up again within a quarter of an hour, and else ends unchanged; see: "
+            f"ggen runs show {run_id}",
         ) from None
 
 
@@ -151,7 +159,8 @@ def _receipt(ports: Ports, account_id: str, receipt_id: str) -> dict[str, Any]:
 
 def _said(told: dict[str, Any], *, is_open: bool) -> str:
     lines = [_line(told), *(f"warning: {_WARNINGS[each]}" for each in told["warnings"])]
-    if is_open:
+    change = told["concurrency"]
+    if is_open and change["new"] > change["previous"] and told.get("lag_before") is not None:
         lines.append("in a minute the lag is read again; where it grew, the limit goes back")
     return "\n".join([*lines, f"=> in force, receipt {told['receipt_id']}"])
 

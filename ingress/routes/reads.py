@@ -10,7 +10,7 @@ from fastapi import Query as Parameter
 
 from governor import paths, quota
 from governor.errors import InputError, OutageError
-from governor.fsm import ENTITLEMENT_BOUGHT, GovernorState, derived_governor_state
+from governor.fsm import ENTITLEMENT_LIVE, GovernorState, derived_governor_state
 from governor.quota import Verdict
 from governor.records import AccountId
 from governor.runs import Run
@@ -107,7 +107,7 @@ def _tenant(ports: Ports, account_id: str) -> dict[str, Any]:
         "state": state,
         "in_flight_actions": in_flight,
         "in_flight_action_limit": sum(
-            e.concurrent_actions for e in entitlements if e.state in ENTITLEMENT_BOUGHT
+            e.concurrent_actions for e in entitlements if e.state in ENTITLEMENT_LIVE
         ),
         "entitlements": [
             {**e.document(), "actions_this_month": used.get(e.entitlement_id)} for e in entitlements

@@ -95,8 +95,7 @@ class _Server:
     """One process's way through the lists of one hard limit.
 
     ``_finished``: its handler has returned; its end is committed with the claim of the next action,
-    where that one's handler is short. ``_freed``: it has ended so; its place goes back with the
-    question for the next.
+    where that one's handler is short. ``_ended_with``: the last one that ended so.
     """
 
     ports: Ports
@@ -110,12 +109,12 @@ class _Server:
     _has_waited: bool = False
     _last: tuple[str, float] | None = None
     _finished: Finished | None = None
-    _freed: Action | None = None
+    _ended_with: str = ""
 
     def go_on(self) -> bool:
         """Carry out the action whose turn it is; False when none is, or the time is up."""
         clock, is_first = self.ports.clock, self._until_s is None
-        now_s, freed = clock.monotonic_s(), self._freed
+        now_s = clock.monotonic_s()
         if self._until_s is None:
             self._until_s = now_s + SERVES_S
         claim = self.ports.processes.claim(clock.now())
@@ -126,14 +125,12 @@ class _Server:
             claim,
             called_in=self.called_in if is_first else None,
             ended=self._last,
-            returned=Slot.of(self._finished.after) if self._finished else None,
-            freed=(Slot.of(freed), transitions.counted(freed)) if freed else None,
             stays_ms=STAYS_MS if stays else 0,
         )
-        self._freed = self._last = None
+        self._last = None
         self._has_waited = turn.stays
         if turn.stays:
-            self.settle()
+            or_kill_self(self._finish)
             self.ports.dispatch.wait(self.limit_ms, _name(claim), STAYS_MS)
             return clock.monotonic_s() < self._until_s
         if turn.slot is None:
@@ -147,11 +144,8 @@ class _Server:
         return clock.monotonic_s() < self._until_s
 
     def settle(self) -> None:
-        """End what has finished, and give its place back, whatever came after it."""
+        """End what has finished, whatever came after it."""
         or_kill_self(self._finish)
-        freed, self._freed = self._freed, None
-        if freed:
-            transitions.free_slot(self.ports, freed)
 
     def leave(self) -> None:
         """Call another process if actions wait; one that got nothing has left already."""
@@ -190,7 +184,7 @@ class _Server:
         if held is None:
             return execute.ELSEWHERE
         ended = or_kill_self(lambda: execute.run(self.ports, held))
-        if before and before.after is self._freed:
+        if before and self._ended_with == before.after.action_id:
             self.ended(before.after, replace(DONE, run_s=before.run_s))
         return ended
 
@@ -209,7 +203,8 @@ class _Server:
         except OutageError:
             self._finish(was_tried=True)
             return transitions.claim(self.ports, found, claimed)
-        self._finished, self._freed = None, before.after
+        self._finished, self._ended_with = None, before.after.action_id
+        transitions.free_slot(self.ports, before.after)
         return held
 
     def _finish(self, *, was_tried: bool = False) -> None:

@@ -4,6 +4,7 @@ The steps and their undos are in ``STEPS``; Runbook 6 carries them out. Every st
 resources before it acts, so that it can be repeated. It undoes only what its own run made.
 """
 
+from decimal import Decimal
 from typing import Any
 
 from governor import paths
@@ -126,11 +127,22 @@ def _tenant(ports: Ports, run: Run, former: Document | None) -> Tenant:
 
 
 def _entitlement(ports: Ports, run: Run, found: Document | None) -> Entitlement:
-    """What the event says; a live one keeps its region, and its operating state where it can."""
+    """What the event says; a live one keeps its region, and its operating state where it can.
+
+    On the same plan it keeps a limit that was scaled. What was spent in the month stays spent.
+    """
     policy = policy_of(ports, run)
     former = Entitlement.stored(found.data) if found else None
     live = former if former and former.state in ENTITLEMENT_BOUGHT else None
     keeps_state = live is not None and live.operating_state in policy.states
+    is_same = live is not None and (live.sku_id, live.plan_type) == (
+        event_of(run).sku_id,
+        event_of(run).plan_type,
+    )
+    scaled = live if live and is_same and live.limited_by else None
+    limit = policy.quota.concurrent_actions
+    if scaled:
+        limit = min(scaled.concurrent_actions, policy.quota.max_concurrent_actions)
     state = EntitlementState.PROVISIONING
     if former and not live and former.state is not state:
         state = advance(ENTITLEMENT, former.state, "resubscribe")
@@ -143,7 +155,10 @@ def _entitlement(ports: Ports, run: Run, found: Document | None) -> Entitlement:
         region=live.region if live else event_of(run).region,
         state=live.state if live else state,
         operating_state=live.operating_state if live and keeps_state else policy.initial_state,
-        concurrent_actions=policy.quota.concurrent_actions,
+        concurrent_actions=limit,
+        limited_by=scaled.limited_by if scaled else "",
+        scaling_month=former.scaling_month if former else "",
+        scaling_usd=former.scaling_usd if former else Decimal(0),
         monthly_actions=policy.quota.monthly_actions,
         event_time=reflected_at(event_of(run), former),
         run_id=run.run_id,

@@ -12,20 +12,21 @@ from typing import Any
 from pydantic import Field
 
 from governor import scaling
-from governor.errors import ConflictError, DeniedError, InputError
+from governor.errors import DeniedError, InputError
 from governor.fsm import ENTITLEMENT_BOUGHT
-from governor.paths import entitlement_path
+from governor.paths import entitlement_path, turn_path
 from governor.records import AccountId, EntitlementId, Record, Timestamp
 from governor.runs import Effect, Run, StepResult, Trigger, Wait
 from governor.scaling import Reading
 from governor.tenancy import Entitlement
 from governor.times import elapsed_ms, instant, timestamp
 from ports import Ports
+from ports.alerts import Alert
 from ports.documents import Create, Document, Update, Write
 from tasks.governors import lag
 from tasks.governors.boot import boot_governor
 from tasks.manual import Door, Manual
-from tasks.receipts.commit import explained, receipt
+from tasks.receipts.commit import alert, explained, receipt
 from tasks.runbooks.scale import limits
 from tasks.runs import intake
 from tasks.runs.definition import Result, Runbook, Step
@@ -52,10 +53,26 @@ class _Decided(StepResult):
     step = f"{NAME}.decide"
 
     previous: int
+    sku_id: str
+    plan_type: str
     policy_version: str
-    cost_usd: Decimal
     lag: Reading
     warnings: list[str]
+
+    def still_holds(self, entitlement: Entitlement, limit: int) -> bool:
+        """Whether an entitlement has that limit, and the policy that was decided by."""
+        return (
+            entitlement.concurrent_actions,
+            entitlement.sku_id,
+            entitlement.plan_type,
+            entitlement.policy_version,
+        ) == (limit, self.sku_id, self.plan_type, self.policy_version)
+
+
+class _Verified(StepResult):
+    step = f"{NAME}.verify"
+
+    receipt_id: str
 
 
 class _Applied(StepResult):
@@ -81,12 +98,14 @@ def ask(ports: Ports, asked: Scaling, key: str) -> Run:
         account_id=asked.account_id,
         trigger=Trigger.COMMAND,
         dedupe_key=key,
-        turn=f"scale/{asked.account_id}/{key}",  # a minute's wait holds up nothing of the account
+        turn=key,  # of its own: a minute's wait holds up nothing of the account
     )
     return intake.begin(ports, RUNBOOK, run)
 
 
 _MIN_REASON = 10
+_FRESH_S = 10
+"""How long before the change the lag may have been read that it is compared with."""
 
 
 def _stored(document: Document) -> Entitlement:
@@ -103,6 +122,8 @@ def _found(ports: Ports, run: Run) -> tuple[Document, Entitlement]:
 
 def _decide(ports: Ports, run: Run) -> Result:
     asked, (_, entitlement) = Scaling.stored(run.inputs), _found(ports, run)
+    if entitlement.concurrent_actions == asked.new_concurrency:
+        raise DeniedError("no-change", f"its limit is {asked.new_concurrency} already")
     policy = limits.policy_of(ports, entitlement)
     beyond = limits.exceeded(ports, entitlement, policy, asked.new_concurrency)
     if beyond and asked.quota_check:
@@ -132,8 +153,9 @@ def _decide(ports: Ports, run: Run) -> Result:
     return Result(
         _Decided(
             previous=entitlement.concurrent_actions,
+            sku_id=entitlement.sku_id,
+            plan_type=entitlement.plan_type,
             policy_version=entitlement.policy_version,
-            cost_usd=limits.cost_of(entitlement, policy, asked.new_concurrency, ports),
             lag=lag.read(ports, run.account_id),
             warnings=limits.warnings(ports, entitlement, asked.new_concurrency),
         )
@@ -144,17 +166,25 @@ def _look(_ports: Ports, run: Run) -> dict[str, Effect]:
     return {f"limit of {Scaling.stored(run.inputs).entitlement_id}": Effect.CHANGE}
 
 
+def _when_to_apply(ports: Ports, run: Run) -> Wait | None:
+    """Not while another run of the account may still put its entitlement back as it was."""
+    if ports.documents.get(turn_path(f"account/{run.account_id}")) is None:
+        return None
+    return Wait(reason="another run of the account goes on")
+
+
 def _apply(ports: Ports, run: Run) -> Result:
     asked, (document, entitlement) = Scaling.stored(run.inputs), _found(ports, run)
-    decided = _Decided.of(run)
-    if (entitlement.concurrent_actions, entitlement.policy_version) != (
-        decided.previous,
-        decided.policy_version,
-    ):
-        raise ConflictError("superseded", "its limit or its policy was changed meanwhile")
+    decided, policy = _Decided.of(run), limits.policy_of(ports, entitlement)
+    beyond = asked.quota_check and limits.exceeded(
+        ports, entitlement, policy, asked.new_concurrency
+    )
+    if beyond or not decided.still_holds(entitlement, decided.previous):
+        raise DeniedError("superseded", "its limit, plan, policy or budget changed meanwhile")
     now = ports.clock.now()
+    after, cost_usd = limits.limited(entitlement, policy, asked.new_concurrency, run, ports)
     fields: dict[str, Any] = {
-        **_fields(run, entitlement, decided.previous, asked.new_concurrency, decided.cost_usd),
+        **_fields(run, entitlement, decided.previous, asked.new_concurrency, cost_usd),
         "duration_ms": elapsed_ms(run.started_at, now),
         "status": "success",
         "quota_check": "passed" if asked.quota_check else "skipped",
@@ -169,7 +199,6 @@ def _apply(ports: Ports, run: Run) -> Result:
     proofs = [receipt(*of, **fields)]
     if asked.reason:
         proofs = explained(*of, asked.reason, named="reason_sha256", **fields)
-    after = limits.limited(entitlement, asked.new_concurrency, decided.cost_usd, run, ports)
     writes: list[Write] = [Update(document.path, after.document(), document.revision), *proofs]
     told = _Applied(receipt_id=proofs[0].data["receipt_id"], applied_at=timestamp(now))
     return Result(told, writes)
@@ -196,10 +225,11 @@ def _tell(ports: Ports, run: Run) -> Result:
 
 
 def _is_verified(run: Run) -> bool:
-    """Whether a minute later shows anything: the limit was raised, and the lag was known."""
-    decided = _Decided.of(run)
+    """Whether a minute later shows anything: the limit was raised, and the lag just known."""
+    decided, applied_at = _Decided.of(run), instant(_Applied.of(run).applied_at)
     raised = Scaling.stored(run.inputs).new_concurrency > decided.previous
-    return raised and decided.lag.value is not None
+    is_fresh = applied_at - instant(decided.lag.as_of) < timedelta(seconds=_FRESH_S)
+    return raised and decided.lag.value is not None and is_fresh
 
 
 def _when_to_verify(ports: Ports, run: Run) -> Wait | None:
@@ -210,24 +240,23 @@ def _when_to_verify(ports: Ports, run: Run) -> Wait | None:
 
 
 def _verify(ports: Ports, run: Run) -> Result:
-    applied, decided = _Applied.of(run), _Decided.of(run)
-    kept = Result(ends_with=applied.receipt_id)
-    if not _is_verified(run):
+    """Go back where the lag grew; what was seen much later says nothing of this change."""
+    applied, decided, asked = _Applied.of(run), _Decided.of(run), Scaling.stored(run.inputs)
+    kept = Result(_Verified(receipt_id=applied.receipt_id))
+    since_s = elapsed_ms(applied.applied_at, ports.clock.now()) / 1000
+    if not _is_verified(run) or since_s > 2 * scaling.VERDICT_AFTER_S:
         return kept
     seen = lag.read(ports, run.account_id)
-    document = ports.documents.get(
-        entitlement_path(run.account_id, Scaling.stored(run.inputs).entitlement_id)
-    )
+    path = entitlement_path(run.account_id, asked.entitlement_id)
+    document = ports.documents.get(path)
     if scaling.verdict(decided.lag.value, seen.value) != "worse" or document is None:
         return kept
     entitlement = _stored(document)
-    mine = entitlement.limited_by == run.run_id and entitlement.state in ENTITLEMENT_BOUGHT
-    if not mine or entitlement.policy_version != decided.policy_version:
+    is_mine = entitlement.limited_by == run.run_id and entitlement.state in ENTITLEMENT_BOUGHT
+    if not is_mine or not decided.still_holds(entitlement, asked.new_concurrency):
         return kept  # somebody else has changed it since
-    cost_usd = limits.cost_of(
-        entitlement, limits.policy_of(ports, entitlement), decided.previous, ports
-    )
-    limit = entitlement.concurrent_actions
+    policy = limits.policy_of(ports, entitlement)
+    after, cost_usd = limits.limited(entitlement, policy, decided.previous, run, ports)
     proof = receipt(
         ports,
         "governor_scale_reverted",
@@ -239,11 +268,15 @@ def _verify(ports: Ports, run: Run) -> Result:
         lag_before=decided.lag.value,
         lag_after=seen.value,
         lag_as_of=seen.as_of,
-        **_fields(run, entitlement, limit, decided.previous, cost_usd),
+        **_fields(run, entitlement, asked.new_concurrency, decided.previous, cost_usd),
     )
-    after = limits.limited(entitlement, decided.previous, cost_usd, run, ports)
     writes: list[Write] = [Update(document.path, after.document(), document.revision), proof]
-    return Result(writes=writes, ends_with=proof.data["receipt_id"])
+    return Result(_Verified(receipt_id=proof.data["receipt_id"]), writes)
+
+
+def _finish(ports: Ports, run: Run) -> Result:
+    boot_governor(ports, run.account_id)
+    return Result(ends_with=_Verified.of(run).receipt_id)
 
 
 def _never(_ports: Ports, run: Run) -> tuple[Sequence[Write], Create]:
@@ -270,6 +303,18 @@ def _go_by_it(ports: Ports, run: Run) -> None:
     boot_governor(ports, run.account_id)
 
 
+def _stuck(ports: Ports, run: Run, step: str, code: str, why: str) -> tuple[list[Create], Alert]:
+    return alert(
+        ports,
+        "critical",
+        "governor_scale_stuck",
+        run.account_id,
+        f"{run.run_id}/{step}",
+        f"{step}: {code}: {why}. It goes on by itself: ggen runs show {run.run_id}",
+        attempt=run.attempt,
+    )
+
+
 MANUAL = Manual(
     number=3,
     title="Scale Governor",
@@ -291,8 +336,9 @@ MANUAL = Manual(
         ),
         ("fewer than four fifths of the limit are in flight", "a warning: `not-binding`"),
         ("another change came between", "`governor_scale_failed` with `superseded`"),
+        ("another run of the account goes on", "it waits for that run's end, ten minutes at most"),
         (
-            "the lag is unknown, before or after",
+            "the lag is unknown, before or after, or read over two minutes later",
             "nothing is compared, and nothing goes back",
         ),
     ),
@@ -329,6 +375,7 @@ RUNBOOK = Runbook(
             "Documents",
             does="commit the limit together with its receipt",
             undoes="",
+            ready=_when_to_apply,
             look=_look,
             act=_apply,
         ),
@@ -347,9 +394,17 @@ RUNBOOK = Runbook(
             ready=_when_to_verify,
             act=_verify,
         ),
+        Step(
+            f"{NAME}.finish",
+            "Memory",
+            does="tell admission of the limit, if it went back",
+            undoes="",
+            act=_finish,
+        ),
     ),
     succeeded=_never,
     refused=_refused,
     ended=_go_by_it,
     no_way_back=f"{NAME}.apply",
+    stuck=_stuck,
 )

@@ -12,7 +12,7 @@ from governor.health import Outage, Scope
 from governor.records import ProcessClaim
 from ports.dispatch import Turn, Waiting
 from ports.memory import Memory
-from ports.slots import Ended, Slot
+from ports.slots import Slot
 from tests.conftest import Valkey
 from tests.support.leases import lease
 from tests.support.waiting import until
@@ -226,25 +226,6 @@ def test_while_nothing_may_begin_nobody_stays(memory: Memory) -> None:
     assert memory.degrade(Scope.ALL, OUTAGE, instead_of=None)
 
     assert not _take(memory, stays_ms=5_000).stays
-
-
-def test_a_place_is_free_once_its_handler_has_returned_and_its_end_is_counted_once(
-    memory: Memory,
-) -> None:
-    slot, ended = Slot("acme", "crm", "acme-1"), Ended("sha256:1", "complete")
-    _put(memory, "acme", 1)
-    memory.restore_slots([slot], [])
-    assert _take(memory).slot == slot
-
-    _take(memory, returned=slot)
-    assert memory.in_flight("acme", ["crm"]) == 0
-    assert [held for held, _ in memory.claims()] == [slot]  # were its process to die, it is seen
-
-    for _ in range(2):
-        _take(memory, freed=(slot, ended))
-    memory.release(slot, ended=ended)
-    assert memory.outcomes("sha256:1").complete == 1
-    assert memory.claims() == []
 
 
 def test_who_gets_nothing_calls_nobody_and_what_comes_then_calls_one(memory: Memory) -> None:

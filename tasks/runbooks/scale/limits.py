@@ -46,17 +46,16 @@ def exceeded(
 ) -> Exceeded | None:
     """What a limit would be beyond: the plan, the month, or the budget."""
     terms, now = policy.quota, ports.clock.now()
+    if wanted <= entitlement.concurrent_actions:
+        return None
     if wanted > terms.max_concurrent_actions:
         allowed = terms.max_concurrent_actions
         return "max_concurrent_actions", wanted, allowed, "actions at once"
-    if wanted <= entitlement.concurrent_actions:
-        return None
     month = quota.month_of(now)
     used = ports.governors.used(entitlement.account_id, entitlement.entitlement_id, month)
     if used >= terms.monthly_actions:
         return "monthly_actions", used, terms.monthly_actions, "actions a month"
-    spent = entitlement.scaling_usd if entitlement.scaling_month == month else Decimal(0)
-    total = spent + cost_of(entitlement, policy, wanted, ports)
+    total = _spent(entitlement, policy, month) + cost_of(entitlement, policy, wanted, ports)
     if total > terms.monthly_budget_usd:
         return "monthly_budget_usd", float(total), float(terms.monthly_budget_usd), "usd"
     return None
@@ -81,15 +80,24 @@ def policy_of(ports: Ports, entitlement: Entitlement) -> Policy:
     return policies.load(ports, *plan)
 
 
+def _spent(entitlement: Entitlement, policy: Policy, month: str) -> Decimal:
+    """What changes of the limit cost in a month; one begins with what was raised before it."""
+    if entitlement.scaling_month == month:
+        return entitlement.scaling_usd
+    above = max(0, entitlement.concurrent_actions - policy.quota.concurrent_actions)
+    return above * policy.quota.prices.concurrent_action_month_usd
+
+
 def limited(
-    entitlement: Entitlement, limit: int, cost_usd: Decimal, run: Run, ports: Ports
-) -> Entitlement:
-    """The entitlement with another limit, and what that costs it this month."""
+    entitlement: Entitlement, policy: Policy, limit: int, run: Run, ports: Ports
+) -> tuple[Entitlement, Decimal]:
+    """The entitlement with another limit, and what that costs it until the month ends."""
     month = quota.month_of(ports.clock.now())
-    spent = entitlement.scaling_usd if entitlement.scaling_month == month else Decimal(0)
-    return entitlement.evolve(
+    cost_usd = cost_of(entitlement, policy, limit, ports)
+    after = entitlement.evolve(
         concurrent_actions=limit,
         limited_by=run.run_id,
         scaling_month=month,
-        scaling_usd=spent + cost_usd,
+        scaling_usd=_spent(entitlement, policy, month) + cost_usd,
     )
+    return after, cost_usd

@@ -10,12 +10,12 @@ import redis
 from governor import scaling
 from governor.errors import ConflictError, DeniedError, InputError
 from governor.fsm import RunState
-from governor.paths import entitlement_path
+from governor.paths import entitlement_path, turn_path
 from governor.runs import Run
 from governor.tenancy import Entitlement
 from governor.times import instant
 from ports import Ports
-from ports.documents import Update
+from ports.documents import Create, Delete, Update
 from tasks.actions.admit import submit
 from tasks.health import rebuild
 from tasks.runbooks import scale_governor
@@ -44,10 +44,14 @@ def begin(ports: Ports, wanted: Scaling, key: str = "k") -> Run:
     return play(ports, scale_governor.ask(ports, wanted, key).run_id, RUNBOOK)
 
 
-def limit(ports: Ports) -> int:
+def stored(ports: Ports) -> Entitlement:
     found = ports.documents.get(entitlement_path("acme", "demo-sku"))
     assert found
-    return Entitlement.stored(found.data).concurrent_actions
+    return Entitlement.stored(found.data)
+
+
+def limit(ports: Ports) -> int:
+    return stored(ports).concurrent_actions
 
 
 def told(ports: Ports) -> list[dict[str, Any]]:
@@ -124,10 +128,7 @@ def test_beyond_plan_month_or_budget_nothing_is_changed(
     named: tuple[str, float | None, float],
     unit: str,
 ) -> None:
-    found = ports.documents.get(entitlement_path("acme", "demo-sku"))
-    assert found
-    entitlement = Entitlement.stored(found.data)
-    terms = limits.policy_of(ports, entitlement)
+    terms = limits.policy_of(ports, stored(ports))
     less = terms.model_copy(update={"quota": terms.quota.model_copy(update=policy)})
     monkeypatch.setattr(limits, "policy_of", lambda *_: less)
 
@@ -157,12 +158,9 @@ def test_an_operator_may_go_beyond_with_a_reason_that_is_kept(ports: Ports) -> N
 def test_what_was_spent_in_a_month_counts(ports: Ports) -> None:
     for number, wanted in enumerate((60, 100)):
         begin(ports, asked(wanted), str(number))
-    found = ports.documents.get(entitlement_path("acme", "demo-sku"))
-    assert found
-    stored = Entitlement.stored(found.data)
     each = [Decimal(str(r["cost_delta_usd"])) for r in told(ports)]
 
-    assert stored.scaling_usd == pytest.approx(sum(each), abs=Decimal("0.00001"))
+    assert stored(ports).scaling_usd == pytest.approx(sum(each), abs=Decimal("0.00001"))
 
 
 def test_a_minute_later_it_goes_back_where_more_wait(ports: Ports) -> None:
@@ -242,6 +240,69 @@ def test_one_that_changed_between_decision_and_commit_is_not_overrun(ports: Port
     assert ended.error_code == "superseded"
     assert [r["operation"] for r in told(ports)] == ["governor_scale_failed"]
     assert limit(ports) == 33
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"plan_type": "professional"}, 60),  # told once more
+        ({"plan_type": "enterprise", "event_type": "entitlement.plan_changed"}, 100),
+    ],
+)
+def test_an_event_keeps_what_was_spent_and_on_the_same_plan_the_limit(
+    ports: Ports, told: dict[str, str], expected: int
+) -> None:
+    begin(ports, asked(60))
+    spent = stored(ports).scaling_usd
+
+    subscribe(ports, event(event_id="later", event_time="2026-12-01T00:00:00.000000Z", **told))
+
+    assert (stored(ports).concurrent_actions, stored(ports).scaling_usd) == (expected, spent)
+    assert spent > 0
+
+
+def test_a_month_begins_with_what_was_raised_before_it(ports: Ports) -> None:
+    begin(ports, asked(60))
+    found = ports.documents.get(entitlement_path("acme", "demo-sku"))
+    assert found
+    past = Entitlement.stored(found.data).evolve(scaling_month="2001-01")
+    ports.documents.commit([Update(found.path, past.document(), found.revision)])
+
+    begin(ports, asked(61), "next")
+
+    cost = Decimal(str(told(ports)[-1]["cost_delta_usd"]))
+    assert stored(ports).scaling_usd == pytest.approx(40 * Decimal("0.5") + cost)
+
+
+def test_what_is_seen_much_later_says_nothing_of_the_change(ports: Ports) -> None:
+    publish(ports, 40)
+    ahead = later(ports)
+    run = begin(ahead, asked(30))
+    publish(ports, 40)
+
+    ahead.clock.sleep(3_600)  # the store was away
+    play(ahead, run.run_id, RUNBOOK)
+
+    assert limit(ports) == 30
+
+
+def test_it_waits_while_another_run_of_the_account_goes_on(ports: Ports) -> None:
+    turn = Create(turn_path("account/acme"), {"run_id": "run-other"})
+    revision = ports.documents.commit([turn])[0]
+
+    run = begin(ports, asked(30))
+    assert (run.journal[f"{scale_governor.NAME}.apply"].state, limit(ports)) == ("waiting", 20)
+    ports.documents.commit([Delete(turn.path, revision)])
+    ahead = later(ports)
+    ahead.clock.sleep(2)
+    play(ahead, run.run_id, RUNBOOK)
+
+    assert limit(ports) == 30
+
+
+def test_the_limit_that_it_has_already_is_no_change(ports: Ports) -> None:
+    assert begin(ports, asked(20)).error_code == "no-change"
+    assert stored(ports).limited_by == ""
 
 
 def test_the_entitlement_is_named_where_there_are_several(ports: Ports) -> None:
