@@ -19,6 +19,7 @@ from ports.documents import Query, Where
 from tasks.governors import policies
 from tasks.runbooks import scale_governor
 from tasks.runbooks.scale import limits
+from tasks.runbooks.scale.changes import NAME, Scaling
 from tasks.runs.definition import is_done
 from tasks.runs.journal import load
 
@@ -55,7 +56,7 @@ def scale(account_id: str, asked: Asked, *, dry_run: bool) -> tuple[dict[str, An
         return told, f"{asked.concurrency} actions at once already; nothing was changed"
     if dry_run:
         return _reckoned(ports, found, asked)
-    wanted = scale_governor.Scaling(
+    wanted = Scaling(
         account_id=account_id,
         entitlement_id=found.entitlement_id,
         new_concurrency=asked.concurrency,
@@ -130,7 +131,7 @@ def _applied(ports: Ports, run_id: str) -> Run:
             now = run()
         except OutageError:
             return False
-        return now.state not in RUN_OPEN or is_done(now, f"{scale_governor.NAME}.memory")
+        return now.state not in RUN_OPEN or is_done(now, f"{NAME}.memory")
 
     try:
         until(is_applied, _WITHIN_S)
@@ -147,7 +148,7 @@ def _applied(ports: Ports, run_id: str) -> Run:
 def _receipt_id(run: Run) -> str:
     if run.receipt_id:
         return run.receipt_id
-    return str(run.journal[f"{scale_governor.NAME}.apply"].result["receipt_id"])
+    return str(run.journal[f"{NAME}.apply"].result["receipt_id"])
 
 
 def _receipt(ports: Ports, account_id: str, receipt_id: str) -> dict[str, Any]:

@@ -5,21 +5,14 @@ goes back. Served by command; no decision is made by the system itself yet.
 """
 
 from collections.abc import Sequence
-from datetime import timedelta
-from decimal import Decimal
 from typing import Any
 
-from pydantic import Field
-
-from governor import scaling
 from governor.errors import DeniedError, InputError
 from governor.fsm import ENTITLEMENT_BOUGHT
 from governor.paths import entitlement_path, turn_path
-from governor.records import AccountId, EntitlementId, Record, Timestamp
-from governor.runs import Effect, Run, StepResult, Trigger, Wait
-from governor.scaling import Reading
+from governor.runs import Effect, Run, Trigger, Wait
 from governor.tenancy import Entitlement
-from governor.times import elapsed_ms, instant, timestamp
+from governor.times import elapsed_ms, timestamp
 from ports import Ports
 from ports.alerts import Alert
 from ports.documents import Create, Document, Update, Write
@@ -28,58 +21,10 @@ from tasks.governors.boot import boot_governor
 from tasks.manual import Door, Manual
 from tasks.receipts.commit import alert, explained, receipt
 from tasks.runbooks.scale import limits
+from tasks.runbooks.scale.changes import NAME, Applied, Decided, Scaling, fields_of
+from tasks.runbooks.scale.verdicts import Verified, verify, when_to_verify
 from tasks.runs import intake
 from tasks.runs.definition import Result, Runbook, Step
-
-NAME = "scale_governor"
-
-
-class Scaling(Record):
-    """What an operator asks for."""
-
-    account_id: AccountId = Field(description="whose governor")
-    entitlement_id: EntitlementId = Field(description="which of its entitlements")
-    new_concurrency: int = Field(ge=1, le=10_000, description="how many actions at once")
-    quota_check: bool = Field(
-        default=True, description="refuse what plan, month or budget do not allow"
-    )
-    operator: str = Field(min_length=1, max_length=256, description="the system's user")
-    reason: str = Field(
-        default="", max_length=1024, description="why; needed without `quota_check`"
-    )
-
-
-class _Decided(StepResult):
-    step = f"{NAME}.decide"
-
-    previous: int
-    sku_id: str
-    plan_type: str
-    policy_version: str
-    lag: Reading
-    warnings: list[str]
-
-    def still_holds(self, entitlement: Entitlement, limit: int) -> bool:
-        """Whether an entitlement has that limit, and the policy that was decided by."""
-        return (
-            entitlement.concurrent_actions,
-            entitlement.sku_id,
-            entitlement.plan_type,
-            entitlement.policy_version,
-        ) == (limit, self.sku_id, self.plan_type, self.policy_version)
-
-
-class _Verified(StepResult):
-    step = f"{NAME}.verify"
-
-    receipt_id: str
-
-
-class _Applied(StepResult):
-    step = f"{NAME}.apply"
-
-    receipt_id: str
-    applied_at: Timestamp
 
 
 def ask(ports: Ports, asked: Scaling, key: str) -> Run:
@@ -104,8 +49,6 @@ def ask(ports: Ports, asked: Scaling, key: str) -> Run:
 
 
 _MIN_REASON = 10
-_FRESH_S = 10
-"""How long before the change the lag may have been read that it is compared with."""
 
 
 def _stored(document: Document) -> Entitlement:
@@ -151,7 +94,7 @@ def _decide(ports: Ports, run: Run) -> Result:
         )
         return Result(writes=[proof], ends_with=proof.data["receipt_id"])
     return Result(
-        _Decided(
+        Decided(
             previous=entitlement.concurrent_actions,
             sku_id=entitlement.sku_id,
             plan_type=entitlement.plan_type,
@@ -175,7 +118,7 @@ def _when_to_apply(ports: Ports, run: Run) -> Wait | None:
 
 def _apply(ports: Ports, run: Run) -> Result:
     asked, (document, entitlement) = Scaling.stored(run.inputs), _found(ports, run)
-    decided, policy = _Decided.of(run), limits.policy_of(ports, entitlement)
+    decided, policy = Decided.of(run), limits.policy_of(ports, entitlement)
     beyond = asked.quota_check and limits.exceeded(
         ports, entitlement, policy, asked.new_concurrency
     )
@@ -184,7 +127,7 @@ def _apply(ports: Ports, run: Run) -> Result:
     now = ports.clock.now()
     after, cost_usd = limits.limited(entitlement, policy, asked.new_concurrency, run, ports)
     fields: dict[str, Any] = {
-        **_fields(run, entitlement, decided.previous, asked.new_concurrency, cost_usd),
+        **fields_of(run, entitlement, decided.previous, asked.new_concurrency, cost_usd),
         "duration_ms": elapsed_ms(run.started_at, now),
         "status": "success",
         "quota_check": "passed" if asked.quota_check else "skipped",
@@ -200,23 +143,8 @@ def _apply(ports: Ports, run: Run) -> Result:
     if asked.reason:
         proofs = explained(*of, asked.reason, named="reason_sha256", **fields)
     writes: list[Write] = [Update(document.path, after.document(), document.revision), *proofs]
-    told = _Applied(receipt_id=proofs[0].data["receipt_id"], applied_at=timestamp(now))
+    told = Applied(receipt_id=proofs[0].data["receipt_id"], applied_at=timestamp(now))
     return Result(told, writes)
-
-
-def _fields(
-    run: Run, entitlement: Entitlement, previous: int, new: int, cost_usd: Decimal
-) -> dict[str, Any]:
-    return {
-        "attempt": run.attempt,
-        "run_id": run.run_id,
-        "sku_id": entitlement.sku_id,
-        "entitlement_id": entitlement.entitlement_id,
-        "policy_version": entitlement.policy_version,
-        "concurrency": {"previous": previous, "new": new},
-        "cost_delta_usd": float(cost_usd),
-        "cost_basis": "reservation",
-    }
 
 
 def _tell(ports: Ports, run: Run) -> Result:
@@ -224,59 +152,9 @@ def _tell(ports: Ports, run: Run) -> Result:
     return Result()
 
 
-def _is_verified(run: Run) -> bool:
-    """Whether a minute later shows anything: the limit was raised, and the lag just known."""
-    decided, applied_at = _Decided.of(run), instant(_Applied.of(run).applied_at)
-    raised = Scaling.stored(run.inputs).new_concurrency > decided.previous
-    is_fresh = applied_at - instant(decided.lag.as_of) < timedelta(seconds=_FRESH_S)
-    return raised and decided.lag.value is not None and is_fresh
-
-
-def _when_to_verify(ports: Ports, run: Run) -> Wait | None:
-    due = instant(_Applied.of(run).applied_at) + timedelta(seconds=scaling.VERDICT_AFTER_S)
-    if not _is_verified(run) or ports.clock.now() >= due:
-        return None
-    return Wait(reason="a minute, to see whether fewer signals wait", until=timestamp(due))
-
-
-def _verify(ports: Ports, run: Run) -> Result:
-    """Go back where the lag grew; what was seen much later says nothing of this change."""
-    applied, decided, asked = _Applied.of(run), _Decided.of(run), Scaling.stored(run.inputs)
-    kept = Result(_Verified(receipt_id=applied.receipt_id))
-    since_s = elapsed_ms(applied.applied_at, ports.clock.now()) / 1000
-    if not _is_verified(run) or since_s > 2 * scaling.VERDICT_AFTER_S:
-        return kept
-    seen = lag.read(ports, run.account_id)
-    path = entitlement_path(run.account_id, asked.entitlement_id)
-    document = ports.documents.get(path)
-    if scaling.verdict(decided.lag.value, seen.value) != "worse" or document is None:
-        return kept
-    entitlement = _stored(document)
-    is_mine = entitlement.limited_by == run.run_id and entitlement.state in ENTITLEMENT_BOUGHT
-    if not is_mine or not decided.still_holds(entitlement, asked.new_concurrency):
-        return kept  # somebody else has changed it since
-    policy = limits.policy_of(ports, entitlement)
-    after, cost_usd = limits.limited(entitlement, policy, decided.previous, run, ports)
-    proof = receipt(
-        ports,
-        "governor_scale_reverted",
-        run.account_id,
-        run.run_id,
-        status="reverted",
-        duration_ms=elapsed_ms(applied.applied_at, ports.clock.now()),
-        reverts_receipt_id=applied.receipt_id,
-        lag_before=decided.lag.value,
-        lag_after=seen.value,
-        lag_as_of=seen.as_of,
-        **_fields(run, entitlement, asked.new_concurrency, decided.previous, cost_usd),
-    )
-    writes: list[Write] = [Update(document.path, after.document(), document.revision), proof]
-    return Result(_Verified(receipt_id=proof.data["receipt_id"]), writes)
-
-
 def _finish(ports: Ports, run: Run) -> Result:
     boot_governor(ports, run.account_id)
-    return Result(ends_with=_Verified.of(run).receipt_id)
+    return Result(ends_with=Verified.of(run).receipt_id)
 
 
 def _never(_ports: Ports, run: Run) -> tuple[Sequence[Write], Create]:
@@ -391,8 +269,8 @@ RUNBOOK = Runbook(
             "Documents",
             does="compare the lag with the one before, and go back where it grew",
             undoes="",
-            ready=_when_to_verify,
-            act=_verify,
+            ready=when_to_verify,
+            act=verify,
         ),
         Step(
             f"{NAME}.finish",

@@ -20,7 +20,8 @@ from tasks.actions.admit import submit
 from tasks.health import rebuild
 from tasks.runbooks import scale_governor
 from tasks.runbooks.scale import limits
-from tasks.runbooks.scale_governor import RUNBOOK, Scaling
+from tasks.runbooks.scale.changes import NAME, Scaling
+from tasks.runbooks.scale_governor import RUNBOOK
 from tests.conftest import Valkey
 from tests.engine.conftest import event, on_both
 from tests.support.actions import signal_of
@@ -167,7 +168,7 @@ def test_a_minute_later_it_goes_back_where_more_wait(ports: Ports) -> None:
     publish(ports, 40)
     ahead = later(ports)
     run = begin(ahead, asked(30))
-    entry = run.journal[f"{scale_governor.NAME}.verify"]
+    entry = run.journal[f"{NAME}.verify"]
     assert (run.state, entry.state) == (RunState.RUNNING, "waiting")
     publish(ports, 20)
 
@@ -291,7 +292,7 @@ def test_it_waits_while_another_run_of_the_account_goes_on(ports: Ports) -> None
     revision = ports.documents.commit([turn])[0]
 
     run = begin(ports, asked(30))
-    assert (run.journal[f"{scale_governor.NAME}.apply"].state, limit(ports)) == ("waiting", 20)
+    assert (run.journal[f"{NAME}.apply"].state, limit(ports)) == ("waiting", 20)
     ports.documents.commit([Delete(turn.path, revision)])
     ahead = later(ports)
     ahead.clock.sleep(2)
