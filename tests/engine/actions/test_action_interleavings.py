@@ -128,8 +128,8 @@ class Play(BaseModel):
 @action(PLAY, payload=Play)
 def play(context: ActionContext, payload: Play) -> None:
     """Stops half-way; ends as told."""
-    _note(context, "start")
-    try:
+    try:  # its time may be up before it has noted that it began
+        _note(context, "start")
         if _here:
             _here.pass_through()
         if payload.ends == "recoverably":
