@@ -37,7 +37,7 @@ def _month_left(at: datetime) -> Decimal:
     return Decimal((following - now) // microsecond) / Decimal((following - first) // microsecond)
 
 
-Verdict = Literal["better", "same", "worse", "inconclusive"]
+Verdict = Literal["better", "same", "worse", "inconclusive", "superseded"]
 VERDICT_AFTER_S = 60
 
 

@@ -82,7 +82,7 @@ class Dispatch(Protocol):
 
         It is the next tenant's, and of that the oldest. Nothing is taken while nothing may begin.
         A process that gets nothing does not count as serving any more. Where the answer is lost
-        an action was taken for nobody: the reaper looks at it after two seconds.
+        an action was taken that no process carries out: the reaper looks at it after two seconds.
 
         Args:
             limit_ms: of which lists.
@@ -91,7 +91,7 @@ class Dispatch(Protocol):
             called_in: the round in which it was called, the first time it asks.
             stays_ms: for how long the process will ``wait`` where no action does; one does at most.
             ended: the handler of the action before, and how many milliseconds that took. While
-                handlers are short few processes serve, and all there are where they wait.
+                handlers are short one process serves, and all there are where they wait.
         """
         ...
 

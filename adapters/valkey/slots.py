@@ -79,34 +79,25 @@ return {{allowed, lease}}"""
 _BEGIN_UNDO = f"""{_NOTE}
 if known then redis.call('SADD', KEYS[3], ARGV[4]) end
 redis.call('SADD', KEYS[4], ARGV[5])"""
-FREE = f"""
-local function free(account, entitlement, action, endings, ending)
-  local place = account .. '/' .. entitlement
-  local member = place .. '/' .. action
-  local held = redis.call('SREM', 'ggen:inflight:' .. place, action)
-  redis.call('HDEL', 'ggen:claims', member)
-  redis.call('SREM', 'ggen:rolling:' .. account, action)
-  redis.call('SADD', 'ggen:unsealed', account)
-  if held == 1 and endings ~= '' then
-    local hour = endings .. ':' .. math.floor(t[1] / 3600)
-    redis.call('HINCRBY', hour, ending, 1)
-    redis.call('HINCRBY', hour, account .. (ending == 'complete' and ' well' or ' badly'), 1)
-    redis.call('EXPIRE', hour, {(_ENDINGS_FOR_H + 2) * 3600})
-  end
-  return held, member
-end"""
-"""The beginning of a script that gives a place back; when it is looked at is another matter."""
-
-_RELEASE = f"""{NOW}{FREE}
+_RELEASE = f"""{NOW}
 local account, entitlement, action, endings, ending, look_in_ms, refund = unpack(ARGV)
-local held, member = free(account, entitlement, action, endings, ending)
+local place = account .. '/' .. entitlement
+local member = place .. '/' .. action
+local held = redis.call('SREM', 'ggen:inflight:' .. place, action)
+redis.call('HDEL', 'ggen:claims', member)
+redis.call('SREM', 'ggen:rolling:' .. account, action)
+redis.call('SADD', 'ggen:unsealed', account)
+if held == 1 and endings ~= '' then
+  local hour = endings .. ':' .. math.floor(t[1] / 3600)
+  redis.call('HINCRBY', hour, ending, 1)
+  redis.call('HINCRBY', hour, account .. (ending == 'complete' and ' well' or ' badly'), 1)
+  redis.call('EXPIRE', hour, {(_ENDINGS_FOR_H + 2) * 3600})
+end
 if look_in_ms == '' then redis.call('ZREM', KEYS[1], member)
 else redis.call('ZADD', KEYS[1], now + look_in_ms, member) end
 if refund == '' then return end
 local month = redis.call('HGET', KEYS[2], 'month') or refund
-if held == 1 then
-  redis.call('DECR', 'ggen:used:' .. account .. '/' .. entitlement .. '/' .. month)
-end
+if held == 1 then redis.call('DECR', 'ggen:used:' .. place .. '/' .. month) end
 redis.call('DEL', KEYS[2])"""
 _DUE = f"""{NOW}
 local found = {{}}
@@ -187,7 +178,11 @@ class ValkeySlots(Connected):
         ended: Ended | None = None,
     ) -> None:
         values = [
-            *freeing(slot, ended),
+            slot.account_id,
+            slot.entitlement_id,
+            slot.action_id,
+            _endings_key(ended.policy_digest) if ended else "",
+            ended.ending if ended else "",
             "" if look_in_ms is None else look_in_ms,
             refund_month or "",
         ]
@@ -259,12 +254,6 @@ def used_key(account_id: str, entitlement_id: str, month: str) -> str:
 def rolling_key(account_id: str) -> str:
     """The actions of a governor that are being undone."""
     return f"ggen:rolling:{account_id}"
-
-
-def freeing(slot: Slot, ended: Ended | None) -> list[str]:
-    """What ``free`` has to know."""
-    endings = [_endings_key(ended.policy_digest), ended.ending] if ended else ["", ""]
-    return [slot.account_id, slot.entitlement_id, slot.action_id, *endings]
 
 
 def _endings_key(policy_digest: str) -> str:

@@ -1,4 +1,4 @@
-"""Scaling measured: from an operator's question to the limit that admission goes by."""
+"""Scaling measured: from the start of a change's run until its limit is committed."""
 
 from collections.abc import Callable
 

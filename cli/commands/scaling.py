@@ -2,21 +2,22 @@
 
 import getpass
 import secrets
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from adapters.local.waiting import until
 from cli.stores import opened
 from governor.errors import DeniedError, GovernorError, InputError, OutageError
 from governor.fsm import RUN_OPEN, RunState
 from governor.paths import receipt_path
+from governor.records import AccountId
 from governor.runs import Run
+from governor.tenancy import Entitlement
 from ledger.receipt import SignedReceipt
 from ports import Ports
 from ports.documents import Query, Where
-from tasks.governors import policies
 from tasks.runbooks import scale_governor
 from tasks.runbooks.scale import limits
 from tasks.runbooks.scale.changes import NAME, Scaling
@@ -45,12 +46,9 @@ def scale(account_id: str, asked: Asked, *, dry_run: bool) -> tuple[dict[str, An
         InputError: no such account or entitlement, or no reason where one is needed.
         OutageError: it goes on still; says how to see it.
     """
+    _check(account_id)
     ports = opened()
-    try:
-        found = limits.the_entitlement(ports, account_id, asked.entitlement_id)
-    except (ValidationError, ValueError):
-        fault = f"{account_id[:40]!r} is no account id; nothing was changed"
-        raise InputError("invalid-account", fault) from None
+    found = limits.the_entitlement(ports, account_id, asked.entitlement_id)
     if found.concurrent_actions == asked.concurrency:
         told = {"account_id": account_id, "concurrent_actions": asked.concurrency}
         return told, f"{asked.concurrency} actions at once already; nothing was changed"
@@ -80,6 +78,7 @@ def scale(account_id: str, asked: Asked, *, dry_run: bool) -> tuple[dict[str, An
 
 def history(account_id: str) -> tuple[dict[str, Any], str]:
     """The newest changes of an account's limits, the newest first."""
+    _check(account_id)
     documents = opened().documents
     found: list[dict[str, Any]] = []
     for operation in _OPERATIONS:
@@ -98,24 +97,30 @@ def history(account_id: str) -> tuple[dict[str, Any], str]:
     return {"changes": found}, "\n".join(lines or [f"no limit of {account_id} was changed"])
 
 
-def _reckoned(ports: Ports, found: Any, asked: Asked) -> tuple[dict[str, Any], str]:
-    plan = found.sku_id, found.plan_type, found.policy_version
-    policy = policies.load(ports, *plan)
+def _check(account_id: str) -> None:
+    try:
+        TypeAdapter(AccountId).validate_python(account_id)
+    except ValidationError:
+        fault = f"{account_id[:40]!r} is no account id; nothing was changed"
+        raise InputError("invalid-account", fault) from None
+
+
+def _reckoned(ports: Ports, found: Entitlement, asked: Asked) -> tuple[dict[str, Any], str]:
+    policy = limits.policy_of(ports, found)
     beyond = limits.exceeded(ports, found, policy, asked.concurrency)
-    value = {
+    value: dict[str, Any] = {
         "account_id": found.account_id,
         "entitlement_id": found.entitlement_id,
         "concurrency": {"previous": found.concurrent_actions, "new": asked.concurrency},
         "cost_delta_usd": float(limits.cost_of(found, policy, asked.concurrency, ports)),
-        "exceeds": beyond[0] if beyond else None,
+        "exceeds": asdict(beyond) if beyond else None,
         "warnings": limits.warnings(ports, found, asked.concurrency),
     }
     would = f"{found.concurrent_actions} -> {asked.concurrency} actions at once, "
     would += f"${value['cost_delta_usd']:g} until the month ends"
     lines = [would, *(f"warning: {_WARNINGS[each]}" for each in value["warnings"])]
     if beyond and asked.quota_check:
-        named = dict(zip(("limit", "requested", "allowed", "unit"), beyond, strict=True))
-        lines.append(f"it would be refused: {_beyond(named)}")
+        lines.append(f"it would be refused: {_beyond(asdict(beyond))}")
     return value, "\n".join([*lines, "=> nothing was changed (--dry-run)"])
 
 

@@ -2,7 +2,7 @@
 
 A process that is called takes the action whose turn it is, carries it out, and takes the next one,
 until none waits or half a second has passed. A message that is lost is no harm: after a second the
-reaper calls somebody. Who may start an action is decided by its claim, as ever.
+reaper calls a process. Which one starts an action is decided by its claim.
 """
 
 import logging
@@ -62,7 +62,7 @@ def _pace_of(action: Action) -> str:
 
 
 def call_for_unserved(ports: Ports) -> None:
-    """Call a process for each list that waits and that nobody serves: its message was lost."""
+    """Call a process for each list that waits and that no process serves: its message was lost."""
     for limit_ms, call in ports.dispatch.unserved():
         publish.call(limit_ms, call)
 
@@ -95,7 +95,7 @@ class _Server:
     """One process's way through the lists of one hard limit.
 
     ``_finished``: its handler has returned; its end is committed with the claim of the next action,
-    where that one's handler is short. ``_ended_with``: the last one that ended so.
+    where that one's handler is short. ``_untold``: it has ended so, and Flower is to hear of it.
     """
 
     ports: Ports
@@ -109,7 +109,7 @@ class _Server:
     _has_waited: bool = False
     _last: tuple[str, float] | None = None
     _finished: Finished | None = None
-    _ended_with: str = ""
+    _untold: Finished | None = None
 
     def go_on(self) -> bool:
         """Carry out the action whose turn it is; False when none is, or the time is up."""
@@ -130,14 +130,14 @@ class _Server:
         self._last = None
         self._has_waited = turn.stays
         if turn.stays:
-            or_kill_self(self._finish)
+            self.settle()
             self.ports.dispatch.wait(self.limit_ms, _name(claim), STAYS_MS)
             return clock.monotonic_s() < self._until_s
         if turn.slot is None:
             self._is_left = True
             return False
         if turn.call.count or not turn.is_short:
-            or_kill_self(self._finish)  # nothing that may last comes between a handler and its end
+            self.settle()  # nothing that may last comes between a handler and its end
         publish.call(self.limit_ms, turn.call)
         self.served += 1
         self._serve(turn, turn.slot)
@@ -162,7 +162,7 @@ class _Server:
     def _serve(self, turn: Turn, slot: Slot) -> None:
         found = transitions.load(self.ports, slot.account_id, slot.action_id)
         if found is None or found.action.state is not ActionState.PENDING:
-            or_kill_self(self._finish)  # this one was put back while somebody was at it, or ended
+            self.settle()  # this one was put back while another process was at it, or it has ended
             return
         self.begun(found.action, turn)
         ended = self._carried_out(found)
@@ -177,15 +177,15 @@ class _Server:
         claim = self.ports.processes.claim(self.ports.clock.now())
         claimed = execute.ready(self.ports, found, claim)
         if isinstance(claimed, Outcome):
-            or_kill_self(self._finish)
+            self.settle()
             return claimed
-        before = self._finished
         held = or_kill_self(lambda: self._claimed(found, claimed))
         if held is None:
             return execute.ELSEWHERE
         ended = or_kill_self(lambda: execute.run(self.ports, held))
-        if before and self._ended_with == before.after.action_id:
-            self.ended(before.after, replace(DONE, run_s=before.run_s))
+        told, self._untold = self._untold, None
+        if told:
+            self.ended(told.after, replace(DONE, run_s=told.run_s))
         return ended
 
     def _claimed(self, found: Held, claimed: Action) -> Held | None:
@@ -203,7 +203,7 @@ class _Server:
         except OutageError:
             self._finish(was_tried=True)
             return transitions.claim(self.ports, found, claimed)
-        self._finished, self._ended_with = None, before.after.action_id
+        self._finished, self._untold = None, before
         transitions.free_slot(self.ports, before.after)
         return held
 

@@ -5,6 +5,7 @@ goes back. Served by command; no decision is made by the system itself yet.
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from governor.errors import DeniedError, InputError
@@ -25,6 +26,9 @@ from tasks.runbooks.scale.changes import NAME, Applied, Decided, Scaling, fields
 from tasks.runbooks.scale.verdicts import Verified, verify, when_to_verify
 from tasks.runs import intake
 from tasks.runs.definition import Result, Runbook, Step
+
+_MIN_REASON = 10
+"""Characters of a reason, where one is needed."""
 
 
 def ask(ports: Ports, asked: Scaling, key: str) -> Run:
@@ -48,9 +52,6 @@ def ask(ports: Ports, asked: Scaling, key: str) -> Run:
     return intake.begin(ports, RUNBOOK, run)
 
 
-_MIN_REASON = 10
-
-
 def _stored(document: Document) -> Entitlement:
     return Entitlement.stored(document.data)
 
@@ -70,7 +71,6 @@ def _decide(ports: Ports, run: Run) -> Result:
     policy = limits.policy_of(ports, entitlement)
     beyond = limits.exceeded(ports, entitlement, policy, asked.new_concurrency)
     if beyond and asked.quota_check:
-        limit, requested, allowed, unit = beyond
         proof = receipt(
             ports,
             "quota_exceeded",
@@ -86,10 +86,7 @@ def _decide(ports: Ports, run: Run) -> Result:
                 "previous": entitlement.concurrent_actions,
                 "new": asked.new_concurrency,
             },
-            limit=limit,
-            requested=requested,
-            allowed=allowed,
-            unit=unit,
+            **asdict(beyond),
             duration_ms=elapsed_ms(run.started_at, ports.clock.now()),
         )
         return Result(writes=[proof], ends_with=proof.data["receipt_id"])

@@ -84,11 +84,12 @@ def test_a_limit_is_scaled_by_command(stack: Stack) -> None:
         (["schema", "none"], 2, "operation is one of"),
         (["bench", "--only", "none"], 2, "none of"),
         (["no-such-command"], 2, "No such command"),
+        (["scale", "x y", "--concurrency", "50"], 2, "is no account id"),
         (["scale", "cmd-none", "--concurrency", "50"], 2, "has no entitlement"),
         (["policy", "status", "no-sku", "starter"], 2, "no policy is registered"),
         (["policy", "upgrade", "pyproject.toml"], 2, "not valid JSON"),
     ],
-    ids=range(12),
+    ids=range(13),
 )
 def test_errors_are_one_helpful_line_and_the_exit_code_of_their_family(
     stack: Stack, arguments: list[str], code: int, says: str

@@ -1,6 +1,8 @@
 """A governor's limit of actions at once: whose it is, what a change costs, and what forbids it."""
 
+from dataclasses import dataclass
 from decimal import Decimal
+from typing import Literal
 
 from governor import quota
 from governor.errors import ConflictError, DeniedError, InputError
@@ -13,8 +15,15 @@ from ports import Ports
 from ports.documents import every
 from tasks.governors import policies
 
-Exceeded = tuple[str, float, float, str]
-"""Which limit, what was asked, what is allowed, and the unit of both."""
+
+@dataclass(frozen=True, slots=True)
+class Exceeded:
+    """Which limit a change would be beyond; ``unit`` is that of both numbers."""
+
+    limit: str
+    requested: float
+    allowed: float
+    unit: Literal["actions at once", "actions a month", "usd"]
 
 
 def the_entitlement(ports: Ports, account_id: str, entitlement_id: str | None) -> Entitlement:
@@ -50,14 +59,15 @@ def exceeded(
         return None
     if wanted > terms.max_concurrent_actions:
         allowed = terms.max_concurrent_actions
-        return "max_concurrent_actions", wanted, allowed, "actions at once"
+        return Exceeded("max_concurrent_actions", wanted, allowed, "actions at once")
     month = quota.month_of(now)
     used = ports.governors.used(entitlement.account_id, entitlement.entitlement_id, month)
     if used >= terms.monthly_actions:
-        return "monthly_actions", used, terms.monthly_actions, "actions a month"
+        return Exceeded("monthly_actions", used, terms.monthly_actions, "actions a month")
     total = _spent(entitlement, policy, month) + cost_of(entitlement, policy, wanted, ports)
     if total > terms.monthly_budget_usd:
-        return "monthly_budget_usd", float(total), float(terms.monthly_budget_usd), "usd"
+        allowed_usd = float(terms.monthly_budget_usd)
+        return Exceeded("monthly_budget_usd", float(total), allowed_usd, "usd")
     return None
 
 

@@ -21,11 +21,12 @@ _FRESH_S = 10
 
 
 class Verified(StepResult):
-    """The receipt that the run ends with."""
+    """The receipt that the run ends with, and whether the change helped."""
 
     step = f"{NAME}.verify"
 
     receipt_id: str
+    verdict: scaling.Verdict
 
 
 def _is_verified(run: Run) -> bool:
@@ -47,19 +48,23 @@ def when_to_verify(ports: Ports, run: Run) -> Wait | None:
 def verify(ports: Ports, run: Run) -> Result:
     """Go back where the lag grew; what was seen much later says nothing of this change."""
     applied, decided, asked = Applied.of(run), Decided.of(run), Scaling.stored(run.inputs)
-    kept = Result(Verified(receipt_id=applied.receipt_id))
+
+    def kept(verdict: scaling.Verdict) -> Result:
+        return Result(Verified(receipt_id=applied.receipt_id, verdict=verdict))
+
     since_s = elapsed_ms(applied.applied_at, ports.clock.now()) / 1000
     if not _is_verified(run) or since_s > 2 * scaling.VERDICT_AFTER_S:
-        return kept
+        return kept("inconclusive")
     seen = lag.read(ports, run.account_id)
     path = entitlement_path(run.account_id, asked.entitlement_id)
     document = ports.documents.get(path)
-    if scaling.verdict(decided.lag.value, seen.value) != "worse" or document is None:
-        return kept
+    verdict = scaling.verdict(decided.lag.value, seen.value)
+    if verdict != "worse" or document is None:
+        return kept(verdict)
     entitlement = Entitlement.stored(document.data)
     is_mine = entitlement.limited_by == run.run_id and entitlement.state in ENTITLEMENT_BOUGHT
     if not is_mine or not decided.still_holds(entitlement, asked.new_concurrency):
-        return kept  # somebody else has changed it since
+        return kept("superseded")  # another run or an operator has changed it since
     policy = limits.policy_of(ports, entitlement)
     after, cost_usd = limits.limited(entitlement, policy, decided.previous, run, ports)
     proof = receipt(
@@ -76,4 +81,4 @@ def verify(ports: Ports, run: Run) -> Result:
         **fields_of(run, entitlement, asked.new_concurrency, decided.previous, cost_usd),
     )
     writes: list[Write] = [Update(document.path, after.document(), document.revision), proof]
-    return Result(Verified(receipt_id=proof.data["receipt_id"]), writes)
+    return Result(Verified(receipt_id=proof.data["receipt_id"], verdict=verdict), writes)

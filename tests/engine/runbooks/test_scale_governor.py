@@ -17,6 +17,7 @@ from governor.times import instant
 from ports import Ports
 from ports.documents import Create, Delete, Update
 from tasks.actions.admit import submit
+from tasks.governors import policies
 from tasks.health import rebuild
 from tasks.runbooks import scale_governor
 from tasks.runbooks.scale import limits
@@ -114,7 +115,7 @@ def test_fewer_at_once_cut_nobody_off(ports: Ports) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "policy", "named", "unit"),
+    ("wanted", "terms", "named", "unit"),
     [
         (101, {}, ("max_concurrent_actions", 101, 100), "actions at once"),
         (50, {"monthly_actions": 0}, ("monthly_actions", 0, 0), "actions a month"),
@@ -123,24 +124,27 @@ def test_fewer_at_once_cut_nobody_off(ports: Ports) -> None:
 )
 def test_beyond_plan_month_or_budget_nothing_is_changed(
     ports: Ports,
-    monkeypatch: pytest.MonkeyPatch,
     wanted: int,
-    policy: dict[str, Any],
+    terms: dict[str, Any],
     named: tuple[str, float | None, float],
     unit: str,
 ) -> None:
-    terms = limits.policy_of(ports, stored(ports))
-    less = terms.model_copy(update={"quota": terms.quota.model_copy(update=policy)})
-    monkeypatch.setattr(limits, "policy_of", lambda *_: less)
+    sample = policies.in_force(ports, "demo-sku", "professional")
+    quota = sample.quota.model_copy(update=terms)
+    policy = sample.model_copy(update={"sku_id": "tight", "quota": quota})
+    policies.register(ports, policy.model_dump_json(exclude_none=True).encode())
+    subscribe(ports, event(plan_type="professional", sku_id="tight", event_id="e-2"))
 
-    run = begin(ports, asked(wanted))
+    run = begin(ports, asked(wanted, entitlement_id="tight"))
 
     (proof,) = told(ports)
     assert run.state is RunState.COMPLETE
     assert proof["operation"] == "quota_exceeded"
     assert (proof["limit"], proof["allowed"], proof["unit"]) == (named[0], named[2], unit)
     assert named[1] in (None, proof["requested"])
-    assert limit(ports) == 20
+    kept = ports.documents.get(entitlement_path("acme", "tight"))
+    assert kept
+    assert Entitlement.stored(kept.data).concurrent_actions == 20
 
 
 def test_an_operator_may_go_beyond_with_a_reason_that_is_kept(ports: Ports) -> None:
@@ -180,6 +184,7 @@ def test_a_minute_later_it_goes_back_where_more_wait(ports: Ports) -> None:
     assert last["operation"] == "governor_scale_reverted"
     assert last["reverts_receipt_id"] == first["receipt_id"]
     assert (first["lag_before"], last["lag_before"], last["lag_after"]) == (40, 40, 60)
+    assert ended.journal[f"{NAME}.verify"].result["verdict"] == "worse"
     assert last["concurrency"] == {"previous": 30, "new": 20}
     assert (limit(ports), admitted(ports)) == (20, 20)
 
@@ -205,8 +210,9 @@ def test_what_somebody_else_changed_since_is_left_alone(ports: Ports) -> None:
     publish(ports, 40)
 
     ahead.clock.sleep(61)
-    play(ahead, first.run_id, RUNBOOK)
+    ended = play(ahead, first.run_id, RUNBOOK)
 
+    assert ended.journal[f"{NAME}.verify"].result["verdict"] == "superseded"
     assert limit(ports) == 40
     assert [r["operation"] for r in told(ports)] == ["governor_scaled"] * 2
 
