@@ -49,6 +49,12 @@ def entries(
             "only_while": "watched",  # a version is in its first minutes
             "options": {"queue": "health", "expires": 2},
         },
+        "scaling": {
+            "task": "scale_governor.look",
+            "schedule": 2.0,
+            "only_while": "pressed",  # signals are refused for concurrency, or a limit was raised
+            "options": {"queue": "health", "expires": 2},
+        },
         "watch-ledgers": {
             "task": "audit.watch",
             "schedule": 60.0,

@@ -1,6 +1,7 @@
 """Where each document lies, and the ids that are derived from what they stand for."""
 
 import hashlib
+import re
 
 
 def tenant_path(account_id: str) -> str:
@@ -11,6 +12,11 @@ def tenant_path(account_id: str) -> str:
 def entitlement_path(account_id: str, entitlement_id: str) -> str:
     """Where an entitlement's document lies."""
     return f"tenants/{account_id}/entitlements/{entitlement_id}"
+
+
+def scaling_path(account_id: str, entitlement_id: str) -> str:
+    """Where it lies how an entitlement's limit was changed, and what holds it."""
+    return f"tenants/{account_id}/scaling/{entitlement_id}"
 
 
 def tombstone_path(account_id: str, entitlement_id: str) -> str:
@@ -62,6 +68,12 @@ def turn_path(turn: str) -> str:
 def topic_name(account_id: str) -> str:
     """The tenant's topic (spec, Runbook 1)."""
     return f"tenants.{account_id}.signals"
+
+
+def account_of_topic(name: str) -> str | None:
+    """Whose topic that is; None where it is no tenant's."""
+    found = re.fullmatch(r"tenants\.([A-Za-z0-9][A-Za-z0-9_-]{0,127})\.signals", name)
+    return found[1] if found else None
 
 
 def fsm_id(account_id: str, generation: int) -> str:

@@ -17,7 +17,7 @@ from governor.errors import GovernorError
 from ingress import problems
 from ingress.failures import Failures
 from ingress.refusals import Refusals
-from ingress.routes import health, policies, reads, signals, webhooks
+from ingress.routes import alerts, health, policies, reads, signals, webhooks
 from ingress.state import State
 from ingress.tenant_keys import TenantKeys
 from tasks.governors.listener import Listener
@@ -51,7 +51,7 @@ def create_app() -> FastAPI:
     app = FastAPI(
         title="ggen governor", version="1", lifespan=_lifespan, docs_url=None, redoc_url=None
     )
-    for module in (health, webhooks, signals, policies, reads):
+    for module in (health, webhooks, signals, policies, alerts, reads):
         app.include_router(module.router)
     app.add_exception_handler(GovernorError, problems.on_governor_error)
     app.add_exception_handler(HTTPException, problems.on_http_error)

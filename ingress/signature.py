@@ -1,5 +1,6 @@
 """Is this delivery authentic and fresh? Over the raw body, in constant time (D4)."""
 
+import base64
 import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
@@ -84,6 +85,16 @@ def is_token(header: str | None, token: str) -> bool:
     return scheme.lower() == "bearer" and hmac.compare_digest(
         given.strip().encode(), token.encode()
     )
+
+
+def is_password(header: str | None, password: str) -> bool:
+    """Whether an Authorization header carries this password, under any name (RFC 7617)."""
+    scheme, _, given = (header or "").partition(" ")
+    try:
+        _, _, told = base64.b64decode(given.strip(), validate=True).partition(b":")
+    except ValueError:
+        return False
+    return scheme.lower() == "basic" and hmac.compare_digest(told, password.encode())
 
 
 def sign(body: bytes, key: str) -> str:

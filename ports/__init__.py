@@ -13,6 +13,7 @@ from ports.dispatch import Dispatch
 from ports.documents import Documents
 from ports.health import Lease, Modes, Troubles, Watches
 from ports.keys import Keys
+from ports.loads import Loads
 from ports.memory import Announcements, Governors, Memory, Tallies, Unsealed
 from ports.objects import Objects
 from ports.pushers import Pushers
@@ -115,6 +116,11 @@ class Ports:
     @property
     def broadcasts(self) -> Broadcasts:
         """Versions in force, announced to every process."""
+        return self.memory
+
+    @property
+    def loads(self) -> Loads:
+        """The load of each entitlement, counted."""
         return self.memory
 
     @property

@@ -41,6 +41,7 @@ class Listening:
     """One process that hears of versions, and when it was heard of last, by Memory's clock.
 
     ``confirmed_s`` is the age of what it knew then: how long before Documents had said so.
+    ``children``: how many processes it has to carry out work.
     """
 
     role: str
@@ -48,6 +49,7 @@ class Listening:
     answers: tuple[Answer, ...]
     confirmed_s: float | None = None
     ago_s: float = 0.0
+    children: int = 0
 
     @property
     def name(self) -> str:

@@ -111,6 +111,10 @@ class Dispatch(Protocol):
         """The limits of lists from which no process takes, and which processes to call."""
         ...
 
+    def depth(self, account_id: str) -> int:
+        """How many actions of a tenant wait."""
+        ...
+
     def queues(self, limit: int) -> tuple[int, list[Queue]]:
         """How many actions wait in all, and the longest lists, longest first."""
         ...

@@ -1,13 +1,14 @@
 """Lag: how much of a tenant's topic waits to be delivered (D25)."""
 
+from datetime import datetime
 from typing import Protocol
 
 
 class Lag(Protocol):
     """Reads a metric; never a store of record."""
 
-    def undelivered(self, subscription_id: str) -> int:
-        """Messages not yet acknowledged, as of up to four minutes ago.
+    def undelivered(self, subscription_id: str) -> tuple[int, datetime]:
+        """Messages not yet acknowledged, and as of when: up to four minutes ago.
 
         Raises:
             OutageError: the number is unknown just now.

@@ -12,6 +12,7 @@ from ports.alerts import Outbox
 from ports.broadcasts import Broadcasts
 from ports.dispatch import Dispatch
 from ports.health import Lease, Modes, Troubles, Watches
+from ports.loads import Loads
 from ports.slots import Slots
 
 
@@ -175,6 +176,7 @@ class Memory(
     Unsealed,
     Announcements,
     Broadcasts,
+    Loads,
     Protocol,
 ):
     """All of it. Every verb raises OutageError when Memory does not answer in time."""

@@ -42,6 +42,10 @@ class Secrets(Protocol):
         """The bearer token of reads."""
         ...
 
+    def monitoring_token(self) -> str:
+        """The password that Cloud Monitoring's webhooks show the ingress."""
+        ...
+
     def push_token(self) -> str:
         """What the signal pump shows the ingress."""
         ...

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
@@ -116,4 +117,8 @@ class Signals(Protocol):
 
     def backlog(self, account_id: str) -> int:
         """Messages not yet acknowledged (D25). Raises OutageError."""
+        ...
+
+    def backlog_then(self, account_id: str) -> tuple[int, datetime]:
+        """The same, and as of when that was so. Raises OutageError."""
         ...

@@ -84,6 +84,7 @@ def configuration() -> dict[str, Any]:
             "execute_action.*": {"queue": ACTIONS},
             "recover_action.*": {"queue": ACTIONS},
             "upgrade_policy.watch": {"queue": HEALTH},
+            "scale_governor.look": {"queue": HEALTH},
             "upgrade_policy.announce": {"queue": LEDGER},
             "reap.*": {"queue": HEALTH},
             "degrade_to_safe_mode.*": {"queue": HEALTH},

@@ -16,7 +16,8 @@ def _listen(sender: Any, **_: object) -> None:
     if _LISTENERS:
         return  # it is ready again: the broker was away
     role = str(sender.hostname).partition("@")[0]
-    listener = Listener(wiring.ports(), role, wiring.open_hearing(load()))
+    children = int(sender.controller.concurrency or 0)
+    listener = Listener(wiring.ports(), role, wiring.open_hearing(load()), children)
     _LISTENERS.append(listener)
     listener.start()
 

@@ -21,6 +21,7 @@ from tasks.ledgers.sign import raise_alarm
 from tasks.ledgers.stored_log import BrokenLogError
 from tasks.receipts import refusals
 from tasks.runbooks import RUNBOOKS, tenant_purge, upgrade_policy
+from tasks.runbooks.scale import pressed
 from tasks.runbooks.upgrade import bake
 from tasks.runs import reap as run_reaper
 from tasks.sweep import alone
@@ -109,6 +110,17 @@ def announce_versions() -> None:
 def watch_versions() -> None:
     """Judge the versions of policies that are on trial."""
     bake.look(wiring.ports())
+
+
+@app.task(name="scale_governor.look", send_events=False)
+def look_at_limits() -> None:
+    """Decide the limits of governors under pressure; one process at a time."""
+    ports = wiring.ports()
+    if is_in_doubt(ports):
+        return
+    with alone(ports, "scaling", _ALONE_S) as is_alone:
+        if is_alone:
+            pressed.look(ports)
 
 
 @app.task(name="troubles.look", send_events=False)

@@ -66,8 +66,14 @@ def _is_watched(ports: Ports) -> bool:
     return any(each.is_watched for each in ports.broadcasts.in_force()[0])
 
 
+def _is_pressed(ports: Ports) -> bool:
+    """Whether a governor's limit is to be looked at."""
+    return ports.loads.any_pressed()
+
+
 _CONDITIONS: Mapping[str, Callable[[Ports], bool]] = {
     "refused": _is_refused,
     "unsealed": _is_unsealed,
     "watched": _is_watched,
+    "pressed": _is_pressed,
 }

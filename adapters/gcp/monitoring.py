@@ -18,7 +18,7 @@ from governor.errors import OutageError
 _WHO = Service("Cloud Monitoring", "lag-unknown")
 _URL = "https://monitoring.googleapis.com"
 _SCOPE = "https://www.googleapis.com/auth/monitoring.read"
-_METRIC = "pubsub.googleapis.com/subscription/num_undelivered_messages"
+_METRIC = "pubsub.googleapis.com/subscription/num_unacked_messages_by_region"
 _TIMEOUT_S = (3, 5)
 _LOOK_BACK = timedelta(minutes=5)
 
@@ -43,7 +43,7 @@ class MonitoredLag:
         if session := self._session.take():
             session.close()
 
-    def undelivered(self, subscription_id: str) -> int:
+    def undelivered(self, subscription_id: str) -> tuple[int, datetime]:
         if self._is_emulated:
             raise OutageError("lag-unknown", "the Pub/Sub emulator does not report its backlog")
         now = datetime.now(UTC)
@@ -52,13 +52,15 @@ class MonitoredLag:
             f'resource.labels.subscription_id="{subscription_id}"',
             "interval.startTime": (now - _LOOK_BACK).isoformat(),
             "interval.endTime": now.isoformat(),
-            "pageSize": "1",
+            "pageSize": "100",
         }
         try:
             answer = self._session.get().get(self._list, params=wanted, timeout=_TIMEOUT_S)
             answer.raise_for_status()
             series = answer.json().get("timeSeries", [])
-            return int(series[0]["points"][0]["value"]["int64Value"])  # the newest comes first
+            newest = [each["points"][0] for each in series]  # of each region, the newest first
+            as_of = min(_moment(point["interval"]["endTime"]) for point in newest)
+            return sum(int(point["value"]["int64Value"]) for point in newest), as_of
         except (requests.RequestException, GoogleAuthError) as error:
             raise outage(_WHO, error) from error
         except (LookupError, ValueError, TypeError, AttributeError) as error:
@@ -67,6 +69,10 @@ class MonitoredLag:
                 f"{_WHO.name} has no figure of {subscription_id} of these five minutes",
                 60,
             ) from error
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(UTC)
 
 
 def _session(credentials: Any) -> AuthorizedSession:

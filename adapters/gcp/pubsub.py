@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from google.api_core import exceptions as answers
@@ -42,6 +42,8 @@ _SOURCE = "CloudPubSubDeadLetterSourceSubscription"
 _OURS = re.compile(r"tenants\.([A-Za-z0-9][A-Za-z0-9_-]{0,127})\.signals")
 _LABELS = {"managed-by": "ggen-governor"}
 _KEPT_S = 7 * 86_400
+_LAST_RETRY_S = 60
+"""A message that was refused comes again at least so often: a lag can fall within minutes."""
 """How long Pub/Sub keeps an unacknowledged message; the emulator accepts no longer time."""
 
 
@@ -171,6 +173,9 @@ class PubsubSignals:
             _or_none(_Budget(PUBLISH_S), self._subscriber, "acknowledge", request)
 
     def backlog(self, account_id: str) -> int:
+        return self.backlog_then(account_id)[0]
+
+    def backlog_then(self, account_id: str) -> tuple[int, datetime]:
         return self._lag.undelivered(topic_name(account_id))
 
     def dead_letters(self, limit: int) -> list[DeadLetter]:
@@ -274,7 +279,7 @@ class PubsubSignals:
             "message_retention_duration": {"seconds": _KEPT_S},
             "retry_policy": {
                 "minimum_backoff": {"seconds": 10},
-                "maximum_backoff": {"seconds": 600},
+                "maximum_backoff": {"seconds": _LAST_RETRY_S},
             },
             "dead_letter_policy": {
                 "dead_letter_topic": f"{self._project}/topics/{DEAD_LETTERS}",

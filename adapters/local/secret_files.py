@@ -45,6 +45,7 @@ class SecretFiles:
                 "master.key": lambda: os.urandom(32).hex(),
                 "api.token": lambda: token(32),
                 "push.token": lambda: token(32),
+                "monitoring.token": lambda: token(32),
                 "flower.password": lambda: token(24),
                 "flower.cookie": lambda: token(32),
                 "valkey.password": lambda: token(32),
@@ -119,6 +120,9 @@ class SecretFiles:
 
     def api_token(self) -> str:
         return self.read("api.token")
+
+    def monitoring_token(self) -> str:
+        return self.read("monitoring.token")
 
     def push_token(self) -> str:
         return self.read("push.token")

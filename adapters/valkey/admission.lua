@@ -1,7 +1,8 @@
 -- Admission of one signal, in one atomic step (ports.memory.Slots.admit).
 -- KEYS: lease, governor, looks, seen     ARGV: account, action, type, sku or "", sha256,
 --       month, first look in (ms), seconds to remember the answer, entitlement or "",
---       generation of the key that signed it or "", and who asks (see STANDING)
+--       generation of the key that signed it or "" for a message of a topic, and who asks
+--       (see STANDING)
 -- Returns {lease, verdict, entitlement, sku, plan, policy version, era, version in force}. Nothing is
 -- taken unless it is "admitted".
 local account, action, kind, asked_sku, sha256, month, asked, key_of =
@@ -68,15 +69,30 @@ if found == 0 then return {lease, 'not-permitted'} end
 if found > 1 then return {lease, 'ambiguous'} end
 
 local plan, version, concurrent, monthly = terms(id)
-local inflight = 'ggen:inflight:' .. account .. '/' .. id
-local used = 'ggen:used:' .. account .. '/' .. id .. '/' .. month
+local place = account .. '/' .. id
+local inflight, load = 'ggen:inflight:' .. place, 'ggen:load:' .. place
+local pushed_back = 'ggen:pushed_back:' .. account
+local used = 'ggen:used:' .. place .. '/' .. month
 -- Restored after a loss: the slot is there, only its answer was forgotten.
 if redis.call('SISMEMBER', inflight, action) == 1 then return duplicate(id, sku, plan, version) end
-if redis.call('SCARD', inflight) >= concurrent then return {lease, 'concurrency-exceeded', id, sku} end
+if redis.call('SCARD', inflight) >= concurrent then
+  redis.call('HINCRBY', load, 'refused', 1)
+  redis.call('EXPIRE', load, 3600)
+  redis.call('ZADD', 'ggen:pressed', 'NX', now_ms, place)
+  if key_of == '' then
+    redis.call('HINCRBY', load, 'pushed_back', 1)
+    redis.call('ZADD', pushed_back, now_ms, action)
+    redis.call('EXPIRE', pushed_back, 120)
+  end
+  return {lease, 'concurrency-exceeded', id, sku}
+end
 if tonumber(redis.call('GET', used) or '0') >= monthly then return {lease, 'quota-exceeded', id, sku} end
 
 redis.call('SADD', inflight, action)
-redis.call('ZADD', KEYS[3], look_ms, account .. '/' .. id .. '/' .. action)
+redis.call('ZADD', KEYS[3], look_ms, place .. '/' .. action)
+redis.call('HINCRBY', load, 'admitted', 1)
+redis.call('EXPIRE', load, 3600)
+if key_of == '' then redis.call('ZREM', pushed_back, action) end
 redis.call('INCR', used)
 redis.call('EXPIRE', used, 5529600)  -- 64 days: outlives its month
 redis.call('HSET', KEYS[4], 'sha256', sha256, 'entitlement', id, 'sku', sku,

@@ -76,6 +76,7 @@ class ValkeyBroadcasts(Connected):
             "claim": listening.claim.document(),
             "answers": [asdict(each) for each in listening.answers],
             "confirmed_s": listening.confirmed_s,
+            "children": listening.children,
         }
         self._script(_ANSWER, [_PROCESSES], [listening.name, json.dumps(told)])
 
@@ -137,4 +138,5 @@ def _listening(now_ms: int, text: str) -> Listening:
         tuple(Answer(**each) for each in known["answers"]),
         known["confirmed_s"],
         max(0, now_ms - int(at_ms)) / 1000,
+        known.get("children", 0),  # an earlier release says none
     )

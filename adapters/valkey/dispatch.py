@@ -64,6 +64,12 @@ for _, at in ipairs(redis.call('SMEMBERS', KEYS[1])) do
   end
 end
 return found"""
+_DEPTH = """
+local depth = 0
+for _, at in ipairs(redis.call('SMEMBERS', KEYS[1])) do
+  depth = depth + redis.call('ZCARD', at .. 'work:' .. ARGV[1])
+end
+return depth"""
 _QUEUES = f"""{NOW}
 local depths, oldest, accounts, all = {{}}, {{}}, {{}}, 0
 for _, at in ipairs(redis.call('SMEMBERS', KEYS[1])) do
@@ -141,6 +147,9 @@ class ValkeyDispatch(ValkeySlots):
     def unserved(self) -> Sequence[tuple[int, Call]]:
         found = self._script(_UNSERVED, [_LIMITS], self.asker())
         return [(int(at.split(":")[2]), Call(*call)) for at, call in found]
+
+    def depth(self, account_id: str) -> int:
+        return int(self._script(_DEPTH, [_LIMITS], [account_id]))
 
     def queues(self, limit: int) -> tuple[int, list[Queue]]:
         depth, now_ms, found = self._script(_QUEUES, [_LIMITS], [limit])

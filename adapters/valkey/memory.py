@@ -8,6 +8,7 @@ import redis.asyncio
 from adapters.valkey.broadcasts import ValkeyBroadcasts
 from adapters.valkey.connection import bounded
 from adapters.valkey.health import ValkeyHealth
+from adapters.valkey.loads import ValkeyLoads
 from adapters.valkey.outbox import ValkeyOutbox
 from adapters.valkey.slots import (
     ERA,
@@ -103,7 +104,7 @@ for n, key in ipairs(KEYS) do
 end"""
 
 
-class ValkeyMemory(ValkeyHealth, ValkeyOutbox, ValkeyTroubles, ValkeyBroadcasts):
+class ValkeyMemory(ValkeyHealth, ValkeyOutbox, ValkeyTroubles, ValkeyBroadcasts, ValkeyLoads):
     """See ``ports.memory.Memory`` for what it promises."""
 
     # -- Governors

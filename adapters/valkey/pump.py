@@ -27,8 +27,10 @@ from governor.paths import topic_name
 
 _LOG = logging.getLogger("ggen.pump")
 _CONSUMER = "pump"
-_AT_ONCE = 64
-_BLOCK_MS = 500
+_AT_ONCE, _OF_A_TENANT = 64, 16
+"""How many deliveries are under way, and of one tenant: who floods does not hold up the others."""
+
+_BLOCK_MS, _FULL_MS = 500, 20
 _FIRST_RETRY_S, _LAST_RETRY_S = 1.0, 60.0
 _FULL_LOOK_EVERY_S = 30.0
 _ALIVE_EVERY_S = 10.0
@@ -44,7 +46,8 @@ class Pump:
         self._http = http
         self._endpoint = settings.push_endpoint
         self._places = asyncio.Semaphore(_AT_ONCE)
-        self._under_way: set[tuple[str, bytes]] = set()
+        self._shares: dict[str, asyncio.Semaphore] = {}
+        self._under_way: dict[str, set[bytes]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._unacknowledged: set[str] = set()
         self._polled_at = float("-inf")
@@ -53,9 +56,10 @@ class Pump:
         """Deliver the new messages of every tenant's stream, for ever."""
         while True:
             accounts = [a.decode() for a in await self._redis.smembers(TOPICS)]
+            accounts = [a for a in accounts if len(self._under_way.get(a, ())) < _OF_A_TENANT]
             if not accounts:
                 self._polled_at = time.monotonic()
-                await asyncio.sleep(_BLOCK_MS / 1000)
+                await asyncio.sleep(_FULL_MS / 1000)
                 continue
             by_key = {stream_key(a).encode(): a for a in accounts}
             try:
@@ -68,21 +72,24 @@ class Pump:
             self._polled_at = time.monotonic()
             for key, messages in _pairs(read):
                 for message_id, fields in messages:
-                    await self._start(by_key[key], message_id, fields)
+                    self._start(by_key[key], message_id, fields)
 
     async def redeliver(self) -> None:
         """Deliver again what was not acknowledged, when its back-off is over, for ever."""
-        next_full_look = 0.0
+        next_full_look, full = 0.0, set[str]()
         while True:
             pushed = {a.decode() for a in await self._redis.smembers(TOPICS)}
-            accounts = self._unacknowledged & pushed
+            accounts = (full or self._unacknowledged) & pushed
+            full = set()
             if time.monotonic() >= next_full_look:
                 accounts = pushed
                 next_full_look = time.monotonic() + _FULL_LOOK_EVERY_S
             for account_id in accounts:
                 with contextlib.suppress(redis.ResponseError):  # deleted meanwhile
-                    await self._redeliver_topic(account_id)
-            await asyncio.sleep(_FIRST_RETRY_S)
+                    if not await self._redeliver_topic(account_id):
+                        full.add(account_id)
+            self._shares = {a: s for a, s in self._shares.items() if a in self._under_way}
+            await asyncio.sleep(_FULL_MS / 1000 if full else _FIRST_RETRY_S)
 
     async def prove_alive(self) -> None:
         """Tell Memory that the pump polls, for ever."""
@@ -103,36 +110,50 @@ class Pump:
                 await self._redis.srem(TOPICS, account_id)
         await asyncio.sleep(_BLOCK_MS / 1000)
 
-    async def _redeliver_topic(self, account_id: str) -> None:
+    async def _redeliver_topic(self, account_id: str) -> bool:
+        """Whether all that is due is under way; else the tenant's share is used up."""
         key, after = stream_key(account_id), "-"
         self._unacknowledged.discard(account_id)
         while pending := await self._redis.xpending_range(key, GROUP, after, "+", 500):
             self._unacknowledged.add(account_id)
-            await self._redeliver_due(account_id, pending)
+            if not await self._redeliver_due(account_id, pending):
+                return False
             after = "(" + pending[-1]["message_id"].decode()
+        return True
 
-    async def _redeliver_due(self, account_id: str, pending: list[Any]) -> None:
+    async def _redeliver_due(self, account_id: str, pending: list[Any]) -> bool:
         key = stream_key(account_id)
         for entry in pending:
             doublings = min(entry["times_delivered"] - 1, 10)
             rest_s = min(_LAST_RETRY_S, _FIRST_RETRY_S * 2**doublings)
             message_id = entry["message_id"]
-            if (account_id, message_id) in self._under_way:
+            under_way = self._under_way.get(account_id, ())
+            if len(under_way) >= 2 * _OF_A_TENANT:
+                return False
+            if message_id in under_way:
                 continue
             if entry["time_since_delivered"] < rest_s * 1000:
                 continue
             claimed = await self._redis.xclaim(key, GROUP, _CONSUMER, 0, [message_id])
             for claimed_id, fields in claimed:
-                await self._start(account_id, claimed_id, fields)
+                self._start(account_id, claimed_id, fields)
+        return True
 
-    async def _start(self, account_id: str, message_id: bytes, fields: dict[bytes, bytes]) -> None:
-        await self._places.acquire()
-        self._under_way.add((account_id, message_id))
+    def _start(self, account_id: str, message_id: bytes, fields: dict[bytes, bytes]) -> None:
+        """Deliver as soon as a place of the tenant's share, and one of all, is free."""
+        self._under_way.setdefault(account_id, set()).add(message_id)
         task = asyncio.create_task(self._deliver(account_id, message_id, fields))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _deliver(
+        self, account_id: str, message_id: bytes, fields: dict[bytes, bytes]
+    ) -> None:
+        share = self._shares.setdefault(account_id, asyncio.Semaphore(_OF_A_TENANT))
+        async with share, self._places:
+            await self._attempt(account_id, message_id, fields)
+
+    async def _attempt(
         self, account_id: str, message_id: bytes, fields: dict[bytes, bytes]
     ) -> None:
         try:
@@ -146,8 +167,10 @@ class Pump:
             self._unacknowledged.add(account_id)  # accepted; the ingress knows a redelivery
             _LOG.warning("could not acknowledge a message of %s: %s", account_id, error)
         finally:
-            self._under_way.discard((account_id, message_id))
-            self._places.release()
+            under_way = self._under_way[account_id]
+            under_way.discard(message_id)
+            if not under_way:
+                del self._under_way[account_id]
 
     async def _is_accepted(
         self, account_id: str, message_id: bytes, fields: dict[bytes, bytes]

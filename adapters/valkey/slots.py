@@ -87,6 +87,14 @@ local held = redis.call('SREM', 'ggen:inflight:' .. place, action)
 redis.call('HDEL', 'ggen:claims', member)
 redis.call('SREM', 'ggen:rolling:' .. account, action)
 redis.call('SADD', 'ggen:unsealed', account)
+local at = held == 1 and refund == '' and redis.call('HGET', KEYS[2], 'at')
+if at then
+  local load = 'ggen:load:' .. place
+  redis.call('HINCRBY', load, 'ended', 1)
+  redis.call('HINCRBY', load, 'held_ms', math.max(0, now - at))
+  if ending == 'timed_out' then redis.call('HINCRBY', load, 'timed_out', 1) end
+  redis.call('EXPIRE', load, 3600)
+end
 if held == 1 and endings ~= '' then
   local hour = endings .. ':' .. math.floor(t[1] / 3600)
   redis.call('HINCRBY', hour, ending, 1)

@@ -1,11 +1,12 @@
 """Signals on Valkey streams: a stream per tenant; the pump plays the part of Pub/Sub's push."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import redis
 
 from adapters.valkey.connection import Connected, bounded
-from governor.errors import ConflictError, InputError
+from governor.errors import ConflictError, InputError, OutageError
 from governor.paths import topic_name
 from ports.signals import MAX_MESSAGE_BYTES, DeadLetter, Topic, Waiting
 
@@ -109,5 +110,19 @@ class StreamSignals(Connected):
     def bury(self, letter: DeadLetter) -> None:
         pass
 
+    def backlog_then(self, account_id: str) -> tuple[int, datetime]:
+        return self.backlog(account_id), datetime.now(UTC)
+
     def backlog(self, account_id: str) -> int:
-        return int(bounded(lambda: self._redis.xlen(stream_key(account_id))))
+        """What the group was not given yet, and what it has not acknowledged."""
+        try:
+            groups = bounded(lambda: self._redis.xinfo_groups(stream_key(account_id)))
+        except OutageError as error:
+            if "no such key" in error.detail:
+                return 0
+            raise
+        found = next((group for group in groups if group["name"] == GROUP), None)
+        if found is None or found["lag"] is None:
+            detail = "Valkey cannot tell how much of a topic waits: some of it was removed unread"
+            raise OutageError("lag-unknown", detail, 60)
+        return int(found["lag"]) + int(found["pending"])

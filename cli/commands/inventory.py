@@ -80,16 +80,26 @@ def scale(
     ] = False,
     reason: Annotated[str, typer.Option(help="Why; kept beside the ledger.")] = "",
     history: Annotated[bool, typer.Option("--history", help="Show its changes so far.")] = False,
+    pause: Annotated[
+        bool, typer.Option("--pause", help="Have it change by command alone for a while.")
+    ] = False,
+    hours: Annotated[float, typer.Option(help="For how long it is paused.")] = 24,
+    resume: Annotated[bool, typer.Option("--resume", help="End the pause.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Change how many actions of a tenant run at once (Runbook 3), or show the changes so far."""
+    """Change how many actions of a tenant run at once (Runbook 3), pause that, or show changes."""
     from cli.commands import scaling
     from governor.errors import InputError
 
     if history:
         value, text = scaling.history(account_id)
+    elif pause or resume:
+        value, text = scaling.hold(account_id, entitlement, hours if pause else None, reason)
     elif concurrency is None:
-        raise InputError("no-concurrency", "say how many at once: --concurrency N, or --history")
+        raise InputError(
+            "no-concurrency",
+            "say how many at once: --concurrency N; or --history, --pause, --resume",
+        )
     else:
         asked = scaling.Asked(entitlement, concurrency, not no_quota_check, reason)
         value, text = scaling.scale(account_id, asked, dry_run=dry_run)

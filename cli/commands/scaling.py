@@ -19,13 +19,19 @@ from ledger.receipt import SignedReceipt
 from ports import Ports
 from ports.documents import Query, Where
 from tasks.runbooks import scale_governor
-from tasks.runbooks.scale import limits
+from tasks.runbooks.scale import holds, limits
 from tasks.runbooks.scale.changes import NAME, Scaling
 from tasks.runs.definition import is_done
 from tasks.runs.journal import load
 
 _WITHIN_S = 30.0
-_OPERATIONS = ("governor_scaled", "governor_scale_reverted", "quota_exceeded")
+_OPERATIONS = (
+    "governor_scaled",
+    "governor_scale_reverted",
+    "governor_scaling_paused",
+    "governor_scaling_resumed",
+    "quota_exceeded",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +101,23 @@ def history(account_id: str) -> tuple[dict[str, Any], str]:
     found = sorted(found, key=lambda told: str(told["timestamp"]), reverse=True)[:50]
     lines = [f"{told['timestamp'][:19]}  {_line(told)}" for told in found]
     return {"changes": found}, "\n".join(lines or [f"no limit of {account_id} was changed"])
+
+
+def hold(
+    account_id: str, entitlement_id: str | None, hours: float | None, reason: str
+) -> tuple[dict[str, Any], str]:
+    """Pause scaling by itself for some hours; None ends a pause. Raises as ``holds.pause``."""
+    _check(account_id)
+    ports, operator = opened(), getpass.getuser()[:256]
+    found = limits.the_entitlement(ports, account_id, entitlement_id)
+    if hours is None:
+        ended = holds.resume(ports, found, operator)
+        said = f"=> it scales by itself again, receipt {ended}" if ended else "it was not paused"
+        return {"account_id": account_id, "receipt_id": ended}, said
+    receipt_id = holds.pause(ports, found, hours * 3600, operator, reason[:1024])
+    return {"account_id": account_id, "receipt_id": receipt_id}, (
+        f"=> for {hours:g} h its limit changes by command alone, receipt {receipt_id}"
+    )
 
 
 def _check(account_id: str) -> None:
@@ -177,10 +200,15 @@ def _line(told: dict[str, Any]) -> str:
     match told["operation"]:
         case "quota_exceeded":
             return f"refused: {moved}: {_beyond(told)}"
+        case "governor_scaling_paused":
+            return f"paused until {told['until'][:19]} by {told['operator']}"
+        case "governor_scaling_resumed":
+            return f"resumed by {told['operator']}"
         case "governor_scale_reverted":
             return f"{moved}: {told['lag_after']} signals waited, {told['lag_before']} before"
         case _:
-            return f"{moved}, ${told['cost_delta_usd']:g} until the month ends"
+            by = f" by itself ({told['why']})" if told.get("trigger") == "lag" else ""
+            return f"{moved}{by}, ${told['cost_delta_usd']:g} until the month ends"
 
 
 def _beyond(told: dict[str, Any]) -> str:

@@ -41,6 +41,8 @@ _VERSIONS: tuple[tuple[type[Receipt], ...], ...] = (
     (governor.GovernorScaledV1, governor.GovernorScaled),
     (governor.GovernorScaleRevertedV1, governor.GovernorScaleReverted),
     (governor.GovernorScaleFailed,),
+    (governor.GovernorScalingPaused,),
+    (governor.GovernorScalingResumed,),
     (governor.QuotaExceededV1, governor.QuotaExceeded),
     (governor.DegradedMode,),
     (governor.DegradedModeCleared,),

@@ -195,11 +195,15 @@ class GovernorScaled(_Scaled):
     operation: Literal["governor_scaled"]
     status: Literal["success"]
     quota_check: Literal["passed", "skipped"]
-    trigger: Literal["command"]
+    trigger: Literal["command", "lag"]
     operator: Word | None = None
     operator_is: Literal["unverified"] | None = None
     reason_sha256: Sha256Hex | None = Field(
         default=None, description="of the operator's words beside the ledger"
+    )
+    why: Code | None = Field(default=None, description="of the system: `lag` or `idle`")
+    decided_from: Sha256Hex | None = Field(
+        default=None, description="of the inputs, in the run: a decision can be made again"
     )
     lag_before: Count | None = None
     lag_as_of: Timestamp | None = None
@@ -224,6 +228,34 @@ class GovernorScaleReverted(_Scaled):
     lag_before: Count
     lag_after: Count
     lag_as_of: Timestamp
+    arrivals_rose: bool = Field(
+        default=False, description="by more than a quarter meanwhile: the change is not to blame"
+    )
+
+
+class GovernorScalingPaused(Receipt):
+    """Runbook 3: until a moment, the limit changes by command alone."""
+
+    operation: Literal["governor_scaling_paused"]
+    status: Literal["paused"]
+    sku_id: SkuId
+    entitlement_id: EntitlementId
+    until: Timestamp
+    operator: Word
+    operator_is: Literal["unverified"]
+    reason_sha256: Sha256Hex
+
+
+class GovernorScalingResumed(Receipt):
+    """Runbook 3: a pause was ended before its time."""
+
+    operation: Literal["governor_scaling_resumed"]
+    status: Literal["resumed"]
+    sku_id: SkuId
+    entitlement_id: EntitlementId
+    paused_until: Timestamp
+    operator: Word
+    operator_is: Literal["unverified"]
 
 
 class GovernorScaleFailed(Receipt):
@@ -254,6 +286,7 @@ class QuotaExceeded(QuotaExceededV1, Second):
     run_id: Word
     entitlement_id: EntitlementId
     policy_version: SemVer
+    trigger: Literal["command", "lag"]
     concurrency: Concurrency = Field(description="in force, and asked for")
     unit: Literal["actions at once", "actions a month", "usd"] = Field(
         description="of `requested` and `allowed`"

@@ -60,6 +60,9 @@ def _boot(
     known_as = GovernorState.STABLE if admits else stored.state
     terms = [t for e in bought if (t := _usable_terms(ports, e)) is not None]
     is_new = ports.governors.boot(account_id, ticket, known_as, terms, stored.generation)
+    for each in bought:
+        if each.limited_by:  # it may fall again; Memory may just have been lost
+            ports.loads.press(account_id, each.entitlement_id)
     return admits if is_new else None
 
 

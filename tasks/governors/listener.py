@@ -24,8 +24,9 @@ CONFIRM_EVERY_S = 10.0
 class Listener:
     """What one process knows of the versions in force."""
 
-    def __init__(self, ports: Ports, role: str, hearing: Hearing) -> None:
+    def __init__(self, ports: Ports, role: str, hearing: Hearing, children: int = 0) -> None:
         self._ports, self._role, self._hearing = ports, role, hearing
+        self._children = children
         self._claim = ports.processes.claim(ports.clock.now())
         self._answers: dict[str, Answer] = {}
         self._confirmed_s: float | None = None
@@ -88,7 +89,7 @@ class Listener:
 
     def _told(self, age_s: float | None) -> Listening:
         answers: Sequence[Answer] = [*self._answers.values()]
-        return Listening(self._role, self._claim, tuple(answers), age_s)
+        return Listening(self._role, self._claim, tuple(answers), age_s, children=self._children)
 
     def _answer(self, announced: InForce) -> Answer:
         sku_id, _, plan_type = announced.plan.partition("~")

@@ -1,9 +1,11 @@
 """Runbook 3, Scale Governor: a governor may act more at once, as far as its quota allows.
 
 A minute after a limit was raised the lag is read again; where more waits than before, the limit
-goes back. Served by command; no decision is made by the system itself yet.
+goes back. An operator asks for it, or the system, by the governor's load
+(``scale.pressed``).
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -12,17 +14,21 @@ from governor.errors import DeniedError, InputError
 from governor.fsm import ENTITLEMENT_BOUGHT
 from governor.paths import entitlement_path, turn_path
 from governor.runs import Effect, Run, Trigger, Wait
+from governor.scaling.decision import decide
 from governor.tenancy import Entitlement
 from governor.times import elapsed_ms, timestamp
+from ledger import canonical
 from ports import Ports
 from ports.alerts import Alert
 from ports.documents import Create, Document, Update, Write
 from tasks.governors import lag
 from tasks.governors.boot import boot_governor
 from tasks.manual import Door, Manual
+from tasks.receipts import troubles
 from tasks.receipts.commit import alert, explained, receipt
 from tasks.runbooks.scale import limits
 from tasks.runbooks.scale.changes import NAME, Applied, Decided, Scaling, fields_of
+from tasks.runbooks.scale.holds import history_of, kept
 from tasks.runbooks.scale.verdicts import Verified, verify, when_to_verify
 from tasks.runs import intake
 from tasks.runs.definition import Result, Runbook, Step
@@ -45,7 +51,7 @@ def ask(ports: Ports, asked: Scaling, key: str) -> Run:
         RUNBOOK,
         asked.model_dump(mode="json"),
         account_id=asked.account_id,
-        trigger=Trigger.COMMAND,
+        trigger=Trigger.METRIC if asked.decided_from else Trigger.COMMAND,
         dedupe_key=key,
         turn=key,  # of its own: a minute's wait holds up nothing of the account
     )
@@ -68,8 +74,11 @@ def _decide(ports: Ports, run: Run) -> Result:
     asked, (_, entitlement) = Scaling.stored(run.inputs), _found(ports, run)
     if entitlement.concurrent_actions == asked.new_concurrency:
         raise DeniedError("no-change", f"its limit is {asked.new_concurrency} already")
+    if asked.decided_from and asked.decided_from.limit != entitlement.concurrent_actions:
+        raise DeniedError("superseded", "its limit changed after this was decided")
     policy = limits.policy_of(ports, entitlement)
     beyond = limits.exceeded(ports, entitlement, policy, asked.new_concurrency)
+    beyond = beyond or limits.beyond_capacity(asked.decided_from, asked.new_concurrency)
     if beyond and asked.quota_check:
         proof = receipt(
             ports,
@@ -82,6 +91,7 @@ def _decide(ports: Ports, run: Run) -> Result:
             sku_id=entitlement.sku_id,
             entitlement_id=entitlement.entitlement_id,
             policy_version=entitlement.policy_version,
+            trigger=asked.trigger,
             concurrency={
                 "previous": entitlement.concurrent_actions,
                 "new": asked.new_concurrency,
@@ -89,15 +99,25 @@ def _decide(ports: Ports, run: Run) -> Result:
             **asdict(beyond),
             duration_ms=elapsed_ms(run.started_at, ports.clock.now()),
         )
-        return Result(writes=[proof], ends_with=proof.data["receipt_id"])
+        writes: list[Write] = [proof]
+        if asked.decided_from:
+            found, history = history_of(ports, entitlement)
+            writes.append(kept(entitlement, found, history.in_vain_again(ports.clock.now())))
+        if beyond.limit == "capacity":
+            troubles.tell(ports, "capacity", limits.NO_CAPACITY)
+        return Result(writes=writes, ends_with=proof.data["receipt_id"])
+    by_itself = decide(asked.decided_from) if asked.decided_from else None
     return Result(
         Decided(
             previous=entitlement.concurrent_actions,
             sku_id=entitlement.sku_id,
             plan_type=entitlement.plan_type,
             policy_version=entitlement.policy_version,
-            lag=lag.read(ports, run.account_id),
-            warnings=limits.warnings(ports, entitlement, asked.new_concurrency),
+            lag=(by_itself and by_itself.lag) or lag.read(ports, run.account_id),
+            why=by_itself.why if by_itself else None,
+            warnings=[]
+            if by_itself
+            else limits.warnings(ports, entitlement, asked.new_concurrency),
         )
     )
 
@@ -128,9 +148,9 @@ def _apply(ports: Ports, run: Run) -> Result:
         "duration_ms": elapsed_ms(run.started_at, now),
         "status": "success",
         "quota_check": "passed" if asked.quota_check else "skipped",
-        "trigger": "command",
-        "operator": asked.operator,
-        "operator_is": "unverified",
+        "trigger": asked.trigger,
+        **_asker(asked),
+        "why": decided.why,
         "lag_before": decided.lag.value,
         "lag_as_of": decided.lag.as_of if decided.lag.value is not None else None,
         "warnings": decided.warnings,
@@ -139,9 +159,23 @@ def _apply(ports: Ports, run: Run) -> Result:
     proofs = [receipt(*of, **fields)]
     if asked.reason:
         proofs = explained(*of, asked.reason, named="reason_sha256", **fields)
-    writes: list[Write] = [Update(document.path, after.document(), document.revision), *proofs]
+    found, history = history_of(ports, entitlement)
+    history = history.changed(now)
+    if not asked.decided_from:
+        by_operator = {"commanded": asked.new_concurrency, "commanded_plan": entitlement.plan_type}
+        history = history.evolve(**by_operator)
+    limit = Update(document.path, after.document(), document.revision)
+    writes: list[Write] = [limit, kept(entitlement, found, history), *proofs]
     told = Applied(receipt_id=proofs[0].data["receipt_id"], applied_at=timestamp(now))
     return Result(told, writes)
+
+
+def _asker(asked: Scaling) -> dict[str, str]:
+    """Who asked for it, or the digest of what the system decided from."""
+    if asked.decided_from is None:
+        return {"operator": asked.operator, "operator_is": "unverified"}
+    decided_from = canonical.dumps(asked.decided_from.document())
+    return {"decided_from": hashlib.sha256(decided_from).hexdigest()}
 
 
 def _tell(ports: Ports, run: Run) -> Result:
@@ -197,7 +231,7 @@ MANUAL = Manual(
         "A governor may act more, or less, at once, within its plan, month and budget. Where more "
         "signals wait a minute later than before, the limit goes back."
     ),
-    trigger="`ggen scale ACCOUNT --concurrency N`; not by lag alone yet",
+    trigger="signals wait or are refused for concurrency; `ggen scale ACCOUNT --concurrency N`",
     inputs=Scaling,
     outputs=(
         "the entitlement's limit, and `governor_scaled` with its cost, in one commit",
@@ -209,7 +243,14 @@ MANUAL = Manual(
             "beyond the plan, the month's actions or the budget",
             "`quota_exceeded` with its unit; nothing changed",
         ),
-        ("fewer than four fifths of the limit are in flight", "a warning: `not-binding`"),
+        (
+            "no worker is free for more, where no operator asked",
+            "`quota_exceeded` with the limit `capacity`, and an alert; the operator adds workers",
+        ),
+        (
+            "fewer than four fifths of the limit are in flight, and an operator asked",
+            "a warning: `not-binding`; the system itself asks for nothing then",
+        ),
         ("another change came between", "`governor_scale_failed` with `superseded`"),
         ("another run of the account goes on", "it waits for that run's end, ten minutes at most"),
         (

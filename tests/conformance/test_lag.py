@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
@@ -48,18 +49,26 @@ def monitoring() -> Iterator[tuple[Monitoring, MonitoredLag]]:
     thread.join()
 
 
-def test_the_newest_point_of_the_subscription_is_told(
+def _series(*values: int, until: str) -> dict[str, object]:
+    points = [{"value": {"int64Value": str(v)}, "interval": {"endTime": until}} for v in values]
+    return {"points": points}
+
+
+def test_the_newest_points_of_all_regions_are_summed_as_of_the_oldest_of_them(
     monitoring: tuple[Monitoring, MonitoredLag],
 ) -> None:
     told, lag = monitoring
-    points = [{"value": {"int64Value": "17"}}, {"value": {"int64Value": "3"}}]
-    told.body = json.dumps({"timeSeries": [{"points": points}]}).encode()
+    series = [
+        _series(17, 3, until="2026-11-26T12:00:00Z"),
+        _series(5, 900, until="2026-11-26T12:01:00Z"),
+    ]
+    told.body = json.dumps({"timeSeries": series}).encode()
 
-    assert lag.undelivered("tenants.acme.signals") == 17
+    assert lag.undelivered("tenants.acme.signals") == (22, datetime(2026, 11, 26, 12, tzinfo=UTC))
     asked = urlsplit(told.path)
     assert asked.path == "/v3/projects/acme-project/timeSeries"
     query = parse_qs(asked.query)["filter"][0]
-    assert "num_undelivered_messages" in query
+    assert "num_unacked_messages_by_region" in query
     assert 'subscription_id="tenants.acme.signals"' in query
 
 

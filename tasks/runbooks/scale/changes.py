@@ -7,14 +7,15 @@ from pydantic import Field
 
 from governor.records import AccountId, EntitlementId, Record, Timestamp
 from governor.runs import Run, StepResult
-from governor.scaling import Reading
+from governor.scaling.decision import Inputs
+from governor.scaling.readings import Reading
 from governor.tenancy import Entitlement
 
 NAME = "scale_governor"
 
 
 class Scaling(Record):
-    """What an operator asks for."""
+    """What an operator, or the system by itself, asks for."""
 
     account_id: AccountId = Field(description="whose governor")
     entitlement_id: EntitlementId = Field(description="which of its entitlements")
@@ -26,6 +27,14 @@ class Scaling(Record):
     reason: str = Field(
         default="", max_length=1024, description="why; needed without `quota_check`"
     )
+    decided_from: Inputs | None = Field(
+        default=None, description="what the system decided from; absent where an operator asks"
+    )
+
+    @property
+    def trigger(self) -> str:
+        """What it was asked for by."""
+        return "lag" if self.decided_from else "command"
 
 
 class Decided(StepResult):
@@ -38,6 +47,7 @@ class Decided(StepResult):
     plan_type: str
     policy_version: str
     lag: Reading
+    why: str | None = None
     warnings: list[str]
 
     def still_holds(self, entitlement: Entitlement, limit: int) -> bool:

@@ -9,7 +9,8 @@ from governor.errors import ConflictError, DeniedError, InputError
 from governor.fsm import ENTITLEMENT_BOUGHT
 from governor.policy import Policy
 from governor.runs import Run
-from governor.scaling import cost_delta_usd
+from governor.scaling.cost import cost_delta_usd
+from governor.scaling.decision import Inputs, decide
 from governor.tenancy import Entitlement
 from ports import Ports
 from ports.documents import every
@@ -64,11 +65,25 @@ def exceeded(
     used = ports.governors.used(entitlement.account_id, entitlement.entitlement_id, month)
     if used >= terms.monthly_actions:
         return Exceeded("monthly_actions", used, terms.monthly_actions, "actions a month")
-    total = _spent(entitlement, policy, month) + cost_of(entitlement, policy, wanted, ports)
+    total = spent(entitlement, policy, month) + cost_of(entitlement, policy, wanted, ports)
     if total > terms.monthly_budget_usd:
         allowed_usd = float(terms.monthly_budget_usd)
         return Exceeded("monthly_budget_usd", float(total), allowed_usd, "usd")
     return None
+
+
+NO_CAPACITY = (
+    "a governor needs more actions at once, and every process of the actions workers is busy: its "
+    "limit stays, and its signals are refused meanwhile. Start more workers, or raise "
+    "GGEN_ACTIONS_CONCURRENCY; deploy/keda/ has files that add them by themselves"
+)
+
+
+def beyond_capacity(inputs: Inputs | None, wanted: int) -> Exceeded | None:
+    """Whether the system itself wants more than free workers could serve; an operator may."""
+    if inputs is None or wanted <= inputs.limit or decide(inputs).why != "capacity":
+        return None
+    return Exceeded("capacity", wanted, inputs.limit, "actions at once")
 
 
 def cost_of(entitlement: Entitlement, policy: Policy, wanted: int, ports: Ports) -> Decimal:
@@ -90,7 +105,7 @@ def policy_of(ports: Ports, entitlement: Entitlement) -> Policy:
     return policies.load(ports, *plan)
 
 
-def _spent(entitlement: Entitlement, policy: Policy, month: str) -> Decimal:
+def spent(entitlement: Entitlement, policy: Policy, month: str) -> Decimal:
     """What changes of the limit cost in a month; one begins with what was raised before it."""
     if entitlement.scaling_month == month:
         return entitlement.scaling_usd
@@ -108,6 +123,6 @@ def limited(
         concurrent_actions=limit,
         limited_by=run.run_id,
         scaling_month=month,
-        scaling_usd=_spent(entitlement, policy, month) + cost_usd,
+        scaling_usd=spent(entitlement, policy, month) + cost_usd,
     )
     return after, cost_usd

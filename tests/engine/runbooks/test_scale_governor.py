@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import redis
 
-from governor import scaling
 from governor.errors import ConflictError, DeniedError, InputError
 from governor.fsm import RunState
 from governor.paths import entitlement_path, turn_path
 from governor.runs import Run
+from governor.scaling.cost import cost_delta_usd
 from governor.tenancy import Entitlement
 from governor.times import instant
 from ports import Ports
@@ -89,7 +89,7 @@ def test_twenty_become_fifty_at_the_next_admission_and_the_receipt_has_the_cost(
     assert proof["concurrency"] == {"previous": 20, "new": 50}
     assert (proof["quota_check"], proof["warnings"]) == ("passed", ["not-binding"])
     assert (proof["run_id"], proof["operator_is"]) == (run.run_id, "unverified")
-    cost = scaling.cost_delta_usd(20, 50, Decimal("0.5"), instant(proof["timestamp"]))
+    cost = cost_delta_usd(20, 50, Decimal("0.5"), instant(proof["timestamp"]))
     assert proof["cost_delta_usd"] == pytest.approx(float(cost), abs=0.001)
 
 
