@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from ingress.routes import metrics
-from tasks.celery import app
+from tasks.celery import RUNBOOKS
 
 KEDA = sorted((Path(__file__).parents[2] / "deploy" / "keda").glob("*.yaml"))
 SPEC = {
@@ -61,4 +61,4 @@ def test_what_they_measure_exists() -> None:
     asked = {trigger["type"]: trigger["metadata"] for trigger in triggers}
 
     assert metrics.WAITING._name in asked["prometheus"]["query"]
-    assert asked["redis"]["listName"] in {queue.name for queue in app.amqp.queues.values()}
+    assert asked["redis"]["listName"] == RUNBOOKS
