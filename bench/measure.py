@@ -94,7 +94,7 @@ def run(only: Sequence[str]) -> Figures:
         InputError: a name that is none of them.
     """
     known = MEASUREMENTS | {
-        k: m for each in (runs, ledger, policy, dispatch) for k, m in each.ON_REQUEST.items()
+        k: m for each in (runs, ledger, policy, dispatch, scale) for k, m in each.ON_REQUEST.items()
     }
     if unknown := set(only) - set(known):
         raise InputError("unknown-measurement", f"{', '.join(unknown)}: none of {', '.join(known)}")
