@@ -7,7 +7,7 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 
 from governor.errors import InputError
-from ingress.signature import check_signal, check_webhook, is_token, sign
+from ingress.signature import check_signal, check_webhook, is_password, is_token, sign
 
 BODY = b'{"event_type":"entitlement.created"}'
 OLD, NEW = ("whsec_" + base64.b64encode(bytes([n]) * 32).decode() for n in (1, 2))
@@ -86,3 +86,13 @@ def test_a_bearer_token_is_compared_whole() -> None:
     assert not is_token("Bearer abcd", "abc")
     assert not is_token(None, "abc")
     assert not is_token("Bearer é", "abc")
+
+
+def test_a_password_is_taken_under_any_name_and_nothing_else_is() -> None:
+    def basic(text: str) -> str:
+        return "Basic " + base64.b64encode(text.encode()).decode()
+
+    assert is_password(basic("monitoring:the-token"), "the-token")
+    assert is_password(basic(":the-token"), "the-token")
+    refused = [None, "", "Basic", "Basic ???", basic("the-token"), basic("a:b"), "Bearer the-token"]
+    assert not any(is_password(each, "the-token") for each in refused)

@@ -258,6 +258,29 @@ def test_a_push_is_taken_from_the_subscriptions_own_pusher_alone(
     assert _push(stack, message, subscription="projects/p/subscriptions/x").status_code == 422
 
 
+def test_an_alert_of_monitoring_needs_its_password_and_names_a_tenant(
+    stack: Stack, account: str
+) -> None:
+    def told(password: str, **changes: Any) -> int:
+        incident = {
+            "incident_id": "0.opqiw61fsv7p",
+            "state": "open",
+            "resource": {"labels": {"subscription_id": f"tenants.{account}.signals"}},
+            "url": "https://console.cloud.google.com/",
+        }
+        body = {"version": "1.2", "incident": {**incident, **changes}}
+        with stack.http() as http:
+            auth = ("monitoring", password)
+            return http.post("/v1/alerts/monitoring", json=body, auth=auth).status_code
+
+    password = stack.secrets.monitoring_token()
+    other = {"labels": {"subscription_id": "tenants.nobody-here.signals"}}
+    assert told("wrong") == 401
+    assert told(password) == told(password) == told(password, state="closed") == 204
+    assert told(password, incident_id="another", resource=other) == 404
+    assert told(password, state="resolved") == 422
+
+
 @pytest.mark.parametrize(
     ("message", "code"),
     [(b"rubbish", "not-json"), (b'{"signal_id":"p","type":"demo.unknown"}', "not-permitted")],

@@ -13,6 +13,7 @@ from governor.runs import Run, Trigger
 from governor.scaling.decision import Decision, decide
 from governor.scaling.history import History
 from governor.tenancy import Entitlement
+from ingress.routes import alerts
 from ledger import canonical
 from ports import Ports
 from ports.broadcasts import Listening
@@ -299,3 +300,15 @@ def test_admissions_refusals_and_ends_are_counted_where_they_happen(
     submit(ports, signal_of("more-0"))
     assert ports.loads.pushed_back("acme") == 2
     assert ports.loads.pressed(10) == [("acme", "demo-sku")]
+
+
+def test_an_alert_of_monitoring_has_a_tenant_looked_at_once(ports: Ports, busy: Busy) -> None:
+    alerts._look_now(ports, "acme", "0.abc")
+    assert ports.loads.pressed(10) == [("acme", "demo-sku")]
+    ports.loads.rest("acme", "demo-sku")
+    alerts._look_now(ports, "acme", "0.abc")
+    assert not ports.loads.any_pressed()
+
+    for _ in range(2):  # one that failed is looked at again
+        with pytest.raises(InputError, match="no entitlement in use"):
+            alerts._look_now(ports, "nobody-here", "0.def")
