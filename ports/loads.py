@@ -40,6 +40,10 @@ class Loads(Protocol):
         """Whether one is to be looked at."""
         ...
 
+    def looked_at(self, account_id: str, entitlement_id: str) -> None:
+        """It is looked at now: all others that are pressed come first next time."""
+        ...
+
     def rest(self, account_id: str, entitlement_id: str) -> None:
         """Have it looked at no more, until it is pressed again."""
         ...
@@ -56,7 +60,7 @@ class Loads(Protocol):
         ...
 
     def note_sample(self, account_id: str, entitlement_id: str, sample: str, kept: int) -> None:
-        """Keep a sample, and so many of those before; it was looked at just now."""
+        """Keep a sample, and so many of those before."""
         ...
 
     def samples(self, account_id: str, entitlement_id: str) -> Sequence[str]:

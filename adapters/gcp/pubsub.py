@@ -42,9 +42,10 @@ _SOURCE = "CloudPubSubDeadLetterSourceSubscription"
 _OURS = re.compile(r"tenants\.([A-Za-z0-9][A-Za-z0-9_-]{0,127})\.signals")
 _LABELS = {"managed-by": "ggen-governor"}
 _KEPT_S = 7 * 86_400
+"""How long Pub/Sub keeps an unacknowledged message; the emulator accepts no longer time."""
+
 _LAST_RETRY_S = 60
 """A message that was refused comes again at least so often: a lag can fall within minutes."""
-"""How long Pub/Sub keeps an unacknowledged message; the emulator accepts no longer time."""
 
 
 @dataclass(frozen=True, slots=True)

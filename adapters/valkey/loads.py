@@ -11,11 +11,12 @@ _WAITS_FOR_MS, _SAMPLES_FOR_S = 120_000, 600
 _PUSHED_BACK = f"""{NOW}
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - {_WAITS_FOR_MS})
 return redis.call('ZCARD', KEYS[1])"""
-_NOTE_SAMPLE = f"""{NOW}
-redis.call('RPUSH', KEYS[2], ARGV[2])
-redis.call('LTRIM', KEYS[2], -ARGV[3], -1)
-redis.call('EXPIRE', KEYS[2], {_SAMPLES_FOR_S})
+_SEEN = f"""{NOW}
 redis.call('ZADD', KEYS[1], 'XX', now, ARGV[1])"""
+_NOTE_SAMPLE = f"""
+redis.call('RPUSH', KEYS[1], ARGV[1])
+redis.call('LTRIM', KEYS[1], -ARGV[2], -1)
+redis.call('EXPIRE', KEYS[1], {_SAMPLES_FOR_S})"""
 
 
 class ValkeyLoads(Connected):
@@ -33,6 +34,9 @@ class ValkeyLoads(Connected):
 
     def any_pressed(self) -> bool:
         return bool(bounded(lambda: self._redis.exists(PRESSED)))
+
+    def looked_at(self, account_id: str, entitlement_id: str) -> None:
+        self._script(_SEEN, [PRESSED], [f"{account_id}/{entitlement_id}"])
 
     def rest(self, account_id: str, entitlement_id: str) -> None:
         bounded(lambda: self._redis.zrem(PRESSED, f"{account_id}/{entitlement_id}"))
@@ -52,8 +56,8 @@ class ValkeyLoads(Connected):
         return int(self._script(_PUSHED_BACK, [f"ggen:pushed_back:{account_id}"], []))
 
     def note_sample(self, account_id: str, entitlement_id: str, sample: str, kept: int) -> None:
-        place = f"{account_id}/{entitlement_id}"
-        self._script(_NOTE_SAMPLE, [PRESSED, f"ggen:samples:{place}"], [place, sample, kept])
+        name = f"ggen:samples:{account_id}/{entitlement_id}"
+        self._script(_NOTE_SAMPLE, [name], [sample, kept])
 
     def samples(self, account_id: str, entitlement_id: str) -> list[str]:
         name = f"ggen:samples:{account_id}/{entitlement_id}"

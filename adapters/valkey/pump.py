@@ -8,7 +8,9 @@ never drops a message: only the ingress may call one hopeless.
 import asyncio
 import base64
 import contextlib
+import heapq
 import logging
+import random
 import signal
 import time
 from typing import Any
@@ -32,7 +34,7 @@ _AT_ONCE, _OF_A_TENANT = 64, 16
 
 _BLOCK_MS, _FULL_MS = 500, 20
 _FIRST_RETRY_S, _LAST_RETRY_S = 1.0, 60.0
-_FULL_LOOK_EVERY_S = 30.0
+_FULL_LOOK_EVERY_S, _LOOK_EVERY_S = 30.0, 0.05
 _ALIVE_EVERY_S = 10.0
 
 
@@ -49,25 +51,26 @@ class Pump:
         self._shares: dict[str, asyncio.Semaphore] = {}
         self._under_way: dict[str, set[bytes]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._unacknowledged: set[str] = set()
+        self._resting: dict[str, list[tuple[float, bytes, int]]] = {}
         self._polled_at = float("-inf")
 
     async def deliver_new(self) -> None:
         """Deliver the new messages of every tenant's stream, for ever."""
         while True:
             accounts = [a.decode() for a in await self._redis.smembers(TOPICS)]
-            accounts = [a for a in accounts if len(self._under_way.get(a, ())) < _OF_A_TENANT]
-            if not accounts:
+            free = [a for a in accounts if len(self._under_way.get(a, ())) < _OF_A_TENANT]
+            block_ms = _BLOCK_MS if len(free) == len(accounts) else _FULL_MS
+            if not free:
                 self._polled_at = time.monotonic()
-                await asyncio.sleep(_FULL_MS / 1000)
+                await asyncio.sleep(block_ms / 1000)
                 continue
-            by_key = {stream_key(a).encode(): a for a in accounts}
+            by_key = {stream_key(a).encode(): a for a in free}
             try:
                 read = await self._redis.xreadgroup(
-                    GROUP, _CONSUMER, dict.fromkeys(by_key, ">"), count=16, block=_BLOCK_MS
+                    GROUP, _CONSUMER, dict.fromkeys(by_key, ">"), count=16, block=block_ms
                 )
             except redis.ResponseError as error:
-                await self._forget_ghosts(accounts, error)
+                await self._forget_ghosts(free, error)
                 continue
             self._polled_at = time.monotonic()
             for key, messages in _pairs(read):
@@ -76,20 +79,17 @@ class Pump:
 
     async def redeliver(self) -> None:
         """Deliver again what was not acknowledged, when its back-off is over, for ever."""
-        next_full_look, full = 0.0, set[str]()
+        next_full_look = 0.0
         while True:
-            pushed = {a.decode() for a in await self._redis.smembers(TOPICS)}
-            accounts = (full or self._unacknowledged) & pushed
-            full = set()
             if time.monotonic() >= next_full_look:
-                accounts = pushed
                 next_full_look = time.monotonic() + _FULL_LOOK_EVERY_S
-            for account_id in accounts:
-                with contextlib.suppress(redis.ResponseError):  # deleted meanwhile
-                    if not await self._redeliver_topic(account_id):
-                        full.add(account_id)
+                for account in await self._redis.smembers(TOPICS):
+                    with contextlib.suppress(redis.ResponseError):  # deleted meanwhile
+                        await self._find_resting(account.decode())
+            for account_id in list(self._resting):
+                await self._redeliver_due(account_id)
             self._shares = {a: s for a, s in self._shares.items() if a in self._under_way}
-            await asyncio.sleep(_FULL_MS / 1000 if full else _FIRST_RETRY_S)
+            await asyncio.sleep(_LOOK_EVERY_S)
 
     async def prove_alive(self) -> None:
         """Tell Memory that the pump polls, for ever."""
@@ -110,51 +110,66 @@ class Pump:
                 await self._redis.srem(TOPICS, account_id)
         await asyncio.sleep(_BLOCK_MS / 1000)
 
-    async def _redeliver_topic(self, account_id: str) -> bool:
-        """Whether all that is due is under way; else the tenant's share is used up."""
-        key, after = stream_key(account_id), "-"
-        self._unacknowledged.discard(account_id)
+    async def _find_resting(self, account_id: str) -> None:
+        """Learn of unacknowledged messages that this process did not deliver itself."""
+        key, after, now_s = stream_key(account_id), "-", time.monotonic()
+        known = {each[1] for each in self._resting.get(account_id, ())}
+        known |= self._under_way.get(account_id, set())
         while pending := await self._redis.xpending_range(key, GROUP, after, "+", 500):
-            self._unacknowledged.add(account_id)
-            if not await self._redeliver_due(account_id, pending):
-                return False
+            for entry in pending:
+                if entry["message_id"] not in known:
+                    tries = entry["times_delivered"]
+                    rested_s = entry["time_since_delivered"] / 1000
+                    self._rest(account_id, entry["message_id"], tries, now_s - rested_s)
             after = "(" + pending[-1]["message_id"].decode()
-        return True
 
-    async def _redeliver_due(self, account_id: str, pending: list[Any]) -> bool:
-        key = stream_key(account_id)
-        for entry in pending:
-            doublings = min(entry["times_delivered"] - 1, 10)
-            rest_s = min(_LAST_RETRY_S, _FIRST_RETRY_S * 2**doublings)
-            message_id = entry["message_id"]
-            under_way = self._under_way.get(account_id, ())
-            if len(under_way) >= 2 * _OF_A_TENANT:
-                return False
-            if message_id in under_way:
-                continue
-            if entry["time_since_delivered"] < rest_s * 1000:
-                continue
-            claimed = await self._redis.xclaim(key, GROUP, _CONSUMER, 0, [message_id])
-            for claimed_id, fields in claimed:
-                self._start(account_id, claimed_id, fields)
-        return True
+    def _rest(self, account_id: str, message_id: bytes, tries: int, since_s: float) -> None:
+        """Have a message delivered again after its back-off; messages spread by themselves."""
+        rest_s = min(_LAST_RETRY_S, _FIRST_RETRY_S * 2 ** min(tries - 1, 10))
+        due_s = since_s + rest_s * random.uniform(0.75, 1)  # noqa: S311  # no secret
+        heapq.heappush(self._resting.setdefault(account_id, []), (due_s, message_id, tries))
 
-    def _start(self, account_id: str, message_id: bytes, fields: dict[bytes, bytes]) -> None:
+    async def _redeliver_due(self, account_id: str) -> None:
+        """Begin as many as the tenant's share has room for."""
+        resting, due = self._resting[account_id], dict[bytes, int]()
+        room = _OF_A_TENANT - len(self._under_way.get(account_id, ()))
+        while resting and len(due) < room and resting[0][0] <= time.monotonic():
+            _, message_id, tries = heapq.heappop(resting)
+            due[message_id] = tries
+        if not resting:
+            del self._resting[account_id]
+        if not due:
+            return
+        if not await self._redis.sismember(TOPICS, account_id):
+            self._resting.pop(account_id, None)  # nothing pushes this topic any more
+            return
+        try:
+            claimed = await self._redis.xclaim(
+                stream_key(account_id), GROUP, _CONSUMER, 0, list(due)
+            )
+        except redis.ResponseError:  # deleted meanwhile
+            return
+        for message_id, fields in claimed:
+            self._start(account_id, message_id, fields, due[message_id] + 1)
+
+    def _start(
+        self, account_id: str, message_id: bytes, fields: dict[bytes, bytes], tries: int = 1
+    ) -> None:
         """Deliver as soon as a place of the tenant's share, and one of all, is free."""
         self._under_way.setdefault(account_id, set()).add(message_id)
-        task = asyncio.create_task(self._deliver(account_id, message_id, fields))
+        task = asyncio.create_task(self._deliver(account_id, message_id, fields, tries))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _deliver(
-        self, account_id: str, message_id: bytes, fields: dict[bytes, bytes]
+        self, account_id: str, message_id: bytes, fields: dict[bytes, bytes], tries: int
     ) -> None:
         share = self._shares.setdefault(account_id, asyncio.Semaphore(_OF_A_TENANT))
         async with share, self._places:
-            await self._attempt(account_id, message_id, fields)
+            await self._attempt(account_id, message_id, fields, tries)
 
     async def _attempt(
-        self, account_id: str, message_id: bytes, fields: dict[bytes, bytes]
+        self, account_id: str, message_id: bytes, fields: dict[bytes, bytes], tries: int
     ) -> None:
         try:
             if await self._is_accepted(account_id, message_id, fields):
@@ -162,9 +177,9 @@ class Pump:
                     key = stream_key(account_id)
                     await pipe.xack(key, GROUP, message_id).xdel(key, message_id).execute()
             else:
-                self._unacknowledged.add(account_id)
-        except redis.RedisError as error:
-            self._unacknowledged.add(account_id)  # accepted; the ingress knows a redelivery
+                self._rest(account_id, message_id, tries, time.monotonic())
+        except redis.RedisError as error:  # accepted; the ingress knows a redelivery
+            self._rest(account_id, message_id, tries, time.monotonic())
             _LOG.warning("could not acknowledge a message of %s: %s", account_id, error)
         finally:
             under_way = self._under_way[account_id]

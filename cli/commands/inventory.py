@@ -91,6 +91,8 @@ def scale(
     from cli.commands import scaling
     from governor.errors import InputError
 
+    if (pause or resume) and (dry_run or history or concurrency is not None or pause == resume):
+        raise InputError("ambiguous", "--pause and --resume are given alone; nothing was changed")
     if history:
         value, text = scaling.history(account_id)
     elif pause or resume:

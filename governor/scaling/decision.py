@@ -28,6 +28,8 @@ _TOLERANCE = 0.1
 _TIMEOUTS, _TIMEOUTS_OF = 0.2, 20
 BINDS = 0.8
 _FALLS_TO = 0.6
+_KNOWN_FOR_S = 240
+"""For how long the need must be known before a limit falls."""
 
 Why = Literal[
     "lag",
@@ -43,6 +45,7 @@ Why = Literal[
     "month",
     "budget",
     "capacity",
+    "workers-unknown",
     "paused",
 ]
 FORBIDDEN: tuple[Why, ...] = ("plan", "month", "budget", "capacity")
@@ -125,6 +128,8 @@ def decide(inputs: Inputs) -> Decision:
         return decided(inputs.limit, "enough")
     if own is None:
         return decided(inputs.limit, "lag-unknown")
+    if (own.value or 0) > LAGGING:
+        return decided(inputs.limit, "enough")
     return decided(*_lowered(inputs, now, need))
 
 
@@ -138,12 +143,16 @@ def _raised(inputs: Inputs, now: datetime, need: int) -> tuple[int, Why, int]:
         (inputs.ceiling, "plan"),
         (limit if inputs.month_left <= 0 else wanted, "month"),
         (limit + affordable(inputs.budget_left_usd, inputs.price_month_usd, now), "budget"),
-        (limit + max(0, inputs.free_workers or 0), "capacity"),
     )
     lowest, why = min(bounds, key=lambda bound: bound[0])
-    if lowest > limit:
-        return min(wanted, lowest), "lag", wanted
-    return limit, why, wanted
+    if lowest <= limit:
+        return limit, why, wanted
+    allowed = min(wanted, lowest)
+    if inputs.free_workers is None:
+        return limit, "workers-unknown", allowed
+    if inputs.free_workers <= 0:
+        return limit, "capacity", allowed
+    return min(allowed, limit + inputs.free_workers), "lag", allowed
 
 
 def _would_not_help(inputs: Inputs) -> Why | None:
@@ -163,6 +172,8 @@ def _is_too_soon(inputs: Inputs, now: datetime, cool_s: float) -> Why | None:
 
 def _lowered(inputs: Inputs, now: datetime, need: int) -> tuple[int, Why]:
     """A lower limit, by a few steps; never below the floor, nor the actions in flight."""
+    if not inputs.needs or is_within(now, inputs.needs[0].at, _KNOWN_FOR_S):
+        return inputs.limit, "enough"  # too little is known yet
     recent = [each.need for each in inputs.needs if is_within(now, each.at, HIGHEST_OF_S)]
     highest = max([need, *recent])
     least = max(inputs.floor, inputs.in_flight, highest, math.ceil(inputs.limit * _FALLS_TO))

@@ -63,9 +63,12 @@ class History(Record):
 
         Args:
             now: from when on.
-            longer: false where the change was not to blame: it waits no longer than before.
+            longer: false where the change was not to blame: it waits no longer than before, and
+                where none was in vain before, for the usual minute only.
         """
-        in_a_row = self.in_vain + 1 if longer or not self.in_vain else self.in_vain
+        in_a_row = self.in_vain + 1 if longer else self.in_vain
+        if not in_a_row:
+            return self
         until = now + timedelta(seconds=back_off_s(in_a_row))
         return self.evolve(in_vain=in_a_row, backing_off_until=timestamp(until))
 

@@ -58,6 +58,7 @@ async def exposition(here: Here) -> Response:
         metrics.DEGRADED.set(here.ports.modes.health(Scope.ALL).is_degraded)
         depth, longest = here.ports.dispatch.queues(10_000)
         metrics.WAITING.set(depth)
+        metrics.BUSY.set(here.ports.loads.busy())
         metrics.OLDEST_S.set(max((queue.oldest_s for queue in longest), default=0))
         for rank in range(metrics.LONGEST_LISTS):
             depth = longest[rank].depth if rank < len(longest) else 0

@@ -16,6 +16,7 @@ UNDELIVERED = Gauge(
 )
 READY = Gauge("ggen_ready", "1 when nothing that /readyz looks at is missing")
 WAITING = Gauge("ggen_waiting_actions", "Accepted actions that wait for a worker")
+BUSY = Gauge("ggen_busy_processes", "Processes that carry out an action now")
 OLDEST_S = Gauge("ggen_waiting_oldest_seconds", "Age of the oldest action that waits")
 LONGEST = Gauge(
     "ggen_waiting_actions_longest",

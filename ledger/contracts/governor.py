@@ -286,7 +286,7 @@ class QuotaExceeded(QuotaExceededV1, Second):
     run_id: Word
     entitlement_id: EntitlementId
     policy_version: SemVer
-    trigger: Literal["command", "lag"]
+    trigger: Literal["command", "lag"] = "command"
     concurrency: Concurrency = Field(description="in force, and asked for")
     unit: Literal["actions at once", "actions a month", "usd"] = Field(
         description="of `requested` and `allowed`"

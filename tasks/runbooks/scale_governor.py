@@ -14,7 +14,8 @@ from governor.errors import DeniedError, InputError
 from governor.fsm import ENTITLEMENT_BOUGHT
 from governor.paths import entitlement_path, turn_path
 from governor.runs import Effect, Run, Trigger, Wait
-from governor.scaling.decision import decide
+from governor.scaling.decision import decide, is_before
+from governor.scaling.readings import is_within
 from governor.tenancy import Entitlement
 from governor.times import elapsed_ms, timestamp
 from ledger import canonical
@@ -35,6 +36,9 @@ from tasks.runs.definition import Result, Runbook, Step
 
 _MIN_REASON = 10
 """Characters of a reason, where one is needed."""
+
+_HOLDS_S = 60
+"""How long a decision of the system holds: later another one is made."""
 
 
 def ask(ports: Ports, asked: Scaling, key: str) -> Run:
@@ -113,6 +117,7 @@ def _decide(ports: Ports, run: Run) -> Result:
             sku_id=entitlement.sku_id,
             plan_type=entitlement.plan_type,
             policy_version=entitlement.policy_version,
+            commanded=history_of(ports, entitlement)[1].commanded,
             lag=(by_itself and by_itself.lag) or lag.read(ports, run.account_id),
             why=by_itself.why if by_itself else None,
             warnings=[]
@@ -142,6 +147,11 @@ def _apply(ports: Ports, run: Run) -> Result:
     if beyond or not decided.still_holds(entitlement, decided.previous):
         raise DeniedError("superseded", "its limit, plan, policy or budget changed meanwhile")
     now = ports.clock.now()
+    found, history = history_of(ports, entitlement)
+    if asked.decided_from and (
+        is_before(now, history.paused_until) or not is_within(now, asked.decided_from.at, _HOLDS_S)
+    ):
+        raise DeniedError("superseded", "it was paused, or decided more than a minute ago")
     after, cost_usd = limits.limited(entitlement, policy, asked.new_concurrency, run, ports)
     fields: dict[str, Any] = {
         **fields_of(run, entitlement, decided.previous, asked.new_concurrency, cost_usd),
@@ -159,7 +169,6 @@ def _apply(ports: Ports, run: Run) -> Result:
     proofs = [receipt(*of, **fields)]
     if asked.reason:
         proofs = explained(*of, asked.reason, named="reason_sha256", **fields)
-    found, history = history_of(ports, entitlement)
     history = history.changed(now)
     if not asked.decided_from:
         by_operator = {"commanded": asked.new_concurrency, "commanded_plan": entitlement.plan_type}

@@ -60,5 +60,6 @@ def test_what_they_measure_exists() -> None:
     triggers = [t for path in KEDA for t in yaml.safe_load(path.read_text())["spec"]["triggers"]]
     asked = {trigger["type"]: trigger["metadata"] for trigger in triggers}
 
-    assert metrics.WAITING._name in asked["prometheus"]["query"]
+    for metric in (metrics.WAITING, metrics.BUSY):
+        assert metric._name in asked["prometheus"]["query"]
     assert asked["redis"]["listName"] == RUNBOOKS

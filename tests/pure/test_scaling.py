@@ -81,7 +81,7 @@ def test_what_is_needed_is_given_at_most_twice_what_there_was() -> None:
         ({"month_left": 0}, "month"),
         ({"budget_left_usd": Decimal(0)}, "budget"),
         ({"free_workers": 0}, "capacity"),
-        ({"free_workers": None}, "capacity"),
+        ({"free_workers": None}, "workers-unknown"),
         ({"held_s": 0.2}, "enough"),
     ],
 )
@@ -107,7 +107,8 @@ def test_it_rises_as_far_as_something_lets_it(changes: dict[str, Any], limit: in
 
 def idle(**changes: Any) -> Inputs:
     quiet = {"arrivals_per_s": 2.0, "refused_per_s": 0, "in_flight": 1, "bound_share": 0}
-    return inputs(**{"limit": 60, "readings": own(0, 0), **quiet, **changes})
+    known = {"needs": (Need(at=ago(295), need=1),)}
+    return inputs(**{"limit": 60, "readings": own(0, 0), **quiet, **known, **changes})
 
 
 @pytest.mark.parametrize(
@@ -121,6 +122,9 @@ def idle(**changes: Any) -> Inputs:
         ({"needs": (Need(at=ago(290), need=53),)}, 53),
         ({"needs": (Need(at=ago(290), need=55),)}, 60),
         ({"needs": (Need(at=ago(301), need=55),)}, 36),
+        ({"needs": ()}, 60),  # too little is known
+        ({"needs": (Need(at=ago(200), need=1),)}, 60),
+        ({"readings": own(11)}, 60),
         ({"changed_at": ago(599)}, 60),
         ({"readings": ()}, 60),
         ({"readings": (Reading(value=0, as_of=ago(0), source="monitoring"),)}, 60),
@@ -131,6 +135,13 @@ def test_it_falls_slowly_and_only_by_readings_of_its_own(
     changes: dict[str, Any], limit: int
 ) -> None:
     assert decide(idle(**changes)).limit == limit
+
+
+def test_what_lacks_is_named_rightly() -> None:
+    """Workers alone lack where the plan allows some of what is wanted."""
+    short = decide(inputs(limit=60, readings=own(9000, 9000), arrivals_per_s=900, free_workers=0))
+
+    assert (short.why, short.wanted) == ("capacity", 100)
 
 
 def test_a_late_reading_may_raise_and_one_told_twice_is_one() -> None:
@@ -205,7 +216,7 @@ def test_each_change_in_vain_waits_longer_and_one_that_is_not_to_blame_does_not(
     waits = [each.backing_off_until for each in (first, second, third)]
     assert waits == [ago(-300), ago(-600), ago(-600)]
     assert third.helped() == History()
-    assert History().in_vain_again(NOON, longer=False) == first
+    assert History().in_vain_again(NOON, longer=False) == History()
 
 
 @pytest.mark.parametrize(
@@ -341,7 +352,7 @@ class Tenant:
             changed_at=None if changed is None else self._at(changed),
             changes_last_hour=sum(second - at < 3600 for at, *_ in self.changes),
             needs=tuple(
-                Need(at=self._at(second), need=max(n for _, n in recent))
+                Need(at=self._at(second - min(second, 295)), need=max(n for _, n in recent))
                 for recent in [[each for each in self.recommended[-150:] if second - each[0] < 300]]
                 if recent
             ),

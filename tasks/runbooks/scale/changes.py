@@ -46,6 +46,7 @@ class Decided(StepResult):
     sku_id: str
     plan_type: str
     policy_version: str
+    commanded: int | None = None
     lag: Reading
     why: str | None = None
     warnings: list[str]

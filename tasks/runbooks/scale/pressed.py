@@ -3,10 +3,9 @@
 import contextlib
 from decimal import Decimal
 
-from governor import quota
-from governor.errors import ConflictError, InputError
+from governor import paths, quota
+from governor.errors import ConflictError, InputError, PolicyError
 from governor.fsm import ENTITLEMENT_LIVE
-from governor.paths import entitlement_path
 from governor.policy import Policy
 from governor.scaling import samples
 from governor.scaling.decision import FORBIDDEN, Decision, Inputs, Need, decide
@@ -36,6 +35,7 @@ def look(ports: Ports) -> None:
     """
     for account_id, entitlement_id in for_a_while(ports, ports.loads.pressed(_AT_ONCE), _FOR_S):
         with isolating_errors(f"scaling {account_id}/{entitlement_id}"):
+            ports.loads.looked_at(account_id, entitlement_id)
             look_at(ports, account_id, entitlement_id)
 
 
@@ -57,12 +57,16 @@ def press_all(ports: Ports, account_id: str) -> None:
 
 def look_at(ports: Ports, account_id: str, entitlement_id: str) -> Decision | None:
     """Sample one, decide its limit, have it changed; the decision, None where it is not live."""
-    document = ports.documents.get(entitlement_path(account_id, entitlement_id))
+    document = ports.documents.get(paths.entitlement_path(account_id, entitlement_id))
     if document is None or Entitlement.stored(document.data).state not in ENTITLEMENT_LIVE:
         ports.loads.rest(account_id, entitlement_id)
         return None
     entitlement = Entitlement.stored(document.data)
-    policy = limits.policy_of(ports, entitlement)
+    try:
+        policy = limits.policy_of(ports, entitlement)
+    except PolicyError:  # who boots its governor alerts of that
+        ports.loads.rest(account_id, entitlement_id)
+        return None
     known = samples_of(ports, entitlement)
     sample = taken(ports, entitlement, known)
     history = history_of(ports, entitlement)[1]
@@ -89,10 +93,11 @@ def _change(ports: Ports, document: Document, inputs: Inputs, decision: Decision
         operator="system",
         decided_from=inputs,
     )
-    # One for each state it is in: the run goes on, or has changed that state; or an hour is over.
-    state = f"{document.revision}/{inputs.backing_off_until}/{inputs.at[:13]}"
+    # One for each state it is in: the run goes on or has changed that state; or in ten minutes.
+    state = document.revision, inputs.backing_off_until or "", inputs.at[:15]
+    key = paths.digest_id("lag", account_id, entitlement_id, *state)
     with contextlib.suppress(ConflictError):  # decided from older samples, it goes on
-        ask(ports, asked, f"lag/{account_id}/{entitlement_id}/{state}")
+        ask(ports, asked, key)
 
 
 def _is_at_rest(inputs: Inputs, decision: Decision) -> bool:
@@ -111,14 +116,14 @@ def _inputs(
     now, terms = ports.clock.now(), policy.quota
     month = quota.month_of(now)
     used = ports.governors.used(entitlement.account_id, entitlement.entitlement_id, month)
-    readings = [reading for sample in known for reading in sample.readings]
+    readings = [reading for sample in known[-4:] for reading in sample.readings]
     return Inputs(
         **samples.demand_of(known, now).model_dump(),
         at=timestamp(now),
         limit=entitlement.concurrent_actions,
         floor=_floor(entitlement, policy, history),
         ceiling=max(terms.max_concurrent_actions, entitlement.concurrent_actions),
-        readings=tuple(readings[-4:]),
+        readings=tuple(dict.fromkeys(readings)),
         in_flight=known[-1].in_flight,
         free_workers=free_workers(ports),
         month_left=quota.remaining(terms.monthly_actions, used),
@@ -134,8 +139,12 @@ def _inputs(
 
 def _floor(entitlement: Entitlement, policy: Policy, history: History) -> int:
     """Where its plan lets it begin, or what an operator has set under that plan."""
+    if not entitlement.limited_by:
+        return policy.quota.concurrent_actions
     if history.commanded and history.commanded_plan == entitlement.plan_type:
         return history.commanded
+    if not history.changes:  # an earlier release noted none: an operator set it
+        return entitlement.concurrent_actions
     return policy.quota.concurrent_actions
 
 

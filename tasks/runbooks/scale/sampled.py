@@ -24,7 +24,9 @@ def taken(ports: Ports, entitlement: Entitlement, known: list[Sample]) -> Sample
     """A sample of now; what was needed before is taken over from ``known``. Raises OutageError."""
     account_id = entitlement.account_id
     load = ports.loads.load(account_id, entitlement.entitlement_id)
-    readings = [lag.read(ports, account_id)]
+    carried = known[-1].readings if known else ()
+    readings = [each for each in carried if each.source == "monitoring"][-1:]
+    readings.append(lag.read(ports, account_id))
     if ports.watches.claim_tick(f"monitored-lag/{account_id}", _MONITORED_EVERY_S):
         readings += filter(None, [lag.monitored(ports, account_id)])
     return Sample(

@@ -103,15 +103,15 @@ def _reverted(ports: Ports, run: Run, document: Document, seen: Reading) -> Resu
         **fields_of(run, entitlement, asked.new_concurrency, decided.previous, cost_usd),
     )
     found, history = history_of(ports, entitlement)
-    history = _taken_back(history, asked).changed(now).in_vain_again(now, longer=not rose)
+    history = _taken_back(history, asked, decided).changed(now).in_vain_again(now, longer=not rose)
     limit = Update(document.path, after.document(), document.revision)
     writes: list[Write] = [limit, kept(entitlement, found, history), proof]
     return Result(Verified(receipt_id=proof.data["receipt_id"], verdict="worse"), writes)
 
 
-def _taken_back(history: History, asked: Scaling) -> History:
-    """What an operator had set is not in force any more."""
-    return history if asked.decided_from else history.evolve(commanded=None, commanded_plan=None)
+def _taken_back(history: History, asked: Scaling, decided: Decided) -> History:
+    """Without what an operator asked for: what one had set before counts again."""
+    return history if asked.decided_from else history.evolve(commanded=decided.commanded)
 
 
 def _rose(ports: Ports, asked: Scaling, entitlement: Entitlement) -> bool:

@@ -17,7 +17,7 @@ from ingress.routes import alerts
 from ledger import canonical
 from ports import Ports
 from ports.broadcasts import Listening
-from ports.documents import Query, Update
+from ports.documents import Create, Query, Update
 from ports.slots import Ended, Slot
 from tasks.actions.admit import submit
 from tasks.health import rebuild
@@ -68,11 +68,13 @@ class Busy:
         return decision
 
     def rests(self, seconds: int) -> None:
-        """Nothing is asked for so long, and nothing is in flight."""
+        """Nothing is asked for so long, and nothing is in flight; a worker plays what begins."""
         waiting = self._redis.keys("ggen:dispatch:*")
         self._redis.delete(f"ggen:inflight:{PLACE}", f"ggen:load:{PLACE}", *waiting)
         for _ in range(0, seconds, 2):
-            pressed.look_at(self.ports, "acme", "demo-sku")
+            decision = pressed.look_at(self.ports, "acme", "demo-sku")
+            if decision and decision.why == "idle":
+                play(self.ports, runs(self.ports)[-1].run_id, RUNBOOK)
             self.ports.clock.sleep(2)
 
 
@@ -143,7 +145,9 @@ def test_handlers_that_time_out_raise_nothing(busy: Busy) -> None:
 def test_without_free_workers_it_is_refused_once_and_the_operator_is_told(
     busy: Busy, ports: Ports
 ) -> None:
-    asked_for = {busy.looks(2, children=0).why for _ in range(8)}
+    held = Slot("acme", "demo-sku", paths.action_id("acme", "held-0"))
+    ports.slots.begin(held, ports.processes.claim(ports.clock.now()), 60_000)
+    asked_for = {busy.looks(2, children=1).why for _ in range(8)}
     assert asked_for == {"not-binding", "enough", "capacity"}
     (run,) = runs(busy.ports)
 
@@ -156,6 +160,38 @@ def test_without_free_workers_it_is_refused_once_and_the_operator_is_told(
     assert causes == ["capacity"]
     assert busy.looks(20).why == "backing-off"
     assert len(runs(busy.ports)) == 1
+
+
+def test_workers_that_are_not_heard_of_are_no_reason_to_page(busy: Busy, ports: Ports) -> None:
+    assert busy.looks(children=0).why == "workers-unknown"
+    assert runs(ports) == []
+
+
+def test_a_decision_that_waited_or_was_paused_meanwhile_changes_nothing(busy: Busy) -> None:
+    busy.looks()
+    busy.ports.clock.sleep(61)
+
+    ended = play(busy.ports, runs(busy.ports)[0].run_id, RUNBOOK)
+
+    assert (ended.state, ended.error_code) == (RunState.REFUSED, "superseded")
+    assert limit(busy.ports) == 20
+
+
+def test_one_whose_policy_cannot_be_used_does_not_keep_the_others_waiting(
+    busy: Busy, ports: Ports
+) -> None:
+    found = ports.documents.get(paths.entitlement_path("acme", "demo-sku"))
+    assert found
+    odd = Entitlement.stored(found.data).evolve(entitlement_id="a-first", policy_version="9.9.9")
+    path = paths.entitlement_path("acme", "a-first")
+    ports.documents.commit([Create(path, odd.document())])
+    for entitlement_id in ("a-first", "demo-sku"):
+        ports.loads.press("acme", entitlement_id)
+
+    pressed.look(ports)
+
+    assert ports.loads.samples("acme", "demo-sku")
+    assert ports.loads.pressed(10) == [("acme", "demo-sku")]
 
 
 def test_a_pause_holds_it_and_ends_by_itself_or_by_command(busy: Busy) -> None:
@@ -200,7 +236,7 @@ def test_one_that_did_not_help_is_followed_by_a_longer_wait(busy: Busy) -> None:
     assert (history(busy.ports).in_vain, limit(busy.ports)) == (1, 40)
 
 
-@pytest.mark.parametrize(("per_s", "rose", "in_vain"), [(30, False, 1), (60, True, 1)])
+@pytest.mark.parametrize(("per_s", "rose", "in_vain"), [(30, False, 1), (60, True, 0)])
 def test_it_goes_back_where_more_wait_and_says_whether_more_came(
     busy: Busy, per_s: int, rose: bool, in_vain: int
 ) -> None:
@@ -217,7 +253,7 @@ def test_it_goes_back_where_more_wait_and_says_whether_more_came(
     assert proof["operation"] == "governor_scale_reverted"
     assert (proof["arrivals_rose"], limit(busy.ports)) == (rose, 20)
     assert history(busy.ports).in_vain == in_vain
-    assert busy.looks(20).why == "backing-off"
+    assert busy.looks(20).why == ("cooling-down" if rose else "backing-off")
 
 
 def test_it_falls_again_when_it_is_not_needed_but_not_below_what_an_operator_set(
@@ -225,8 +261,6 @@ def test_it_falls_again_when_it_is_not_needed_but_not_below_what_an_operator_set
 ) -> None:
     raised(busy)
     busy.rests(14 * 60)
-    fallen = runs(busy.ports)[-1]
-    play(busy.ports, fallen.run_id, RUNBOOK)
     assert limit(busy.ports) == 24  # six tenths of 40
     assert told(busy.ports)[-1]["why"] == "idle"
 
