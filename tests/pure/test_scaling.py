@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from governor import paths
 from governor.scaling.cost import affordable, cost_delta_usd
 from governor.scaling.decision import Inputs, Need, Why, decide
 from governor.scaling.history import History, arrivals_rose, back_off_s, verdict
@@ -226,6 +227,35 @@ def test_arrivals_rose_by_more_than_a_quarter(
     before: float | None, after: float, rose: bool
 ) -> None:
     assert arrivals_rose(before, after) is rose
+
+
+def test_changes_are_remembered_as_far_as_they_count() -> None:
+    known = History()
+    for minute in range(12):
+        known = known.changed(NOON - timedelta(minutes=60 - 6 * minute))
+
+    assert len(known.changes) == 10
+    assert len(known.since(NOON, 1800)) == 7
+    assert known.since(NOON, 1800)[-1] == ago(-360)
+
+
+@pytest.mark.parametrize(
+    ("name", "account"),
+    [
+        ("tenants.acme.signals", "acme"),
+        ("tenants.a_b-c.signals", "a_b-c"),
+        ("tenants.a.b.signals", None),
+        ("tenants._system.signals", None),
+        ("xtenants.acme.signals", None),
+        ("", None),
+    ],
+)
+def test_whose_topic_it_is(name: str, account: str | None) -> None:
+    assert paths.account_of_topic(name) == account
+
+
+def test_its_history_lies_beside_its_entitlement() -> None:
+    assert paths.scaling_path("acme", "e-1") == "tenants/acme/scaling/e-1"
 
 
 # -- samples
