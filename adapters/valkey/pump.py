@@ -112,10 +112,11 @@ class Pump:
 
     async def _find_resting(self, account_id: str) -> None:
         """Learn of unacknowledged messages that this process did not deliver itself."""
-        key, after, now_s = stream_key(account_id), "-", time.monotonic()
-        known = {each[1] for each in self._resting.get(account_id, ())}
-        known |= self._under_way.get(account_id, set())
+        key, after = stream_key(account_id), "-"
         while pending := await self._redis.xpending_range(key, GROUP, after, "+", 500):
+            now_s = time.monotonic()
+            known = {each[1] for each in self._resting.get(account_id, ())}
+            known |= self._under_way.get(account_id, set())
             for entry in pending:
                 if entry["message_id"] not in known:
                     tries = entry["times_delivered"]
@@ -135,7 +136,8 @@ class Pump:
         room = _OF_A_TENANT - len(self._under_way.get(account_id, ()))
         while resting and len(due) < room and resting[0][0] <= time.monotonic():
             _, message_id, tries = heapq.heappop(resting)
-            due[message_id] = tries
+            if message_id not in self._under_way.get(account_id, ()):
+                due[message_id] = tries
         if not resting:
             del self._resting[account_id]
         if not due:
@@ -182,10 +184,10 @@ class Pump:
             self._rest(account_id, message_id, tries, time.monotonic())
             _LOG.warning("could not acknowledge a message of %s: %s", account_id, error)
         finally:
-            under_way = self._under_way[account_id]
+            under_way = self._under_way.get(account_id, set())
             under_way.discard(message_id)
             if not under_way:
-                del self._under_way[account_id]
+                self._under_way.pop(account_id, None)
 
     async def _is_accepted(
         self, account_id: str, message_id: bytes, fields: dict[bytes, bytes]

@@ -75,7 +75,7 @@ def test_nothing_in_valkey_holds_one(stack: Stack) -> None:
     for database in (0, 1, 2):
         client = redis.Redis(port=stack.valkey_port, db=database, password=password)
         for key in client.scan_iter():
-            found += key + client.dump(key)
+            found += key + (client.dump(key) or b"")  # some keys live for a moment
         client.close()
 
     assert [n for n, v in _values(stack).items() if v.encode() in found] == []

@@ -1,6 +1,7 @@
 """A limit is changed within plan, month and budget; a minute later it goes back if lag grew."""
 
 import dataclasses
+import functools
 from decimal import Decimal
 from typing import Any
 
@@ -9,9 +10,10 @@ import redis
 
 from governor.errors import ConflictError, DeniedError, InputError
 from governor.fsm import RunState
-from governor.paths import entitlement_path, turn_path
+from governor.paths import entitlement_path, scaling_path, turn_path
 from governor.runs import Run
 from governor.scaling.cost import cost_delta_usd
+from governor.scaling.history import History
 from governor.tenancy import Entitlement
 from governor.times import instant
 from ports import Ports
@@ -26,8 +28,12 @@ from tasks.runbooks.scale_governor import RUNBOOK
 from tests.conftest import Valkey
 from tests.engine.conftest import event, on_both
 from tests.support.actions import signal_of
-from tests.support.faults import Fault, FaultyDocuments
-from tests.support.runs import later, link, play, receipts, subscribe
+from tests.support.faults import Fault, FaultyDocuments, Writes, die, watched
+from tests.support.runs import carry_on, later, link, play, play_to_the_end, receipts, subscribe
+from tests.support.stores import Stores
+
+WRITES = 9
+"""How many a change makes after it was begun; a test below counts them."""
 
 REASON = "a customer's launch, agreed by phone"
 
@@ -322,3 +328,47 @@ def test_the_entitlement_is_named_where_there_are_several(ports: Ports) -> None:
         limits.the_entitlement(ports, "acme", "third")
     with pytest.raises(InputError, match="has no entitlement"):
         limits.the_entitlement(ports, "nobody-here", None)
+
+
+def _die(ports: Ports, run_id: str, at: int, fault: Fault) -> None:
+    ahead = later(ports)
+    for _ in range(3):  # what waits for the lag's reading is played on a minute later
+        carry_on(watched(ahead, _writes(at, fault)), RUNBOOK, run_id)
+        ahead.clock.sleep(61)
+
+
+@functools.cache
+def _writes(at: int, fault: Fault) -> Writes:
+    return Writes(at, fault, die)
+
+
+def _count(ports: Ports, run_id: str) -> int:
+    writes, ahead = Writes(0, "lost", die), later(ports)
+    for _ in range(3):
+        carry_on(watched(ahead, writes), RUNBOOK, run_id)
+        ahead.clock.sleep(61)
+    return writes.count
+
+
+def test_it_makes_as_many_writes_as_are_killed_below(ports: Ports) -> None:
+    assert _count(ports, scale_governor.ask(ports, asked(50), "k").run_id) == WRITES
+
+
+@pytest.mark.parametrize("fault", ["lost", "landed"])
+@pytest.mark.parametrize("at", range(1, WRITES + 1))
+def test_killed_at_any_write_it_is_scaled_once_and_memory_knows(
+    ports: Ports, stores: Stores, at: int, fault: Fault
+) -> None:
+    run = scale_governor.ask(ports, asked(50), "k")
+    child = stores.process(_die, run.run_id, at, fault)
+    child.join(30)
+    assert child.exitcode == -9
+
+    ended = play_to_the_end(later(ports), run.run_id, RUNBOOK)
+
+    assert ended.state is RunState.COMPLETE
+    assert [r["operation"] for r in told(ports)] == ["governor_scaled"]
+    assert (limit(ports), admitted(ports)) == (50, 50)
+    kept = ports.documents.get(scaling_path("acme", "demo-sku"))
+    assert kept
+    assert len(History.stored(kept.data).changes) == 1
