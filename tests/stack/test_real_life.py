@@ -376,10 +376,9 @@ def test_a_full_disk_is_an_outage_and_no_death(tmp_path: Path) -> None:
         assert stack.ggen("up", "--detach").returncode == 0
         stack.subscribe("full")
         supervisor = (stack.state / "run" / "supervisord.pid").read_text()
-        with (disk / "ballast").open("wb") as ballast, contextlib.suppress(OSError):
+        with (disk / "ballast").open("wb", buffering=0) as ballast, contextlib.suppress(OSError):
             while True:
                 ballast.write(b"x" * 65536)
-                ballast.flush()
         until(lambda: _answer(stack) == 503)
         (disk / "ballast").unlink()
         until(lambda: _answer(stack) == 202, 60)
