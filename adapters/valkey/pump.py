@@ -237,11 +237,20 @@ def _pairs(read: Any) -> Any:
 
 
 async def _until_stopped(settings: Settings) -> None:
-    """Pump until SIGTERM, which as process 1 of a container would else be ignored."""
-    pumping = asyncio.ensure_future(run(settings))
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, pumping.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await pumping
+    """Pump until SIGTERM, which as process 1 of a container would else be ignored.
+
+    It is cancelled until it ends: a read that ends in the same moment can swallow a cancellation.
+    """
+    pumping, stopped = asyncio.ensure_future(run(settings)), asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    stopping = asyncio.ensure_future(stopped.wait())
+    await asyncio.wait([pumping, stopping], return_when=asyncio.FIRST_COMPLETED)
+    while not pumping.done():
+        pumping.cancel()
+        await asyncio.wait([pumping], timeout=1)
+    stopping.cancel()
+    if not pumping.cancelled():
+        pumping.result()
 
 
 if __name__ == "__main__":

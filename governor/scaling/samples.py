@@ -11,7 +11,6 @@ from governor.scaling.decision import BINDS, HIGHEST_OF_S, Demand, Need
 from governor.scaling.readings import Reading, is_within
 from governor.times import elapsed_ms, instant
 
-EVERY_S = 2.0
 KEPT = 16
 """Half a minute of samples: rates are means over it."""
 
@@ -92,8 +91,5 @@ def _growth_per_s(known: Sequence[Sample]) -> float:
     if len(known_own) < 2:
         return 0
     seconds = elapsed_ms(known_own[0].as_of, instant(known_own[-1].as_of)) / 1000
-    return (
-        max(0.0, ((known_own[-1].value or 0) - (known_own[0].value or 0)) / seconds)
-        if seconds
-        else 0
-    )
+    more = (known_own[-1].value or 0) - (known_own[0].value or 0)
+    return max(0.0, more / seconds) if seconds else 0

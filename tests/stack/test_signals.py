@@ -274,7 +274,7 @@ def test_an_alert_of_monitoring_needs_its_password_and_names_a_tenant(
             return http.post("/v1/alerts/monitoring", json=body, auth=auth).status_code
 
     password = stack.secrets.monitoring_token()
-    other = {"labels": {"subscription_id": "tenants.nobody-here.signals"}}
+    other = {"labels": {"subscription_id": "tenants.no-such-account.signals"}}
     assert told("wrong") == 401
     assert told(password) == told(password) == told(password, state="closed") == 204
     assert told(password, incident_id="another", resource=other) == 404

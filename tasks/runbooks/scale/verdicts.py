@@ -56,16 +56,18 @@ def verify(ports: Ports, run: Run) -> Result:
     if document is None or not _is_raised(run):
         return _kept(ports, run, None, "inconclusive")
     entitlement = Entitlement.stored(document.data)
+    is_mine = entitlement.limited_by == run.run_id and entitlement.state in ENTITLEMENT_BOUGHT
+    if not is_mine or not decided.still_holds(entitlement, asked.new_concurrency):
+        return _kept(ports, run, None, "superseded")  # whatever is seen is of another change
     if not _is_verified(run) or since_s > 2 * VERDICT_AFTER_S:
         return _kept(ports, run, entitlement, "inconclusive")
     seen = lag.read(ports, run.account_id)
     found = verdict(decided.lag.value, seen.value)
-    if found != "worse":
-        return _kept(ports, run, entitlement, found)
-    is_mine = entitlement.limited_by == run.run_id and entitlement.state in ENTITLEMENT_BOUGHT
-    if not is_mine or not decided.still_holds(entitlement, asked.new_concurrency):
-        return _kept(ports, run, None, "superseded")  # another run or an operator has changed it
-    return _reverted(ports, run, document, seen)
+    return (
+        _reverted(ports, run, document, seen)
+        if found == "worse"
+        else _kept(ports, run, entitlement, found)
+    )
 
 
 def _is_raised(run: Run) -> bool:

@@ -236,6 +236,19 @@ def test_one_that_did_not_help_is_followed_by_a_longer_wait(busy: Busy) -> None:
     assert (history(busy.ports).in_vain, limit(busy.ports)) == (1, 40)
 
 
+def test_the_verdict_of_a_change_that_was_superseded_holds_nothing_back(busy: Busy) -> None:
+    run = raised(busy)
+    command = Scaling(
+        account_id="acme", entitlement_id="demo-sku", operator="ops", new_concurrency=30
+    )
+    play(busy.ports, scale_governor.ask(busy.ports, command, "k").run_id, RUNBOOK)
+
+    ended = verified(busy, run, 0)
+
+    assert ended.journal[f"{NAME}.verify"].result["verdict"] == "superseded"
+    assert (history(busy.ports).in_vain, limit(busy.ports)) == (0, 30)
+
+
 @pytest.mark.parametrize(("per_s", "rose", "in_vain"), [(30, False, 1), (60, True, 0)])
 def test_it_goes_back_where_more_wait_and_says_whether_more_came(
     busy: Busy, per_s: int, rose: bool, in_vain: int
@@ -243,7 +256,7 @@ def test_it_goes_back_where_more_wait_and_says_whether_more_came(
     run = raised(busy)
     for number in range(50):
         busy.ports.signals.publish("acme", b'{"signal_id": "w%d"}' % number)
-    busy._second = 10_000  # counts begin anew for the rates that follow
+    busy._second = 10_000  # counts begin again, for the rates that follow
     busy.looks(62, per_s=per_s)
 
     ended = play(busy.ports, run.run_id, RUNBOOK)
@@ -345,4 +358,4 @@ def test_an_alert_of_monitoring_has_a_tenant_looked_at_once(ports: Ports, busy: 
 
     for _ in range(2):  # one that failed is looked at again
         with pytest.raises(InputError, match="no entitlement in use"):
-            alerts._look_now(ports, "nobody-here", "0.def")
+            alerts._look_now(ports, "no-such-account", "0.def")
