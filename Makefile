@@ -60,10 +60,10 @@ lock: ## resolve the dependencies anew (needs uv)
 	uv pip compile --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
 	  --no-header --quiet --extra build pyproject.toml -o requirements.lock
 	uv pip compile --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
-	  --no-header --quiet --extra build --extra gcp -c requirements.lock pyproject.toml \
+	  --no-header --quiet --extra build --extra gcp --extra otel -c requirements.lock pyproject.toml \
 	  -o requirements-gcp.lock
 	uv pip compile --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
-	  --no-header --quiet --extra build --extra gcp --extra dev -c requirements-gcp.lock \
+	  --no-header --quiet --extra build --extra gcp --extra otel --extra dev -c requirements-gcp.lock \
 	  pyproject.toml -o requirements-dev.lock
 	uv pip compile --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
 	  --no-header --quiet --extra mutation -c requirements-dev.lock pyproject.toml \

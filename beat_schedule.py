@@ -55,6 +55,12 @@ def entries(
             "only_while": "pressed",  # signals are refused for concurrency, or a limit was raised
             "options": {"queue": "health", "expires": 2},
         },
+        "traces": {
+            "task": "traces.export",
+            "schedule": 2.0,
+            "only_while": "traced",  # an operator has named a collector, and something has ended
+            "options": {"queue": "ledger", "expires": 2},
+        },
         "watch-ledgers": {
             "task": "audit.watch",
             "schedule": 60.0,

@@ -28,6 +28,7 @@ from ports.memory import Memory, Notices
 from ports.objects import Objects
 from ports.pushers import Pushers
 from ports.signals import Signals
+from ports.traces import Traces, Untraced
 
 _BROKER, _MEMORY, _SIGNALS = 0, 1, 2
 
@@ -64,10 +65,23 @@ def open_ports(settings: Settings) -> Ports:
         processes=SystemProcesses(),
         pushers=_pushers(settings),
         calls=GuardedCalls(networks(settings.action_networks)),
+        traces=_traces(settings),
         times=Times(**{each.name: getattr(settings, each.name) for each in fields(Times)}),
         store_name=urlsplit(settings.documents_url).scheme or "sqlite",
         policy_keys=_policy_keys(settings),
     )
+
+
+def _traces(settings: Settings) -> Traces:
+    if not settings.otlp_endpoint:
+        return Untraced()
+    try:
+        from adapters.otlp import OtlpTraces
+    except ImportError:
+        raise InputError(
+            "no-otlp", "GGEN_OTLP_ENDPOINT needs OpenTelemetry's exporter: make gcp"
+        ) from None
+    return OtlpTraces(settings.otlp_endpoint)
 
 
 def _policy_keys(settings: Settings) -> list[str]:

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -123,6 +123,18 @@ class Progress:
         """So many are done."""
         if self._bar:
             self._bar.update(self._task, completed=done)
+
+
+@contextlib.contextmanager
+def counting(title: str) -> Iterator[Callable[[int], None]]:
+    """A count on standard error, for people, of work whose end is not known beforehand."""
+    if not sys.stderr.isatty():
+        yield lambda _count: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(title) as shown:
+        yield lambda count: shown.update(f"{count:,} {title}")
 
 
 def read_file(path: Path) -> str | None:

@@ -111,6 +111,10 @@ class Settings(BaseSettings):
     """Networks (CIDR), spaces between them, that actions by HTTP may reach besides public
     addresses, there also without TLS. Empty: none, so that no policy reaches internal services."""
 
+    otlp_endpoint: str = Field(default="", pattern=r"^(https?://[ -~]+)?$", max_length=1024)
+    """Where traces go, as OTLP over HTTP (``http://collector:4318/v1/traces``), built from the
+    record once an action or a run has ended. Needs ``make gcp``. Empty: nowhere."""
+
     actions_concurrency: int = Field(default=8, ge=1, le=512)
     """Actions one worker runs at once; 8 keeps 2 cores busy with handlers that wait."""
 

@@ -28,6 +28,7 @@ from governor.records import (
 from governor.times import elapsed_ms
 
 DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+WORKER_LOST = "WORKER_LOST"
 """The code of an action that was stopped at its deadline."""
 
 QUEUE_TIMEOUT = "QUEUE_TIMEOUT"

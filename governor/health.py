@@ -93,6 +93,9 @@ class Outage(Record):
     began_at: Timestamp = Field(description="the first failed check's start, or the lease's end")
     degraded_at: Timestamp | None = None
     recovered_at: Timestamp | None = None
+    accepted: int | None = Field(
+        default=None, description="admitted while degraded; None: Memory was lost meanwhile"
+    )
     drill: bool = False
 
     @property

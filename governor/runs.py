@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from governor.errors import ConflictError
 from governor.fsm import RunState
 from governor.records import EventId, LedgerId, ProcessClaim, Record, Timestamp
+from governor.times import elapsed_ms, instant
 
 
 class Trigger(StrEnum):
@@ -65,6 +66,11 @@ class JournalEntry(Record):
         default_factory=dict, description="resource -> what is meant, or was done, to it"
     )
     result: dict[str, Any] = Field(default_factory=dict)
+    began_at: Timestamp | None = Field(
+        default=None, description="when it first acted, its waiting apart; not of earlier releases"
+    )
+    done_at: Timestamp | None = Field(default=None, description="when it was done")
+    undone_at: Timestamp | None = Field(default=None, description="when its undo was done")
     claim: ProcessClaim | None = None
     undo_claim: ProcessClaim | None = None
     attempts: int = Field(default=0, description="how often it was put off")
@@ -79,6 +85,13 @@ class JournalEntry(Record):
     members: int = Field(default=0, description="of its population that it is done with")
     is_through: bool = Field(default=False, description="whether it is done with all of them")
     is_undone_through: bool = Field(default=False, description="the same of its undo")
+
+    @property
+    def took_ms(self) -> int | None:
+        """How long it took from its first act on; None while it is not known."""
+        if self.began_at is None or self.done_at is None:
+            return None
+        return elapsed_ms(self.began_at, instant(self.done_at))
 
     def made(self, resource: str) -> bool:
         """Whether this run created a resource, or may have: only such a one is removed again."""

@@ -14,6 +14,7 @@ from ports.documents import Documents
 from ports.health import Lease, Modes, Troubles, Watches
 from ports.keys import Keys
 from ports.loads import Loads
+from ports.measures import Measures
 from ports.memory import Announcements, Governors, Memory, Tallies, Unsealed
 from ports.objects import Objects
 from ports.pushers import Pushers
@@ -21,6 +22,7 @@ from ports.secrets import Secrets
 from ports.signals import Signals
 from ports.slots import Slots
 from ports.system import Clock, Processes
+from ports.traces import Traces, Untraced
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class Ports:
     processes: Processes
     pushers: Pushers
     calls: Calls
+    traces: Traces = field(default_factory=Untraced)
     times: Times = field(default_factory=Times)
     store_name: str = "sqlite"
     policy_keys: Sequence[str] = ()
@@ -121,6 +124,11 @@ class Ports:
     @property
     def loads(self) -> Loads:
         """The load of each entitlement, counted."""
+        return self.memory
+
+    @property
+    def measures(self) -> Measures:
+        """What receipts measure, counted for metrics."""
         return self.memory
 
     @property

@@ -14,7 +14,8 @@ class Health:
     """What Memory knows of one scope.
 
     ``failures`` in a row began at ``failing_since``. ``outage`` is the one that is open.
-    ``refused`` counts signals refused since the last good check began, by account.
+    ``refused`` counts signals refused since the last good check began, by account. ``accepted``
+    counts those admitted since ``outage`` began; None where Memory was lost since.
     """
 
     is_degraded: bool = False
@@ -24,6 +25,7 @@ class Health:
     error_detail: str = ""
     outage: Outage | None = None
     refused: dict[str, int] = field(default_factory=dict)
+    accepted: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from ports.broadcasts import Broadcasts
 from ports.dispatch import Dispatch
 from ports.health import Lease, Modes, Troubles, Watches
 from ports.loads import Loads
+from ports.measures import Measures
 from ports.slots import Slots
 
 
@@ -177,6 +178,7 @@ class Memory(
     Announcements,
     Broadcasts,
     Loads,
+    Measures,
     Protocol,
 ):
     """All of it. Every verb raises OutageError when Memory does not answer in time."""

@@ -146,6 +146,10 @@ class Slots(Protocol):
         """Put back, after a loss, slots in flight and slots that only need a look; all due now."""
         ...
 
+    def held_count(self) -> int:
+        """How many actions are looked after: admitted, and not at their end."""
+        ...
+
     def note_orphans(self, count: int) -> None:
         """How many actions were found past every age they may reach."""
         ...

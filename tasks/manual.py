@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
+from governor.slo.objective import Objective
+
 
 @dataclass(frozen=True, slots=True)
 class Door:
@@ -25,7 +27,7 @@ class Door:
 class Manual:
     """What people must know of a runbook besides its steps.
 
-    ``refusals`` are pairs of a cause and what comes of it; ``slis`` of a measure and its bar.
+    ``refusals`` are pairs of a cause and what comes of it; ``slis`` are its objectives.
     ``door`` and the steps draw the diagram, unless ``sequence`` has its lines (Mermaid).
     ``refused_with`` is the receipt of a run that was undone, or, where ``is_one_way``, of one that
     cannot go on for now.
@@ -38,7 +40,7 @@ class Manual:
     inputs: type[BaseModel]
     outputs: Sequence[str]
     refusals: Sequence[tuple[str, str]]
-    slis: Sequence[tuple[str, str]]
+    slis: Sequence[Objective]
     receipts: Sequence[str]
     sequence: Sequence[str] = ()
     door: Door | None = None

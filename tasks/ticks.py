@@ -16,7 +16,7 @@ from tasks.celery import LEDGER, app
 from tasks.governors import broadcast, topics
 from tasks.health import alerts, troubles
 from tasks.health.check import is_in_doubt
-from tasks.ledgers import patrol, seal
+from tasks.ledgers import patrol, seal, trace
 from tasks.ledgers.sign import raise_alarm
 from tasks.ledgers.stored_log import BrokenLogError
 from tasks.receipts import refusals
@@ -71,6 +71,15 @@ def seal_what_grew() -> None:
     """Seal the ledgers that grew; where there are more, go on behind whatever else waits."""
     if seal.sweep(wiring.ports()):
         app.send_task("seal.sweep", queue=LEDGER)
+
+
+@app.task(name="traces.export", send_events=False)
+def export_traces() -> None:
+    """Export the traces of what has ended; a collector that is away is tried again."""
+    ports = wiring.ports()
+    with alone(ports, "tracing", _ALONE_S * 10) as is_alone:
+        if is_alone:
+            trace.export_noted(ports)
 
 
 @app.task(name="tally.receipt", send_events=False)

@@ -71,9 +71,15 @@ def _is_pressed(ports: Ports) -> bool:
     return ports.loads.any_pressed()
 
 
+def _is_traced(ports: Ports) -> bool:
+    """Whether traces wait to be exported."""
+    return ports.traces.is_on and bool(ports.measures.ended(1))
+
+
 _CONDITIONS: Mapping[str, Callable[[Ports], bool]] = {
     "refused": _is_refused,
     "unsealed": _is_unsealed,
     "watched": _is_watched,
     "pressed": _is_pressed,
+    "traced": _is_traced,
 }

@@ -94,6 +94,7 @@ redis.call('HINCRBY', load, 'admitted', 1)
 redis.call('EXPIRE', load, 3600)
 if key_of == '' then redis.call('ZREM', pushed_back, action) end
 redis.call('INCR', used)
+redis.call('INCR', 'ggen:admitted')  -- what an outage let through, if anything (ports.health)
 redis.call('EXPIRE', used, 5529600)  -- 64 days: outlives its month
 redis.call('HSET', KEYS[4], 'sha256', sha256, 'entitlement', id, 'sku', sku,
   'plan', plan, 'version', version,  'month', month, 'at', now_ms)

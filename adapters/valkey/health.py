@@ -19,6 +19,7 @@ from governor.quota import Verdict
 from ports.health import Health, Owed, Seen
 
 _MODE, _ACCOUNTS, _REBUILD = "ggen:mode", "ggen:degraded", "ggen:rebuild"
+_ADMITTED = "ggen:admitted"
 _SPOOLED, _DRILL, _DRILLED = "ggen:spooled", "ggen:drill", "ggen:drilled"
 _REMEMBERED_FOR_S = 30 * 24 * 3600
 """How long Memory knows when a component was seen last."""
@@ -93,6 +94,9 @@ if name(redis.call('HGET', KEYS[1], 'outage') or '') ~= name(ARGV[1]) then retur
 _DEGRADE = f"""
 {_IS_ANOTHER}
 redis.call('HSET', KEYS[1], 'outage', ARGV[2])
+if ARGV[1] == '' then
+  redis.call('HSET', KEYS[1], 'admitted', redis.call('GET', 'ggen:admitted') or 0)
+end
 if #ARGV == 2 then redis.call('SET', KEYS[2], 'degraded') end
 for n = 3, #ARGV do redis.call('SADD', KEYS[2], ARGV[n]) end
 return 1"""
@@ -179,8 +183,9 @@ class ValkeyHealth(ValkeyDispatch):
         def read() -> Health:
             with self._redis.pipeline(transaction=True) as pipe:
                 pipe.hgetall(_state(scope)).hgetall(_refused(scope))
-                pipe.get(_MODE).scard(_ACCOUNTS)
-                known, refused, mode, accounts = pipe.execute()
+                pipe.get(_MODE).scard(_ACCOUNTS).get(_ADMITTED)
+                known, refused, mode, accounts, admitted = pipe.execute()
+            is_counted = "outage" in known and "admitted" in known
             return Health(
                 is_degraded=bool(accounts) if scope is Scope.SOME else mode == "degraded",
                 failures=int(known.get("failures", 0)),
@@ -189,6 +194,7 @@ class ValkeyHealth(ValkeyDispatch):
                 error_detail=known.get("detail", ""),
                 outage=_outage(known["outage"]) if "outage" in known else None,
                 refused={account: int(count) for account, count in refused.items()},
+                accepted=int(admitted or 0) - int(known["admitted"]) if is_counted else None,
             )
 
         return bounded(read)

@@ -9,6 +9,7 @@ from adapters.valkey.broadcasts import ValkeyBroadcasts
 from adapters.valkey.connection import bounded
 from adapters.valkey.health import ValkeyHealth
 from adapters.valkey.loads import ValkeyLoads
+from adapters.valkey.measures import ValkeyMeasures
 from adapters.valkey.outbox import ValkeyOutbox
 from adapters.valkey.slots import (
     ERA,
@@ -104,7 +105,9 @@ for n, key in ipairs(KEYS) do
 end"""
 
 
-class ValkeyMemory(ValkeyHealth, ValkeyOutbox, ValkeyTroubles, ValkeyBroadcasts, ValkeyLoads):
+class ValkeyMemory(
+    ValkeyHealth, ValkeyOutbox, ValkeyTroubles, ValkeyBroadcasts, ValkeyLoads, ValkeyMeasures
+):
     """See ``ports.memory.Memory`` for what it promises."""
 
     # -- Governors

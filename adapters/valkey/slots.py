@@ -237,6 +237,9 @@ class ValkeySlots(Connected):
 
         bounded(write)
 
+    def held_count(self) -> int:
+        return int(bounded(lambda: self._redis.zcard(_LOOKS)))
+
     def note_orphans(self, count: int) -> None:
         bounded(lambda: self._redis.set(_ORPHANS, count))
 

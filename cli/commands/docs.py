@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from cli.commands import references
 from governor.errors import ConflictError, InputError
+from governor.slo.objective import WINDOW_DAYS, Objective
 from ledger import contracts
 from tasks.manual import Door, Manual
 from tasks.runbooks import (
@@ -59,6 +60,8 @@ def render(folder: Path, *, check: bool) -> list[str]:
     wanted = {folder / name: text for name, text in pages().items()}
     reference = folder.parent / "reference"
     wanted |= {reference / name: text for name, text in references.pages().items()}
+    deploy = folder.parent.parent / "deploy"
+    wanted |= {deploy / name: text for name, text in references.monitoring().items()}
     stale = [path.name for path, text in wanted.items() if _read(path) != text]
     if check and stale:
         raise ConflictError(
@@ -94,7 +97,7 @@ def _page(manual: Manual, steps: Sequence[Step]) -> str:
         "## When it does not succeed",
         _table(("cause", "what comes of it"), manual.refusals),
         "## SLIs",
-        _table(("measure", "bar"), manual.slis),
+        _slis(manual.slis),
         "## Receipts",
         _receipts(manual.receipts),
     ]
@@ -142,6 +145,14 @@ def _type(field: Mapping[str, Any]) -> tuple[str, str]:
     if "enum" in field:
         return "one of", ", ".join(f"`{value}`" for value in field["enum"])
     return field.get("type", ""), f"`{field['pattern']}`" if "pattern" in field else ""
+
+
+def _slis(objectives: Sequence[Objective]) -> str:
+    if not objectives:
+        return "None by the contract."
+    rows = [(f"`{o.name}`", o.measure, o.bar, f"{o.target * 100:g} %") for o in objectives]
+    told = f"Measured from the receipts, over {WINDOW_DAYS} days: `ggen slo`."
+    return f"{told}\n\n{_table(('objective', 'measure', 'bar', 'target'), rows)}"
 
 
 def _receipts(operations: Sequence[str]) -> str:

@@ -6,8 +6,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from cli.output import RECEIPTS, AccountOption, Json, show
+from cli.output import RECEIPTS, AccountOption, Json, put, show
 
+_EXPORTS = {
+    "prometheus": "prometheus/rules.yml",
+    "openslo": "slo/objectives.yml",
+    "grafana": "grafana/dashboard.json",
+}
 _MANY = 20
 """Findings shown to a person; --json has all that were kept."""
 
@@ -30,6 +35,8 @@ Strict = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add these commands to ``ggen``."""
+    app.command("slo", rich_help_panel=RECEIPTS)(slo)
+    app.command("trace", rich_help_panel=RECEIPTS)(trace)
     app.command("verify-receipt", rich_help_panel=RECEIPTS)(verify_receipt)
     app.command("verify-ledger", rich_help_panel=RECEIPTS)(verify_ledger)
     app.command("export-receipts", rich_help_panel=RECEIPTS)(export_receipts)
@@ -252,3 +259,41 @@ def _tell_unsealed(count: int) -> None:
         words = f"at least {count} receipts are not sealed yet, and not in it"
         typer.echo(words, err=True)
         sys.exit(6)
+
+
+def slo(
+    since: Annotated[str, typer.Option(help="30d, 12h, 5m, or a time; else 30 days.")] = "",
+    export: Annotated[
+        Literal["prometheus", "openslo", "grafana"] | None,
+        typer.Option(help="Print alert rules, OpenSLO documents, or a dashboard instead."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show how far each objective was met, by the receipts alone."""
+    if export:
+        from cli.commands.references import monitoring
+
+        put(monitoring()[_EXPORTS[export]].rstrip())
+        return
+    from cli.monitoring.report import slo as measured
+
+    told, text = measured(since)
+    show(told, as_json, text)
+
+
+def trace(
+    subject: Annotated[str, typer.Argument(help="An action's or a run's id.")] = "",
+    account_id: Annotated[str | None, typer.Option(help="Of an action.")] = None,
+    since: Annotated[
+        str, typer.Option(help="Export all that ended since: 1d, 12h, 5m, or a time.")
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Draw how an action or a run went, from the record; --since exports to the collector."""
+    from cli.monitoring import waterfall
+    from governor.errors import InputError
+
+    if bool(subject) == bool(since):
+        raise InputError("what", "name an action or a run, or --since, and not both")
+    told, text = waterfall.export(since) if since else waterfall.show_trace(subject, account_id)
+    show(told, as_json, text)

@@ -1,13 +1,17 @@
-"""``ggen docs``: the reference pages of settings and policies, rendered from their models."""
+"""``ggen docs``: the reference pages of settings, policies and metrics, from their declarations."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from prometheus_client import REGISTRY
+from prometheus_client.metrics_core import Metric
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from cli.monitoring import grafana, openslo, prometheus
 from config.settings import Settings, variable
 from governor import policy
+from ingress.routes import metrics
 
 _HEAD = "<!-- rendered by `ggen docs` from {}; change it there -->"
 
@@ -22,7 +26,46 @@ _PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
 
 def pages() -> dict[str, str]:
     """File name -> its text."""
-    return {"settings.md": _settings(), "policy.md": _policy()}
+    return {"metrics.md": _metrics(), "policy.md": _policy(), "settings.md": _settings()}
+
+
+def monitoring() -> dict[str, str]:
+    """File name below ``deploy/`` -> its text: what monitoring takes."""
+    return {
+        "prometheus/rules.yml": prometheus.dumped(prometheus.rules()),
+        "slo/objectives.yml": openslo.dumped(),
+        "grafana/dashboard.json": grafana.dumped(),
+    }
+
+
+def _metrics() -> str:
+    families = [f for f in REGISTRY.collect() if f.name.startswith("ggen_")]
+    rows = [
+        (f"`{_exposed(f)}`", f.type, _labels(f), f.documentation)
+        for f in sorted(families, key=lambda f: f.name)
+    ]
+    return (
+        f"# Metrics\n\n{_HEAD.format('`ingress/routes/metrics.py`')}\n\n"
+        "`GET /metrics`, in the text format of Prometheus, without a token. No label names a\n"
+        "tenant: the number of series does not grow with tenants. Those of operations and\n"
+        "objectives are counted when receipts are sealed. They begin at 0 after a loss of Memory;\n"
+        "`ggen slo` reads the record instead. Alert rules for them are in `deploy/prometheus/`.\n\n"
+        + _table(("metric", "type", "labels", "what it is"), rows)
+    )
+
+
+def _exposed(family: Metric) -> str:
+    return family.name + ("_total" if family.type == "counter" else "")
+
+
+def _labels(family: Metric) -> str:
+    """The names of its labels, of every sample or, before the first one, as it was declared."""
+    names = {name for sample in family.samples for name in sample.labels} - {"le"}
+    declared = next(
+        (m._labelnames for m in vars(metrics).values() if getattr(m, "_name", "") == family.name),
+        (),
+    )
+    return ", ".join(f"`{name}`" for name in sorted(names | set(declared))) or "none"
 
 
 def _settings() -> str:

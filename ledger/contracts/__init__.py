@@ -40,6 +40,7 @@ _VERSIONS: tuple[tuple[type[Receipt], ...], ...] = (
     (governor.PolicyForcedV1, governor.PolicyForced),
     (governor.GovernorScaledV1, governor.GovernorScaled),
     (governor.GovernorScaleRevertedV1, governor.GovernorScaleReverted),
+    (governor.GovernorScaleVerified,),
     (governor.GovernorScaleFailed,),
     (governor.GovernorScalingPaused,),
     (governor.GovernorScalingResumed,),

@@ -91,6 +91,10 @@ class DecommissionComplete(OfRun, Second):
     undelivered_unknown: Count | None = Field(
         default=None, description="messages seen there, and not taken; absent: it is not known"
     )
+    drain_ms: Count | None = Field(
+        default=None, description="until what was in flight had ended; absent: an earlier release"
+    )
+    archive_ms: Count | None = Field(default=None, description="written, read back, verified")
     receipts_archived: Count
     archive_gcs_path: Address
     archive_size_bytes: Count

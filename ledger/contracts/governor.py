@@ -59,6 +59,12 @@ _Wave = Annotated[
 ]
 
 
+_CheckMs = Annotated[
+    Count | None,
+    Field(description="to compare it with every version in use; absent: an earlier release"),
+]
+
+
 class PolicyBroadcast(_OfUpgrade):
     """Runbook 2: a version came into force; what became of the plan's governors."""
 
@@ -72,6 +78,15 @@ class PolicyBroadcast(_OfUpgrade):
     governors_updated: Count
     governors_failed: Count
     compatibility_check: Literal["compatible", "forced", "rolls-back"]
+    check_ms: _CheckMs = None
+    broadcast_ms: Count | None = Field(
+        default=None,
+        description="until the last process that listens answered; absent: one had not, or an "
+        "earlier release",
+    )
+    processes_nacked: Count | None = Field(
+        default=None, description="that cannot use the version before they are restarted"
+    )
 
 
 class PolicyBaked(_OfUpgrade):
@@ -121,6 +136,7 @@ class PolicyUpgradeSkipped(_OfUpgrade, Second):
 
     operation: Literal["policy_upgrade_skipped"]
     status: Literal["skipped"]
+    check_ms: _CheckMs = None
     incompatibilities: list[Code] = Field(description="the rules that it breaks")
     findings_sha256: Sha256Hex = Field(description="of what breaks them, beside the ledger")
 
@@ -233,6 +249,22 @@ class GovernorScaleReverted(_Scaled):
     )
 
 
+class GovernorScaleVerified(Receipt):
+    """Runbook 3: a minute after the limit was raised, it was seen whether that helped."""
+
+    operation: Literal["governor_scale_verified"]
+    status: Literal["verified"]
+    run_id: Word
+    sku_id: SkuId
+    entitlement_id: EntitlementId
+    concurrency: Concurrency
+    verifies_receipt_id: ReceiptId
+    verdict: Literal["better", "same", "inconclusive", "superseded"]
+    lag_before: Count | None = None
+    lag_after: Count | None = None
+    lag_as_of: Timestamp | None = None
+
+
 class GovernorScalingPaused(Receipt):
     """Runbook 3: until a moment, the limit changes by command alone."""
 
@@ -303,6 +335,9 @@ class DegradedMode(Receipt):
     failure_count: Count
     affected_tenants: Literal["all"] | list[AccountId]
     alert_severity: Word
+    detected_ms: Count | None = Field(
+        default=None, description="since the first failed check began; absent: an earlier release"
+    )
 
 
 class DegradedModeCleared(Receipt):
@@ -313,3 +348,9 @@ class DegradedModeCleared(Receipt):
     reason: Word
     downtime_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     actions_refused: Count
+    actions_accepted: Count | None = Field(
+        default=None, description="while degraded: 0; absent: Memory was lost meanwhile"
+    )
+    recovery_ms: Count | None = Field(
+        default=None, description="from the first good check until everything is served again"
+    )

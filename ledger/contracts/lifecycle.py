@@ -1,12 +1,13 @@
 """Contracts of entitlements: subscribed, changed, suspended, renewed (Runbooks 1 and 6)."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from governor.records import EntitlementId, PlanType, Region, SemVer, SkuId, Timestamp
 from ledger.contracts.base import (
     Code,
+    Count,
     Detail,
     OfRun,
     QuotaTerms,
@@ -31,10 +32,16 @@ class EntitlementActiveV1(OfRun):
     resources: Resources
 
 
+_PolicyMs = Annotated[
+    Count | None, Field(description="to apply its policy; absent: of an earlier release")
+]
+
+
 class EntitlementActive(EntitlementActiveV1, Second):
     """Runbooks 1 and 6, the union of both contracts (D3)."""
 
     entitlement_id: EntitlementId
+    policy_ms: _PolicyMs = None
 
 
 class EntitlementFailedV1(OfRun):
@@ -82,6 +89,7 @@ class EntitlementPlanChanged(EntitlementPlanChangedV1, Second):
     """Runbook 6: the same entitlement under another plan."""
 
     entitlement_id: EntitlementId
+    policy_ms: _PolicyMs = None
 
 
 class _OfStanding(OfRun):

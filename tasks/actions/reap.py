@@ -69,16 +69,18 @@ def _is_drilled(ports: Ports) -> bool:
 
 def look_at_all(ports: Ports) -> int:
     """Look at every action under way, whatever Memory knows; how many had been lost sight of."""
-    orphans = 0
+    orphans, states = 0, dict.fromkeys((f"action|{state}" for state in rules.UNDER_WAY), 0)
     under_way = Where("state", "in", rules.UNDER_WAY)
     for document in every(ports.documents, "actions", under_way, group=True):
         with isolating_errors(document.path):
             held = Held(transitions.known(Action.stored(document.data)), document.revision)
+            states[f"action|{held.action.state}"] += 1
             overdue = rules.is_overdue(held.action, ports.clock.now())
             if overdue and not ports.slots.is_watched(Slot.of(held.action)):
                 orphans += 1
                 _LOG.error("action %s had been lost sight of", held.action.action_id)
             _look(ports, held)
+    ports.measures.note_states(states)
     return orphans
 
 
@@ -187,4 +189,4 @@ def _lost(action: Action, run_ms: int) -> Failure:
     if run_ms >= action.timeout_ms:
         return rules.timed_out(action)
     kind = RecoverableError if action.recoverable else UnrecoverableError
-    return rules.failed(action, kind("WORKER_LOST", "the process carrying it out died"))
+    return rules.failed(action, kind(rules.WORKER_LOST, "the process carrying it out died"))

@@ -199,6 +199,7 @@ def _degraded(ports: Ports, account_id: str, outage: Outage, check_began: dateti
         failure_count=outage.failure_count,
         affected_tenants=outage.affected,
         alert_severity="critical",
+        detected_ms=elapsed_ms(outage.began_at, instant(outage.degraded_at or outage.began_at)),
         **_marks(outage),
     )
 
@@ -217,8 +218,17 @@ def _cleared(
         reason=outage.reason,
         downtime_seconds=round(max(0.0, downtime.total_seconds()), 3),
         actions_refused=refused,
+        **_served_again(outage, began),
         **_marks(outage),
     )
+
+
+def _served_again(outage: Outage, began: datetime) -> dict[str, Any]:
+    """What a receipt says of an outage that was noticed, and not only found to have been."""
+    if outage.degraded_at is None or outage.recovered_at is None:
+        return {}
+    recovered = elapsed_ms(timestamp(began), instant(outage.recovered_at))
+    return {"actions_accepted": outage.accepted, "recovery_ms": max(0, recovered)}
 
 
 def _marks(outage: Outage) -> dict[str, Any]:

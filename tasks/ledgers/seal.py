@@ -20,7 +20,7 @@ from ledger.log import MAX_LEAVES, Leaf, Seal, next_seal, parse_leaf
 from ports import Ports
 from ports.alerts import Alert
 from ports.documents import Create, Document
-from tasks.ledgers import stored_log
+from tasks.ledgers import measure, stored_log, trace
 from tasks.ledgers.sign import raise_alarm, refuse_an_older_copy, sign_newest
 from tasks.ledgers.stored_log import StoredLog
 from tasks.receipts.commit import alert, commit_and_send, commit_once, receipt
@@ -96,6 +96,8 @@ def seal_ledger(ports: Ports, account_id: str, late: tuple[str, ...] = ()) -> bo
         built = _create(ports, account_id, last, batch)
         if built:
             sign_newest(ports, account_id, built, is_ours=True)
+            measure.count(ports, batch)
+            trace.note(ports, batch)
             if len(batch) < _WORTH_A_ROUND:
                 return True  # what came meanwhile left a mark of its own, for the next sweep
     return False

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from governor.fsm import RunState
 from governor.runs import Run
+from governor.slo import contract
 from governor.tenancy import MarketplaceEvent
 from ports import Ports
 from ports.alerts import Alert
@@ -128,12 +129,7 @@ MANUAL = Manual(
             "nothing is archived or deleted; `decommission_failed` and a critical alert at once",
         ),
     ),
-    slis=(
-        ("cancellation to shutdown", "< 2 s"),
-        ("actions in flight", "< 30 s, then ended explicitly"),
-        ("archive of 10,000 receipts", "< 5 s"),
-        ("total", "< 40 s"),
-    ),
+    slis=contract.CUSTOMER_CANCELS,
     receipts=(
         "decommission_start",
         "decommission_complete",

@@ -8,6 +8,7 @@ from adapters import wiring
 from governor.errors import OutageError
 from governor.health import Drill, Scope
 from governor.records import AccountId
+from governor.slo import contract
 from tasks import publish
 from tasks.celery import app
 from tasks.health import check as checking
@@ -118,11 +119,7 @@ MANUAL = Manual(
             "it is tried again, from 5 s to 10 min apart; `ggen status` shows it",
         ),
     ),
-    slis=(
-        ("fault to degraded", "≤ 33 s"),
-        ("end of the fault to normal", "≤ 3 s"),
-        ("refused while degraded", "100 %"),
-    ),
+    slis=contract.DEGRADE_TO_SAFE_MODE,
     receipts=("degraded_mode", "degraded_mode_cleared", "receipt_conflict", "alert_raised"),
     sequence=(
         "sequenceDiagram",

@@ -19,6 +19,7 @@ from governor.fsm import (
 from governor.policy import Policy
 from governor.records import SemVer
 from governor.runs import Effect, JournalEntry, Run, StepResult
+from governor.slo import contract
 from governor.tenancy import Entitlement, MarketplaceEvent, Tenant
 from governor.times import timestamp
 from ports import Ports
@@ -316,11 +317,7 @@ MANUAL = Manual(
             "the run is parked with `compensation_failed` and a critical alert, and undone later",
         ),
     ),
-    slis=(
-        ("webhook to receipt", "< 2 s"),
-        ("governor ready for signals", "< 3 s"),
-        ("FSM, topic and documents created", "100 %: all, or none and a receipt that says so"),
-    ),
+    slis=contract.DEPLOY_SKU,
     receipts=("entitlement_active", "entitlement_failed", "compensation_failed", "alert_raised"),
     door=DOOR,
     refused_with="entitlement_failed",

@@ -16,6 +16,7 @@ from governor.fsm import (
     advance,
 )
 from governor.runs import Run
+from governor.slo import contract
 from governor.tenancy import Entitlement, MarketplaceEvent
 from ports import Ports
 from ports.documents import Create, Update, Write
@@ -181,7 +182,7 @@ MANUAL = Manual(
             "nothing changed, `entitlement_failed`, to be delivered again (503)",
         ),
     ),
-    slis=(("webhook to receipt", "< 2 s"),),
+    slis=contract.ENTITLEMENT_STANDING,
     receipts=(
         *(told.operation for told in EVENTS.values()),
         "event_ignored",

@@ -6,6 +6,7 @@ from pydantic import BaseModel, Field
 
 from adapters import wiring
 from governor.records import AccountId
+from governor.slo import contract
 from tasks.action_events import ActionEvents
 from tasks.actions import dispatch, execute, recover
 from tasks.celery import app
@@ -87,11 +88,7 @@ MANUAL = Manual(
             "`ggen actions resolve`: `action_resolved`, and no further try",
         ),
     ),
-    slis=(
-        ("deadline", "500 ms, never earlier, at most 5 ms late at p99"),
-        ("rollback", "< 100 ms"),
-        ("orphaned actions", "0"),
-    ),
+    slis=contract.RECOVER_ACTION,
     receipts=(
         "action_complete",
         "action_timeout",

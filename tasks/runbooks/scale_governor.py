@@ -16,6 +16,7 @@ from governor.paths import entitlement_path, turn_path
 from governor.runs import Effect, Run, Trigger, Wait
 from governor.scaling.decision import decide, is_before
 from governor.scaling.readings import is_within
+from governor.slo import contract
 from governor.tenancy import Entitlement
 from governor.times import elapsed_ms, timestamp
 from ledger import canonical
@@ -267,7 +268,7 @@ MANUAL = Manual(
             "nothing is compared, and nothing goes back",
         ),
     ),
-    slis=(("decision to applied", "< 100 ms"), ("lag reduced", "< 5 min")),
+    slis=contract.SCALE_GOVERNOR,
     receipts=(
         "governor_scaled",
         "governor_scale_reverted",

@@ -265,7 +265,7 @@ _MANUALS = {
         "each entitlement `purged`; `tenant_purged` with counts and a digest of the names",
         "receipts, seals, archives, the states of actions and runs: kept",
     ),
-    "slis": (("1,000 documents", "< 5 s"),),
+    "slis": (),
     "receipts": ("tenant_purged", "purge_failed", "event_ignored"),
     "refused_with": "purge_failed",
     "is_one_way": True,

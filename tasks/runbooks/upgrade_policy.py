@@ -9,14 +9,16 @@ from typing import Any
 
 from governor import paths
 from governor.compatibility import number_of
+from governor.errors import OutageError
 from governor.fsm import RUN_OPEN, RunState
 from governor.records import SYSTEM_ACCOUNT
 from governor.runs import Effect, Run, StepResult, Trigger
-from governor.times import elapsed_ms, timestamp
+from governor.slo import contract
+from governor.times import elapsed_ms, instant, timestamp
 from ports import Ports
 from ports.alerts import Alert
 from ports.documents import Create, Write, every
-from tasks.governors import policies
+from tasks.governors import broadcast, policies
 from tasks.governors.moves import Target
 from tasks.manual import Door, Manual
 from tasks.receipts.commit import alert, explained, receipt
@@ -182,6 +184,9 @@ def _succeeded(ports: Ports, run: Run) -> tuple[Sequence[Write], Create]:
     done = rollout.totals(ports, run, target)
     fields |= {"governors_updated": done.updated, "governors_failed": done.failed}
     fields["wave"] = "canary" if asked_of(run).is_canary else "all"
+    fields["check_ms"] = run.journal[Checked.step].took_ms
+    if not asked_of(run).is_canary:
+        fields |= _heard(ports, target)
     writes = _left_behind(ports, run, done)[0] if _is_incomplete(run, done) else []
     return writes, receipt(
         ports,
@@ -203,6 +208,20 @@ def _succeeded(ports: Ports, run: Run) -> tuple[Sequence[Write], Create]:
         ),
         **fields,
     )
+
+
+def _heard(ports: Ports, target: Target) -> dict[str, int]:
+    """What every process that listens has answered, and when; nothing where one is silent yet."""
+    try:
+        heard = broadcast.processes(ports, target.sku_id, target.plan_type, target.version)
+    except OutageError:
+        return {}
+    answered = [instant(each["answered_at"]) for each in heard if each["answered_at"]]
+    if not answered or any(each["state"] == "silent" for each in heard):
+        return {}
+    nacked = sum(each["state"] == "nack" for each in heard)
+    last_ms = elapsed_ms(target.flipped_at, max(answered))
+    return {"broadcast_ms": max(0, last_ms), "processes_nacked": nacked}
 
 
 def _is_incomplete(run: Run, done: rollout.Totals) -> bool:
@@ -304,7 +323,7 @@ MANUAL = Manual(
         ),
         ("a store is down after the flip", "the run goes on by itself; an alert after 5 minutes"),
     ),
-    slis=(("broadcast to all governors", "< 500 ms"), ("compatibility check", "< 100 ms")),
+    slis=contract.UPGRADE_POLICY,
     receipts=(
         "policy_upgraded",
         "policy_rollback",

@@ -11,7 +11,7 @@ from governor.errors import ConflictError, public_detail
 from governor.fsm import RUN, RUN_OPEN, RUN_UNDOING, RunState, advance
 from governor.records import ProcessClaim
 from governor.runs import Run, Trigger
-from governor.times import elapsed_ms
+from governor.times import elapsed_ms, timestamp
 from ports import Ports
 from ports.alerts import Alert
 from ports.documents import Document, Update, Write
@@ -123,7 +123,8 @@ def _note_undone(ports: Ports, run_id: str, step: Step, claim: ProcessClaim) -> 
     mine = run.journal.get(step.name)
     if mine is None or mine.undo_claim != claim:
         raise ElsewhereError("undone-elsewhere", f"{step.name} was taken over")
-    undone = with_entry(run, step.name, mine.evolve(state="undone", error=None))
+    now = timestamp(ports.clock.now())
+    undone = with_entry(run, step.name, mine.evolve(state="undone", error=None, undone_at=now))
     commit_once(ports, [Update(found.path, undone.document(), found.revision)])
 
 

@@ -30,10 +30,14 @@ _RUN_DEAD_EVERY_S, _RUN_RESTART_AT_LEAST_S, _UNKNOWN_EVERY_S = 1.0, 10.0, 600.0
 
 
 def look(ports: Ports, runbooks: Runbooks) -> None:
-    """Take up every run that was dropped, or whose wait is over."""
+    """Take up each run that was dropped or whose wait is over; count the runs of each state."""
+    states = dict.fromkeys((f"run|{state}" for state in RUN_OPEN), 0)
     for document in every(ports.documents, "runs", Where("state", "in", RUN_OPEN)):
         with isolating_errors(document.path):
-            _look_at_run(ports, runbooks, Run.stored(document.data))
+            run = Run.stored(document.data)
+            states[f"run|{run.state}"] += 1
+            _look_at_run(ports, runbooks, run)
+    ports.measures.note_states(states)
 
 
 def _look_at_run(ports: Ports, runbooks: Runbooks, run: Run) -> None:

@@ -26,6 +26,7 @@ from governor.errors import ConflictError, OutageError
 from governor.fsm import RUN, RUN_ACTING, RUN_OPEN, RunState, advance
 from governor.quota import Verdict
 from governor.runs import Effect, JournalEntry, Run
+from governor.times import timestamp
 from ports import Ports
 from ports.documents import Create, Document, Write
 from tasks.outcomes import (
@@ -194,7 +195,8 @@ def _begin(ports: Ports, runbook: Runbook, at: Fenced, step: Step) -> None:
     at.has_begun = True
     needs_turn = at.run.state is RunState.PENDING and not at.run.has_turn
     begun = claimed(ports, runbook, at.run)
-    entry = at.entry.evolve(state="intent")
+    began_at = at.entry.began_at or timestamp(ports.clock.now())
+    entry = at.entry.evolve(state="intent", began_at=began_at)
     if not step.has_effects and not needs_turn:
         at.run, at.entry = begun, entry
         return
@@ -239,7 +241,7 @@ def _finish(ports: Ports, runbooks: Runbooks, at: Fenced, step: Step, result: Re
     runbook = runbooks[at.run.runbook]
     if _refresh(ports, runbook, at):
         return RUN_ENDED if result.ends_with else DONE
-    at.done = _done(at.entry, result)
+    at.done = _done(ports, at.entry, result)
     done = with_entry(at.run, step.name, at.done)
     started = [Create(paths.run_path(child.run_id), child.document()) for child in result.children]
     writes: list[Write] = [*result.writes, *started]
@@ -257,10 +259,11 @@ def _finish(ports: Ports, runbooks: Runbooks, at: Fenced, step: Step, result: Re
     return RUN_ENDED if result.ends_with else DONE
 
 
-def _done(entry: JournalEntry, result: Result) -> JournalEntry:
+def _done(ports: Ports, entry: JournalEntry, result: Result) -> JournalEntry:
     effects = {resource: effect.done for resource, effect in entry.effects.items()}
     facts = result.facts.document() if result.facts else {}
-    return entry.evolve(state="done", effects=effects, result=facts, error=None)
+    done_at = timestamp(ports.clock.now())
+    return entry.evolve(state="done", effects=effects, result=facts, error=None, done_at=done_at)
 
 
 def _meant(looked: dict[str, Effect], earlier: JournalEntry | None) -> dict[str, Effect]:

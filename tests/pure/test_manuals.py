@@ -24,14 +24,21 @@ def test_the_references_are_those_of_the_models() -> None:
     assert {p.name: p.read_text() for p in DOCS.parent.glob("reference/*.md")} == references.pages()
 
 
+def test_the_files_of_monitoring_are_current() -> None:
+    deploy = DOCS.parents[1] / "deploy"
+
+    assert {n: (deploy / n).read_text() for n in references.monitoring()} == references.monitoring()
+
+
 def test_every_setting_and_member_of_a_policy_says_what_it_is() -> None:
     for page in references.pages().values():
         assert not [line for line in page.splitlines() if line.endswith("|  |")]
 
 
 def test_a_stale_page_is_named_and_written(tmp_path: Path) -> None:
-    folder = tmp_path / "runbooks"
-    assert docs.render(folder, check=False) == [*sorted(docs.pages()), *references.pages()]
+    folder = tmp_path / "docs" / "runbooks"
+    names = [path.rpartition("/")[2] for path in (*references.pages(), *references.monitoring())]
+    assert docs.render(folder, check=False) == [*sorted(docs.pages()), *names]
     assert docs.render(folder, check=True) == []
     (folder / "deploy-sku.md").write_text("old")
 

@@ -54,6 +54,27 @@ def test_receipts_are_sealed_without_a_request(stack: Stack) -> None:
     ports.documents.close()
 
 
+def test_objectives_by_the_record_are_those_of_the_metrics(stack: Stack) -> None:
+    stack.subscribe("led-slo")
+    ports = open_ports(Settings(state_dir=stack.state, valkey_port=stack.valkey_port))
+    until(lambda: ports.unsealed.unsealed_count() == 0, 20)
+    told = json.loads(stack.ggen("slo", "--since", "1d", "--json").stdout)
+    with stack.http() as http:
+        metrics = http.get("/metrics").text
+    ports.documents.close()
+
+    rows = {row["objective"]: row for row in told["objectives"]}
+    assert rows["deploy_sku_receipt"]["events"] > 0
+    assert rows["deploy_sku_receipt"]["p99"] >= rows["deploy_sku_receipt"]["p50"] > 0
+    for name, row in rows.items():
+        line = f'ggen_objective_events_total{{objective="{name}"}} {float(row["events"])}'
+        assert line in metrics
+    text = stack.ggen("slo", "--since", "1d").stdout
+    assert max(map(len, text.splitlines())) <= 80
+    refused = stack.ggen("slo", "--since", "yesterday")
+    assert (refused.returncode, "--since is like 30d" in refused.stderr) == (2, True)
+
+
 def test_an_export_is_in_the_order_of_the_log_with_its_proofs(stack: Stack) -> None:
     stack.subscribe("led-export")
     for n in range(3):

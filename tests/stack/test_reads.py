@@ -108,6 +108,7 @@ def test_alive_ready_and_measured(stack: Stack) -> None:
 
     assert "ggen_lease_seconds" in metrics
     assert "ggen_unsealed_ledgers" in metrics
+    assert 'ggen_objective_events_total{objective="deploy_sku_receipt"}' in metrics
     assert "reads" not in metrics  # no tenant is named without a token
 
 

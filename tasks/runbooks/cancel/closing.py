@@ -4,7 +4,7 @@ from governor import paths
 from governor.errors import ConflictError
 from governor.fsm import ENTITLEMENT, GOVERNOR, advance
 from governor.runs import Effect, Run, StepResult
-from governor.times import timestamp
+from governor.times import elapsed_ms, instant, timestamp
 from ledger.log import Seal
 from ports import Ports
 from ports.documents import Create, Update, Write
@@ -187,6 +187,8 @@ def _complete_receipt(
         actions_accepted=accepted,
         signals_refused=leftovers.refused(ports, run),
         undelivered_unknown=Removed.of(run).undelivered_unknown,
+        drain_ms=_drain_ms(run),
+        archive_ms=run.journal[Archived.step].took_ms,
         receipts_archived=seal.tree_size,
         archive_gcs_path=archived.address,
         archive_size_bytes=archived.size_bytes,
@@ -196,6 +198,12 @@ def _complete_receipt(
         segments=_segments(ports, run),
         **of_run(ports, run),
     )
+
+
+def _drain_ms(run: Run) -> int | None:
+    """From the receipt of the start until what was in flight had ended, rollbacks too."""
+    began, ended = run.journal[Started.step].done_at, run.journal[Ended.step].done_at
+    return elapsed_ms(began, instant(ended)) if began and ended else None
 
 
 def act_proof(ports: Ports, run: Run) -> Result:

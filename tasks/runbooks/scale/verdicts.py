@@ -11,7 +11,7 @@ from governor.scaling.readings import Reading
 from governor.tenancy import Entitlement
 from governor.times import elapsed_ms, instant, timestamp
 from ports import Ports
-from ports.documents import Document, Update, Write
+from ports.documents import Create, Document, Update, Write
 from tasks.governors import lag
 from tasks.receipts.commit import receipt
 from tasks.runbooks.scale import limits
@@ -53,7 +53,9 @@ def verify(ports: Ports, run: Run) -> Result:
     decided, asked = Decided.of(run), Scaling.stored(run.inputs)
     document = ports.documents.get(entitlement_path(run.account_id, asked.entitlement_id))
     since_s = elapsed_ms(Applied.of(run).applied_at, ports.clock.now()) / 1000
-    if document is None or not _is_raised(run):
+    if not _is_raised(run):
+        return Result(Verified(receipt_id=Applied.of(run).receipt_id, verdict="inconclusive"))
+    if document is None:
         return _kept(ports, run, None, "inconclusive")
     entitlement = Entitlement.stored(document.data)
     is_mine = entitlement.limited_by == run.run_id and entitlement.state in ENTITLEMENT_BOUGHT
@@ -66,7 +68,7 @@ def verify(ports: Ports, run: Run) -> Result:
     return (
         _reverted(ports, run, document, seen)
         if found == "worse"
-        else _kept(ports, run, entitlement, found)
+        else _kept(ports, run, entitlement, found, seen)
     )
 
 
@@ -74,14 +76,45 @@ def _is_raised(run: Run) -> bool:
     return Scaling.stored(run.inputs).new_concurrency > Decided.of(run).previous
 
 
-def _kept(ports: Ports, run: Run, entitlement: Entitlement | None, found: Verdict) -> Result:
-    """The limit stays; where that did not help the next change waits."""
+def _kept(
+    ports: Ports,
+    run: Run,
+    entitlement: Entitlement | None,
+    found: Verdict,
+    seen: Reading | None = None,
+) -> Result:
+    """The limit stays, and a receipt says why; where it did not help the next change waits."""
     facts = Verified(receipt_id=Applied.of(run).receipt_id, verdict=found)
+    proof = _verified(ports, run, found, seen)
     if entitlement is None:
-        return Result(facts)
+        return Result(facts, [proof])
     document, history = history_of(ports, entitlement)
     after = history.helped() if found == "better" else history.in_vain_again(ports.clock.now())
-    return Result(facts, [] if after == history else [kept(entitlement, document, after)])
+    moved = [] if after == history else [kept(entitlement, document, after)]
+    return Result(facts, [*moved, proof])
+
+
+def _verified(ports: Ports, run: Run, found: Verdict, seen: Reading | None) -> Create:
+    applied, decided, asked = Applied.of(run), Decided.of(run), Scaling.stored(run.inputs)
+    is_known = seen is not None and seen.value is not None
+    return receipt(
+        ports,
+        "governor_scale_verified",
+        run.account_id,
+        run.run_id,
+        attempt=run.attempt,
+        status="verified",
+        duration_ms=elapsed_ms(applied.applied_at, ports.clock.now()),
+        run_id=run.run_id,
+        sku_id=decided.sku_id,
+        entitlement_id=asked.entitlement_id,
+        concurrency={"previous": decided.previous, "new": asked.new_concurrency},
+        verifies_receipt_id=applied.receipt_id,
+        verdict=found,
+        lag_before=decided.lag.value,
+        lag_after=seen.value if is_known and seen else None,
+        lag_as_of=seen.as_of if is_known and seen else None,
+    )
 
 
 def _reverted(ports: Ports, run: Run, document: Document, seen: Reading) -> Result:

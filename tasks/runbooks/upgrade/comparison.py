@@ -14,7 +14,7 @@ from governor.errors import ConflictError, DeniedError, InputError
 from governor.policy import Policy
 from governor.records import SYSTEM_ACCOUNT, AccountId, PlanType, Record, SemVer, SkuId
 from governor.runs import Run, StepResult
-from governor.times import elapsed_ms
+from governor.times import elapsed_ms, timestamp
 from ports import Ports
 from ports.alerts import Alert
 from ports.documents import Create, Document
@@ -149,7 +149,7 @@ def asked_of(run: Run) -> PolicyUpgrade:
 
 def compare(ports: Ports, run: Run) -> Result:
     """Hold the version against every one in use; end the run where it is to be skipped."""
-    asked = asked_of(run)
+    asked, began_at = asked_of(run), timestamp(ports.clock.now())
     pointer = policies.pointer_of(ports, asked.sku_id, asked.plan_type)
     if pointer is None:
         raise InputError("no-policy", "no version of this plan is in force")
@@ -173,7 +173,7 @@ def compare(ports: Ports, run: Run) -> Result:
     if new.rolls_back:
         _refuse_unless_same(ports, new, text, [*_were_in_force(pointer), present])
         return _well(checked, [], "rolls-back")
-    return _judged(ports, run, new, checked)
+    return _judged(ports, run, new, checked, began_at)
 
 
 def _refuse_unless_wanted(ports: Ports, asked: PolicyUpgrade, pointer: Document) -> None:
@@ -192,13 +192,13 @@ def _refuse_unless_wanted(ports: Ports, asked: PolicyUpgrade, pointer: Document)
         )
 
 
-def _judged(ports: Ports, run: Run, new: Policy, checked: dict[str, str]) -> Result:
+def _judged(ports: Ports, run: Run, new: Policy, checked: dict[str, str], began_at: str) -> Result:
     asked = asked_of(run)
     findings = report(ports, new)
     if is_compatible(findings):
         return _well(checked, findings, "compatible")
     if asked.report_sha256 is None:
-        return _skip(ports, run, findings, checked["previous_version"], checked["digest"])
+        return _skip(ports, run, findings, checked, began_at)
     if asked.report_sha256 != (digest := report_sha256(findings)):
         raise DeniedError(
             "another-report",
@@ -237,7 +237,7 @@ def _receipt_of(ports: Ports, pointer: Document) -> str | None:
 
 
 def _skip(
-    ports: Ports, run: Run, findings: Sequence[Finding], previous: str, digest: str
+    ports: Ports, run: Run, findings: Sequence[Finding], checked: dict[str, str], began_at: str
 ) -> Result:
     asked = asked_of(run)
     rules = sorted({f.rule for f in findings if f.is_breaking})
@@ -255,8 +255,9 @@ def _skip(
         sku_id=asked.sku_id,
         plan_type=asked.plan_type,
         policy_version=asked.policy_version,
-        policy_digest=digest,
-        previous_version=previous,
+        policy_digest=checked["digest"],
+        previous_version=checked["previous_version"],
+        check_ms=elapsed_ms(began_at, ports.clock.now()),
         incompatibilities=rules,
     )
     raised, _ = skip_alert(ports, run, rules)

@@ -1,0 +1,1 @@
+"""What monitoring shows and takes: objectives, traces, alert rules, a dashboard."""

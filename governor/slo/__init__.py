@@ -1,0 +1,1 @@
+"""Objectives: what the runbooks promise, judged receipt by receipt."""
