@@ -13,6 +13,7 @@ import re
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from importlib.resources import files
 from typing import IO, BinaryIO, Self
 
@@ -57,18 +58,22 @@ _BOUNDS: Mapping[re.Pattern[str], int | None] = {
 def fixed_files(ring: KeyRing) -> dict[str, bytes]:
     """The files that every archive of this version has: how to verify it, and against what."""
     auditor = files("ledger").joinpath("auditor")
-    schemas = {
+    return {
+        "VERIFY.md": auditor.joinpath("VERIFY.md").read_bytes(),
+        "verify.py": auditor.joinpath("verify.py").read_bytes(),
+        KEYS: (ring.model_dump_json(indent=1, exclude_none=True) + "\n").encode(),
+        **_schemas(),
+    }
+
+
+@cache
+def _schemas() -> dict[str, bytes]:
+    return {
         f"schema/{operation}.v{version}.json": (
             json.dumps(schema, indent=1, sort_keys=True) + "\n"
         ).encode()
         for operation, versions in contracts.schemas().items()
         for version, schema in versions.items()
-    }
-    return {
-        "VERIFY.md": auditor.joinpath("VERIFY.md").read_bytes(),
-        "verify.py": auditor.joinpath("verify.py").read_bytes(),
-        KEYS: (ring.model_dump_json(indent=1, exclude_none=True) + "\n").encode(),
-        **schemas,
     }
 
 

@@ -12,7 +12,6 @@ from governor.times import instant, timestamp
 from tasks.ledgers import measure
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
-_BAR = 20
 
 
 def slo(since: str) -> tuple[dict[str, Any], str]:
@@ -80,10 +79,11 @@ def _lines(row: dict[str, Any]) -> list[str]:
 
 
 def _budget(row: dict[str, Any]) -> str:
-    """A bar of the error budget that is left, or why there is none."""
+    """A bar of the error budget that is left, or why there is none; ten columns."""
     if not row["events"]:
         return "no events"
     if row["budget_left"] is None:
-        return "each counts: kept" if row["met"] else "each counts: MISSED"
-    left = max(0.0, row["budget_left"])
-    return f"{'█' * round(_BAR * left / 4):<5} {left:>4.0%}" + ("" if row["met"] else " MISSED")
+        return "none, kept" if row["met"] else "MISSED"
+    if not row["met"]:
+        return "overspent"
+    return f"{'█' * round(5 * row['budget_left']):<5} {row['budget_left']:>4.0%}"

@@ -78,10 +78,10 @@ SCALE_GOVERNOR = (
         "scale_governor_lag",
         "lag reduced within 5 min of a raise (looked at after one minute)",
         "< 5 min",
-        (Match("governor_scale_verified", {"verdict": "better"}),),
+        (Match("governor_scale_verified", {"trigger": "lag", "verdict": "better"}),),
         bad=(
-            Match("governor_scale_verified", {"verdict": "same"}),
-            Match("governor_scale_reverted"),
+            Match("governor_scale_verified", {"trigger": "lag", "verdict": "same"}),
+            Match("governor_scale_reverted", {"trigger": "lag"}),
         ),
     ),
 )

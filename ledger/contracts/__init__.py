@@ -6,6 +6,7 @@ one that does not is of the first. Old versions stay for ever: receipts are neve
 """
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -45,8 +46,8 @@ _VERSIONS: tuple[tuple[type[Receipt], ...], ...] = (
     (governor.GovernorScalingPaused,),
     (governor.GovernorScalingResumed,),
     (governor.QuotaExceededV1, governor.QuotaExceeded),
-    (governor.DegradedMode,),
-    (governor.DegradedModeCleared,),
+    (governor.DegradedModeV1, governor.DegradedMode),
+    (governor.DegradedModeClearedV1, governor.DegradedModeCleared),
     (action.ActionCompleteV1, action.ActionComplete),
     (action.ActionTimeoutV1, action.ActionTimeout),
     (action.ActionFailedV1, action.ActionFailed),
@@ -112,8 +113,9 @@ def validate(fields: dict[str, Any], *, strict: bool = False) -> Receipt:
         raise InputError("contract-broken", faults) from None
 
 
+@cache
 def schemas() -> dict[str, dict[int, dict[str, Any]]]:
-    """Operation -> version -> JSON Schema (draft 2020-12) of its receipt."""
+    """Operation -> version -> JSON Schema (draft 2020-12) of its receipt; not to be changed."""
     return {
         operation: {version: model.model_json_schema() for version, model in versions.items()}
         for operation, versions in sorted(VERSIONS.items())

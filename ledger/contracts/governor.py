@@ -244,6 +244,9 @@ class GovernorScaleReverted(_Scaled):
     lag_before: Count
     lag_after: Count
     lag_as_of: Timestamp
+    trigger: Literal["command", "lag"] | None = Field(
+        default=None, description="of the change; absent: an earlier release"
+    )
     arrivals_rose: bool = Field(
         default=False, description="by more than a quarter meanwhile: the change is not to blame"
     )
@@ -259,6 +262,7 @@ class GovernorScaleVerified(Receipt):
     entitlement_id: EntitlementId
     concurrency: Concurrency
     verifies_receipt_id: ReceiptId
+    trigger: Literal["command", "lag"] = Field(description="of the change")
     verdict: Literal["better", "same", "inconclusive", "superseded"]
     lag_before: Count | None = None
     lag_after: Count | None = None
@@ -325,7 +329,7 @@ class QuotaExceeded(QuotaExceededV1, Second):
     )
 
 
-class DegradedMode(Receipt):
+class DegradedModeV1(Receipt):
     """Runbook 4: the store is down; everything new is refused."""
 
     operation: Literal["degraded_mode"]
@@ -335,12 +339,15 @@ class DegradedMode(Receipt):
     failure_count: Count
     affected_tenants: Literal["all"] | list[AccountId]
     alert_severity: Word
-    detected_ms: Count | None = Field(
-        default=None, description="since the first failed check began; absent: an earlier release"
-    )
 
 
-class DegradedModeCleared(Receipt):
+class DegradedMode(DegradedModeV1, Second):
+    """Runbook 4: the store is down; everything new is refused."""
+
+    detected_ms: Count = Field(description="since the first failed check began")
+
+
+class DegradedModeClearedV1(Receipt):
     """Runbook 4: the store is back."""
 
     operation: Literal["degraded_mode_cleared"]
@@ -348,9 +355,16 @@ class DegradedModeCleared(Receipt):
     reason: Word
     downtime_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     actions_refused: Count
+
+
+class DegradedModeCleared(DegradedModeClearedV1, Second):
+    """Runbook 4: the store is back."""
+
     actions_accepted: Count | None = Field(
         default=None, description="while degraded: 0; absent: Memory was lost meanwhile"
     )
     recovery_ms: Count | None = Field(
-        default=None, description="from the first good check until everything is served again"
+        default=None,
+        description="from the first good check until everything is served again; absent where no "
+        "check had failed",
     )

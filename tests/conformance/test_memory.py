@@ -583,6 +583,7 @@ def test_a_degraded_mode_refuses_counts_and_is_lifted_again(memory: Memory) -> N
         error_detail="moved",
         outage=outage,
         refused={"acme": 3},
+        accepted=0,
     )
 
     over = outage.evolve(recovered_at="2026-01-01T00:00:09.000000Z")

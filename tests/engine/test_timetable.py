@@ -77,4 +77,4 @@ def test_versions_are_judged_while_one_is_watched(ports: Ports, due: dict[str, O
 def test_every_other_entry_fires_by_the_clock_alone(due: dict[str, OnlyWhile]) -> None:
     asking = {name for name, schedule in due.items() if isinstance(schedule, OnlyWhile)}
 
-    assert asking == {"recovery-probe", "seal", "policy-bake", "scaling"}
+    assert asking == {"recovery-probe", "seal", "policy-bake", "scaling", "traces"}

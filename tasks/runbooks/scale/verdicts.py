@@ -83,15 +83,18 @@ def _kept(
     found: Verdict,
     seen: Reading | None = None,
 ) -> Result:
-    """The limit stays, and a receipt says why; where it did not help the next change waits."""
+    """The limit stays; where that did not help the next change waits.
+
+    A receipt says what was seen, where anything could be seen.
+    """
     facts = Verified(receipt_id=Applied.of(run).receipt_id, verdict=found)
-    proof = _verified(ports, run, found, seen)
+    proofs = [_verified(ports, run, found, seen)] if _is_verified(run) else []
     if entitlement is None:
-        return Result(facts, [proof])
+        return Result(facts, proofs)
     document, history = history_of(ports, entitlement)
     after = history.helped() if found == "better" else history.in_vain_again(ports.clock.now())
     moved = [] if after == history else [kept(entitlement, document, after)]
-    return Result(facts, [*moved, proof])
+    return Result(facts, [*moved, *proofs])
 
 
 def _verified(ports: Ports, run: Run, found: Verdict, seen: Reading | None) -> Create:
@@ -110,6 +113,7 @@ def _verified(ports: Ports, run: Run, found: Verdict, seen: Reading | None) -> C
         entitlement_id=asked.entitlement_id,
         concurrency={"previous": decided.previous, "new": asked.new_concurrency},
         verifies_receipt_id=applied.receipt_id,
+        trigger=asked.trigger,
         verdict=found,
         lag_before=decided.lag.value,
         lag_after=seen.value if is_known and seen else None,
@@ -131,6 +135,7 @@ def _reverted(ports: Ports, run: Run, document: Document, seen: Reading) -> Resu
         status="reverted",
         duration_ms=elapsed_ms(applied.applied_at, now),
         reverts_receipt_id=applied.receipt_id,
+        trigger=asked.trigger,
         lag_before=decided.lag.value,
         lag_after=seen.value,
         lag_as_of=seen.as_of,

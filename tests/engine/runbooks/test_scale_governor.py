@@ -204,8 +204,11 @@ def test_it_stays_where_no_more_wait_than_before(ports: Ports) -> None:
     ahead.clock.sleep(61)
     ended = play(ahead, run.run_id, RUNBOOK)
 
-    assert [r["operation"] for r in told(ports)] == ["governor_scaled"]
-    assert (ended.receipt_id, limit(ports)) == (told(ports)[0]["receipt_id"], 30)
+    scaled, verified = told(ports)
+    assert (verified["operation"], verified["verdict"]) == ("governor_scale_verified", "same")
+    assert verified["verifies_receipt_id"] == scaled["receipt_id"]
+    assert (verified["lag_before"], verified["lag_after"]) == (40, 43)
+    assert (ended.receipt_id, limit(ports)) == (scaled["receipt_id"], 30)
 
 
 def test_what_somebody_else_changed_since_is_left_alone(ports: Ports) -> None:
@@ -220,7 +223,11 @@ def test_what_somebody_else_changed_since_is_left_alone(ports: Ports) -> None:
 
     assert ended.journal[f"{NAME}.verify"].result["verdict"] == "superseded"
     assert limit(ports) == 40
-    assert [r["operation"] for r in told(ports)] == ["governor_scaled"] * 2
+    assert [r["operation"] for r in told(ports)] == [
+        "governor_scaled",
+        "governor_scaled",
+        "governor_scale_verified",
+    ]
 
 
 @on_both
@@ -370,7 +377,8 @@ def test_killed_at_any_write_it_is_scaled_once_and_memory_knows(
         ahead.clock.sleep(20)
 
     assert ended.state is RunState.COMPLETE
-    assert [r["operation"] for r in told(ports)] == ["governor_scaled"]
+    operations = [r["operation"] for r in told(ports)]
+    assert operations == ["governor_scaled", "governor_scale_verified"]
     assert (limit(ports), admitted(ports)) == (50, 50)
     kept = ports.documents.get(scaling_path("acme", "demo-sku"))
     assert kept

@@ -1,0 +1,141 @@
+"""What must hold: at every commit (safety), and once all is quiet (the end)."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from governor.fsm import RUN_OPEN, ActionState
+from governor.paths import action_path, receipt_path
+from ports import Ports
+from ports.documents import Create, Document, Update, Write
+from tasks.ledgers.audit import audit_ledger
+from tasks.ledgers.seal import seal_ledger
+
+ENDS = ("action_complete", "action_timeout", "action_failed")
+ENDED = (ActionState.COMPLETE, ActionState.FAILED, ActionState.ROLLED_BACK)
+HOLDING = (ActionState.PENDING, ActionState.RUNNING, ActionState.ROLLING_BACK)
+
+
+class Broken(Exception):
+    """An invariant does not hold."""
+
+
+class Oracle:
+    """Sees every commit before it lands, and every effect of a handler."""
+
+    def __init__(self, limit: int) -> None:
+        self.effects: dict[str, list[tuple[float, int, str]]] = defaultdict(list)
+        self.ends = Counter[str]()
+        self.ended_at: dict[str, float] = {}
+        self.limit = limit
+        self.broken = ""
+        self._states: dict[str, dict[str, str]] = defaultdict(dict)
+        self.tell: Callable[[str], None] = lambda _line: None
+
+    def check(self, holds: bool, what: str) -> None:
+        """Note the first thing that does not hold; the world ends there."""
+        if not holds and not self.broken:
+            self.broken = what
+
+    # -- effects
+
+    def effect(self, now_s: float, pid: int, action_id: str, what: str) -> None:
+        """A handler or its undo did something."""
+        self.effects[action_id].append((now_s, pid, what))
+        kinds = Counter(kind for _, _, kind in self.effects[action_id])
+        self.check(kinds["start"] <= 1, f"{action_id} was started twice")
+        if what in ("start", "work"):
+            self.check(action_id not in self.ended_at, f"{action_id}: {what} after its receipt")
+
+    # -- commits
+
+    def seen(self, documents: dict[str, Document], writes: Sequence[Write], now_s: float) -> None:
+        """A commit that is about to land."""
+        receipts = [_fields(w) for w in writes if isinstance(w, Create) and "/receipts/" in w.path]
+        for write in writes:
+            if "/receipts/" in write.path:
+                self.check(isinstance(write, Create), f"{write.path} was written again")
+        told = {r["action_id"]: r for r in receipts if "action_id" in r}
+        moved = {w.path.rpartition("/")[2]: w for w in writes if "/actions/" in w.path}
+        self._ends(told, moved, now_s)
+        for action_id, write in moved.items():
+            if isinstance(write, (Create, Update)):
+                self._state(documents, action_id, write, told)
+        for write in writes:
+            if write.path.startswith("runs/") and isinstance(write, Update):
+                self._run(documents, write, receipts)
+
+    def _ends(self, told: dict[str, Any], moved: dict[str, Write], now_s: float) -> None:
+        for action_id, receipt in told.items():
+            if receipt["operation"] in ENDS:
+                self.ends[action_id] += 1
+                self.ended_at[action_id] = now_s
+                self.check(self.ends[action_id] == 1, f"{action_id} has two receipts of its end")
+            if receipt["operation"] in (*ENDS, "action_rolled_back", "rollback_failed"):
+                self.check(action_id in moved, f"{action_id}: {receipt['operation']} without state")
+
+    def _state(
+        self,
+        documents: dict[str, Document],
+        action_id: str,
+        write: Create | Update,
+        told: dict[str, Any],
+    ) -> None:
+        before = documents.get(write.path)
+        was = before.data["state"] if before else ""
+        state, account = write.data["state"], write.data["account_id"]
+        if state != was:
+            self.tell(f"{account} {action_id[:12]}: {was or 'new'} -> {state}")
+        self.check(was not in ENDED, f"{action_id} went on from {was}")
+        if state != was and state in (*ENDED, ActionState.ROLLING_BACK):
+            is_retried = was == ActionState.ROLLBACK_FAILED and state == ActionState.ROLLING_BACK
+            self.check(is_retried or action_id in told, f"{action_id}: {state} without receipt")
+        held = self._states[account]
+        # A rollback that is tried again has given its slot back before.
+        held[action_id] = "retried" if write.data["rollback_attempts"] else state
+        count = sum(each in HOLDING for each in held.values())
+        self.check(count <= self.limit, f"{account}: {count} at once, {self.limit} allowed")
+
+    def _run(
+        self, documents: dict[str, Document], write: Update, receipts: list[dict[str, Any]]
+    ) -> None:
+        run = write.data
+        if run["state"] in RUN_OPEN or run["receipt_id"] is None:
+            return
+        known = receipt_path(run["account_id"], run["receipt_id"]) in documents
+        told = any(receipt["receipt_id"] == run["receipt_id"] for receipt in receipts)
+        self.check(known or told, f"{run['run_id']} ended without its receipt")
+
+    # -- the end
+
+    def finally_(self, ports: Ports, accepted: dict[str, tuple[str, str]]) -> None:
+        """Everything is quiet: what was accepted has ended, once, and the ledgers verify."""
+        for action_id, (account, ends) in accepted.items():
+            found = ports.documents.get(action_path(account, action_id))
+            self.check(found is not None, f"{action_id} was accepted and is not there")
+            if found is None:
+                continue
+            state = found.data["state"]
+            self.check(state in ENDED, f"{action_id} is still {state}")
+            self.check(self.ends[action_id] == 1, f"{action_id} has {self.ends[action_id]} ends")
+            kinds = Counter(kind for _, _, kind in self.effects[action_id])
+            if state == ActionState.COMPLETE:
+                self.check(kinds["work"] == 1, f"{action_id} is complete and did not work")
+                self.check(not kinds["undo"], f"{action_id} is complete, and was undone")
+            if state == ActionState.ROLLED_BACK:
+                self.check(kinds["undone"] >= 1, f"{action_id} is rolled back and was not undone")
+            if ends == "well" and kinds["work"] and state == ActionState.FAILED:
+                self.check(False, f"{action_id} worked and failed without an undo")
+        for document in [d for d in ports.documents.held.values() if d.path.startswith("tenants/")]:  # type: ignore[attr-defined]
+            if document.path.count("/") == 1:
+                seal_ledger(ports, document.path.partition("/")[2])  # as the hourly pass does
+                report = audit_ledger(ports, document.path.partition("/")[2])
+                faults = [f"{f.check}: {f.fault}" for f in report.findings]
+                self.check(not faults, f"ledger of {document.path}: {faults[:3]}")
+                self.check(report.unsealed == 0, f"{document.path}: {report.unsealed} unsealed")
+
+
+def _fields(write: Create) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(write.data["payload"])
+    return told

@@ -1,0 +1,444 @@
+"""One world: customers, beat, faults, until all is quiet; and what the oracle says of it."""
+
+import contextlib
+import json
+import os
+import random
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from unittest import mock
+
+os.environ.setdefault("GGEN_STATE_DIR", tempfile.mkdtemp(prefix="simulation-"))
+os.environ.setdefault("GGEN_BROKER_URL", "memory://")
+
+import tenacity
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import BaseModel
+
+import tasks.celery
+from adapters import wiring
+from ggen_governor.handlers import ActionContext, action
+from governor.errors import (
+    ActionDeadline,
+    DeniedError,
+    GovernorError,
+    OutageError,
+    RecoverableError,
+    UnrecoverableError,
+)
+from governor.fsm import RUN_OPEN, RunState
+from governor.quota import Verdict
+from governor.records import SYSTEM_ACCOUNT
+from governor.runs import Run
+from governor.tenancy import MarketplaceEvent
+from ledger.receipt import Signer
+from ports import Ports, Times
+from tasks import marketplace, publish, ticks  # noqa: F401  # ticks registers its tasks
+from tasks.actions import admit, execute, recover
+from tasks.actions.deadline import Ended, Ending
+from tasks.governors import policies
+from tasks.health.rebuild import rebuild
+from tasks.ledgers import seal
+from tasks.receipts import fence
+from tasks.runs import journal
+from tests.simulation import stores
+from tests.simulation.broker import Broker
+from tests.simulation.oracle import ENDED, Oracle
+from tests.simulation.stores import Gated
+from tests.simulation.world import Killed, Process, SimClock, SimProcesses, World
+
+LIMIT, FREEZE_S, END_S, MAX_STEPS = 3, 25.0, 500.0, 60_000
+SIGNER = Signer(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
+POLICY = {
+    "sku_id": "sim-sku",
+    "plan_type": "starter",
+    "policy_version": "1.0.0",
+    "quota": {"monthly_actions": 1000, "concurrent_actions": LIMIT},
+    "permissions": ["sim.act"],
+    "signals": {"sim.act": "sim.act"},
+    "actions": {
+        "sim.act": {
+            "handler": "sim.act",
+            "timeout_ms": 500,
+            "rollback_timeout_ms": 100,
+            "queue_timeout_ms": 15000,
+            "recoverable": True,
+        }
+    },
+}
+_here: "Play | None" = None
+
+
+class Asked(BaseModel):
+    """How a handler of this world goes."""
+
+    ends: Literal["well", "recoverably", "for good", "sticks"]
+    takes_s: float
+    undo_fails: int = 0
+
+
+@action("sim.act", payload=Asked)
+def act(context: ActionContext, payload: Asked) -> None:
+    """Starts, takes its time, works, and ends as told."""
+    play = _playing()
+    play.effect(context, "start")
+    if payload.ends == "sticks":
+        play.world.current().until_s = None  # C code, where no signal is looked at
+        play.world.sleep(60)
+    play.world.sleep(payload.takes_s)
+    play.effect(context, "work")
+    if payload.ends == "recoverably":
+        raise RecoverableError("SIM", "as told")
+    if payload.ends == "for good":
+        raise UnrecoverableError("SIM", "as told")
+
+
+@act.rollback
+def _undo(context: ActionContext, payload: Asked) -> None:
+    play = _playing()
+    play.effect(context, "undo")
+    play.world.sleep(0.005)
+    tries = sum(kind == "undo" for _, _, kind in play.oracle.effects[context.action_id])
+    if tries <= payload.undo_fails:
+        raise RecoverableError("SIM_UNDO", "as told")
+    play.effect(context, "undone")
+
+
+def _playing() -> "Play":
+    assert _here is not None
+    return _here
+
+
+@dataclass
+class Play:
+    """A world with everything in it."""
+
+    seed: int
+    world: World = field(init=False)
+    oracle: Oracle = field(init=False)
+    accepted: dict[str, tuple[str, str]] = field(default_factory=dict)
+    unanswered: int = 0
+    unreceipted: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.world, self.oracle = World(self.seed), Oracle(LIMIT)
+        self.documents = stores.SimDocuments(self.world)
+        self.oracle.tell = self.world.tell
+        self.objects, self.signals = stores.SimObjects(), stores.SimSignals()
+        self.secrets, self.alerts = stores.SimSecrets(), stores.SimAlerts()
+        self.documents.seen = lambda writes: self.oracle.seen(
+            self.documents.held, writes, self.world.now_s
+        )
+
+    # -- ports
+
+    def ports_of(self, process: Process) -> Ports:
+        """This process's ports: every call takes time, and may fail."""
+        if process.ports is None:
+            process.ports = self._ports(lambda inner, store: Gated(self.world, inner, store))
+        return process.ports  # type: ignore[no-any-return]
+
+    def _ports(self, gate: Callable[[Any, str], Any]) -> Ports:
+        objects = gate(self.objects, "objects")
+        return Ports(
+            documents=gate(self.documents, "documents"),
+            objects=objects,
+            spool=objects,
+            archives=objects,
+            signals=gate(self.signals, "signals"),
+            memory=gate(self.memory, "memory"),
+            secrets=self.secrets,  # type: ignore[arg-type]
+            keys=stores.SimKeys(SIGNER),  # type: ignore[arg-type]
+            alerts=self.alerts,  # type: ignore[arg-type]
+            clock=SimClock(self.world),
+            processes=SimProcesses(self.world),
+            pushers=None,  # type: ignore[arg-type]
+            calls=None,  # type: ignore[arg-type]
+            times=Times(),
+        )
+
+    def effect(self, context: ActionContext, what: str) -> None:
+        """A handler does something that can be seen from outside."""
+        pid = self.world.current().pid
+        self.oracle.effect(self.world.now_s, pid, context.action_id, what)
+
+    # -- playing
+
+    def run(self) -> str:
+        """Play it; what was broken first, or nothing."""
+        global _here
+        with contextlib.ExitStack() as patches:
+            for each in stores.patched(self.world):
+                patches.enter_context(mock.patch.object(*each))
+            self.memory = stores.SimMemory(self.world)
+            self.broker = Broker(self.world, self.ports_of)
+            for each in self._patched():
+                patches.enter_context(mock.patch.object(*each))
+            _here = self
+            policies.forget_loaded()
+            try:
+                return self._play()
+            finally:
+                self.world.end()
+                _here = None
+
+    def _patched(self) -> Iterator[tuple[Any, str, Any]]:
+        world = self.world
+        yield wiring, "ports", lambda: self.ports_of(world.current())
+        yield publish, "chain", self.broker.chain
+        yield tasks.celery.app, "send_task", self.broker.send_task
+        yield execute, "run_within", self._run_within
+        yield recover, "run_within", self._run_within
+        yield fence, "os", _Death(world)
+        yield journal, "_JITTER", random.Random(self.seed)
+        yield tenacity.nap, "time", _Nap(world)
+        yield tenacity, "time", _Nap(world)
+        yield tenacity.wait, "random", random.Random(self.seed)
+
+    def _run_within(self, seconds: float, call: Callable[[], object]) -> Ended:
+        """``deadline.run_within`` on the world's time."""
+        world, process = self.world, self.world.current()
+        began_s, process.until_s = world.now_s, world.now_s + seconds
+        try:
+            value = call()
+        except ActionDeadline:
+            return Ended(Ending.TIMED_OUT, world.now_s - began_s, fired_late_s=0.0)
+        except Exception as error:
+            return Ended(Ending.RAISED, world.now_s - began_s, error=error)
+        finally:
+            process.until_s = None
+        return Ended(Ending.RETURNED, world.now_s - began_s, value=value)
+
+    def _play(self) -> str:
+        world = self.world
+        world.spawn("setup", self._set_up)
+        while world.step():
+            if self.oracle.broken:
+                return self.oracle.broken
+            if world.now_s > END_S or world.steps > MAX_STEPS:
+                return f"not quiet after {world.steps} steps: {self._loud()}"
+            if self.is_quiet:
+                break
+        self.oracle.finally_(self._ports(lambda inner, _store: inner), self.accepted)
+        return self.oracle.broken
+
+    is_quiet = False
+
+    def _set_up(self) -> None:
+        frozen, self.world.is_frozen = self.world.is_frozen, True
+        ports = self.ports_of(self.world.current())
+        policies.register(ports, json.dumps(POLICY).encode())
+        rebuild(ports, ports.times.lease_s)
+        self.world.is_frozen = frozen
+        self.broker.start()
+        self.world.spawn("beat", self._beat)
+        rng = self.world.rng
+        for account in ("acme", "beta")[: rng.choice((1, 1, 2))]:
+            self.unanswered += 1
+            self.world.spawn("customer", lambda account=account: self._customer(account))
+        for _ in range(self.world.rates.outages):
+            at_s, store = (
+                rng.uniform(2, FREEZE_S - 5),
+                rng.choice(("documents", "memory", "objects")),
+            )
+            lasts_s = min(FREEZE_S, at_s + rng.choice((1, 5, 30))) - at_s
+            self.world.at(at_s, lambda s=store, u=at_s + lasts_s: self._fail(s, u))
+        for _ in range(self.world.rates.wipes):
+            self.world.at(rng.uniform(2, FREEZE_S), self._wipe)
+        self.world.at(FREEZE_S, self._freeze)
+
+    def _fail(self, store: str, until_s: float) -> None:
+        self.world.tell(f"outage of {store} until {until_s:.1f}")
+        self.world.down[store] = until_s
+
+    def _wipe(self) -> None:
+        self.world.tell("Memory is wiped")
+        self.memory.wipe()
+
+    def _freeze(self) -> None:
+        self.world.tell("no more faults")
+        self.world.is_frozen = True
+        self.world.down.clear()
+
+    # -- beat
+
+    def _beat(self) -> None:
+        due = {"reap": 0.0, "check": 0.0, "probe": 0.0, "seal": 0.0, "tally": 5.0}
+        while True:
+            now_s = self.world.now_s
+            for name, send in self._ticks().items():
+                if due[name] <= now_s:
+                    due[name] = now_s + send()
+            self.is_quiet = self.world.is_frozen and not self._loud()
+            self.world.sleep(0.8)
+
+    def _ticks(self) -> dict[str, Callable[[], float]]:
+        send = self.broker.send_task
+
+        def reap() -> float:
+            send("reap.sweep", queue="health")
+            return 1.5
+
+        def check() -> float:
+            send("degrade_to_safe_mode.check", kwargs={"by_beat": True}, queue="health")
+            return 9.5
+
+        def probe() -> float:
+            if self._standing() is not Verdict.ADMITTED:
+                send("degrade_to_safe_mode.probe", queue="health")
+            return 1.6
+
+        def seals() -> float:
+            if self._marked():
+                send("seal.sweep")
+            return 0.8
+
+        def tally() -> float:
+            send("tally.receipt")
+            return 20.0
+
+        return {"reap": reap, "check": check, "probe": probe, "seal": seals, "tally": tally}
+
+    def _standing(self) -> Verdict:
+        return self.memory.standing(SYSTEM_ACCOUNT)
+
+    def _marked(self) -> int:
+        return self.memory.unsealed_count()
+
+    # -- customers
+
+    def _customer(self, account: str) -> None:
+        rng, world = self.world.rng, self.world
+        self._deliver(account, "entitlement.created")
+        for number in range(rng.randint(1, 5)):
+            world.sleep(rng.choice((0.0, 0.0, 0.2, 2.0)))
+            asked = Asked(
+                ends=rng.choice(("well", "well", "well", "recoverably", "for good", "sticks")),
+                takes_s=rng.choice((0.01, 0.2, 0.7)),
+                undo_fails=rng.choice((0, 0, 0, 1)),
+            )
+            self._signal(account, f"s{number}", asked)
+        if rng.random() < 0.2:  # an archive takes half a second of processor time
+            world.sleep(rng.choice((0.0, 1.0, 6.0)))
+            self._deliver(account, "entitlement.cancelled")
+        self.unanswered -= 1
+
+    def _ask(self, do: Callable[[Ports], Any]) -> Any:
+        """Have an ingress do something, again and again until it answers."""
+        told: list[Any] = []
+
+        def work() -> None:
+            try:
+                told.append(do(self.ports_of(self.world.current())))
+            except OutageError as error:
+                self.world.tell(f"ingress: {error.code}")
+            except GovernorError as error:
+                told.append(error)
+
+        while True:
+            process = self.world.spawn("ingress", work)
+            while process.is_alive:
+                self.world.sleep(0.01)
+            if told:
+                return told[0]
+            self.world.sleep(0.5)
+
+    def _deliver(self, account: str, event_type: str) -> None:
+        event = MarketplaceEvent.model_validate(
+            {
+                "event_type": event_type,
+                "event_id": f"{event_type}-{account}",
+                "account_id": account,
+                "sku_id": "sim-sku",
+                "entitlement_id": "sim-sku",
+                "plan_type": "starter",
+                "region": "us-central1",
+                "event_time": "2026-11-27T12:00:00.000000Z"
+                if event_type == "entitlement.created"
+                else "2026-11-27T12:00:01.000000Z",
+                "effective_at": "2026-11-27T12:00:00.000000Z",
+            }
+        )
+        while True:
+            run = self._ask(lambda ports: marketplace.begin(ports, event, b"{}"))
+            if isinstance(run, GovernorError):
+                self.oracle.check(False, f"{event_type} of {account}: {run}")
+                return
+            ended = self._ended(run)
+            if ended.state is RunState.COMPLETE:
+                return
+            self.world.tell(f"{event_type} of {account} ended {ended.state}: {ended.error_code}")
+            self.oracle.check(ended.retryable, f"{event_type} of {account} was refused for good")
+            self.world.sleep(2.0)
+
+    def _ended(self, run: Run) -> Run:
+        while True:
+            found = self.documents.held.get(f"runs/{run.run_id}")
+            if found is not None and found.data["state"] not in RUN_OPEN:
+                return Run.stored(found.data)
+            self.world.sleep(0.25)
+
+    def _signal(self, account: str, signal_id: str, asked: Asked) -> None:
+        signal = admit.Signal(account, signal_id, "sim.act", None, asked.model_dump())
+        while True:
+            told = self._ask(lambda ports: admit.submit(ports, signal))
+            if isinstance(told, str):
+                self.accepted[told] = (account, asked.ends)
+                return
+            if not isinstance(told, DeniedError) or told.code != "concurrency-exceeded":
+                self.oracle.check(False, f"signal {signal_id} of {account}: {told!r}")
+                return
+            self.world.sleep(1.0)
+
+    # -- quiet
+
+    def _loud(self) -> str:
+        """What is still going on; empty where nothing is."""
+        held = self.documents.held.values()
+        reasons = {
+            "a customer is unanswered": self.unanswered,
+            "no lease": self._standing() is not Verdict.ADMITTED,
+            "an action goes on": any(
+                "/actions/" in d.path and d.data["state"] not in ENDED for d in held
+            ),
+            "a run goes on": any(
+                d.path.startswith("runs/") and d.data["state"] in RUN_OPEN for d in held
+            ),
+            "a turn is held": any(d.path.startswith("turns/") for d in held),
+            "a slot is held": self.memory.held_count(),
+            "a commit is spooled": any(name.startswith("spool/") for name in self.objects.held),
+            "a ledger is unsealed": self._marked(),
+        }
+        return ", ".join(what for what, holds in reasons.items() if holds)
+
+
+class _Death:
+    """``os`` of the fence: to kill oneself is to be killed."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def getpid(self) -> int:
+        return self._world.current().pid
+
+    def kill(self, _pid: int, _signal: int) -> None:
+        self._world.kill(self._world.current(), "by its own hand")
+        raise Killed
+
+
+class _Nap:
+    """``time`` of tenacity."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def sleep(self, seconds: float) -> None:
+        self._world.sleep(seconds)
+
+    def monotonic(self) -> float:
+        return self._world.now_s
+
+
+assert seal
