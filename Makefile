@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo demo-gcp gcp up test nightly mutate check format bench soak lock clean
+.PHONY: help demo demo-gcp gcp up test nightly simulate mutate check format bench soak lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -21,13 +21,20 @@ up: .venv/.runtime ## start the stack and stay; Ctrl-C stops it
 	@$(BIN)/ggen up
 
 test: .venv/.dev ## every test, on real Valkey, SQLite and workers
-	@$(BIN)/python -m pytest -n 3 --dist=loadfile -m "not alone" --durations=20
-	@$(BIN)/python -m pytest -m alone --durations=20
+	@$(BIN)/python -m pytest -n 3 --dist=loadfile -m "not alone" --durations=20 \
+	  --junitxml=.cache/tests.xml
+	@$(BIN)/python -m pytest -m alone --durations=20 --junitxml=.cache/alone.xml
+	@$(BIN)/python tests/done.py .cache/tests.xml .cache/alone.xml
 
 nightly: .venv/.dev ## every test in every way, and a short soak (about an hour)
 	@$(BIN)/python -m pytest --thorough --durations=20
 	@$(BIN)/python -m bench.chaos.soak --fast 9 --real 1 --quiet 2
+	@$(MAKE) simulate SEEDS=10000
 	@$(MAKE) mutate
+
+simulate: .venv/.dev ## play 500 worlds under every fault, by seed; SEEDS=10000, or SEED=7 to replay one
+	@PYTHONHASHSEED=0 $(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),500) \
+	  $(if $(SEED),--seed $(SEED)) $(if $(BUG),--bug $(BUG))
 
 mutate: .venv/.mutation/bin/mutmut ## change the compatibility checker, and see whether a test notices
 	@$(BIN)/python tests/mutation.py .venv/.mutation/bin/mutmut

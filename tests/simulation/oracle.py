@@ -3,14 +3,19 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
 from governor.fsm import RUN_OPEN, ActionState
 from governor.paths import action_path, receipt_path
+from governor.times import instant
 from ports import Ports
-from ports.documents import Create, Document, Update, Write
+from ports.documents import Create, Document, Query, Update, Write
 from tasks.ledgers.audit import audit_ledger
 from tasks.ledgers.seal import seal_ledger
+
+LEASED = timedelta(seconds=5)
+"""A recovery gives a lease of 6 s: no lapse can begin sooner after it."""
 
 ENDS = ("action_complete", "action_timeout", "action_failed")
 ENDED = (ActionState.COMPLETE, ActionState.FAILED, ActionState.ROLLED_BACK)
@@ -29,8 +34,12 @@ class Oracle:
         self.ends = Counter[str]()
         self.ended_at: dict[str, float] = {}
         self.limit = limit
+        self.is_wiped = False
+        """Whether Memory has forgotten which outages go on."""
+        self.archived = set[str]()
         self.broken = ""
         self._states: dict[str, dict[str, str]] = defaultdict(dict)
+        self.spooled: Callable[[], list[str]] = list
         self.tell: Callable[[str], None] = lambda _line: None
 
     def check(self, holds: bool, what: str) -> None:
@@ -56,9 +65,21 @@ class Oracle:
         for write in writes:
             if "/receipts/" in write.path:
                 self.check(isinstance(write, Create), f"{write.path} was written again")
+        for receipt in receipts:
+            if receipt["operation"] == "decommission_complete":
+                held = self._states[receipt["account_id"]].values()
+                goes_on = [state for state in held if state not in (*ENDED, "over")]
+                self.check(not goes_on, f"{receipt['account_id']} is archived with {goes_on}")
         told = {r["action_id"]: r for r in receipts if "action_id" in r}
         moved = {w.path.rpartition("/")[2]: w for w in writes if "/actions/" in w.path}
         self._ends(told, moved, now_s)
+        for receipt in receipts:
+            if receipt["operation"] == "decommission_complete":
+                self.archived.add(receipt["account_id"])
+        for write in writes:
+            if isinstance(write, Create) and "/actions/" in write.path:
+                account = write.data["account_id"]
+                self.check(account not in self.archived, f"{account} is archived, and acts again")
         for action_id, write in moved.items():
             if isinstance(write, (Create, Update)):
                 self._state(documents, action_id, write, told)
@@ -93,8 +114,11 @@ class Oracle:
             self.check(is_retried or action_id in told, f"{action_id}: {state} without receipt")
         held = self._states[account]
         # A rollback that is tried again has given its slot back before.
-        held[action_id] = "retried" if write.data["rollback_attempts"] else state
-        count = sum(each in HOLDING for each in held.values())
+        is_retried = state == ActionState.ROLLING_BACK and write.data["rollback_attempts"] > 0
+        held[action_id] = "retried" if is_retried else state
+        # An end that waits in the spool has given its slot back, too.
+        spooled = self.spooled()
+        count = sum(s in HOLDING and not any(a in n for n in spooled) for a, s in held.items())
         self.check(count <= self.limit, f"{account}: {count} at once, {self.limit} allowed")
 
     def _run(
@@ -127,6 +151,8 @@ class Oracle:
                 self.check(kinds["undone"] >= 1, f"{action_id} is rolled back and was not undone")
             if ends == "well" and kinds["work"] and state == ActionState.FAILED:
                 self.check(False, f"{action_id} worked and failed without an undo")
+        if not self.is_wiped:
+            self._outages(ports)
         for document in [d for d in ports.documents.held.values() if d.path.startswith("tenants/")]:  # type: ignore[attr-defined]
             if document.path.count("/") == 1:
                 seal_ledger(ports, document.path.partition("/")[2])  # as the hourly pass does
@@ -134,6 +160,19 @@ class Oracle:
                 faults = [f"{f.check}: {f.fault}" for f in report.findings]
                 self.check(not faults, f"ledger of {document.path}: {faults[:3]}")
                 self.check(report.unsealed == 0, f"{document.path}: {report.unsealed} unsealed")
+
+    def _outages(self, ports: Ports) -> None:
+        """No lapse is told of that began while checks had everything refused anyway.
+
+        Documents may fail while a lapse goes on: then both are told of.
+        """
+        found = [d.data for d in ports.documents.scan(Query("outages", limit=1000))]
+        noticed = [each for each in found if each["degraded_at"]]
+        for lapse in [each for each in found if not each["degraded_at"]]:
+            for each in noticed:
+                since, until = instant(each["degraded_at"]), instant(each["recovered_at"])
+                is_beside = since <= instant(lapse["began_at"]) <= until + LEASED
+                self.check(not is_beside, f"{lapse['outage_id']} began in {each['outage_id']}")
 
 
 def _fields(write: Create) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from governor.errors import (
     UnrecoverableError,
 )
 from governor.fsm import RUN_OPEN, RunState
+from governor.paths import action_id
 from governor.quota import Verdict
 from governor.records import SYSTEM_ACCOUNT
 from governor.runs import Run
@@ -40,16 +41,17 @@ from tasks.actions import admit, execute, recover
 from tasks.actions.deadline import Ended, Ending
 from tasks.governors import policies
 from tasks.health.rebuild import rebuild
-from tasks.ledgers import seal
 from tasks.receipts import fence
 from tasks.runs import journal
 from tests.simulation import stores
-from tests.simulation.broker import Broker
+from tests.simulation.broker import CHILDREN, Broker
+from tests.simulation.bugs import BUGS
 from tests.simulation.oracle import ENDED, Oracle
 from tests.simulation.stores import Gated
 from tests.simulation.world import Killed, Process, SimClock, SimProcesses, World
 
-LIMIT, FREEZE_S, END_S, MAX_STEPS = 3, 25.0, 500.0, 60_000
+# A small limit, so that it binds.
+LIMIT, FREEZE_S, END_S, MAX_STEPS = 2, 12.0, 500.0, 60_000
 SIGNER = Signer(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
 POLICY = {
     "sku_id": "sim-sku",
@@ -116,6 +118,8 @@ class Play:
     """A world with everything in it."""
 
     seed: int
+    bug: str = ""
+    """The bug that is put back, by its name."""
     world: World = field(init=False)
     oracle: Oracle = field(init=False)
     accepted: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -126,6 +130,7 @@ class Play:
         self.world, self.oracle = World(self.seed), Oracle(LIMIT)
         self.documents = stores.SimDocuments(self.world)
         self.oracle.tell = self.world.tell
+        self.oracle.spooled = lambda: self.objects.names("spool/")
         self.objects, self.signals = stores.SimObjects(), stores.SimSignals()
         self.secrets, self.alerts = stores.SimSecrets(), stores.SimAlerts()
         self.documents.seen = lambda writes: self.oracle.seen(
@@ -156,12 +161,16 @@ class Play:
             processes=SimProcesses(self.world),
             pushers=None,  # type: ignore[arg-type]
             calls=None,  # type: ignore[arg-type]
-            times=Times(),
+            times=Times(health_interval_s=2, probe_interval_s=1, lease_s=6),
         )
 
     def effect(self, context: ActionContext, what: str) -> None:
         """A handler does something that can be seen from outside."""
-        pid = self.world.current().pid
+        pid, action_id = self.world.current().pid, context.action_id
+        if what == "undo":
+            kept = [c for name, c in self.objects.held.items() if action_id in name]
+            is_undone = any(b"action_rolled_back" in content for content in kept)
+            self.oracle.check(not is_undone, f"{action_id} is undone again; its end is spooled")
         self.oracle.effect(self.world.now_s, pid, context.action_id, what)
 
     # -- playing
@@ -174,7 +183,7 @@ class Play:
                 patches.enter_context(mock.patch.object(*each))
             self.memory = stores.SimMemory(self.world)
             self.broker = Broker(self.world, self.ports_of)
-            for each in self._patched():
+            for each in (*self._patched(), *(BUGS[self.bug].patches() if self.bug else ())):
                 patches.enter_context(mock.patch.object(*each))
             _here = self
             policies.forget_loaded()
@@ -239,22 +248,31 @@ class Play:
             self.unanswered += 1
             self.world.spawn("customer", lambda account=account: self._customer(account))
         for _ in range(self.world.rates.outages):
-            at_s, store = (
-                rng.uniform(2, FREEZE_S - 5),
-                rng.choice(("documents", "memory", "objects")),
-            )
-            lasts_s = min(FREEZE_S, at_s + rng.choice((1, 5, 30))) - at_s
-            self.world.at(at_s, lambda s=store, u=at_s + lasts_s: self._fail(s, u))
+            store = rng.choice(("documents", "documents", "documents", "memory", "objects"))
+            at_s, lasts_s = rng.uniform(0.3, 5), rng.choice((0.5, 2, 8, 12))
+            until_s = min(FREEZE_S, at_s + lasts_s)
+            self.world.at(at_s, lambda s=store, u=until_s: self._fail(s, u))
+        for _ in range(self.world.rates.kills):
+            self.world.at(rng.uniform(0.3, 10), self._kill_one)
         for _ in range(self.world.rates.wipes):
-            self.world.at(rng.uniform(2, FREEZE_S), self._wipe)
+            self.world.at(rng.uniform(0.5, 9), self._wipe)
         self.world.at(FREEZE_S, self._freeze)
 
     def _fail(self, store: str, until_s: float) -> None:
         self.world.tell(f"outage of {store} until {until_s:.1f}")
         self.world.down[store] = until_s
 
+    def _kill_one(self) -> None:
+        workers = [p for p in self.world.processes.values() if p.is_alive and p.role in CHILDREN]
+        busy = [process for process in workers if process.task]
+        hurt = self.world.hurt
+        is_chosen = hurt is not None and hurt.is_alive and hurt.role in CHILDREN
+        chosen = hurt if is_chosen and self.world.rng.random() < 0.7 else None
+        self.world.kill(chosen or self.world.rng.choice(busy or workers), "at random")
+
     def _wipe(self) -> None:
         self.world.tell("Memory is wiped")
+        self.oracle.is_wiped = True
         self.memory.wipe()
 
     def _freeze(self) -> None:
@@ -279,16 +297,16 @@ class Play:
 
         def reap() -> float:
             send("reap.sweep", queue="health")
-            return 1.5
+            return 1.2
 
         def check() -> float:
             send("degrade_to_safe_mode.check", kwargs={"by_beat": True}, queue="health")
-            return 9.5
+            return 1.9
 
         def probe() -> float:
             if self._standing() is not Verdict.ADMITTED:
                 send("degrade_to_safe_mode.probe", queue="health")
-            return 1.6
+            return 0.95
 
         def seals() -> float:
             if self._marked():
@@ -312,21 +330,47 @@ class Play:
     def _customer(self, account: str) -> None:
         rng, world = self.world.rng, self.world
         self._deliver(account, "entitlement.created")
-        for number in range(rng.randint(1, 5)):
-            world.sleep(rng.choice((0.0, 0.0, 0.2, 2.0)))
-            asked = Asked(
-                ends=rng.choice(("well", "well", "well", "recoverably", "for good", "sticks")),
-                takes_s=rng.choice((0.01, 0.2, 0.7)),
-                undo_fails=rng.choice((0, 0, 0, 1)),
-            )
-            self._signal(account, f"s{number}", asked)
-        if rng.random() < 0.2:  # an archive takes half a second of processor time
-            world.sleep(rng.choice((0.0, 1.0, 6.0)))
+        left = rng.choice((1, 2, 2))
+        senders = [
+            world.spawn("customer", lambda n=n: self._sender(account, f"{n}-")) for n in range(left)
+        ]
+        while any(sender.is_alive for sender in senders):
+            world.sleep(0.05)
+        if rng.random() < 0.25:  # an archive takes half a second of processor time
+            world.sleep(rng.choice((0.0, 0.0, 1.0)))
+            late = world.spawn("customer", lambda: self._latecomer(account))
             self._deliver(account, "entitlement.cancelled")
+            while late.is_alive:
+                world.sleep(0.05)
         self.unanswered -= 1
 
-    def _ask(self, do: Callable[[Ports], Any]) -> Any:
-        """Have an ingress do something, again and again until it answers."""
+    def _latecomer(self, account: str) -> None:
+        """Signals beside a cancellation, and after it: none is accepted once it is over."""
+        asked = Asked(ends="well", takes_s=0.01)
+        for number in range(6):
+            self.world.sleep(self.world.rng.choice((0.01, 0.3, 1.5)))
+            signal = admit.Signal(account, f"late-{number}", "sim.act", None, asked.model_dump())
+            told = self._ask(lambda ports, signal=signal: admit.submit(ports, signal), 1)
+            if isinstance(told, str):
+                self.accepted[told] = (account, asked.ends)
+
+    def _sender(self, account: str, prefix: str) -> None:
+        """Signals one after the other, some of them repeated later."""
+        rng, sent = self.world.rng, list[tuple[str, Asked]]()
+        for number in range(rng.randint(2, 5)):
+            self.world.sleep(rng.choice((0.0, 0.0, 0.2, 1.0, 2.0)))
+            asked = Asked(
+                ends=rng.choice(("well", "well", "well", "recoverably", "for good", "sticks")),
+                takes_s=rng.choice((0.01, 0.2, 0.4, 0.7)),
+                undo_fails=rng.choice((0, 0, 0, 1)),
+            )
+            sent.append((f"{prefix}{number}", asked))
+            self._signal(account, *sent[-1])
+            if rng.random() < 0.3:
+                self._signal(account, *rng.choice(sent))
+
+    def _ask(self, do: Callable[[Ports], Any], times: int = 10_000) -> Any:
+        """Have an ingress do something, again and again until it answers; None: it did not."""
         told: list[Any] = []
 
         def work() -> None:
@@ -337,13 +381,14 @@ class Play:
             except GovernorError as error:
                 told.append(error)
 
-        while True:
+        for _ in range(times):
             process = self.world.spawn("ingress", work)
             while process.is_alive:
                 self.world.sleep(0.01)
             if told:
                 return told[0]
             self.world.sleep(0.5)
+        return None
 
     def _deliver(self, account: str, event_type: str) -> None:
         event = MarketplaceEvent.model_validate(
@@ -387,6 +432,9 @@ class Play:
             if isinstance(told, str):
                 self.accepted[told] = (account, asked.ends)
                 return
+            path = f"tenants/{account}/actions/{action_id(account, signal_id)}"
+            is_known = path in self.documents.held
+            self.oracle.check(not is_known, f"signal {signal_id} of {account} refused again")
             if not isinstance(told, DeniedError) or told.code != "concurrency-exceeded":
                 self.oracle.check(False, f"signal {signal_id} of {account}: {told!r}")
                 return
@@ -439,6 +487,3 @@ class _Nap:
 
     def monotonic(self) -> float:
         return self._world.now_s
-
-
-assert seal

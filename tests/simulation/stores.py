@@ -344,19 +344,43 @@ class Gated:
         world, rates = self._world, self._world.rates
         is_faulty = not world.is_frozen and self._store in _STORES
         world.sleep(_delay_s(world, is_faulty and world.rng.random() < rates.stall))
-        if is_faulty and world.rng.random() < rates.death / 20:
+        if is_faulty and world.rng.random() < rates.death:
             world.kill(world.current(), f"at {self._store}.{name}")
             world.sleep(0)
         if world.down.get(self._store, 0.0) > world.now_s:
             world.sleep(0.2)
             raise self._outage(name)
-        if is_faulty and world.rng.random() < rates.lost / 10:
+        is_commit = is_faulty and name == "commit" and self._store == "documents"
+        if is_commit and world.rng.random() < rates.outage_at_commit:
+            world.down["documents"] = world.now_s + world.rng.choice((1.5, 3.0, 6.0))
+            world.hurt = world.current()
+            world.tell(f"outage of documents at a commit of {world.current().task}")
+            if world.rng.random() < 0.5:  # its answer is lost, and it has landed
+                found(*args, **kwargs)
             raise self._outage(name)
+        if is_faulty and world.rng.random() < rates.lost:
+            raise self._outage(name)
+        is_cursed = is_faulty and name == rates.cursed and world.rng.random() < 0.15
+        fate = (
+            world.rng.choice(("dies", "stalls", "dies after", "stalls after")) if is_cursed else ""
+        )
+        self._meet(fate, "dies", "stalls", name)
         told = found(*args, **kwargs)
+        self._meet(fate, "dies after", "stalls after", name)
         told = list(told) if isinstance(told, Iterator) else told
-        if is_faulty and world.rng.random() < rates.landed / 10:
+        if is_faulty and world.rng.random() < rates.landed:
             raise self._outage(name)
         return told
+
+    def _meet(self, fate: str, dies: str, stalls: str, name: str) -> None:
+        """Die or stand still at a cursed call."""
+        world = self._world
+        if fate == dies:
+            world.kill(world.current(), f"{dies} {self._store}.{name}")
+            world.sleep(0)
+        elif fate == stalls:
+            world.tell(f"{world.current().role} {world.current().pid} {stalls} {name}")
+            world.sleep(world.rng.choice((0.3, 1.5, 3.0, 9.0)))
 
     def _outage(self, name: str) -> OutageError:
         self._world.tell(f"fault {self._store}.{name} in {self._world.current().task}")
@@ -366,5 +390,5 @@ class Gated:
 def _delay_s(world: World, stalls: bool) -> float:
     if stalls:
         world.tell(f"stall of {world.current().role} {world.current().pid}")
-        return world.rng.choice((1.0, 5.0, 20.0, 40.0))
+        return world.rng.choice((0.05, 0.3, 1.0, 3.0, 8.0, 40.0))
     return 0.0001 + 0.002 * world.rng.random() ** 3

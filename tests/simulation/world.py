@@ -17,6 +17,23 @@ from governor.times import timestamp
 BEGAN = datetime(2026, 11, 27, 12, tzinfo=UTC)
 
 
+CURSED = (
+    "",
+    "commit",
+    "get",
+    "boot",
+    "owe",
+    "extend_lease",
+    "release",
+    "take",
+    "admit",
+    "create",
+    "roll_back",
+    "begin_undo",
+)
+"""Calls, of which one at most is cursed in a world."""
+
+
 class Killed(BaseException):
     """``kill -9``: nothing catches it, and no call of its process does anything any more."""
 
@@ -31,6 +48,10 @@ class Rates:
     message_doubled: float
     death: float
     stall: float
+    outage_at_commit: float
+    cursed: str
+    """A call that suffers most: one in six of its calls meets a fault."""
+    kills: int
     outages: int
     wipes: int
 
@@ -39,17 +60,20 @@ class Rates:
         """Each fault is absent in half the worlds, and rare or frequent in the others."""
 
         def rate(most: float) -> float:
-            return 0.0 if rng.random() < 0.5 else most * rng.random() ** 2
+            return 0.0 if rng.random() < 0.5 else most * rng.random()
 
         return cls(
-            lost=rate(0.05),
-            landed=rate(0.05),
+            lost=rate(0.06),
+            landed=rate(0.06),
             message_lost=rate(0.3),
             message_doubled=rate(0.3),
-            death=rate(0.03),
-            stall=rate(0.01),
-            outages=rng.choice((0, 0, 1, 2)),
-            wipes=rng.choice((0, 0, 0, 1)),
+            death=rate(0.02),
+            stall=rate(0.02),
+            outage_at_commit=rate(0.02),
+            cursed=rng.choice(CURSED),
+            kills=rng.choice((0, 1, 2, 6)),
+            outages=rng.choice((0, 1, 1, 2, 3)),
+            wipes=rng.choice((0, 0, 1)),
         )
 
 
@@ -81,6 +105,8 @@ class World:
     """Whether faults have ended."""
     log: list[str] = field(default_factory=list)
     processes: dict[int, Process] = field(default_factory=dict)
+    hurt: Process | None = None
+    """Who met an outage last: when it dies, too, it is worth most."""
     down: dict[str, float] = field(default_factory=dict)
     """Store -> until when it does not answer."""
     _heap: list[tuple[float, int, greenlet, Process]] = field(default_factory=list)

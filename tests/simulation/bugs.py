@@ -1,0 +1,116 @@
+"""Bugs of this project's past, put back: what the simulation is worth is whether it finds them.
+
+Each names the commit that mended it, and a seed in which it shows.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from governor.quota import Verdict
+from ports import Ports
+from tasks.actions import admit, execute, recover, transitions
+from tasks.actions.execute import Finished
+from tasks.actions.transitions import Held
+from tests.simulation.stores import SimMemory
+
+Patch = tuple[Any, str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """What it was, the commit that mended it, a seed that shows it, and how it is put back."""
+
+    what: str
+    commit: str
+    seed: int
+    patches: Callable[[], Iterator[Patch]]
+
+
+def _undone_again() -> Iterator[Patch]:
+    real = recover._why_not_now
+
+    def why_not_now(ports: Ports, action: Any) -> str:
+        told = real(ports, action)
+        return "" if told.startswith("it was undone") else told
+
+    yield recover, "_why_not_now", why_not_now
+
+
+def _boots_overtake() -> Iterator[Patch]:
+    real = SimMemory.boot
+
+    def boot(self: SimMemory, account_id: str, _ticket: str, *more: Any, **named: Any) -> bool:
+        return real(self, account_id, self.begin_boot(), *more, **named)
+
+    yield SimMemory, "boot", boot
+
+
+def _stored_late() -> Iterator[Patch]:
+    yield admit, "_refuse_if_late", lambda *_: None
+
+
+def _place_back_too_early() -> Iterator[Patch]:
+    real = execute.run
+
+    def run(ports: Ports, held: Held) -> Any:
+        told = real(ports, held)
+        if isinstance(told, Finished):
+            transitions.free_slot(ports, told.after)
+        return told
+
+    yield execute, "run", run
+
+
+def _duplicate_refused() -> Iterator[Patch]:
+    yield admit, "_NOT_ASKED", tuple(Verdict)
+
+
+def _outage_told_twice() -> Iterator[Patch]:
+    real = SimMemory.owe
+
+    def owe(self: SimMemory, *asked: Any, lease_s: float = 0, **named: Any) -> bool:
+        return real(self, *asked, lease_s=0 if named.get("instead_of") else lease_s, **named)
+
+    yield SimMemory, "owe", owe
+
+
+BUGS = {
+    "undone-again": Bug(
+        "a rollback is done again while the end of the first waits in the spool",
+        "b58fa7f",
+        0,
+        _undone_again,
+    ),
+    "boots-overtake": Bug(
+        "what was read of a governor before replaces what a later boot has brought",
+        "8e4a0fd",
+        0,
+        _boots_overtake,
+    ),
+    "stored-late": Bug(
+        "a signal is stored long after it was admitted, its place gone, its entitlement drained",
+        "8e4a0fd",
+        0,
+        _stored_late,
+    ),
+    "place-back-too-early": Bug(
+        "an action gives its place back before its end is stored: too many at once",
+        "4dee85b",
+        0,
+        _place_back_too_early,
+    ),
+    "duplicate-refused": Bug(
+        "a signal that was accepted is refused when it is repeated",
+        "9456ff1",
+        0,
+        _duplicate_refused,
+    ),
+    "outage-told-twice": Bug(
+        "a check beside a recovery tells of an outage that never was",
+        "e9d5347",
+        0,
+        _outage_told_twice,
+    ),
+}
+"""Name -> bug."""
