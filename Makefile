@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo demo-gcp gcp up test nightly simulate mutate check format bench soak lock clean
+.PHONY: help demo demo-gcp gcp up test nightly simulate chaos mutate check format bench soak lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -30,7 +30,11 @@ nightly: .venv/.dev ## every test in every way, and a short soak (about an hour)
 	@$(BIN)/python -m pytest --thorough --durations=20
 	@$(BIN)/python -m bench.chaos.soak --fast 9 --real 1 --quiet 2
 	@$(MAKE) simulate SEEDS=10000
+	@$(MAKE) chaos MINUTES=10
 	@$(MAKE) mutate
+
+chaos: .venv/.runtime ## random kills, stops, losses and floods on a real stack; MINUTES=30 SEED=4
+	@$(BIN)/python -m bench.chaos.chaos --minutes $(or $(MINUTES),30) --seed $(or $(SEED),4)
 
 simulate: .venv/.dev ## play 500 worlds under every fault, by seed; SEEDS=10000, or SEED=7 to replay one
 	@PYTHONHASHSEED=0 $(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),500) \

@@ -17,6 +17,9 @@ from adapters.local.secret_files import SecretFiles
 from config.settings import Settings
 from ingress.signature import sign
 
+UNANSWERED = 0
+"""The status of a signal whose connection broke: it may have been accepted."""
+
 KINDS: tuple[tuple[str, dict[str, Any]], ...] = (
     *[("demo.succeed", {})] * 7,
     ("demo.sleep", {"seconds": 0.05}),
@@ -94,7 +97,7 @@ class Load:
                 answer = self._ask(http, waiting[0])
                 if answer.status == 202:
                     accepted[waiting.pop(0)["signal_id"]] = answer.action_id
-                elif answer.status in (429, 503):
+                elif answer.status in (UNANSWERED, 429, 503):
                     self.answers.append(answer)
                     time.sleep(0.05)
                 else:
@@ -119,11 +122,15 @@ class Load:
     def _ask(self, http: httpx.Client, signal: dict[str, Any]) -> Answer:
         body = json.dumps(signal).encode()
         asked_at = time.time()  # noqa: TID251  # the client's own clock
-        answer = http.post(
-            f"/v1/tenants/{self.account_id}/signals",
-            content=body,
-            headers={"X-Signature": sign(body, self._key)},
-        )
+        try:
+            answer = http.post(
+                f"/v1/tenants/{self.account_id}/signals",
+                content=body,
+                headers={"X-Signature": sign(body, self._key)},
+            )
+        except httpx.TransportError as error:
+            now = time.time()  # noqa: TID251
+            return Answer(signal, asked_at, now, UNANSWERED, type(error).__name__)
         told = answer.json()
         return Answer(
             signal,

@@ -64,7 +64,9 @@ LATE = "ggen:late"
 _HOLD = f"""{HOLD}
 local era = redis.call('GET', KEYS[1])
 if not era then redis.call('SADD', KEYS[2], ARGV[1])
-elseif era ~= ARGV[2] then hold(ARGV[1]) end"""
+elseif era ~= ARGV[2] or not redis.call('ZSCORE', 'ggen:looks', string.match(ARGV[1], '^%S+')) then
+  hold(ARGV[1])
+end"""
 _NOTE = f"""{NOW}
 local known = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if known then

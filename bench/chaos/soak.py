@@ -89,7 +89,7 @@ class Soak:
         self.loads.append(load)
         with load:
             time.sleep((0.2 + random.random()) * self._settings.health_interval_s)  # noqa: S311
-            with self._failing(fault):
+            with self.failing(fault):
                 began_s, began = time.monotonic(), time.time()  # noqa: TID251  # as clients see it
                 _until(lambda: self._health().is_degraded)
                 done.detected_s = round(time.monotonic() - began_s, 3)
@@ -176,12 +176,12 @@ class Soak:
             f"{done.refused} refused, actions_refused {told}; before {before}, after {after}",
         )
         done.expect(set(seen) <= {202, 429, 503}, f"other answers: {dict(seen)}")
-        self._check_ends(done, load.settled())
+        self.check_ends(done, load.settled())
         _until(lambda: audit_ledger(self.ports, done.account_id).unsealed == 0)
         report = audit_ledger(self.ports, done.account_id)
         done.expect(report.is_valid, f"the ledger is broken: {report.findings[:3]}")
 
-    def _check_ends(self, done: Trial, accepted: dict[str, str]) -> None:
+    def check_ends(self, done: Trial, accepted: dict[str, str]) -> None:
         """Every accepted action has ended, once, as its receipts and its handler's notes say."""
         ids = set(accepted.values())
         done.expect(len(ids) == len(accepted), "two signals share an action")
@@ -248,7 +248,7 @@ class Soak:
         )
 
     @contextmanager
-    def _failing(self, fault: str) -> Iterator[None]:
+    def failing(self, fault: str) -> Iterator[None]:
         if fault == LOCKED:
             holder = sqlite3.connect(
                 self._settings.state_dir / "documents.db", isolation_level=None, timeout=30

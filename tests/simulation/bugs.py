@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from adapters.valkey import slots
+from governor.fsm import ENTITLEMENT_ENDED, GOVERNOR_LIVE, GovernorState
 from governor.quota import Verdict
 from ports import Ports
 from tasks.actions import admit, execute, recover, transitions
 from tasks.actions.execute import Finished
 from tasks.actions.transitions import Held
+from tasks.governors import boot
 from tests.simulation.stores import SimMemory
 
 Patch = tuple[Any, str, Any]
@@ -46,8 +49,17 @@ def _boots_overtake() -> Iterator[Patch]:
     yield SimMemory, "boot", boot
 
 
-def _stored_late() -> Iterator[Patch]:
-    yield admit, "_refuse_if_late", lambda *_: None
+def _doors_open_early() -> Iterator[Patch]:
+    yield boot, "_ABSENT", ENTITLEMENT_ENDED
+    yield boot, "GOVERNOR_LIVE", (*GOVERNOR_LIVE, GovernorState.PROVISIONING)
+
+
+def _late_not_held() -> Iterator[Patch]:
+    before = slots._HOLD.replace(
+        " or not redis.call('ZSCORE', 'ggen:looks', string.match(ARGV[1], '^%S+'))", ""
+    )
+    assert before != slots._HOLD
+    yield slots, "_HOLD", before
 
 
 def _place_back_too_early() -> Iterator[Patch]:
@@ -88,11 +100,17 @@ BUGS = {
         0,
         _boots_overtake,
     ),
-    "stored-late": Bug(
-        "a signal is stored long after it was admitted, its place gone, its entitlement drained",
-        "8e4a0fd",
+    "doors-open-early": Bug(
+        "signals are admitted before entitlement_active is committed",
+        "9456ff1",
         0,
-        _stored_late,
+        _doors_open_early,
+    ),
+    "late-not-held": Bug(
+        "a process that stood still stores a signal whose place and count were given back",
+        "found by the simulation, mended with it",
+        0,
+        _late_not_held,
     ),
     "place-back-too-early": Bug(
         "an action gives its place back before its end is stored: too many at once",

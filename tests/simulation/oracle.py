@@ -3,16 +3,20 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from governor.fsm import RUN_OPEN, ActionState
 from governor.paths import action_path, receipt_path
-from governor.times import instant
+from governor.quota import month_of
+from governor.times import instant, timestamp
 from ports import Ports
 from ports.documents import Create, Document, Query, Update, Write
 from tasks.ledgers.audit import audit_ledger
 from tasks.ledgers.seal import seal_ledger
+
+STORED_WITHIN = timedelta(seconds=7)
+"""An action that is stored later than this was admitted by a process that stood still since."""
 
 LEASED = timedelta(seconds=5)
 """A recovery gives a lease of 6 s: no lapse can begin sooner after it."""
@@ -32,11 +36,12 @@ class Oracle:
     def __init__(self, limit: int) -> None:
         self.effects: dict[str, list[tuple[float, int, str]]] = defaultdict(list)
         self.ends = Counter[str]()
-        self.ended_at: dict[str, float] = {}
         self.limit = limit
         self.is_wiped = False
         """Whether Memory has forgotten which outages go on."""
         self.archived = set[str]()
+        self.active = set[str]()
+        self.late = set[str]()
         self.broken = ""
         self._states: dict[str, dict[str, str]] = defaultdict(dict)
         self.spooled: Callable[[], list[str]] = list
@@ -55,11 +60,11 @@ class Oracle:
         kinds = Counter(kind for _, _, kind in self.effects[action_id])
         self.check(kinds["start"] <= 1, f"{action_id} was started twice")
         if what in ("start", "work"):
-            self.check(action_id not in self.ended_at, f"{action_id}: {what} after its receipt")
+            self.check(not self.ends[action_id], f"{action_id}: {what} after its receipt")
 
     # -- commits
 
-    def seen(self, documents: dict[str, Document], writes: Sequence[Write], now_s: float) -> None:
+    def seen(self, documents: dict[str, Document], writes: Sequence[Write], now: datetime) -> None:
         """A commit that is about to land."""
         receipts = [_fields(w) for w in writes if isinstance(w, Create) and "/receipts/" in w.path]
         for write in writes:
@@ -72,26 +77,28 @@ class Oracle:
                 self.check(not goes_on, f"{receipt['account_id']} is archived with {goes_on}")
         told = {r["action_id"]: r for r in receipts if "action_id" in r}
         moved = {w.path.rpartition("/")[2]: w for w in writes if "/actions/" in w.path}
-        self._ends(told, moved, now_s)
+        self._ends(told, moved)
         for receipt in receipts:
             if receipt["operation"] == "decommission_complete":
                 self.archived.add(receipt["account_id"])
+            if receipt["operation"] == "entitlement_active":
+                self.active.add(receipt["account_id"])
         for write in writes:
             if isinstance(write, Create) and "/actions/" in write.path:
                 account = write.data["account_id"]
                 self.check(account not in self.archived, f"{account} is archived, and acts again")
+                self.check(account in self.active, f"{account} acts before it is subscribed")
         for action_id, write in moved.items():
             if isinstance(write, (Create, Update)):
-                self._state(documents, action_id, write, told)
+                self._state(documents, action_id, write, told, now)
         for write in writes:
             if write.path.startswith("runs/") and isinstance(write, Update):
                 self._run(documents, write, receipts)
 
-    def _ends(self, told: dict[str, Any], moved: dict[str, Write], now_s: float) -> None:
+    def _ends(self, told: dict[str, Any], moved: dict[str, Write]) -> None:
         for action_id, receipt in told.items():
             if receipt["operation"] in ENDS:
                 self.ends[action_id] += 1
-                self.ended_at[action_id] = now_s
                 self.check(self.ends[action_id] == 1, f"{action_id} has two receipts of its end")
             if receipt["operation"] in (*ENDS, "action_rolled_back", "rollback_failed"):
                 self.check(action_id in moved, f"{action_id}: {receipt['operation']} without state")
@@ -102,6 +109,7 @@ class Oracle:
         action_id: str,
         write: Create | Update,
         told: dict[str, Any],
+        now: datetime,
     ) -> None:
         before = documents.get(write.path)
         was = before.data["state"] if before else ""
@@ -114,11 +122,16 @@ class Oracle:
             self.check(is_retried or action_id in told, f"{action_id}: {state} without receipt")
         held = self._states[account]
         # A rollback that is tried again has given its slot back before.
+        if before is None and write.data["accepted_at"] < timestamp(now - STORED_WITHIN):
+            self.late.add(action_id)  # its process stood still as it stored it
         is_retried = state == ActionState.ROLLING_BACK and write.data["rollback_attempts"] > 0
         held[action_id] = "retried" if is_retried else state
         # An end that waits in the spool has given its slot back, too.
         spooled = self.spooled()
-        count = sum(s in HOLDING and not any(a in n for n in spooled) for a, s in held.items())
+        count = sum(
+            s in HOLDING and a not in self.late and not any(a in name for name in spooled)
+            for a, s in held.items()
+        )
         self.check(count <= self.limit, f"{account}: {count} at once, {self.limit} allowed")
 
     def _run(
@@ -153,6 +166,13 @@ class Oracle:
                 self.check(False, f"{action_id} worked and failed without an undo")
         if not self.is_wiped:
             self._outages(ports)
+        for account in self.active:
+            month = month_of(ports.clock.now())
+            used = ports.governors.used(account, "sim-sku", month)
+            stored = len(self._states[account])
+            # After a loss of Memory it may count too many, never too few.
+            is_right = used >= stored if self.is_wiped else used == stored
+            self.check(is_right, f"{account}: {used} are counted, {stored} were accepted")
         for document in [d for d in ports.documents.held.values() if d.path.startswith("tenants/")]:  # type: ignore[attr-defined]
             if document.path.count("/") == 1:
                 seal_ledger(ports, document.path.partition("/")[2])  # as the hourly pass does

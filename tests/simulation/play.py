@@ -51,7 +51,7 @@ from tests.simulation.stores import Gated
 from tests.simulation.world import Killed, Process, SimClock, SimProcesses, World
 
 # A small limit, so that it binds.
-LIMIT, FREEZE_S, END_S, MAX_STEPS = 2, 12.0, 500.0, 60_000
+LIMIT, FREEZE_S, END_S, MAX_STEPS = 2, 16.0, 500.0, 60_000
 SIGNER = Signer(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
 POLICY = {
     "sku_id": "sim-sku",
@@ -134,7 +134,7 @@ class Play:
         self.objects, self.signals = stores.SimObjects(), stores.SimSignals()
         self.secrets, self.alerts = stores.SimSecrets(), stores.SimAlerts()
         self.documents.seen = lambda writes: self.oracle.seen(
-            self.documents.held, writes, self.world.now_s
+            self.documents.held, writes, self.world.now()
         )
 
     # -- ports
@@ -244,12 +244,12 @@ class Play:
         self.broker.start()
         self.world.spawn("beat", self._beat)
         rng = self.world.rng
-        for account in ("acme", "beta")[: rng.choice((1, 1, 2))]:
+        for account in ("acme", "beta")[: rng.choice((1, 1, 1, 2))]:
             self.unanswered += 1
             self.world.spawn("customer", lambda account=account: self._customer(account))
         for _ in range(self.world.rates.outages):
             store = rng.choice(("documents", "documents", "documents", "memory", "objects"))
-            at_s, lasts_s = rng.uniform(0.3, 5), rng.choice((0.5, 2, 8, 12))
+            at_s, lasts_s = rng.uniform(0.3, 4), rng.choice((0.5, 2, 8, 9))
             until_s = min(FREEZE_S, at_s + lasts_s)
             self.world.at(at_s, lambda s=store, u=until_s: self._fail(s, u))
         for _ in range(self.world.rates.kills):
@@ -297,7 +297,7 @@ class Play:
 
         def reap() -> float:
             send("reap.sweep", queue="health")
-            return 1.2
+            return 2.0
 
         def check() -> float:
             send("degrade_to_safe_mode.check", kwargs={"by_beat": True}, queue="health")
@@ -329,6 +329,7 @@ class Play:
 
     def _customer(self, account: str) -> None:
         rng, world = self.world.rng, self.world
+        early = world.spawn("customer", lambda: self._signals_apart(account, "early"))
         self._deliver(account, "entitlement.created")
         left = rng.choice((1, 2, 2))
         senders = [
@@ -338,18 +339,21 @@ class Play:
             world.sleep(0.05)
         if rng.random() < 0.25:  # an archive takes half a second of processor time
             world.sleep(rng.choice((0.0, 0.0, 1.0)))
-            late = world.spawn("customer", lambda: self._latecomer(account))
+            late = world.spawn("customer", lambda: self._signals_apart(account, "late"))
             self._deliver(account, "entitlement.cancelled")
             while late.is_alive:
                 world.sleep(0.05)
+        while early.is_alive:
+            world.sleep(0.05)
         self.unanswered -= 1
 
-    def _latecomer(self, account: str) -> None:
-        """Signals beside a cancellation, and after it: none is accepted once it is over."""
+    def _signals_apart(self, account: str, name: str) -> None:
+        """Signals beside a subscription or a cancellation: some are refused, and not repeated."""
         asked = Asked(ends="well", takes_s=0.01)
-        for number in range(6):
-            self.world.sleep(self.world.rng.choice((0.01, 0.3, 1.5)))
-            signal = admit.Signal(account, f"late-{number}", "sim.act", None, asked.model_dump())
+        sleeps = (0.001, 0.003, 0.01) if name == "early" else (0.01, 0.1, 1.0)
+        for number in range(4):
+            self.world.sleep(self.world.rng.choice(sleeps))
+            signal = admit.Signal(account, f"{name}-{number}", "sim.act", None, asked.model_dump())
             told = self._ask(lambda ports, signal=signal: admit.submit(ports, signal), 1)
             if isinstance(told, str):
                 self.accepted[told] = (account, asked.ends)
@@ -384,7 +388,7 @@ class Play:
         for _ in range(times):
             process = self.world.spawn("ingress", work)
             while process.is_alive:
-                self.world.sleep(0.01)
+                self.world.sleep(0.02)
             if told:
                 return told[0]
             self.world.sleep(0.5)

@@ -390,5 +390,5 @@ class Gated:
 def _delay_s(world: World, stalls: bool) -> float:
     if stalls:
         world.tell(f"stall of {world.current().role} {world.current().pid}")
-        return world.rng.choice((0.05, 0.3, 1.0, 3.0, 8.0, 40.0))
+        return world.rng.choice((0.05, 0.3, 1.0, 3.0, 8.0, 18.0))
     return 0.0001 + 0.002 * world.rng.random() ** 3

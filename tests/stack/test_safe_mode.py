@@ -183,7 +183,7 @@ def test_the_status_is_watched_as_it_changes(driver: Driver, soak: Soak) -> None
     try:
         assert watching.stdout
         assert json.loads(watching.stdout.readline())["mode"] == "normal"
-        with soak._failing(Fault.REFUSE):  # each check that fails is a change, and a line
+        with soak.failing(Fault.REFUSE):  # each check that fails is a change, and a line
             while json.loads(watching.stdout.readline())["mode"] != "degraded":
                 pass
     finally:
@@ -199,7 +199,7 @@ def test_a_webhook_is_refused_while_degraded_and_served_afterwards(
 ) -> None:
     until(soak._is_well)
     event = driver.webhook_request(driver.event("refused-webhook"))
-    with soak._failing(Fault.QUOTA):
+    with soak.failing(Fault.QUOTA):
         until(lambda: soak.ports.memory.health(scope="all").is_degraded)  # type: ignore[arg-type]
         refused = driver.http.send(event)
         assert refused.status_code == 503

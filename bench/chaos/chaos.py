@@ -1,0 +1,274 @@
+"""Real processes under random faults for a set time, then all books compared: ``make chaos``.
+
+The seed decides which fault comes when. A table says which alerts each fault must raise, and which
+it may; an alert without a cause counts as a fault of the system, as does a fault without its alert.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import psutil
+import typer
+
+from adapters.local.waiting import until
+from bench.chaos.kills import kill, wipe
+from bench.chaos.soak import LOCKED, Soak, Trial
+from bench.load import Load
+from bench.measure import machine
+from bench.stack import Driver, ggen, stack
+from config.settings import Settings, environment
+from governor.health import Scope
+from governor.quota import Verdict, month_of
+from ledger.receipt import SignedReceipt
+from ports import Ports
+from ports.documents import every
+from tasks.ledgers.audit import audit_ledger
+
+SHORT = {
+    "health_interval_s": 2.0,
+    "probe_interval_s": 0.5,
+    "lease_s": 7.0,
+    "store_timeout_s": 0.5,
+    "tally_interval_s": 2.0,
+}
+"""Intervals of a stack that notices, and heals, soon."""
+
+ACCOUNTS = ("chaos-a", "chaos-b", "chaos-c")
+_LAPSE = frozenset({"degraded_mode_cleared"})
+_OUTAGE = frozenset({"degraded_mode", "degraded_mode_cleared"})
+_ALWAYS = frozenset({"rollback_failed", "action_failed", "no-alert-address", "policy_refused"})
+"""What the load itself may raise: its handlers fail, and an undo may be cut off by a kill."""
+
+Do = Callable[["Chaos"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is done, which alerts it must raise, and which it may raise besides."""
+
+    do: Do
+    must: frozenset[str] = frozenset()
+    may: frozenset[str] = _OUTAGE
+
+
+def _kill(program: str) -> Do:
+    return lambda chaos: kill(chaos.settings, program)
+
+
+def _stop_a_child(chaos: "Chaos") -> None:
+    """SIGSTOP: a process that stands still in the middle of anything."""
+    child = random.choice(chaos.children("actions"))  # noqa: S311
+    child.suspend()
+    time.sleep(random.choice((0.3, 2.0, 6.0)))  # noqa: S311
+    child.resume()
+
+
+def _exhaust_files(chaos: "Chaos") -> None:
+    """No file descriptor is left for the ingress."""
+    process = chaos.program("ingress")
+    before = process.rlimit(psutil.RLIMIT_NOFILE)
+    process.rlimit(psutil.RLIMIT_NOFILE, (process.num_fds() + 1, before[1]))
+    time.sleep(3)
+    process.rlimit(psutil.RLIMIT_NOFILE, before)
+
+
+def _lock(chaos: "Chaos") -> None:
+    """The store takes no write for as long as it takes to be noticed, and a while longer."""
+    with chaos.soak.failing(LOCKED):
+        until(lambda: chaos.ports.modes.health(Scope.ALL).is_degraded, 60)
+        time.sleep(random.random() * 4)  # noqa: S311
+
+
+def _lock_briefly(chaos: "Chaos") -> None:
+    with chaos.soak.failing(LOCKED):
+        time.sleep(0.3 + random.random())  # noqa: S311
+
+
+def _flood(chaos: "Chaos") -> None:
+    """A tenant sends far more than its plan allows at once."""
+    with Load(chaos.settings, ACCOUNTS[2], per_s=0, clients=8) as load:
+        time.sleep(2)
+    chaos.loads.append(load)
+
+
+FAULTS: dict[str, Fault] = {
+    **{f"kill {name}": Fault(_kill(name)) for name in ("ingress", "pump", "actions", "runbooks")},
+    **{f"kill {name}": Fault(_kill(name)) for name in ("health", "beat", "flower", "valkey")},
+    "wipe Memory and broker": Fault(lambda chaos: wipe(chaos.settings), must=_LAPSE),
+    "stop a child": Fault(_stop_a_child),
+    "no file descriptors": Fault(_exhaust_files),
+    "lock the store": Fault(_lock, must=_OUTAGE),
+    "lock the store briefly": Fault(_lock_briefly),
+    "rotate the keys": Fault(lambda chaos: ggen(chaos.settings, "keys", "rotate"), may=_OUTAGE),
+    "flood": Fault(_flood, may=frozenset({"capacity"}) | _OUTAGE),
+}
+"""By name."""
+
+
+@dataclass
+class Chaos:
+    """One stack, its tenants, and what was done to it."""
+
+    driver: Driver
+    soak: Soak = field(init=False)
+    loads: list[Load] = field(default_factory=list)
+    done: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.soak = Soak(self.driver)
+
+    @property
+    def settings(self) -> Settings:
+        """The stack's."""
+        return self.driver.settings
+
+    @property
+    def ports(self) -> Ports:
+        """The stack's stores, seen from outside."""
+        return self.soak.ports
+
+    def program(self, name: str) -> psutil.Process:
+        """A program of the supervisor."""
+        pid = int((self.settings.state_dir / "run" / "supervisord.pid").read_text())
+        return next(
+            process
+            for process in psutil.Process(pid).children()
+            if process.environ().get("SUPERVISOR_PROCESS_NAME") == name
+        )
+
+    def children(self, name: str) -> list[psutil.Process]:
+        """The children of a program, itself where it has none."""
+        until(lambda: self.program(name).children(), 30)
+        return self.program(name).children()
+
+    def play(self, seconds: float) -> None:
+        """Random faults, and a second beat all the while, under load."""
+        for account in ACCOUNTS:
+            self.driver.subscribe(account, "professional")
+        with ExitStack() as during:
+            during.enter_context(_second_beat(self.settings))
+            for account in ACCOUNTS[:2]:
+                self.loads.append(during.enter_context(Load(self.settings, account, per_s=8)))
+            give_up_at = time.monotonic() + seconds
+            while time.monotonic() < give_up_at:
+                self._hurt(random.choice(list(FAULTS)))  # noqa: S311
+                time.sleep(random.random() * 5)  # noqa: S311
+            self._heal()
+
+    def _hurt(self, name: str) -> None:
+        began_s = time.monotonic()
+        self.done[name] += 1
+        FAULTS[name].do(self)
+        print(f"{name:<24} {time.monotonic() - began_s:5.1f} s", file=sys.stderr, flush=True)
+
+    def _heal(self) -> None:
+        until(lambda: self.driver.http.get("/readyz").status_code == 200, 120)
+
+    def compare(self) -> list[str]:
+        """What does not hold in the end."""
+        trial = Trial("chaos", "")
+        by_account: dict[str, dict[str, str]] = {account: {} for account in ACCOUNTS}
+        for load in self.loads:
+            by_account[load.account_id] |= load.settled(180)
+        for account, accepted in by_account.items():
+            trial.account_id = account
+            self.soak.check_ends(trial, accepted)
+            until(lambda a=account: audit_ledger(self.ports, a).unsealed == 0, 60)  # type: ignore[misc]
+            report = audit_ledger(self.ports, account)
+            trial.expect(report.is_valid, f"ledger of {account}: {report.findings[:3]}")
+            month = month_of(self.ports.clock.now())
+            used = self.ports.governors.used(account, "demo-sku", month)
+            trial.expect(used == len(accepted), f"{account}: {used} used, {len(accepted)} accepted")
+        self._at_rest(trial)
+        self._alerts(trial)
+        return trial.faults
+
+    def _at_rest(self, trial: Trial) -> None:
+        until(lambda: self.ports.lease.standing("_system") is Verdict.ADMITTED, 60)
+        held = self.ports.slots.held_count
+        try:
+            until(lambda: not held(), 60)
+        except TimeoutError:
+            trial.expect(False, f"{held()} slots are held")
+        depth, _ = self.ports.dispatch.queues(1)
+        trial.expect(depth == 0, f"{depth} actions wait")
+        trial.expect(not list(self.ports.spool.names("spool/")), "the spool is not empty")
+        turns = list(every(self.ports.documents, "turns"))
+        trial.expect(not turns, f"{len(turns)} turns are held")
+
+    def _alerts(self, trial: Trial) -> None:
+        raised = set[str]()
+        for document in every(self.ports.documents, "receipts", group=True):
+            fields = SignedReceipt.stored(document.data).fields()
+            if fields["operation"] == "alert_raised":
+                raised.add(fields["cause"])
+        must = set[str]().union(*(FAULTS[name].must for name in self.done))
+        may = must.union(*(FAULTS[name].may for name in self.done)) | _ALWAYS
+        trial.expect(must <= raised, f"no alert says {sorted(must - raised)}")
+        trial.expect(raised <= may, f"nothing was done that explains {sorted(raised - may)}")
+
+
+class _second_beat:  # used as a function
+    """Another beat on the same broker: each tick is claimed, so that it does no harm."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def __enter__(self) -> None:
+        log = self._settings.log_dir / "second-beat.log"
+        with log.open("ab") as file:
+            self._beat = subprocess.Popen(
+                [sys.executable, "-m", "cli.main", "run", "beat"],
+                env=environment(self._settings),
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
+
+    def __exit__(self, *_: object) -> None:
+        os.killpg(self._beat.pid, signal.SIGTERM)
+        self._beat.wait()
+
+
+def main(
+    minutes: Annotated[float, typer.Option(help="For how long faults come.")] = 30,
+    seed: Annotated[int, typer.Option(help="For the same faults in the same order.")] = 4,
+    keep: Annotated[Path | None, typer.Option(help="Write the result here, too.")] = None,
+) -> None:
+    """Hurt a stack for a while, and compare all books; exit 1 when something does not hold."""
+    random.seed(seed)
+    with stack(**SHORT) as driver:
+        chaos = Chaos(driver)
+        chaos.play(minutes * 60)
+        faults = chaos.compare()
+    seen = Counter[int]()
+    for load in chaos.loads:
+        seen += load.statuses()
+    told: dict[str, Any] = {
+        "machine": machine(),
+        "seed": seed,
+        "minutes": minutes,
+        "done": dict(chaos.done),
+        "answers": {str(status): count for status, count in sorted(seen.items())},
+        "faults": faults,
+    }
+    text = json.dumps(told, indent=1)
+    print(text)
+    if keep:
+        keep.write_text(text + "\n")
+    raise typer.Exit(1 if faults else 0)
+
+
+if __name__ == "__main__":
+    typer.run(main)
