@@ -11,7 +11,7 @@ from adapters.valkey import slots
 from governor.fsm import ENTITLEMENT_ENDED, GOVERNOR_LIVE, GovernorState
 from governor.quota import Verdict
 from ports import Ports
-from tasks.actions import admit, execute, recover, transitions
+from tasks.actions import admit, execute, transitions
 from tasks.actions.execute import Finished
 from tasks.actions.transitions import Held
 from tasks.governors import boot
@@ -28,25 +28,6 @@ class Bug:
     commit: str
     seed: int
     patches: Callable[[], Iterator[Patch]]
-
-
-def _undone_again() -> Iterator[Patch]:
-    real = recover._why_not_now
-
-    def why_not_now(ports: Ports, action: Any) -> str:
-        told = real(ports, action)
-        return "" if told.startswith("it was undone") else told
-
-    yield recover, "_why_not_now", why_not_now
-
-
-def _boots_overtake() -> Iterator[Patch]:
-    real = SimMemory.boot
-
-    def boot(self: SimMemory, account_id: str, _ticket: str, *more: Any, **named: Any) -> bool:
-        return real(self, account_id, self.begin_boot(), *more, **named)
-
-    yield SimMemory, "boot", boot
 
 
 def _doors_open_early() -> Iterator[Patch]:
@@ -88,46 +69,34 @@ def _outage_told_twice() -> Iterator[Patch]:
 
 
 BUGS = {
-    "undone-again": Bug(
-        "a rollback is done again while the end of the first waits in the spool",
-        "b58fa7f",
-        0,
-        _undone_again,
-    ),
-    "boots-overtake": Bug(
-        "what was read of a governor before replaces what a later boot has brought",
-        "8e4a0fd",
-        0,
-        _boots_overtake,
-    ),
     "doors-open-early": Bug(
         "signals are admitted before entitlement_active is committed",
         "9456ff1",
-        0,
+        186,
         _doors_open_early,
     ),
     "late-not-held": Bug(
         "a process that stood still stores a signal whose place and count were given back",
-        "found by the simulation, mended with it",
-        0,
+        "6b8761d",
+        152,
         _late_not_held,
     ),
     "place-back-too-early": Bug(
         "an action gives its place back before its end is stored: too many at once",
         "4dee85b",
-        0,
+        66,
         _place_back_too_early,
     ),
     "duplicate-refused": Bug(
         "a signal that was accepted is refused when it is repeated",
         "9456ff1",
-        0,
+        9,
         _duplicate_refused,
     ),
     "outage-told-twice": Bug(
         "a check beside a recovery tells of an outage that never was",
         "e9d5347",
-        0,
+        77,
         _outage_told_twice,
     ),
 }

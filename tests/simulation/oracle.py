@@ -18,7 +18,7 @@ from tasks.ledgers.seal import seal_ledger
 STORED_WITHIN = timedelta(seconds=7)
 """An action that is stored later than this was admitted by a process that stood still since."""
 
-LEASED = timedelta(seconds=5)
+LEASED = timedelta(seconds=4)
 """A recovery gives a lease of 6 s: no lapse can begin sooner after it."""
 
 ENDS = ("action_complete", "action_timeout", "action_failed")

@@ -337,7 +337,7 @@ class Play:
         ]
         while any(sender.is_alive for sender in senders):
             world.sleep(0.05)
-        if rng.random() < 0.25:  # an archive takes half a second of processor time
+        if rng.random() < 0.12:  # an archive takes half a second of processor time
             world.sleep(rng.choice((0.0, 0.0, 1.0)))
             late = world.spawn("customer", lambda: self._signals_apart(account, "late"))
             self._deliver(account, "entitlement.cancelled")

@@ -1,6 +1,5 @@
 """Simulated stores: Documents, Objects and topics in dictionaries, Memory on fakeredis."""
 
-import json
 import os
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -43,7 +42,7 @@ class SimDocuments:
         return None if found is None else _copied(found)
 
     def commit(self, writes: Sequence[Write]) -> list[str]:
-        texts = checked(writes)
+        checked(writes)
         for write in writes:
             found = self.held.get(write.path)
             if isinstance(write, Create):
@@ -52,9 +51,9 @@ class SimDocuments:
             elif found is None or found.revision != write.revision:
                 raise ConflictError("moved", f"{write.path} was moved")
         self.seen(writes)
-        return [self._write(write, text) for write, text in zip(writes, texts, strict=True)]
+        return [self._write(write) for write in writes]
 
-    def _write(self, write: Write, text: str) -> str:
+    def _write(self, write: Write) -> str:
         name = write.path.rpartition("/")[0]
         if isinstance(write, Delete):
             del self.held[write.path]
@@ -66,7 +65,7 @@ class SimDocuments:
             found.created_at if found else self._world.now() + timedelta(microseconds=self._count)
         )
         revision = str(self._count)
-        self.held[write.path] = Document(write.path, json.loads(text), revision, created)
+        self.held[write.path] = Document(write.path, copied(write.data), revision, created)
         self._of.setdefault(name, {})[write.path] = None
         return revision
 
@@ -113,8 +112,16 @@ class SimDocuments:
 
 
 def _copied(document: Document) -> Document:
-    data = json.loads(json.dumps(document.data))
-    return Document(document.path, data, document.revision, document.created_at)
+    return Document(document.path, copied(document.data), document.revision, document.created_at)
+
+
+def copied(value: Any) -> Any:
+    """A value of JSON, copied as deep as it is."""
+    if isinstance(value, dict):
+        return {name: copied(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [copied(each) for each in value]
+    return value
 
 
 def _holds(where: Where, document: Document) -> bool:
@@ -304,7 +311,10 @@ class SimMemory(ValkeyMemory):
         super().__init__("redis://simulated")
         self.server = fakeredis.FakeServer(version=(7,))
         self._world = world
-        self._held = (os.getpid(), _Server(server=self.server, decode_responses=True))
+        self._held = (
+            os.getpid(),
+            _Server(server=self.server, decode_responses=True, single_connection_client=True),
+        )
 
     @property
     def redis(self) -> Any:
