@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo demo-gcp gcp up test nightly simulate chaos mutate check format bench soak lock clean
+.PHONY: help demo demo-gcp gcp up test nightly simulate chaos load mutate check format bench soak lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -35,6 +35,9 @@ nightly: .venv/.dev ## every test in every way, and a short soak (about an hour)
 
 chaos: .venv/.runtime ## random kills, stops, losses and floods on a real stack; MINUTES=30 SEED=4
 	@$(BIN)/python -m bench.chaos.chaos --minutes $(or $(MINUTES),30) --seed $(or $(SEED),4)
+
+load: .venv/.runtime ## arrivals at rising rates, and a burst: latency, refusals, the knee; RATES=25,50,100
+	@$(BIN)/python -m bench.arrivals --rates $(or $(RATES),25,50,100,200) --folder docs/performance
 
 simulate: .venv/.dev ## play 500 worlds under every fault, by seed; SEEDS=10000, or SEED=7 to replay one
 	@PYTHONHASHSEED=0 $(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),500) \

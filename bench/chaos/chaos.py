@@ -55,7 +55,7 @@ Do = Callable[["Chaos"], None]
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is done, which alerts it must raise, and which it may raise besides."""
+    """The harm, the alerts it must raise, and those it may raise besides."""
 
     do: Do
     must: frozenset[str] = frozenset()
@@ -67,7 +67,7 @@ def _kill(program: str) -> Do:
 
 
 def _stop_a_child(chaos: "Chaos") -> None:
-    """SIGSTOP: a process that stands still in the middle of anything."""
+    """SIGSTOP: a process that is paused in the middle of anything."""
     child = random.choice(chaos.children("actions"))  # noqa: S311
     child.suspend()
     time.sleep(random.choice((0.3, 2.0, 6.0)))  # noqa: S311

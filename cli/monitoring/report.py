@@ -1,7 +1,7 @@
 """``ggen slo``: how far each objective was met, from the receipts alone."""
 
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cli.output import counting
@@ -31,12 +31,13 @@ def slo(since: str) -> tuple[dict[str, Any], str]:
 
 
 def moment(since: str, now: datetime) -> datetime:
-    """``30d``, ``12h``, ``5m``, or a time of RFC 3339."""
+    """``30d``, ``12h``, ``5m``, or a time of RFC 3339; UTC where it names no zone."""
     if found := re.fullmatch(r"([1-9][0-9]{0,4})([mhd])", since):
         return now - timedelta(**{_UNITS[found[2]]: int(found[1])})
     try:
-        return instant(since)
-    except InputError:
+        at = instant(since)
+        return at if at.tzinfo else at.replace(tzinfo=UTC)
+    except ValueError:
         raise InputError(
             "bad-since", f"--since is like 30d, 12h, 5m or 2026-11-27T00:00:00Z, not {since!r}"
         ) from None

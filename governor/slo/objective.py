@@ -17,7 +17,7 @@ WINDOW_DAYS = 30
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Receipts of one operation whose fields have these values; ``*`` stands for any text."""
+    """Receipts of one operation whose fields have these values; ``*`` matches any text."""
 
     operation: str
     where: Mapping[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Objectives: what is an event, what is a miss, and what is told of both."""
+"""Objectives: events, misses, and how both are reported."""
 
 import json
 import os

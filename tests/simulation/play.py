@@ -447,7 +447,7 @@ class Play:
     # -- quiet
 
     def _loud(self) -> str:
-        """What is still going on; empty where nothing is."""
+        """What still goes on; empty where nothing does."""
         held = self.documents.held.values()
         reasons = {
             "a customer is unanswered": self.unanswered,
