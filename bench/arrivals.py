@@ -113,7 +113,7 @@ class Arrivals:
     async def _subscribe(self, http: httpx.AsyncClient, number: int) -> httpx.Response:
         event = self._driver.event(f"load-new-{number}")
         body = json.dumps({**event, "event_id": f"load-{number}"}).encode()
-        headers = {"X-Signature": sign(body, self._webhook_secret)}
+        headers = {"X-Entitlement-Signature": sign(body, self._webhook_secret)}
         return await http.post("/v1/webhooks/marketplace", content=body, headers=headers)
 
 
