@@ -62,7 +62,7 @@ def of_action(action: Action, receipts: Sequence[Receipt]) -> list[Span]:
         },
     )
     spans = [root, _child(root, "queued", accepted, began)]
-    if action.run_ms or code != QUEUE_TIMEOUT:
+    if action.claim:  # else it was never started
         spans.append(_child(root, f"execute {action.handler}", began, ended, code))
     return [*spans, *_undone(root, receipts), *_receipted(root, receipts)]
 

@@ -31,8 +31,8 @@ class Measures(Protocol):
         """The first of them, oldest first."""
         ...
 
-    def forget_ended(self, count: int) -> None:
-        """So many of the first are exported."""
+    def forget_ended(self, receipts: Sequence[str]) -> None:
+        """These are exported."""
         ...
 
     def states(self) -> Mapping[str, int]:

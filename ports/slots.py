@@ -83,8 +83,10 @@ class Slots(Protocol):
         """
         ...
 
-    def hold(self, slot: Slot, month: str, era: str) -> None:
+    def hold(self, slot: Slot, month: str, era: str, *, is_late: bool = False) -> None:
         """Take and count once more a slot that was admitted in another era; else do nothing.
+
+        With ``is_late`` also one that the reaper has given away, because it was not stored in time.
 
         A rebuild under way does so when it ends. What it had found itself is counted twice: a
         limit may refuse too early after a loss, rather than too late.

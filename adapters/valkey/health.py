@@ -109,7 +109,7 @@ if ARGV[1] == '' and ARGV[4] ~= '' then
   if not era and redis.call('HLEN', KEYS[4]) > 0 then return 0 end
 end
 {_FORGET}
-redis.call('HDEL', KEYS[1], 'outage')
+redis.call('HDEL', KEYS[1], 'outage', 'admitted')
 redis.call('DEL', KEYS[2])
 local refused = {{}}
 for _, word in ipairs(redis.call('HGETALL', KEYS[3])) do refused[#refused + 1] = word end

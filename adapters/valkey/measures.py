@@ -37,8 +37,14 @@ class ValkeyMeasures(Connected):
     def ended(self, limit: int) -> list[str]:
         return list(bounded(lambda: self._redis.lrange(_ENDED, 0, limit - 1)))
 
-    def forget_ended(self, count: int) -> None:
-        bounded(lambda: self._redis.ltrim(_ENDED, count, -1))
+    def forget_ended(self, receipts: Sequence[str]) -> None:
+        def forget() -> None:
+            with self._redis.pipeline(transaction=True) as pipe:
+                for each in receipts:
+                    pipe.lrem(_ENDED, 1, each)
+                pipe.execute()
+
+        bounded(forget)
 
     def states(self) -> Mapping[str, int]:
         return _numbers(bounded(lambda: self._redis.hgetall(_STATES)))

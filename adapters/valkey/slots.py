@@ -64,9 +64,9 @@ LATE = "ggen:late"
 _HOLD = f"""{HOLD}
 local era = redis.call('GET', KEYS[1])
 if not era then redis.call('SADD', KEYS[2], ARGV[1])
-elseif era ~= ARGV[2] or not redis.call('ZSCORE', 'ggen:looks', string.match(ARGV[1], '^%S+')) then
-  hold(ARGV[1])
-end"""
+elseif era ~= ARGV[2]
+  or ARGV[3] == '1' and not redis.call('ZSCORE', 'ggen:looks', string.match(ARGV[1], '^%S+'))
+then hold(ARGV[1]) end"""
 _NOTE = f"""{NOW}
 local known = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if known then
@@ -156,8 +156,8 @@ class ValkeySlots(Connected):
         if lease != self._lease[0]:
             self._lease = lease, since_boot_ms()
 
-    def hold(self, slot: Slot, month: str, era: str) -> None:
-        self._script(_HOLD, [ERA, LATE], [f"{_member(slot)} {month}", era])
+    def hold(self, slot: Slot, month: str, era: str, *, is_late: bool = False) -> None:
+        self._script(_HOLD, [ERA, LATE], [f"{_member(slot)} {month}", era, int(is_late)])
 
     def is_watched(self, slot: Slot) -> bool:
         return bounded(lambda: self._redis.zscore(_LOOKS, _member(slot))) is not None

@@ -109,7 +109,7 @@ def _working() -> list[dict[str, Any]]:
         ),
         (
             "GgenLedgersUnsealed",
-            "ggen_unsealed_ledgers > 0 and delta(ggen_unsealed_ledgers[10m]) >= 0",
+            "min_over_time(ggen_unsealed_ledgers[10m]) > 8",
             "10m",
             "ticket",
             "receipts wait to be sealed",

@@ -67,7 +67,8 @@ async def exposition(here: Here) -> Response:
             depth = longest[rank].depth if rank < len(longest) else 0
             metrics.LONGEST.labels(rank + 1).set(depth)
 
-    await run_in_threadpool(_fault, ask_memory)
+    if await run_in_threadpool(_fault, ask_memory):
+        metrics.LEASE_S.set(0)  # without Memory nothing is admitted
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -81,8 +81,8 @@ class PolicyBroadcast(_OfUpgrade):
     check_ms: _CheckMs = None
     broadcast_ms: Count | None = Field(
         default=None,
-        description="until the last process that listens answered; absent: one had not, or an "
-        "earlier release",
+        description="until the last process that listens answered, or, above 500, until one that "
+        "was silent was waited for no more; absent: none listens, or an earlier release",
     )
     processes_nacked: Count | None = Field(
         default=None, description="that cannot use the version before they are restarted"
@@ -361,10 +361,11 @@ class DegradedModeCleared(DegradedModeClearedV1, Second):
     """Runbook 4: the store is back."""
 
     actions_accepted: Count | None = Field(
-        default=None, description="while degraded: 0; absent: Memory was lost meanwhile"
+        default=None,
+        description="while degraded: 0; absent: it is not known, or some tenants' outage",
     )
     recovery_ms: Count | None = Field(
         default=None,
-        description="from the first good check until everything is served again; absent where no "
-        "check had failed",
+        description="from the start of the good check that ended it until all is served again; "
+        "absent where that is not known",
     )

@@ -33,7 +33,7 @@ class EntitlementActiveV1(OfRun):
 
 
 _PolicyMs = Annotated[
-    Count | None, Field(description="to apply its policy; absent: of an earlier release")
+    Count | None, Field(description="to find and check its policy; absent: of an earlier release")
 ]
 
 

@@ -246,8 +246,9 @@ def _refuse_payload(action: Action) -> None:
 def _tell_of_the_unusual(ports: Ports, action: Action, era: str, asked_at: datetime) -> None:
     """Memory may have been rebuilt before a slow action was stored; one may be due very soon."""
     slot = Slot.of(action)
-    if elapsed_ms(timestamp(asked_at), ports.clock.now()) > rules.STORED_MS:
-        ports.slots.hold(slot, action.month, era)
+    took_ms = elapsed_ms(timestamp(asked_at), ports.clock.now())
+    if took_ms > rules.STORED_MS:
+        ports.slots.hold(slot, action.month, era, is_late=took_ms >= rules.UNSTORED_MS)
     if action.queue_timeout_ms < rules.FIRST_LOOK_MS:
         ports.slots.look_again(slot, action.queue_timeout_ms)
 

@@ -89,7 +89,10 @@ def _recover(ports: Ports, scope: Scope, known: Health) -> bool:
     since = outage.degraded_at or outage.began_at
     degraded_for_s = elapsed_ms(since, ports.clock.now()) / 1000
     ports.clock.sleep(max(0.0, 2.2 * ports.times.store_timeout_s - degraded_for_s))
-    over = outage.evolve(recovered_at=timestamp(ports.clock.now()), accepted=known.accepted)
+    over = outage.evolve(
+        recovered_at=timestamp(ports.clock.now()),
+        accepted=known.accepted if scope is Scope.ALL else None,
+    )
     lease_s = ports.times.lease_s if scope is Scope.ALL else 0
     if not ports.modes.owe(scope, over, instead_of=outage, lease_s=lease_s):
         return False

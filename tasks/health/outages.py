@@ -227,8 +227,10 @@ def _served_again(outage: Outage, began: datetime) -> dict[str, Any]:
     """What a receipt says of an outage that was noticed, and not only found to have been."""
     if outage.degraded_at is None or outage.recovered_at is None:
         return {}
-    recovered = elapsed_ms(timestamp(began), instant(outage.recovered_at))
-    return {"actions_accepted": outage.accepted, "recovery_ms": max(0, recovered)}
+    recovered_at = instant(outage.recovered_at)
+    is_known = began <= recovered_at  # else a later check receipts what an earlier one ended
+    recovery_ms = elapsed_ms(timestamp(began), recovered_at) if is_known else None
+    return {"actions_accepted": outage.accepted, "recovery_ms": recovery_ms}
 
 
 def _marks(outage: Outage) -> dict[str, Any]:

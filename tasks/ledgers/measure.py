@@ -10,6 +10,7 @@ from governor.slo.contract import OBJECTIVES
 from governor.slo.counting import counts_of
 from governor.slo.objective import Attainment
 from governor.times import instant
+from ledger import contracts
 from ledger.receipt import SignedReceipt
 from ports import Ports
 from ports.documents import Document, every
@@ -60,7 +61,7 @@ def fields_of(documents: Iterable[Document]) -> Iterator[Mapping[str, Any]]:
     for document in documents:
         try:
             fields = SignedReceipt.stored(document.data).fields()
+            contracts.validate(fields)
         except (InputError, UnreadableError, ValueError):
             continue
-        if isinstance(fields.get("operation"), str) and isinstance(fields.get("duration_ms"), int):
-            yield fields
+        yield fields

@@ -95,9 +95,9 @@ def seal_ledger(ports: Ports, account_id: str, late: tuple[str, ...] = ()) -> bo
             continue  # its receipt belongs into this very seal
         built = _create(ports, account_id, last, batch)
         if built:
-            sign_newest(ports, account_id, built, is_ours=True)
             measure.count(ports, batch)
             trace.note(ports, batch)
+            sign_newest(ports, account_id, built, is_ours=True)
             if len(batch) < _WORTH_A_ROUND:
                 return True  # what came meanwhile left a mark of its own, for the next sweep
     return False

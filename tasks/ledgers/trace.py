@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterable
 from datetime import datetime
 
-from governor.actions import Action
+from governor.actions import UNDER_WAY, Action
 from governor.errors import OutageError
 from governor.fsm import RUN_OPEN
 from governor.paths import action_path, receipt_path, run_path
@@ -20,10 +20,11 @@ from ports import Ports
 from ports.documents import Document, every
 from tasks.ledgers.measure import fields_of
 from tasks.receipts import troubles
+from tasks.sweep import isolating_errors
 
 _LOG = logging.getLogger("ggen.traces")
 _AT_ONCE = 100
-_ROUNDS = 20
+_ROUNDS, _PATIENCE_S = 20, 3.0
 _OF_ACTION = ("action_complete", "action_timeout", "action_failed", "action_rolled_back")
 _ENDS_AN_ACTION = (*_OF_ACTION, "action_resolved")
 
@@ -51,19 +52,25 @@ def export_noted(ports: Ports) -> None:
     Raises:
         OutageError: Documents or Memory do not answer.
     """
+    give_up_at_s = ports.clock.monotonic_s() + _PATIENCE_S
     for _ in range(_ROUNDS):
         noted = ports.measures.ended(_AT_ONCE)
         if not noted:
             return
-        found = [_receipt(ports, *each.split(" ")) for each in noted]
-        spans = [span for fields in found if fields for span in trace_of(ports, fields)]
+        spans = list[Span]()
+        for each in noted:
+            with isolating_errors(each):
+                if fields := _receipt(ports, *each.split(" ")):
+                    spans += trace_of(ports, fields)
         try:
             ports.traces.export(spans)
         except OutageError as error:
             detail = f"traces wait: {error.detail}. GGEN_OTLP_ENDPOINT names the collector"
             troubles.tell(ports, "collector-away", detail, alerts=False)
             return
-        ports.measures.forget_ended(len(noted))
+        ports.measures.forget_ended(noted)
+        if ports.clock.monotonic_s() > give_up_at_s:
+            return
 
 
 def export_since(ports: Ports, since: datetime) -> int:
@@ -103,7 +110,7 @@ def trace_of_action(ports: Ports, account_id: str, action_id: str) -> list[Span]
     if found is None:
         return []
     action = Action.stored(found.data)
-    return of_action(action, _receipts_of(ports, action))
+    return [] if action.state in UNDER_WAY else of_action(action, _receipts_of(ports, action))
 
 
 def _receipts_of(ports: Ports, action: Action) -> list[Receipt]:

@@ -271,6 +271,7 @@ MANUAL = Manual(
     slis=contract.SCALE_GOVERNOR,
     receipts=(
         "governor_scaled",
+        "governor_scale_verified",
         "governor_scale_reverted",
         "quota_exceeded",
         "governor_scale_failed",

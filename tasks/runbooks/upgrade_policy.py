@@ -37,6 +37,9 @@ from tasks.runs import intake
 from tasks.runs.definition import Chunk, Result, Runbook, Step
 from tasks.sweep import isolating_errors
 
+_SILENT_AFTER_MS = 600
+"""How long after a version came into force a process that has not answered is waited for."""
+
 
 class _Flipped(StepResult):
     step = f"{NAME}.flip"
@@ -185,7 +188,7 @@ def _succeeded(ports: Ports, run: Run) -> tuple[Sequence[Write], Create]:
     fields |= {"governors_updated": done.updated, "governors_failed": done.failed}
     fields["wave"] = "canary" if asked_of(run).is_canary else "all"
     fields["check_ms"] = run.journal[Checked.step].took_ms
-    if not asked_of(run).is_canary:
+    if not (asked_of(run).is_canary or asked_of(run).catches_up):
         fields |= _heard(ports, target)
     writes = _left_behind(ports, run, done)[0] if _is_incomplete(run, done) else []
     return writes, receipt(
@@ -211,17 +214,27 @@ def _succeeded(ports: Ports, run: Run) -> tuple[Sequence[Write], Create]:
 
 
 def _heard(ports: Ports, target: Target) -> dict[str, int]:
-    """What every process that listens has answered, and when; nothing where one is silent yet."""
-    try:
-        heard = broadcast.processes(ports, target.sku_id, target.plan_type, target.version)
-    except OutageError:
-        return {}
+    """When the last process that listens answered, or for how long one has been silent.
+
+    A moment is waited for those that are silent: without them only the quick ones would be told of.
+    """
+    while True:
+        try:
+            heard = broadcast.processes(ports, target.sku_id, target.plan_type, target.version)
+        except OutageError:
+            return {}
+        waited_ms = elapsed_ms(target.flipped_at, ports.clock.now())
+        heard = [each for each in heard if not each["is_stale"]]  # a dead host's, perhaps
+        is_whole = not any(each["state"] == "silent" for each in heard)
+        if is_whole or waited_ms > _SILENT_AFTER_MS:
+            break
+        ports.clock.sleep(0.02)
     answered = [instant(each["answered_at"]) for each in heard if each["answered_at"]]
-    if not answered or any(each["state"] == "silent" for each in heard):
+    if not answered:
         return {}
     nacked = sum(each["state"] == "nack" for each in heard)
-    last_ms = elapsed_ms(target.flipped_at, max(answered))
-    return {"broadcast_ms": max(0, last_ms), "processes_nacked": nacked}
+    last_ms = elapsed_ms(target.flipped_at, max(answered)) if is_whole else waited_ms
+    return {"broadcast_ms": last_ms, "processes_nacked": nacked}
 
 
 def _is_incomplete(run: Run, done: rollout.Totals) -> bool:

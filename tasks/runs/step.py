@@ -195,7 +195,9 @@ def _begin(ports: Ports, runbook: Runbook, at: Fenced, step: Step) -> None:
     at.has_begun = True
     needs_turn = at.run.state is RunState.PENDING and not at.run.has_turn
     begun = claimed(ports, runbook, at.run)
-    began_at = at.entry.began_at or timestamp(ports.clock.now())
+    is_new = at.stored is None or at.stored.state != "intent"
+    # One that an earlier release began has no time of its beginning, and gets none.
+    began_at = at.entry.began_at or (timestamp(ports.clock.now()) if is_new else None)
     entry = at.entry.evolve(state="intent", began_at=began_at)
     if not step.has_effects and not needs_turn:
         at.run, at.entry = begun, entry

@@ -33,6 +33,7 @@ def _action(**changes: Any) -> Action:
         "state": ActionState.COMPLETE,
         "queue_ms": 250,
         "run_ms": 500,
+        "claim": CLAIM,
     }
     return Action(**{**fields, **changes})
 
@@ -97,7 +98,7 @@ def test_a_killed_action_says_why_and_has_its_rollbacks() -> None:
 
 def test_an_action_that_was_never_started_has_no_span_of_its_handler() -> None:
     receipts = [_receipt("action_timeout", "16", error_code="QUEUE_TIMEOUT")]
-    spans = traces.of_action(_action(queue_ms=15_000, run_ms=0), receipts)
+    spans = traces.of_action(_action(queue_ms=15_000, run_ms=0, claim=None), receipts)
 
     _whole(spans)
     assert [s.name for s in spans] == ["signal resize", "queued", "receipt action_timeout"]

@@ -37,7 +37,8 @@ def _doors_open_early() -> Iterator[Patch]:
 
 def _late_not_held() -> Iterator[Patch]:
     before = slots._HOLD.replace(
-        " or not redis.call('ZSCORE', 'ggen:looks', string.match(ARGV[1], '^%S+'))", ""
+        "or ARGV[3] == '1' and not redis.call('ZSCORE', 'ggen:looks', string.match(ARGV[1], '^%S+'))",
+        "",
     )
     assert before != slots._HOLD
     yield slots, "_HOLD", before
