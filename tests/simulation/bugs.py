@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapters.valkey import slots
-from governor.fsm import ENTITLEMENT_ENDED, GOVERNOR_LIVE, GovernorState
 from governor.quota import Verdict
 from ports import Ports
 from tasks.actions import admit, execute, transitions
 from tasks.actions.execute import Finished
 from tasks.actions.transitions import Held
-from tasks.governors import boot
 from tests.simulation.stores import SimMemory
 
 Patch = tuple[Any, str, Any]
@@ -28,11 +26,6 @@ class Bug:
     commit: str
     seed: int
     patches: Callable[[], Iterator[Patch]]
-
-
-def _doors_open_early() -> Iterator[Patch]:
-    yield boot, "_ABSENT", ENTITLEMENT_ENDED
-    yield boot, "GOVERNOR_LIVE", (*GOVERNOR_LIVE, GovernorState.PROVISIONING)
 
 
 def _late_not_held() -> Iterator[Patch]:
@@ -70,12 +63,6 @@ def _outage_told_twice() -> Iterator[Patch]:
 
 
 BUGS = {
-    "doors-open-early": Bug(
-        "signals are admitted before entitlement_active is committed",
-        "9456ff1",
-        186,
-        _doors_open_early,
-    ),
     "late-not-held": Bug(
         "a process that stood still stores a signal whose place and count were given back",
         "6b8761d",
