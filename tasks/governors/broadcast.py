@@ -4,6 +4,7 @@ import contextlib
 from typing import Literal, TypedDict
 
 from governor.errors import OutageError
+from governor.times import elapsed_ms, instant
 from ports import Ports
 from ports.broadcasts import InForce
 from ports.documents import Document, every
@@ -14,6 +15,8 @@ STALE_AFTER_S = 60.0
 """How old what a process knows of versions in force may be while it admits signals."""
 WATCHED = ("watching", "spreading", "returning")
 """The states of a version on trial in which something is still to be done."""
+_SILENT_AFTER_MS = 600
+"""How long after a version came into force a process that has not answered is waited for."""
 _LOST_AFTER_S = 3600.0
 """How long a process of another host is listed that says nothing any more."""
 
@@ -102,3 +105,29 @@ def processes(ports: Ports, sku_id: str, plan_type: str, version: str) -> list[P
             )
         )
     return told
+
+
+def heard(
+    ports: Ports, sku_id: str, plan_type: str, version: str, flipped_at: str
+) -> dict[str, int]:
+    """When the last process that listens answered, or for how long one has been silent.
+
+    A moment is waited for those that are silent: without them only the quick ones would be told of.
+    """
+    while True:
+        try:
+            found = processes(ports, sku_id, plan_type, version)
+        except OutageError:
+            return {}
+        waited_ms = elapsed_ms(flipped_at, ports.clock.now())
+        alive = [each for each in found if not each["is_stale"]]  # not a dead host's, perhaps
+        is_whole = not any(each["state"] == "silent" for each in alive)
+        if is_whole or waited_ms > _SILENT_AFTER_MS:
+            break
+        ports.clock.sleep(0.02)
+    answered = [instant(each["answered_at"]) for each in alive if each["answered_at"]]
+    if not answered:
+        return {}
+    nacked = sum(each["state"] == "nack" for each in alive)
+    last_ms = elapsed_ms(flipped_at, max(answered)) if is_whole else waited_ms
+    return {"broadcast_ms": last_ms, "processes_nacked": nacked}

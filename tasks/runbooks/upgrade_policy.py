@@ -9,12 +9,11 @@ from typing import Any
 
 from governor import paths
 from governor.compatibility import number_of
-from governor.errors import OutageError
 from governor.fsm import RUN_OPEN, RunState
 from governor.records import SYSTEM_ACCOUNT
 from governor.runs import Effect, Run, StepResult, Trigger
 from governor.slo import contract
-from governor.times import elapsed_ms, instant, timestamp
+from governor.times import elapsed_ms, timestamp
 from ports import Ports
 from ports.alerts import Alert
 from ports.documents import Create, Write, every
@@ -36,9 +35,6 @@ from tasks.runbooks.upgrade.comparison import (
 from tasks.runs import intake
 from tasks.runs.definition import Chunk, Result, Runbook, Step
 from tasks.sweep import isolating_errors
-
-_SILENT_AFTER_MS = 600
-"""How long after a version came into force a process that has not answered is waited for."""
 
 
 class _Flipped(StepResult):
@@ -189,7 +185,9 @@ def _succeeded(ports: Ports, run: Run) -> tuple[Sequence[Write], Create]:
     fields["wave"] = "canary" if asked_of(run).is_canary else "all"
     fields["check_ms"] = run.journal[Checked.step].took_ms
     if not (asked_of(run).is_canary or asked_of(run).catches_up):
-        fields |= _heard(ports, target)
+        fields |= broadcast.heard(
+            ports, target.sku_id, target.plan_type, target.version, target.flipped_at
+        )
     writes = _left_behind(ports, run, done)[0] if _is_incomplete(run, done) else []
     return writes, receipt(
         ports,
@@ -211,30 +209,6 @@ def _succeeded(ports: Ports, run: Run) -> tuple[Sequence[Write], Create]:
         ),
         **fields,
     )
-
-
-def _heard(ports: Ports, target: Target) -> dict[str, int]:
-    """When the last process that listens answered, or for how long one has been silent.
-
-    A moment is waited for those that are silent: without them only the quick ones would be told of.
-    """
-    while True:
-        try:
-            heard = broadcast.processes(ports, target.sku_id, target.plan_type, target.version)
-        except OutageError:
-            return {}
-        waited_ms = elapsed_ms(target.flipped_at, ports.clock.now())
-        heard = [each for each in heard if not each["is_stale"]]  # a dead host's, perhaps
-        is_whole = not any(each["state"] == "silent" for each in heard)
-        if is_whole or waited_ms > _SILENT_AFTER_MS:
-            break
-        ports.clock.sleep(0.02)
-    answered = [instant(each["answered_at"]) for each in heard if each["answered_at"]]
-    if not answered:
-        return {}
-    nacked = sum(each["state"] == "nack" for each in heard)
-    last_ms = elapsed_ms(target.flipped_at, max(answered)) if is_whole else waited_ms
-    return {"broadcast_ms": last_ms, "processes_nacked": nacked}
 
 
 def _is_incomplete(run: Run, done: rollout.Totals) -> bool:
