@@ -49,18 +49,10 @@ def of_action(action: Action, receipts: Sequence[Receipt]) -> list[Span]:
     ended = began + timedelta(milliseconds=action.run_ms or 0)
     last = max([ended, *(instant(r["timestamp"]) for r in receipts)])
     code = next((str(r["error_code"]) for r in receipts if r.get("error_code")), "")
-    root = _root(action.action_id, f"signal {action.signal_type}", accepted, last, code)
-    root = replace(
-        root,
-        attributes={
-            "ggen.action_id": action.action_id,
-            "ggen.account_id": action.account_id,
-            "ggen.entitlement_id": action.entitlement_id,
-            "ggen.sku_id": action.sku_id,
-            "ggen.policy_version": action.policy_version,
-            "ggen.state": action.state,
-        },
-    )
+    told = ("action_id", "account_id", "entitlement_id", "sku_id", "policy_version", "state")
+    attributes = {f"ggen.{name}": getattr(action, name) for name in told}
+    name = f"signal {action.signal_type}"
+    root = _root(action.action_id, name, accepted, last, code, attributes)
     spans = [root, _child(root, "queued", accepted, began)]
     if action.claim:  # else it was never started
         spans.append(_child(root, f"execute {action.handler}", began, ended, code))
@@ -70,17 +62,10 @@ def of_action(action: Action, receipts: Sequence[Receipt]) -> list[Span]:
 def of_run(run: Run, receipt: Receipt) -> list[Span]:
     """A run's trace, its root first, from what began it to the receipt that ended it."""
     began, ended = instant(run.started_at), instant(receipt["timestamp"])
-    root = _root(run.run_id, f"{run.trigger} {run.runbook}", began, ended, run.error_code or "")
-    root = replace(
-        root,
-        attributes={
-            "ggen.run_id": run.run_id,
-            "ggen.account_id": run.account_id,
-            "ggen.runbook": run.runbook,
-            "ggen.attempt": run.attempt,
-            "ggen.state": run.state,
-        },
-    )
+    told = ("run_id", "account_id", "runbook", "attempt", "state")
+    attributes = {f"ggen.{name}": getattr(run, name) for name in told}
+    name, code = f"{run.trigger} {run.runbook}", run.error_code or ""
+    root = _root(run.run_id, name, began, ended, code, attributes)
     steps = [s for name, entry in run.journal.items() for s in _step(root, run, name, entry)]
     return [root, *sorted(steps, key=lambda span: span.began_ns), *_receipted(root, [receipt])]
 
@@ -118,10 +103,18 @@ def _receipted(root: Span, receipts: Sequence[Receipt]) -> Iterator[Span]:
         yield replace(span, name=f"receipt {receipt['operation']}", attributes=told)
 
 
-def _root(subject: str, name: str, began: datetime, ended: datetime, code: str) -> Span:
+def _root(
+    subject: str,
+    name: str,
+    began: datetime,
+    ended: datetime,
+    code: str,
+    attributes: Mapping[str, str | int],
+) -> Span:
     digest = hashlib.sha256(subject.encode()).digest()
     trace_id, span_id = (int.from_bytes(part) or 1 for part in (digest[:16], digest[16:24]))
-    return Span(trace_id, span_id, None, name, *_times(began, ended), error=_error(code))
+    times = _times(began, ended)
+    return Span(trace_id, span_id, None, name, *times, attributes, _error(code))
 
 
 def _child(root: Span, name: str, began: datetime, ended: datetime, code: str = "") -> Span:

@@ -12,8 +12,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -219,26 +219,22 @@ class Chaos:
         trial.expect(raised <= may, f"nothing was done that explains {sorted(raised - may)}")
 
 
-class _second_beat:  # used as a function
+@contextmanager
+def _second_beat(settings: Settings) -> Iterator[None]:
     """Another beat on the same broker: each tick is claimed, so that it does no harm."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-
-    def __enter__(self) -> None:
-        log = self._settings.log_dir / "second-beat.log"
-        with log.open("ab") as file:
-            self._beat = subprocess.Popen(
-                [sys.executable, "-m", "cli.main", "run", "beat"],
-                env=environment(self._settings),
-                stdout=file,
-                stderr=file,
-                start_new_session=True,
-            )
-
-    def __exit__(self, *_: object) -> None:
-        os.killpg(self._beat.pid, signal.SIGTERM)
-        self._beat.wait()
+    with (settings.log_dir / "second-beat.log").open("ab") as log:
+        beat = subprocess.Popen(
+            [sys.executable, "-m", "cli.main", "run", "beat"],
+            env=environment(settings),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        yield
+    finally:
+        os.killpg(beat.pid, signal.SIGTERM)
+        beat.wait()
 
 
 def main(

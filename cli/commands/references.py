@@ -39,7 +39,8 @@ def monitoring() -> dict[str, str]:
 
 
 def _metrics() -> str:
-    families = [f for f in REGISTRY.collect() if f.name.startswith("ggen_")]
+    known = [*REGISTRY.collect(), *metrics.MEASURED.families()]
+    families = [f for f in known if f.name.startswith("ggen_")]
     rows = [
         (f"`{_exposed(f)}`", f.type, _labels(f), f.documentation)
         for f in sorted(families, key=lambda f: f.name)

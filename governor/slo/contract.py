@@ -247,6 +247,12 @@ OBJECTIVES: Mapping[str, Objective] = {
 }
 """Name -> objective."""
 
+BY_OPERATION: Mapping[str, tuple[Objective, ...]] = {
+    operation: tuple(each for each in OBJECTIVES.values() if operation in each.operations)
+    for operation in sorted({name for each in OBJECTIVES.values() for name in each.operations})
+}
+"""Operation -> the objectives that its receipts may be events of."""
+
 EACH_COUNTS = (
     "rollback_failed",
     "compensation_failed",

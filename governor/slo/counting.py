@@ -9,15 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from governor.slo.contract import OBJECTIVES
+from governor.slo.contract import BY_OPERATION
 
 BOUNDS_MS = (5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 40_000)
 """Upper bounds of the histogram's buckets; OpenTelemetry's advice for durations, and 40 s (D14)."""
-
-_OF_OPERATION = {
-    operation: tuple(o for o in OBJECTIVES.values() if operation in o.operations)
-    for operation in sorted({name for o in OBJECTIVES.values() for name in o.operations})
-}
 
 
 def counts_of(receipts: Iterable[Mapping[str, Any]]) -> Counter[str]:
@@ -30,7 +25,7 @@ def counts_of(receipts: Iterable[Mapping[str, Any]]) -> Counter[str]:
         for bound in BOUNDS_MS:
             if duration_ms <= bound:
                 counts[f"duration|{operation}|{bound}"] += 1
-        for objective in _OF_OPERATION.get(operation, ()):
+        for objective in BY_OPERATION.get(operation, ()):
             if judged := objective.judge(receipt):
                 counts[f"events|{objective.name}"] += 1
                 counts[f"bad|{objective.name}"] += not judged.is_good

@@ -12,7 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from governor.errors import GovernorError, public_detail
 from governor.health import Scope, silence
 from ingress.routes import metrics
-from ingress.state import Here
+from ingress.state import Here, State
 from ports import Ports
 from ports.health import Trouble
 
@@ -38,9 +38,7 @@ async def healthz() -> dict[str, str]:
 @router.get("/readyz", responses={503: {"description": "Something is missing; it says what"}})
 async def readyz(here: Here) -> Response:
     """Whether the stack does work now; 503 names the missing parts and since when it refuses."""
-    needed = [c for c in COMPONENTS if c != "pump" or here.settings.delivers_signals_itself]
-    missing, health = await run_in_threadpool(_look, here.ports, needed)
-    metrics.READY.set(not missing)
+    missing, health = await run_in_threadpool(_look, here.ports, _needed(here))
     body = {"ready": not missing, "missing": missing, **health}
     return JSONResponse(body, 503 if missing else 200, {"Retry-After": "2"} if missing else {})
 
@@ -56,8 +54,8 @@ async def exposition(here: Here) -> Response:
         metrics.SPOOLED.set(here.ports.modes.spooled())
         metrics.UNDELIVERED.set(len(here.ports.outbox.undelivered(10_000)))
         metrics.DEGRADED.set(here.ports.modes.health(Scope.ALL).is_degraded)
-        metrics.MEASURED.counts = here.ports.measures.measured()
-        metrics.MEASURED.states = here.ports.measures.states()
+        measures = here.ports.measures
+        metrics.MEASURED.know(measures.measured(), measures.states())
         metrics.IN_FLIGHT.set(here.ports.slots.held_count())
         depth, longest = here.ports.dispatch.queues(10_000)
         metrics.WAITING.set(depth)
@@ -69,7 +67,14 @@ async def exposition(here: Here) -> Response:
 
     if await run_in_threadpool(_fault, ask_memory):
         metrics.LEASE_S.set(0)  # without Memory nothing is admitted
+        metrics.MEASURED.forget()
+    missing, _ = await run_in_threadpool(_look, here.ports, _needed(here))
+    metrics.READY.set(not missing)
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _needed(here: State) -> list[str]:
+    return [c for c in COMPONENTS if c != "pump" or here.settings.delivers_signals_itself]
 
 
 def _look(ports: Ports, needed: Sequence[str]) -> tuple[dict[str, str], dict[str, Any]]:

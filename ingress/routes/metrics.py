@@ -45,15 +45,30 @@ LONGEST_LISTS = 20
 class Measured(Collector):
     """What sealed receipts and the reaper's scans have measured, as Memory counts it.
 
-    Every series is there from the first scrape on, at 0, so that a first miss is an increase.
+    Every series is there from the first count on, at 0, so that a first miss is an increase. While
+    Memory does not answer there is none: counters that began again at 0 would look like misses.
     """
 
     def __init__(self) -> None:
-        self.counts: Mapping[str, int] = {}
-        self.states: Mapping[str, int] = {}
+        self._counts: Mapping[str, int] = {}
+        self._states: Mapping[str, int] = {}
+        self._is_known = False
+
+    def know(self, counts: Mapping[str, int], states: Mapping[str, int]) -> None:
+        """What Memory has just said."""
+        self._counts, self._states, self._is_known = counts, states, True
+
+    def forget(self) -> None:
+        """Memory does not answer."""
+        self._is_known = False
 
     def collect(self) -> Iterator[Metric]:
         """Each family; called by the exposition."""
+        if self._is_known:
+            yield from self.families()
+
+    def families(self) -> Iterator[Metric]:
+        """Each family, whether it is known or not."""
         yield self._durations()
         yield self._counter(
             "ggen_objective_events", "Receipts that were events of an objective", "events"
@@ -78,21 +93,21 @@ class Measured(Collector):
         )
         for operation in MODELS:
             of = f"duration|{operation}|"
-            buckets = [(str(b / 1000), self.counts.get(f"{of}{b}", 0)) for b in BOUNDS_MS]
-            buckets.append(("+Inf", self.counts.get(f"{of}inf", 0)))
-            family.add_metric([operation], buckets, self.counts.get(f"{of}sum", 0) / 1000)
+            buckets = [(str(b / 1000), self._counts.get(f"{of}{b}", 0)) for b in BOUNDS_MS]
+            buckets.append(("+Inf", self._counts.get(f"{of}inf", 0)))
+            family.add_metric([operation], buckets, self._counts.get(f"{of}sum", 0) / 1000)
         return family
 
     def _counter(self, name: str, told: str, kind: str) -> Metric:
         family = CounterMetricFamily(name, told, labels=["objective"])
         for objective in OBJECTIVES:
-            family.add_metric([objective], self.counts.get(f"{kind}|{objective}", 0))
+            family.add_metric([objective], self._counts.get(f"{kind}|{objective}", 0))
         return family
 
     def _gauge(self, name: str, told: str, kind: str) -> Metric:
         family = GaugeMetricFamily(name, told, labels=["state"])
         for state in UNDER_WAY if kind == "action" else RUN_OPEN:
-            family.add_metric([state], self.states.get(f"{kind}|{state}", 0))
+            family.add_metric([state], self._states.get(f"{kind}|{state}", 0))
         return family
 
 

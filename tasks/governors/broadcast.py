@@ -112,7 +112,7 @@ def heard(
 ) -> dict[str, int]:
     """When the last process that listens answered, or for how long one has been silent.
 
-    A moment is waited for those that are silent: without them only the quick ones would be told of.
+    It waits a moment for silent processes: else the figure would be that of the quick ones alone.
     """
     while True:
         try:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from governor.errors import InputError, OutageError, UnreadableError
-from governor.slo.contract import OBJECTIVES
+from governor.slo.contract import BY_OPERATION, OBJECTIVES
 from governor.slo.counting import counts_of
 from governor.slo.objective import Attainment
 from governor.times import instant
@@ -41,16 +41,12 @@ def attainments(
         OutageError: Documents do not answer.
     """
     found = {name: Attainment(objective) for name, objective in OBJECTIVES.items()}
-    measuring = tuple({name for o in OBJECTIVES.values() for name in o.operations})
-    by_operation = {
-        name: [o for o in OBJECTIVES.values() if name in o.operations] for name in measuring
-    }
     for number, fields in enumerate(fields_of(every(ports.documents, "receipts", group=True))):
         if number % _HEARD_EACH == 0:
             reading(number)
         if instant(fields["timestamp"]) < since:
             continue
-        for objective in by_operation.get(fields["operation"], ()):
+        for objective in BY_OPERATION.get(fields["operation"], ()):
             if judged := objective.judge(fields):
                 found[objective.name].add(judged)
     return found

@@ -182,9 +182,9 @@ class Oracle:
                 self.check(report.unsealed == 0, f"{document.path}: {report.unsealed} unsealed")
 
     def _outages(self, ports: Ports) -> None:
-        """No lapse is told of that began while checks had everything refused anyway.
+        """No receipt names a lapse that began while checks had everything refused anyway.
 
-        Documents may fail while a lapse goes on: then both are told of.
+        Documents may fail while a lapse goes on: then both have their receipts.
         """
         found = [d.data for d in ports.documents.scan(Query("outages", limit=1000))]
         noticed = [each for each in found if each["degraded_at"]]

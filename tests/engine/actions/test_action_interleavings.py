@@ -106,7 +106,8 @@ class SharedClock:
     """The real clock, ahead by what the test says, for all processes."""
 
     def __init__(self, ports: Ports) -> None:
-        self._inner, self.ahead_s = ports.clock, FORK.Value("d", 0.0)
+        # Without a lock: a process that is killed while it holds it would hang all others.
+        self._inner, self.ahead_s = ports.clock, FORK.RawValue("d", 0.0)
 
     def now(self) -> datetime:
         return self._inner.now() + timedelta(seconds=self.ahead_s.value)
