@@ -155,7 +155,8 @@ def test_metrics_have_at_most_2000_series_however_many_tenants() -> None:
 
 
 def _names() -> set[str]:
-    return {s.name for f in REGISTRY.collect() if f.name.startswith("ggen_") for s in f.samples} | {
+    known = [*REGISTRY.collect(), *metrics.MEASURED.families()]
+    return {s.name for f in known if f.name.startswith("ggen_") for s in f.samples} | {
         "ggen_webhooks_total",
         "ggen_signals_total",
         "ggen_waiting_actions_longest",

@@ -8,11 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapters.valkey import slots
+from governor.fsm import (
+    ENTITLEMENT_ENDED,
+    ENTITLEMENT_LIVE,
+    GOVERNOR_LIVE,
+    EntitlementState,
+    GovernorState,
+)
 from governor.quota import Verdict
 from ports import Ports
 from tasks.actions import admit, execute, transitions
 from tasks.actions.execute import Finished
 from tasks.actions.transitions import Held
+from tasks.governors import boot
 from tests.simulation.stores import SimMemory
 
 Patch = tuple[Any, str, Any]
@@ -26,6 +34,12 @@ class Bug:
     commit: str
     seed: int
     patches: Callable[[], Iterator[Patch]]
+
+
+def _doors_open_early() -> Iterator[Patch]:
+    yield boot, "_ABSENT", ENTITLEMENT_ENDED
+    yield boot, "GOVERNOR_LIVE", (*GOVERNOR_LIVE, GovernorState.PROVISIONING)
+    yield boot, "ENTITLEMENT_LIVE", (*ENTITLEMENT_LIVE, EntitlementState.PROVISIONING)
 
 
 def _late_not_held() -> Iterator[Patch]:
@@ -63,28 +77,34 @@ def _outage_told_twice() -> Iterator[Patch]:
 
 
 BUGS = {
+    "doors-open-early": Bug(
+        "signals are admitted before entitlement_active is committed",
+        "9456ff1",
+        3,
+        _doors_open_early,
+    ),
     "late-not-held": Bug(
         "a process that stood still stores a signal whose place and count were given back",
         "6b8761d",
-        152,
+        91,
         _late_not_held,
     ),
     "place-back-too-early": Bug(
         "an action gives its place back before its end is stored: too many at once",
         "4dee85b",
-        66,
+        32,
         _place_back_too_early,
     ),
     "duplicate-refused": Bug(
         "a signal that was accepted is refused when it is repeated",
         "9456ff1",
-        9,
+        16,
         _duplicate_refused,
     ),
     "outage-told-twice": Bug(
         "a check beside a recovery tells of an outage that never was",
         "e9d5347",
-        77,
+        1247,
         _outage_told_twice,
     ),
 }

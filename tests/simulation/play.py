@@ -329,7 +329,7 @@ class Play:
 
     def _customer(self, account: str) -> None:
         rng, world = self.world.rng, self.world
-        early = world.spawn("customer", lambda: self._signals_apart(account, "early"))
+        apart = [self._apart(account, f"early-{n}", rng.uniform(0, 0.08)) for n in range(5)]
         self._deliver(account, "entitlement.created")
         left = rng.choice((1, 2, 2))
         senders = [
@@ -339,24 +339,23 @@ class Play:
             world.sleep(0.05)
         if rng.random() < 0.12:  # an archive takes half a second of processor time
             world.sleep(rng.choice((0.0, 0.0, 1.0)))
-            late = world.spawn("customer", lambda: self._signals_apart(account, "late"))
+            apart += [self._apart(account, f"late-{n}", rng.uniform(0, 4)) for n in range(4)]
             self._deliver(account, "entitlement.cancelled")
-            while late.is_alive:
-                world.sleep(0.05)
-        while early.is_alive:
+        while any(each.is_alive for each in apart):
             world.sleep(0.05)
         self.unanswered -= 1
 
-    def _signals_apart(self, account: str, name: str) -> None:
-        """Signals beside a subscription or a cancellation: some are refused, and not repeated."""
+    def _apart(self, account: str, signal_id: str, after_s: float) -> Process:
+        """A signal beside a subscription or a cancellation: it may be refused, and comes once."""
         asked = Asked(ends="well", takes_s=0.01)
-        sleeps = (0.001, 0.003, 0.01) if name == "early" else (0.01, 0.1, 1.0)
-        for number in range(4):
-            self.world.sleep(self.world.rng.choice(sleeps))
-            signal = admit.Signal(account, f"{name}-{number}", "sim.act", None, asked.model_dump())
-            told = self._ask(lambda ports, signal=signal: admit.submit(ports, signal), 1)
+        signal = admit.Signal(account, signal_id, "sim.act", None, asked.model_dump())
+
+        def send() -> None:
+            told = self._ask(lambda ports: admit.submit(ports, signal), 1)
             if isinstance(told, str):
                 self.accepted[told] = (account, asked.ends)
+
+        return self.world.spawn("customer", send, after_s)
 
     def _sender(self, account: str, prefix: str) -> None:
         """Signals one after the other, some of them repeated later."""
