@@ -1,6 +1,7 @@
 """``ggen demo``: the whole story on a stack of its own, watched live and verified."""
 
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -33,6 +34,8 @@ def demo(as_json: bool) -> int:
     teller = _Teller(as_json or not sys.stdout.isatty())
     folder = Path(tempfile.mkdtemp(prefix="ggen-demo-"))
     settings = _settings(folder)
+    # What a killed program leaves in its folder for temporary files goes with the demo's own.
+    os.environ["TMPDIR"] = tempfile.mkdtemp(dir=folder)  # noqa: TID251  # no setting of ours
     played: Played = []
     faults: list[str] = []
     with supervisor.terminating():
