@@ -11,11 +11,13 @@ import random
 import statistics
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
+import psutil
 import typer
 
 from adapters.local.secret_files import SecretFiles
@@ -121,8 +123,9 @@ def memory_mib(settings: Settings) -> dict[str, float]:
     """What each process holds for itself (USS), by program and number."""
     found = dict[str, float]()
     for number, process in enumerate(family(settings)):
-        program = process.environ().get("SUPERVISOR_PROCESS_NAME", "supervisor")
-        found[f"{program}-{number}"] = process.memory_full_info().uss / 2**20
+        with suppress(psutil.NoSuchProcess):  # it ended meanwhile
+            program = process.environ().get("SUPERVISOR_PROCESS_NAME", "supervisor")
+            found[f"{program}-{number}"] = process.memory_full_info().uss / 2**20
     return found
 
 

@@ -13,7 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,6 +27,7 @@ from bench.chaos.soak import LOCKED, Soak, Trial
 from bench.load import Load
 from bench.measure import machine
 from bench.stack import Driver, ggen, stack
+from cli.stack.supervisor import processes
 from config.settings import Settings, environment
 from governor.health import Scope
 from governor.quota import Verdict, month_of
@@ -139,18 +140,13 @@ class Chaos:
         return self.soak.ports
 
     def program(self, name: str) -> psutil.Process:
-        """A program of the supervisor."""
-        pid = int((self.settings.state_dir / "run" / "supervisord.pid").read_text())
-        return next(
-            process
-            for process in psutil.Process(pid).children()
-            if process.environ().get("SUPERVISOR_PROCESS_NAME") == name
-        )
+        """A program of the supervisor, as soon as it runs."""
+        running = until(lambda: [p for n, p in processes(self.settings).items() if n == name], 30)
+        return running[0]
 
     def children(self, name: str) -> list[psutil.Process]:
-        """The children of a program, itself where it has none."""
-        until(lambda: self.program(name).children(), 30)
-        return self.program(name).children()
+        """The children of a program, as soon as it has some."""
+        return until(lambda: self.program(name).children(), 30)
 
     def play(self, seconds: float) -> None:
         """Random faults, and a second beat all the while, under load."""
@@ -168,8 +164,9 @@ class Chaos:
 
     def _hurt(self, name: str) -> None:
         began_s = time.monotonic()
-        self.done[name] += 1
-        FAULTS[name].do(self)
+        with suppress(psutil.NoSuchProcess):  # what was to be hurt ended first
+            FAULTS[name].do(self)
+            self.done[name] += 1
         print(f"{name:<24} {time.monotonic() - began_s:5.1f} s", file=sys.stderr, flush=True)
 
     def _heal(self) -> None:

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 
 import psutil
@@ -14,6 +15,7 @@ from adapters.local.waiting import until
 from adapters.wiring import broker_url, memory_url
 from bench.figures import Figures
 from bench.stack import Driver
+from cli.stack.supervisor import processes
 from config.settings import Settings
 
 ACTIONS, SECONDS_EACH, KILLED_AT = 50, 0.4, 8
@@ -24,11 +26,12 @@ _ENDS = ("action_complete", "action_failed", "action_timeout")
 
 def kill(settings: Settings, *programs: str) -> None:
     """``kill -9`` of the supervisor's programs, children first."""
-    supervisor = psutil.Process(int((settings.state_dir / "run" / "supervisord.pid").read_text()))
-    for process in supervisor.children():
-        if process.environ().get("SUPERVISOR_PROCESS_NAME") in programs:
-            for member in [*process.children(), process]:
-                member.kill()
+    running = processes(settings)
+    for program in running.keys() & set(programs):
+        with suppress(psutil.NoSuchProcess):  # it went by itself, or its child did
+            for member in [*running[program].children(), running[program]]:
+                with suppress(psutil.NoSuchProcess):
+                    member.kill()
 
 
 def wipe(settings: Settings) -> None:
