@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -122,11 +122,23 @@ def worker_beside(settings: Settings, module: str, queue: str, children: int) ->
         worker.wait()
 
 
+def programs(settings: Settings) -> dict[str, psutil.Process]:
+    """The supervisor's programs by name, of those that run now."""
+    found = dict[str, psutil.Process]()
+    for process in _supervisor(settings).children():
+        with suppress(psutil.NoSuchProcess):  # it ended meanwhile
+            found[process.environ().get("SUPERVISOR_PROCESS_NAME", process.name())] = process
+    return found
+
+
 def family(settings: Settings) -> list[psutil.Process]:
     """The supervisor and everything below it."""
-    pid = int((settings.state_dir / "run" / "supervisord.pid").read_text())
-    supervisor = psutil.Process(pid)
+    supervisor = _supervisor(settings)
     return [supervisor, *supervisor.children(recursive=True)]
+
+
+def _supervisor(settings: Settings) -> psutil.Process:
+    return psutil.Process(int((settings.state_dir / "run" / "supervisord.pid").read_text()))
 
 
 def ggen(settings: Settings, *arguments: str) -> None:

@@ -100,8 +100,8 @@ def status(
     watch: Annotated[bool, typer.Option(help="Stay, and show what changes.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show the running programs, the stack's health, and missing parts."""
-    from cli.commands import stack as command
+    """Show what runs, what it does, each problem, and what to do about it."""
+    from cli.overview import status as command
 
     raise typer.Exit(command.status(as_json, watch))
 

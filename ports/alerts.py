@@ -38,6 +38,14 @@ class Letter:
         return f"{self.alert.alert_id}/{self.address}"
 
 
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A letter that its address took, ``ago_s`` seconds ago."""
+
+    letter: Letter
+    ago_s: float
+
+
 class Alerts(Protocol):
     """The receipt is the record; delivery is retried until it succeeds, and blocks no caller."""
 
@@ -69,7 +77,11 @@ class Outbox(Protocol):
         ...
 
     def delivered(self, letter: Letter) -> None:
-        """Forget it."""
+        """Its address took it: not delivered again, and among the newest in ``deliveries``."""
+        ...
+
+    def deliveries(self, limit: int) -> list[Delivery]:
+        """The newest letters that were taken, newest first; the last 100 are known."""
         ...
 
     def not_delivered(self, letter: Letter, fault: str, again_in_s: float) -> None:

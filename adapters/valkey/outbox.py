@@ -4,12 +4,14 @@ import json
 from dataclasses import asdict
 
 from adapters.valkey.connection import NOW, Connected, bounded
-from ports.alerts import Alert, Letter
+from ports.alerts import Alert, Delivery, Letter
 
-_LETTERS, _DUE = "ggen:letters", "ggen:letters:due"
+_LETTERS, _DUE, _TAKEN = "ggen:letters", "ggen:letters:due", "ggen:letters:taken"
 _TOLD_FOR_S = 7 * 24 * 3600
 _MOST = 10_000
 """Letters kept; what comes beyond is in the log and in the ledger."""
+
+_TAKEN_KEPT = 100
 
 _POST = f"""{NOW}
 if redis.call('HLEN', KEYS[1]) >= {_MOST} then return end
@@ -32,6 +34,18 @@ _AGAIN = f"""{NOW}
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.call('ZADD', KEYS[2], now + ARGV[3], ARGV[1])"""
 
+_DELIVERED = f"""{NOW}
+redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('LPUSH', KEYS[3], string.format('%.0f', now) .. ' ' .. ARGV[2])
+redis.call('LTRIM', KEYS[3], 0, {_TAKEN_KEPT - 1})"""
+_DELIVERIES = f"""{NOW}
+local found = {{string.format('%.0f', now)}}
+for _, text in ipairs(redis.call('LRANGE', KEYS[1], 0, ARGV[1] - 1)) do
+  found[#found + 1] = text
+end
+return found"""
+
 
 class ValkeyOutbox(Connected):
     """See ``ports.alerts.Outbox`` for what it promises."""
@@ -45,11 +59,13 @@ class ValkeyOutbox(Connected):
         return [_letter(text) for text in found if text]
 
     def delivered(self, letter: Letter) -> None:
-        def forget() -> None:
-            with self._redis.pipeline(transaction=True) as pipe:
-                pipe.hdel(_LETTERS, letter.letter_id).zrem(_DUE, letter.letter_id).execute()
+        keys = [_LETTERS, _DUE, _TAKEN]
+        self._script(_DELIVERED, keys, [letter.letter_id, _text(letter)])
 
-        bounded(forget)
+    def deliveries(self, limit: int) -> list[Delivery]:
+        now, *found = self._script(_DELIVERIES, [_TAKEN], [limit])
+        lines = [text.split(" ", 1) for text in found]
+        return [Delivery(_letter(text), (int(now) - int(at)) / 1000) for at, text in lines]
 
     def not_delivered(self, letter: Letter, fault: str, again_in_s: float) -> None:
         tried = Letter(letter.alert, letter.address, letter.attempts + 1, fault)

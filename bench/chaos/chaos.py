@@ -26,8 +26,7 @@ from bench.chaos.kills import kill, wipe
 from bench.chaos.soak import LOCKED, Soak, Trial
 from bench.load import Load
 from bench.measure import machine
-from bench.stack import Driver, ggen, stack
-from cli.stack.supervisor import processes
+from bench.stack import Driver, ggen, programs, stack
 from config.settings import Settings, environment
 from governor.health import Scope
 from governor.quota import Verdict, month_of
@@ -141,7 +140,7 @@ class Chaos:
 
     def program(self, name: str) -> psutil.Process:
         """A program of the supervisor, as soon as it runs."""
-        running = until(lambda: [p for n, p in processes(self.settings).items() if n == name], 30)
+        running = until(lambda: [p for n, p in programs(self.settings).items() if n == name], 30)
         return running[0]
 
     def children(self, name: str) -> list[psutil.Process]:

@@ -14,8 +14,7 @@ import redis
 from adapters.local.waiting import until
 from adapters.wiring import broker_url, memory_url
 from bench.figures import Figures
-from bench.stack import Driver
-from cli.stack.supervisor import processes
+from bench.stack import Driver, programs
 from config.settings import Settings
 
 ACTIONS, SECONDS_EACH, KILLED_AT = 50, 0.4, 8
@@ -24,10 +23,10 @@ _GIVE_UP_AFTER_S = 60.0
 _ENDS = ("action_complete", "action_failed", "action_timeout")
 
 
-def kill(settings: Settings, *programs: str) -> None:
+def kill(settings: Settings, *names: str) -> None:
     """``kill -9`` of the supervisor's programs, children first."""
-    running = processes(settings)
-    for program in running.keys() & set(programs):
+    running = programs(settings)
+    for program in running.keys() & set(names):
         with suppress(psutil.NoSuchProcess):  # it went by itself, or its child did
             for member in [*running[program].children(), running[program]]:
                 with suppress(psutil.NoSuchProcess):

@@ -10,6 +10,9 @@ from governor.fsm import ActionState
 
 ActionId = Annotated[str, typer.Argument(help="An action's id, as in a receipt or a Location.")]
 
+_BAR = 20
+"""Columns of the bar of the longest queue."""
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``ggen``."""
@@ -32,8 +35,14 @@ def queue(
         {"account_id": q.account_id, "depth": q.depth, "oldest_s": round(q.oldest_s, 1)}
         for q in longest
     ]
-    lines = [f"{q.depth:>8}  {q.oldest_s:>8.1f} s  {q.account_id}" for q in longest]
-    text = "\n".join([f"{depth} actions wait", *lines])
+    most = max((q.depth for q in longest), default=1)
+    head = [f"{'waiting':>8}  {'oldest':>9}  {'':<{_BAR}}  account"] if longest else []
+    lines = [
+        f"{q.depth:>8}  {q.oldest_s:>7.1f} s  {'█' * -(-_BAR * q.depth // most):<{_BAR}}  "
+        f"{q.account_id}"
+        for q in longest
+    ]
+    text = "\n".join([f"{depth} actions wait", *head, *lines])
     show({"depth": depth, "longest": rows}, as_json, text)
 
 

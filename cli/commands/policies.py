@@ -169,7 +169,7 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Show which version is in force, how many governors are on which, and who has heard of it."""
-    from cli.commands.watch import changes
+    from cli.overview.watch import changes
     from cli.policies import report
 
     if keep_watching:

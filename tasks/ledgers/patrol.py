@@ -50,6 +50,12 @@ def note_everything_judged(ports: Ports) -> None:
     ports.watches.beat_alive(_EVERYTHING, EVERY_DAY_S)
 
 
+def everything_judged_ago_s(ports: Ports) -> float | None:
+    """How long ago a pass over everything ended; None: not within the last day."""
+    seen = ports.watches.seen([_EVERYTHING])[_EVERYTHING]
+    return seen.ago_s if seen else None
+
+
 def judge(ports: Ports, account_id: str, scope: str, number: int) -> int | None:
     """Judge one slice, tell what does not hold, and have sealed what was left over.
 

@@ -731,5 +731,8 @@ def test_a_letter_waits_until_it_is_delivered(memory: Memory) -> None:
     assert (again.attempts, again.fault) == (1, "nobody there")
     assert memory.undelivered(10) == [again]
     memory.delivered(again)
+    (taken,) = memory.deliveries(10)
+    assert taken.letter == again
+    assert 0 <= taken.ago_s < 60
     memory.post(letter)  # told before
     assert memory.take_letters(10, 0) == []

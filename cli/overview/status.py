@@ -1,0 +1,66 @@
+"""``ggen status``: what runs, what it does, each problem, and what to do about it."""
+
+import shutil
+import sys
+import time
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+import httpx
+
+from cli.output import show
+from cli.overview import screen, watch
+from cli.overview.facts import facts
+from cli.overview.problems import problems
+from cli.stack import supervisor
+from cli.stores import opened
+from config.settings import Settings, load
+from governor.errors import GovernorError, OutageError
+
+_NARROW = 80
+
+
+def status(as_json: bool, is_watched: bool) -> int:
+    """Print the overview; 0 when ready, otherwise 5."""
+    settings = load()
+    if is_watched:
+        watch.watch(lambda: overview(settings), as_json)
+        return 0
+    answer = overview(settings)
+    width = shutil.get_terminal_size((_NARROW, 24)).columns if sys.stdout.isatty() else _NARROW
+    show(answer, as_json, screen.text(answer, width))
+    return 0 if answer["ready"] else OutageError.exit_code
+
+
+def overview(settings: Settings) -> dict[str, Any]:
+    """What ``/readyz`` answers, the programs, each part of the facts, and the problems."""
+    answer = _ask(settings)
+    try:
+        known = facts(opened(), settings)
+    except GovernorError:
+        known = {}  # nothing was started here; ``missing`` says so
+    return {
+        **answer,
+        "version": version("ggen-governor"),
+        "state_dir": str(settings.state_dir),
+        "components": {
+            name: {"pid": process.pid, "up_s": round(time.time() - process.create_time())}  # noqa: TID251
+            for name, process in sorted(supervisor.processes(settings).items())
+        },
+        **known,
+        "problems": [asdict(each) for each in problems(answer, known)],
+    }
+
+
+def _ask(settings: Settings) -> dict[str, Any]:
+    """What ``/readyz`` answers, or why it does not."""
+    try:
+        answer = httpx.get(
+            supervisor.address(settings) + "/readyz", timeout=3, trust_env=False
+        ).json()
+        return {"missing": {}, **answer}
+    except OutageError as error:
+        return {"ready": False, "missing": {"stack": error.detail}}
+    except (httpx.HTTPError, ValueError, TypeError):
+        return {"ready": False, "missing": {"ingress": "does not answer; start it with: ggen up"}}
