@@ -1,4 +1,4 @@
-"""``ggen policy show|diff|status|pending``: what is registered, in force, held, and waiting."""
+"""``ggen policy show|diff|status|pending``: versions registered, in force, held, and waiting."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -16,7 +16,7 @@ MOST_PAUSED_S = 30 * 86_400
 
 
 def history_of(ports: Ports, entitlement: Entitlement) -> tuple[Document | None, History]:
-    """What is known of an entitlement's limit, and where."""
+    """What we know of an entitlement's limit, and where."""
     path = paths.scaling_path(entitlement.account_id, entitlement.entitlement_id)
     found = ports.documents.get(path)
     return found, History.stored(found.data) if found else History()
