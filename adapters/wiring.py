@@ -4,7 +4,7 @@ An SDK is imported in the branch that chose it, so a machine without it still ru
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import cache
@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote, urlsplit
 from adapters.alerts import PostedAlerts, unknown_addresses
 from adapters.calls import GuardedCalls, networks
 from adapters.drilled import DrilledDocuments, Switch
+from adapters.local import copies
 from adapters.local.key_files import KeyFiles
 from adapters.local.secret_files import SecretFiles
 from adapters.local.system import SystemClock, SystemProcesses
@@ -159,6 +160,36 @@ def open_documents(settings: Settings) -> Documents:
         case scheme:
             known = "sqlite:///path, firestore://project/database"
             raise _unknown("GGEN_DOCUMENTS_URL", scheme, known)
+
+
+def documents_in(file: Path) -> Documents:
+    """The documents in a copy of an embedded store."""
+    from adapters.local.sqlite import SqliteDocuments
+
+    return SqliteDocuments(file)
+
+
+def snapshot(settings: Settings, target: Path) -> None:
+    """Copy the embedded Documents as they are at one moment; see ``adapters.local.copies``."""
+    copies.snapshot(settings.state_dir / "documents.db", target)
+
+
+def put_back(settings: Settings, rows: Iterable[copies.Row]) -> int:
+    """Create documents that the embedded store lacks, with the times they had."""
+    return copies.put_back(settings.state_dir / "documents.db", rows)
+
+
+def object_folders(settings: Settings) -> dict[str, Path]:
+    """The folders of embedded objects, each once: ``objects``, and those that lie apart."""
+    found = dict[str, Path]()
+    for kind in ("objects", "spool", "archive"):
+        url = getattr(settings, f"{kind}_url")
+        if not url and kind != "objects":
+            continue
+        path = _path(url) if url else settings.state_dir / "objects"
+        if urlsplit(url or "file:").scheme == "file" and path not in found.values():
+            found[kind] = path
+    return found
 
 
 def _objects(settings: Settings, field: str) -> Objects:

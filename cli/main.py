@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cli.commands import actions, alerts, drill, inventory, ledger, policies, programs, runs
+from cli.commands import actions, alerts, backup, drill, inventory, ledger, policies, programs, runs
 from cli.output import (
     CUSTOMERS,
     DEVELOPMENT,
@@ -57,6 +57,7 @@ def _options(
 
 
 ledger.register(app)
+backup.register(app)
 runs.register(app)
 actions.register(app)
 programs.register(app)

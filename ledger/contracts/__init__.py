@@ -61,6 +61,7 @@ _VERSIONS: tuple[tuple[type[Receipt], ...], ...] = (
     (platform.ReceiptConflict,),
     (platform.RunCancelledV1, platform.RunCancelled),
     (platform.KeyRotated,),
+    (platform.StoreRestored,),
     (platform.TenantPurgedV1, platform.TenantPurged),
     (platform.PurgeFailed,),
     (platform.SignalDeadLetteredV1, platform.SignalDeadLettered),

@@ -112,6 +112,20 @@ class KeyRotated(Receipt):
     key_id: Word
 
 
+class StoreRestored(Receipt):
+    """The store was put back as a copy has it; what came after the copy's moment is not in it."""
+
+    operation: Literal["store_restored"]
+    status: Literal["success"]
+    copied_at: Timestamp = Field(description="the copy's moment")
+    copy_sha256: Sha256Hex = Field(description="of the copy's manifest")
+    ledgers: Count
+    ledgers_behind: Count = Field(description="of which later checkpoints are known")
+    receipts_recovered: Count = Field(description="that newer archives had")
+    operator: Word = Field(description="by the name of the system's user")
+    operator_is: Literal["unverified"]
+
+
 class TenantPurgedV1(Receipt):
     """A tenant's personal data was deleted as the law asks; the receipts stay."""
 

@@ -1,0 +1,199 @@
+"""A copy made while the stack runs, an hour of work after it, and the copy put back."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.stack.conftest import GGEN, SHORT, Stack, new_stack
+from tests.support.waiting import until
+
+PASSPHRASE = "a passphrase of some length"
+
+
+def _signals(stack: Stack, account_id: str, start: int, count: int) -> None:
+    for number in range(start, start + count):
+        signal = {"signal_id": f"s{number}", "type": "demo.succeed", "payload": {}}
+        answer = stack.signal(account_id, signal)
+        assert answer.status_code == 202, answer.text
+
+
+def _sealed(stack: Stack, account_id: str) -> int:
+    told = stack.ggen("verify-ledger", "--account-id", account_id, "--json")
+    return int(json.loads(told.stdout)["sealed"])
+
+
+def _archive(stack: Stack, account_id: str, folder: Path) -> Path:
+    file = folder / f"{account_id}.tar.gz"
+    made = stack.ggen(
+        "export-receipts", "--account-id", account_id, "--format", "archive", "--output", str(file)
+    )
+    assert made.returncode == 0, made.stderr
+    return file
+
+
+def _rows(told: "subprocess.CompletedProcess[str]") -> dict[str, dict[str, Any]]:
+    return {row["account_id"]: row for row in json.loads(told.stdout)["ledgers"]}
+
+
+class Story:
+    """A copy of ``acme`` and ``calm``; then more of ``acme``, and ``later``; then archives."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.stack = new_stack(folder, **SHORT)
+        self.passphrase = folder / "passphrase"
+        self.passphrase.write_text(PASSPHRASE + "\n")
+        self.keys = folder / "keys.sealed"
+        started = self.stack.ggen("up", "--detach")
+        assert started.returncode == 0, started.stderr
+        for account_id in ("acme", "calm"):
+            self.stack.subscribe(account_id)
+        _signals(self.stack, "acme", 0, 5)
+        until(lambda: _sealed(self.stack, "acme") == 6, 30)
+        self.copy = self._copy()
+        self.stack.subscribe("later")
+        _signals(self.stack, "acme", 5, 7)
+        until(lambda: _sealed(self.stack, "acme") == 13, 30)
+        until(lambda: _sealed(self.stack, "later") == 1, 30)
+        self.archives = [_archive(self.stack, each, folder) for each in ("acme", "later")]
+        assert self.stack.ggen("down").returncode == 0
+
+    def _copy(self) -> Path:
+        made = self.stack.ggen(
+            "backup",
+            str(self.folder / "copies"),
+            "--keys",
+            str(self.keys),
+            "--passphrase-file",
+            str(self.passphrase),
+            "--json",
+        )
+        assert made.returncode == 0, made.stderr
+        told = json.loads(made.stdout)
+        assert told["sealed_receipts"] >= 7
+        return Path(told["copy"])
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    story = Story(tmp_path_factory.mktemp("backup"))
+    yield story
+    story.stack.ggen("down")
+
+
+def test_a_copy_holds_no_key_and_no_secret(story: Story) -> None:
+    secret = story.stack.secrets.read("master.key").encode()
+    files = [path for path in story.copy.rglob("*") if path.is_file()]
+
+    assert {path.relative_to(story.copy).parts[0] for path in files} == {
+        "documents.db",
+        "manifest.json",
+        "objects",
+    }
+    assert not [path for path in [*files, story.keys] if secret in path.read_bytes()]
+
+
+def test_what_an_older_copy_lacks_is_named_and_nothing_is_signed_over_it(story: Story) -> None:
+    stack = story.stack
+    told = stack.ggen("restore", str(story.copy), "--replace", "--json")
+
+    assert told.returncode == 1
+    rows = _rows(told)
+    assert rows["acme"]["missing"] == 7
+    assert rows["later"]["missing"] == 1
+    assert rows["calm"]["is_valid"]
+    signed = sorted(path.name for path in (stack.state / "objects/checkpoints/acme").iterdir())
+
+    assert stack.ggen("up", "--detach").returncode == 0
+    try:
+        _signals(stack, "acme", 100, 1)
+        _signals(stack, "calm", 0, 1)
+        until(lambda: _sealed(stack, "calm") == 2, 30)
+        until(lambda: "ledger of acme does not hold" in stack.ggen("status").stdout, 30)
+    finally:
+        stack.ggen("down")
+    assert sorted(p.name for p in (stack.state / "objects/checkpoints/acme").iterdir()) == signed
+
+
+def test_newer_archives_bring_back_all_that_was_sealed(story: Story) -> None:
+    stack = story.stack
+    since = [_archive(stack, each, story.folder) for each in ("calm", "_system")]
+    named = [f"--archive={path}" for path in (*story.archives, *since)]
+    told = stack.ggen("restore", str(story.copy), "--replace", "--json", *named)
+
+    assert told.returncode == 0, told.stdout + told.stderr
+    rows = _rows(told)
+    assert [rows[each]["sealed"] for each in ("acme", "calm", "later")] == [13, 2, 1]
+    assert stack.ggen("up", "--detach").returncode == 0
+    try:
+        _signals(stack, "acme", 200, 1)
+        until(lambda: _sealed(stack, "acme") == 14, 30)
+        proof, before = stack.receipts("_system", operation="store_restored")
+        assert (proof["receipts_recovered"] > 8, proof["ledgers_behind"]) == (True, 0)
+        assert (before["receipts_recovered"], before["ledgers_behind"]) == (0, 2)
+        for account_id in ("acme", "later", "_system"):
+            verified = stack.ggen("verify-ledger", "--account-id", account_id)
+            assert verified.returncode in (0, 6), verified.stdout
+    finally:
+        stack.ggen("down")
+
+
+def test_on_an_empty_machine_copy_and_keys_are_enough(story: Story, tmp_path: Path) -> None:
+    other = new_stack(tmp_path, **SHORT)
+    wrong = tmp_path / "wrong"
+    wrong.write_text("another passphrase\n")
+    keys = ["--keys", str(story.keys)]
+
+    without = other.ggen("restore", str(story.copy))
+    assert (without.returncode, "there are no keys" in without.stderr) == (2, True)
+    refused = other.ggen("restore", str(story.copy), *keys, "--passphrase-file", str(wrong))
+    assert (refused.returncode, "does not open" in refused.stderr) == (3, True)
+    assert not (other.state / "documents.db").exists()
+
+    opened = [*keys, "--passphrase-file", str(story.passphrase)]
+    for kill_after_s in (0.7, 0.9, 1.1, 1.3, 1.5):  # wherever it is killed, it goes on
+        process = subprocess.Popen(
+            [*GGEN, "restore", str(story.copy), *opened, "--replace"],
+            env=other.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            process.wait(kill_after_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    told = other.ggen("restore", str(story.copy), *opened, "--replace", "--json")
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert _rows(told)["acme"]["sealed"] == 6
+    assert other.ggen("up", "--detach").returncode == 0
+    try:
+        assert other.subscribe("after")["operation"] == "entitlement_active"
+        _signals(other, "acme", 300, 1)
+        until(lambda: _sealed(other, "acme") == 7, 30)
+    finally:
+        other.ggen("down")
+
+
+def test_a_copy_that_was_changed_is_refused(story: Story, tmp_path: Path) -> None:
+    changed = tmp_path / "copy"
+    shutil.copytree(story.copy, changed)
+    with (changed / "documents.db").open("ab") as file:
+        file.write(b"x")
+
+    told = story.stack.ggen("restore", str(changed), "--replace")
+
+    assert told.returncode == 2
+    assert "documents.db was changed" in told.stderr
+
+
+def test_a_store_is_not_replaced_unasked(story: Story) -> None:
+    told = story.stack.ggen("restore", str(story.copy))
+
+    assert told.returncode == 4
+    assert "--replace sets it aside" in told.stderr
