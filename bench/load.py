@@ -3,6 +3,7 @@
 import itertools
 import json
 import random
+import secrets
 import threading
 import time
 from collections import Counter
@@ -59,6 +60,7 @@ class Load:
         self._key = SecretFiles(self.settings.secrets_dir).published_tenant_key(self.account_id)
         self._stopping = threading.Event()
         self._numbers = itertools.count(1)
+        self._name = secrets.token_hex(4)
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Self:
@@ -86,7 +88,10 @@ class Load:
         return Counter(answer.status for answer in self.answers)
 
     def settled(self, within_s: float = 60.0) -> dict[str, str]:
-        """Signal id -> action id, once all that were refused were accepted, asked for again."""
+        """Signal id -> action id, once all that were refused were accepted, asked for again.
+
+        Those beyond the month's quota stay refused, and are left out.
+        """
         accepted = {a.signal["signal_id"]: a.action_id for a in self.answers if a.status == 202}
         waiting = [a.signal for a in self.answers if a.signal["signal_id"] not in accepted]
         give_up_at = time.monotonic() + within_s
@@ -97,6 +102,9 @@ class Load:
                 answer = self._ask(http, waiting[0])
                 if answer.status == 202:
                     accepted[waiting.pop(0)["signal_id"]] = answer.action_id
+                elif answer.code == "quota-exceeded":
+                    self.answers.append(answer)
+                    waiting.pop(0)
                 elif answer.status in (UNANSWERED, 429, 503):
                     self.answers.append(answer)
                     time.sleep(0.05)
@@ -111,7 +119,11 @@ class Load:
             while not self._stopping.is_set():
                 next_s = time.monotonic() + every_s
                 kind, payload = random.choice(self.kinds)  # noqa: S311
-                signal = {"signal_id": f"s-{next(self._numbers)}", "type": kind, "payload": payload}
+                signal = {
+                    "signal_id": f"{self._name}-{next(self._numbers)}",
+                    "type": kind,
+                    "payload": payload,
+                }
                 self.answers.append(self._ask(http, signal))
                 self._stopping.wait(max(0.0, next_s - time.monotonic()))
 

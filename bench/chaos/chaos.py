@@ -176,7 +176,7 @@ class Chaos:
         trial = Trial("chaos", "")
         by_account: dict[str, dict[str, str]] = {account: {} for account in ACCOUNTS}
         for load in self.loads:
-            by_account[load.account_id] |= load.settled(180)
+            by_account[load.account_id] |= load.settled(900)
         for account, accepted in by_account.items():
             trial.account_id = account
             self.soak.check_ends(trial, accepted)
