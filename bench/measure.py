@@ -11,7 +11,7 @@ import psutil
 from adapters.wiring import open_ports
 from bench.chaos import kills
 from bench.figures import Figures, p99, spread
-from bench.measures import actions, cancel, dispatch, doors, ledger, policy, runs, scale
+from bench.measures import actions, backup, cancel, dispatch, doors, ledger, policy, runs, scale
 from bench.stack import Driver, family, stack
 from governor.errors import InputError
 from governor.times import instant
@@ -83,6 +83,7 @@ MEASUREMENTS: dict[str, Callable[[Driver], Figures]] = {
     **policy.MEASUREMENTS,
     **dispatch.MEASUREMENTS,
     **scale.MEASUREMENTS,
+    **backup.MEASUREMENTS,
 }
 """Measured unless others are named."""
 
