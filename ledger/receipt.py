@@ -109,9 +109,10 @@ def from_envelope(line: bytes) -> SignedReceipt:
             sha256=hashlib.sha256(text.encode()).hexdigest(),
             **{name: fields[name] for name in COPIES},
         )
+        made = envelope(stored)
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise InputError("bad-envelope", "not a DSSE envelope of one receipt") from error
-    if envelope(stored) != line:
+    if made != line:
         raise InputError("bad-envelope", "not the canonical form of its envelope")
     return stored
 

@@ -12,6 +12,9 @@ import psutil
 from governor.records import ProcessClaim
 from governor.times import timestamp
 
+_SHARED_NAMES = ("", "localhost", "localhost.localdomain")
+"""Host names that tell no machine from another: what was claimed in another boot is not seen."""
+
 
 class SystemClock:
     """See ``ports.system.Clock`` for what it promises."""
@@ -74,7 +77,9 @@ class SystemProcesses:
 
     def sees(self, claim: ProcessClaim) -> bool:
         is_here = claim.namespace in ("", self._namespace)  # release 0.1.0 did not note it
-        return claim.host == socket.gethostname() and is_here
+        # Instances of Cloud Run are virtual machines that all have the same name.
+        is_same = claim.boot_id == self._boot_id or claim.host not in _SHARED_NAMES
+        return claim.host == socket.gethostname() and is_here and is_same
 
     def age_s(self) -> float:
         return time.time() - psutil.Process(os.getpid()).create_time()

@@ -160,15 +160,16 @@ def _alerts(ports: Ports) -> dict[str, Any]:
 def _ledgers(ports: Ports) -> dict[str, Any]:
     """What waits for a seal, when all was verified last, and which ledger did not hold."""
     day_ago = timestamp(ports.clock.now() - timedelta(days=1))
-    raised = [
-        fields
-        for fields in _newest(ports, "alert_raised", 100)
+    raised = {
+        fields["subject"]: fields["timestamp"]
+        for fields in reversed(_newest(ports, "alert_raised", 100))
         if fields["cause"] == "ledger-broken" and fields["timestamp"] >= day_ago
-    ]
+    }
+    broken = {a: at for a, at in raised.items() if patrol.held_at(ports, a) < at}
     return {
         "unsealed": ports.unsealed.unsealed_count(),
         "verified_ago_s": patrol.everything_judged_ago_s(ports),
-        "broken": [{"account_id": f["subject"], "since": f["timestamp"]} for f in raised],
+        "broken": [{"account_id": a, "since": at} for a, at in sorted(broken.items())],
     }
 
 

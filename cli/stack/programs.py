@@ -10,7 +10,8 @@ from pathlib import Path
 
 from adapters.local.key_files import KeyFiles
 from adapters.local.secret_files import SecretFiles
-from adapters.wiring import open_ports, unknown_alert_addresses
+from adapters.wiring import open_documents, open_ports, unknown_alert_addresses
+from cli.stack import format as release
 from config.settings import Settings
 from governor.errors import GovernorError, InputError, OutageError
 from tasks.governors import policies
@@ -143,6 +144,7 @@ def prepare(settings: Settings) -> list[str]:
     Raises:
         OutageError: it cannot be read or written.
         InputError: a secret or policy is malformed; names the file and what to do.
+        ConflictError: a newer release has written here; nothing was changed.
     """
     run = settings.state_dir / "run"
     try:
@@ -153,6 +155,7 @@ def prepare(settings: Settings) -> list[str]:
             settings.state_dir / "valkey",
         ):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _claim(settings)
         _make_private(settings)
         SecretFiles(settings.secrets_dir).create_missing()
         KeyFiles(settings.keys_dir, settings.ledger_origin).create_missing()
@@ -166,6 +169,14 @@ def prepare(settings: Settings) -> list[str]:
             f"{error.filename}. Mend its mode, or set GGEN_STATE_DIR to another one",
         ) from error
     return _register_policies(settings)
+
+
+def _claim(settings: Settings) -> None:
+    documents = open_documents(settings)
+    try:
+        release.claim(documents)
+    finally:
+        documents.close()
 
 
 def check_ports(settings: Settings) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from governor.errors import ConflictError, InputError
 from governor.fsm import RUN_ENDED_BADLY
 from governor.records import SYSTEM_ACCOUNT
+from governor.times import timestamp
 from ledger.audit import Pin
 from ledger.checkpoint import open_checkpoint
 from ledger.keys import KeyRing
@@ -89,6 +90,12 @@ def judge(ports: Ports, account_id: str, scope: str, number: int) -> int | None:
     if not judged.findings:
         _remember(ports, account_id, mark, judged)
     return None
+
+
+def held_at(ports: Ports, account_id: str) -> str:
+    """When a pass came to the end of a ledger last and found no fault; "" where none did."""
+    mark = ports.documents.get(_mark_path(account_id))
+    return str(mark.data.get("held_at", "")) if mark else ""
 
 
 def judge_states(ports: Ports, account_id: str, after: str) -> str:
@@ -203,7 +210,8 @@ def _known(ports: Ports, account_id: str, mark: Document | None) -> tuple[int, l
 def _remember(ports: Ports, account_id: str, mark: Document | None, judged: Report) -> None:
     if judged.checkpoint is None:
         return
-    data = {"seal": judged.seals, "note": judged.checkpoint}
+    at = timestamp(ports.clock.now())
+    data = {"seal": judged.seals, "note": judged.checkpoint, "held_at": at}
     path = _mark_path(account_id)
     try:
         commit_once(ports, [Update(path, data, mark.revision) if mark else Create(path, data)])

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -361,6 +362,25 @@ def test_a_claim_of_another_container_is_not_judged_from_here() -> None:
     assert not SystemProcesses().is_gone(claim)
     here = claim.evolve(namespace=os.readlink("/proc/self/ns/pid"), pid=2**22 - 1)
     assert SystemProcesses().is_gone(here)
+
+
+@pytest.mark.parametrize(
+    ("host", "boot_id", "is_gone"),
+    [
+        ("vm-1", "of another boot", True),
+        ("localhost", "of another machine", False),
+        ("localhost", None, True),
+    ],
+)
+def test_a_machine_that_shares_its_name_is_told_apart_by_its_boot(
+    monkeypatch: pytest.MonkeyPatch, host: str, boot_id: str | None, is_gone: bool
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: host)
+    here = SystemProcesses()
+    claim = here.claim(datetime.now(UTC)).evolve(pid=2**22 - 1)
+    other = claim.evolve(boot_id=boot_id or claim.boot_id)
+
+    assert (here.sees(other), here.is_gone(other)) == (is_gone, is_gone)
 
 
 def test_a_full_disk_is_an_outage_and_no_death(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from governor import paths
 from governor.actions import Action
-from governor.errors import OutageError
+from governor.errors import InputError, OutageError
 from governor.records import Record
 from governor.runs import Run
 from governor.times import elapsed_ms, timestamp
@@ -122,8 +122,8 @@ def _was_accepted(ports: Ports, run: Run, message: Waiting) -> bool:
         )
         path = paths.action_path(run.account_id, paths.action_id(run.account_id, asked.signal_id))
         sha256 = asked.sha256()
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return False
+    except (InputError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False  # such a signal has no canonical form: it cannot have been accepted
     found = ports.documents.get(path)
     return found is not None and Action.stored(found.data).signal_sha256 == sha256
 

@@ -388,6 +388,15 @@ def test_the_customers_reason_lies_beside_the_ledger(subscribed: Ports) -> None:
     assert text_of(subscribed, {**start, "error_sha256": start["reason_sha256"]}) == reason
 
 
+ODD = [
+    b'{"signal_id": "odd", "type": "demo.succeed", "payload": {"a": NaN}}',
+    b'{"signal_id": "odd", "type": "demo.succeed", "payload": {"a": 1e999}}',
+    b'{"signal_id": "odd", "type": "demo.succeed", "payload": {"a": 9007199254740993}}',
+    b'{"signal_id": "odd", "type": "demo.succeed", "payload": {"a": "\\ud800"}}',
+]
+"""Signals that have no canonical JSON."""
+
+
 @on_both
 def test_what_is_left_on_the_topic_is_counted_and_receipted(subscribed: Ports) -> None:
     ports = subscribed
@@ -399,7 +408,8 @@ def test_what_is_left_on_the_topic_is_counted_and_receipted(subscribed: Ports) -
     other = {**accepted, "payload": {"seats": 7}}  # another signal of that id was never accepted
     ports.signals.publish(ACCOUNT, json.dumps(accepted).encode())
     ports.signals.publish(ACCOUNT, json.dumps(other).encode())
-    ports.signals.publish(ACCOUNT, b"\xff no JSON")
+    for odd in (b"\xff no JSON", *ODD):
+        ports.signals.publish(ACCOUNT, odd)
 
     run = cancel.up_to(ports, told("cancelled"), "latecomers")
     ports.signals.publish(ACCOUNT, b"published while the archive was made")
@@ -407,8 +417,8 @@ def test_what_is_left_on_the_topic_is_counted_and_receipted(subscribed: Ports) -
 
     complete = _complete(ports)
     unknown = None if ports.signals.lets_rest else 0  # what rests after a push may be there still
-    assert (complete["signals_refused"], complete.get("undelivered_unknown")) == (10, unknown)
-    assert sum(r["by_reason"]["draining"] for r in cancel.of_kind(ports, "signals_refused")) == 10
+    assert (complete["signals_refused"], complete.get("undelivered_unknown")) == (14, unknown)
+    assert sum(r["by_reason"]["draining"] for r in cancel.of_kind(ports, "signals_refused")) == 14
     assert ports.signals.look(ACCOUNT, "us-central1") is Topic.ABSENT
 
 
