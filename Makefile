@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo demo-gcp gcp up test nightly simulate chaos load mutate check format bench soak lock clean
+.PHONY: help demo demo-gcp gcp up test nightly simulate chaos load mutate audit upgrade check format bench soak lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -32,6 +32,7 @@ nightly: .venv/.dev ## every test in every way, and a short soak (about an hour)
 	@$(MAKE) simulate SEEDS=10000
 	@$(MAKE) chaos MINUTES=10
 	@$(MAKE) mutate
+	@$(MAKE) audit
 
 chaos: .venv/.runtime ## random kills, stops, losses and floods on a real stack; MINUTES=30 SEED=4
 	@$(BIN)/python -m bench.chaos.chaos --minutes $(or $(MINUTES),30) --seed $(or $(SEED),4)
@@ -49,6 +50,17 @@ mutate: .venv/.mutation/bin/mutmut ## change the compatibility checker, and see 
 .venv/.mutation/bin/mutmut: requirements-mutation.lock | .venv/.dev
 	@$(BIN)/python -m venv .venv/.mutation
 	@.venv/.mutation/bin/pip install -q --require-hashes -r requirements-mutation.lock
+
+audit: .venv/.audit/bin/pip-audit ## look up known vulnerabilities of every locked package; fuzz every parser
+	@$(BIN)/python tests/audit.py .venv/.audit/bin/pip-audit requirements.lock requirements-gcp.lock
+	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),300)
+
+.venv/.audit/bin/pip-audit: requirements-audit.lock | .venv/.dev
+	@$(BIN)/python -m venv .venv/.audit
+	@.venv/.audit/bin/pip install -q --require-hashes -r requirements-audit.lock
+
+upgrade: .venv/.dev ## from release 0.1.0 to this one with work in flight, and back by a copy
+	@$(BIN)/python -m pytest --thorough tests/stack/test_upgrade.py
 
 check: .venv/.dev ## format, lint, types, import rules, fast tests: what pre-commit runs too
 	@$(BIN)/ruff format --check --quiet .
@@ -82,6 +94,9 @@ lock: ## resolve the dependencies anew (needs uv)
 	uv pip compile --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
 	  --no-header --quiet --extra mutation -c requirements-dev.lock pyproject.toml \
 	  -o requirements-mutation.lock
+	uv pip compile --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
+	  --no-header --quiet --extra audit -c requirements-dev.lock pyproject.toml \
+	  -o requirements-audit.lock
 
 clean: ## remove .venv and caches; never .ggen, which is data
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -276,6 +276,10 @@ def _await_gone(family: list[psutil.Process], seconds: float) -> list[psutil.Pro
     return alive
 
 
+_SUPERVISORS = ("cli.stack.supervise", "supervisor.supervisord")
+"""Ours, and release 0.1.0's: ``ggen down`` ends it where the package was upgraded first."""
+
+
 def _supervisor(settings: Settings) -> psutil.Process | None:
     pid = _read_pid(settings.state_dir / "run" / "supervisord.pid")
     try:
@@ -284,7 +288,8 @@ def _supervisor(settings: Settings) -> psutil.Process | None:
             return None
         # The pid may have been used again: believe it only of a supervisor of this directory.
         is_ours = process.environ().get("GGEN_STATE_DIR") == str(settings.state_dir)
-        return process if is_ours and "cli.stack.supervise" in process.cmdline() else None
+        is_one = any(name in process.cmdline() for name in _SUPERVISORS)
+        return process if is_ours and is_one else None
     except psutil.Error:
         return None
 
