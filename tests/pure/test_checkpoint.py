@@ -111,7 +111,9 @@ def _low_order_keys() -> list[bytes]:
     root_of_minus_one = pow(2, (P - 1) // 4, P)
     found = []
     order_8 = int.from_bytes(
-        bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little"
+        # pragma: allowlist nextline secret
+        bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"),
+        "little",
     )
     for y in (0, 1, P - 1, order_8, P - order_8):
         square = (y * y - 1) * pow(D * y * y + 1, -1, P) % P

@@ -30,7 +30,9 @@ IS_BLOCK = "__is_block__"
 @cache
 def parsed() -> list[dict[str, Any]]:
     if not PYTHON.exists():
-        pytest.skip(f"no python-hcl2 here: make {PYTHON.parent.relative_to(ROOT)}/pip-audit; CI does")
+        pytest.skip(
+            f"no python-hcl2 here: make {PYTHON.parent.relative_to(ROOT)}/pip-audit; CI does"
+        )
     files = sorted(map(str, FOLDER.glob("*.tf")))
     done = subprocess.run([PYTHON, "-c", READ, *files], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
