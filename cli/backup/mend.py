@@ -1,7 +1,7 @@
 """What a newer archive has and a restored store lacks: receipts, seals, checkpoints, put back.
 
 An archive has every leaf and every receipt, in order, and the signed tree they lead to. The copies
-of checkpoints say where each seal ended; without them, what is missing becomes one seal.
+of checkpoints say where each seal ended; without them, the missing leaves become one seal.
 """
 
 import json
@@ -27,7 +27,7 @@ from tasks.ledgers.stored_log import StoredLog, tree_of
 
 
 def take(settings: Settings, archives: Sequence[Path]) -> int:
-    """Put back what is missing, archive by archive; how many receipts.
+    """Put the missing receipts back, archive by archive; how many.
 
     Raises:
         InputError: an archive does not hold, is not of these keys, or does not go on from the

@@ -1,4 +1,4 @@
-"""``ggen restore``: put a copy back, take what newer archives have, and say what is missing.
+"""``ggen restore``: put a copy back, take what newer archives have, and name the receipts it lacks.
 
 Nothing is deleted: what was there is set aside. Objects that are there stay, so that checkpoints
 signed after the copy are found, and no ledger is sealed on top of an older one.

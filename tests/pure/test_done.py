@@ -10,7 +10,7 @@ ROWS = re.findall(r"^\| (?!line|---)(.+?) \| `(.+?)` \|$", PAGE, re.MULTILINE)
 RUNBOOKS, LINES = 7, 12
 
 
-def _tests_of(path: Path) -> set[str]:
+def names_in(path: Path) -> set[str]:
     tree = ast.parse(path.read_text())
     return {each.name for each in tree.body if isinstance(each, ast.FunctionDef)}
 
@@ -23,7 +23,7 @@ def test_each_of_twelve_lines_of_seven_runbooks_has_a_test() -> None:
 def test_each_test_that_is_named_is_there() -> None:
     for _, node in ROWS:
         file, _, name = node.partition("::")
-        assert name in _tests_of(ROOT / file), node
+        assert name in names_in(ROOT / file), node
 
 
 def test_each_runbook_has_its_page_and_its_incident() -> None:
