@@ -66,6 +66,11 @@ def entries(
             "schedule": 60.0,
             "options": {"queue": "ledger", "expires": 60},
         },
+        "retention": {
+            "task": "retention.forget",
+            "schedule": 3_600.0,  # once a day is enough, and is claimed
+            "options": {"queue": "ledger", "expires": 3_600},
+        },
         "revive": {
             "task": "revive.dead_letters",
             "schedule": 60.0,

@@ -153,6 +153,10 @@ class Settings(BaseSettings):
     lease_s: float = Field(default=33, ge=1, le=300)
     """How long one good health check lets the system admit (D11: three checks and their bound)."""
 
+    retention_days: int = Field(default=400, ge=0, le=36_500)
+    """How long actions and runs that have ended keep what was written: payloads, results, bodies,
+    texts. Receipts, states and times stay. 0: for ever."""
+
     tally_interval_s: float = Field(default=60.0, ge=1, le=3600)
     """How often refusals are receipted in aggregate (D7)."""
 

@@ -27,7 +27,10 @@ from ports.traces import Traces, Untraced
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """How long things may last, in seconds, and how often checks are made; an operator's choice."""
+    """How long things may last, in seconds unless named, and how often checks are made.
+
+    An operator's choice.
+    """
 
     store_timeout_s: float = 1.0
     health_interval_s: float = 10.0
@@ -36,6 +39,7 @@ class Times:
     run_queue_timeout_s: float = 900.0
     run_deadline_s: float = 60.0
     webhook_wait_s: float = 5.0
+    retention_days: int = 400
 
 
 @dataclass(frozen=True, slots=True)

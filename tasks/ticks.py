@@ -20,6 +20,7 @@ from tasks.ledgers import patrol, seal, trace
 from tasks.ledgers.sign import raise_alarm
 from tasks.ledgers.stored_log import BrokenLogError
 from tasks.receipts import refusals
+from tasks.retention import forget as forgetting
 from tasks.runbooks import RUNBOOKS, tenant_purge, upgrade_policy
 from tasks.runbooks.scale import pressed
 from tasks.runbooks.upgrade import bake
@@ -105,6 +106,18 @@ def repair_topics(after: str = "") -> None:
     """Have the topics of all live governors READY, from the tenant after this path on."""
     if reached := topics.repair(wiring.ports(), after):
         app.send_task("repair.topics", kwargs={"after": reached}, queue=LEDGER)
+
+
+@app.task(name="retention.forget", send_events=False)
+def forget(after: str | None = None) -> None:
+    """Once a day, take the content from what is old, from the tenant after this path on."""
+    ports = wiring.ports()
+    if after is None and not forgetting.is_due(ports):
+        return
+    if is_in_doubt(ports):
+        return  # asked again tomorrow
+    if reached := forgetting.forget_some(ports, after or ""):
+        app.send_task("retention.forget", kwargs={"after": reached}, queue=LEDGER)
 
 
 @app.task(name="upgrade_policy.announce", send_events=False)

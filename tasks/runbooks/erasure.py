@@ -9,7 +9,6 @@ of tenant, entitlements and actions, by which an auditor counts.
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
-from typing import Any
 
 from governor import paths
 from governor.errors import RetainedError
@@ -19,14 +18,12 @@ from governor.runs import Run
 from governor.times import timestamp
 from ports import Ports
 from ports.documents import Create, Delete, Document, Query, Update, Where, Write
+from tasks.retention.strip import stripped_action, stripped_run
 from tasks.runs.definition import Chunk
 
 _AT_ONCE = 200
 _STAGES = ("texts", "refused", "actions", "runs")
 _RETAINED_FOR_A_DAY = timedelta(days=1)
-ERASED = "erased"
-"""What stands where a customer's own id stood."""
-
 KEPT: Mapping[str, str] = {
     "receipts, seals, checkpoints": "they prove what was done; they hold codes, ids and digests",
     "archives": "they are copies of receipts; delete them with --archives",
@@ -87,7 +84,7 @@ def _query(run: Run, stage: str, after: str) -> Query:
 def _removal(run: Run, stage: str, document: Document) -> Write | None:
     if stage in ("texts", "refused"):
         return Delete(document.path, document.revision)
-    strip = _stripped_run if stage == "runs" else _stripped_action
+    strip = stripped_run if stage == "runs" else stripped_action
     if stage == "runs" and (
         document.path == paths.run_path(run.run_id) or document.data.get("state") in RUN_OPEN
     ):
@@ -96,40 +93,6 @@ def _removal(run: Run, stage: str, document: Document) -> Write | None:
     if stripped == document.data:
         return None
     return Update(document.path, stripped, document.revision)
-
-
-def _stripped_action(data: Mapping[str, Any]) -> dict[str, Any]:
-    own: dict[str, Any] = {
-        "payload": "{}",
-        "signal_id": ERASED,
-        "signal_sha256": "0" * 64,
-        "error_detail": None,
-        "result": None,
-        "learned": None,
-    }
-    if resolution := data.get("resolution"):
-        own["resolution"] = {**resolution, "reason": ERASED}
-    return {**data, **{name: value for name, value in own.items() if data.get(name) is not None}}
-
-
-def _stripped_run(data: Mapping[str, Any]) -> dict[str, Any]:
-    inputs = dict(data.get("inputs") or {})
-    if inputs.get("cancellation_reason") is not None:
-        inputs["cancellation_reason"] = None
-    journal = {
-        name: {**entry, "error": None} if entry.get("error") else entry
-        for name, entry in (data.get("journal") or {}).items()
-    }
-    if inputs.get("reason") is not None:
-        inputs["reason"] = ERASED
-    stripped = {**data, "inputs": inputs, "journal": journal}
-    if cancellation := data.get("cancellation"):
-        stripped["cancellation"] = {**cancellation, "reason": ERASED}
-    if data.get("body"):
-        stripped["body"] = ""
-    if data.get("error_detail"):
-        stripped["error_detail"] = None
-    return stripped
 
 
 def _recorded(ports: Ports, run: Run, writes: list[Write]) -> Write:
