@@ -206,6 +206,7 @@ def receipts(
     account_id: AccountOption,
     operation: Annotated[str | None, typer.Option(help="Only this operation.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    after: Annotated[str | None, typer.Option(help="The cursor of the page before.")] = None,
     as_json: Json = False,
 ) -> None:
     """List receipts, newest first."""
@@ -213,13 +214,18 @@ def receipts(
     from governor.errors import InputError
 
     with connected() as client:
-        page = client.read(f"/v1/tenants/{account_id}/receipts", operation=operation, limit=limit)
+        query = {"operation": operation, "limit": limit, "cursor": after}
+        page = client.read(f"/v1/tenants/{account_id}/receipts", **query)
         if not page["items"] and not client.knows(account_id):
             raise InputError(
                 "unknown-account", f"there is no account {account_id}: ggen tenant list"
             )
     none = f"no receipts of {account_id}" + (f" with operation {operation}" if operation else "")
-    show(page, as_json, "\n".join(summary(item) for item in page["items"]) or none)
+    head = f"{'receipt':<36}  {'time':<12}  operation"
+    lines = [head, *map(summary, page["items"])] if page["items"] else [none]
+    if page["next_cursor"]:
+        lines.append(f"more: --after {page['next_cursor']}")
+    show(page, as_json, "\n".join(lines))
 
 
 @app.command(rich_help_panel=RECEIPTS)

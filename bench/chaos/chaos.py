@@ -7,6 +7,7 @@ it may; an alert without a cause counts as a fault of the system, as does a faul
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -47,6 +48,9 @@ SHORT = {
 ACCOUNTS = ("chaos-a", "chaos-b", "chaos-c")
 _LAPSE = frozenset({"degraded_mode_cleared"})
 _OUTAGE = frozenset({"degraded_mode", "degraded_mode_cleared"})
+_WAITING = frozenset({"actions-waiting"})
+"""Accepted actions that wait for longer than 5 s: there were no workers, or more than they could do."""
+
 _ALWAYS = frozenset({"rollback_failed", "action_failed", "no-alert-address", "policy_refused"})
 """What the load itself may raise: its handlers fail, and an undo may be cut off by a kill."""
 
@@ -103,15 +107,16 @@ def _flood(chaos: "Chaos") -> None:
 
 
 FAULTS: dict[str, Fault] = {
-    **{f"kill {name}": Fault(_kill(name)) for name in ("ingress", "pump", "actions", "runbooks")},
+    **{f"kill {name}": Fault(_kill(name)) for name in ("ingress", "pump", "runbooks")},
+    "kill actions": Fault(_kill("actions"), may=_OUTAGE | _WAITING),
     **{f"kill {name}": Fault(_kill(name)) for name in ("health", "beat", "flower", "valkey")},
     "wipe Memory and broker": Fault(lambda chaos: wipe(chaos.settings), must=_LAPSE),
-    "stop a child": Fault(_stop_a_child),
+    "stop a child": Fault(_stop_a_child, may=_OUTAGE | _WAITING),
     "no file descriptors": Fault(_exhaust_files),
     "lock the store": Fault(_lock, must=_OUTAGE),
     "lock the store briefly": Fault(_lock_briefly),
     "rotate the keys": Fault(lambda chaos: ggen(chaos.settings, "keys", "rotate"), may=_OUTAGE),
-    "flood": Fault(_flood, may=frozenset({"capacity"}) | _OUTAGE),
+    "flood": Fault(_flood, may=frozenset({"capacity"}) | _OUTAGE | _WAITING),
 }
 """By name."""
 
@@ -188,7 +193,18 @@ class Chaos:
             trial.expect(used == len(accepted), f"{account}: {used} used, {len(accepted)} accepted")
         self._at_rest(trial)
         self._alerts(trial)
+        trial.faults.extend(self._internal_errors())
         return trial.faults
+
+    def _internal_errors(self) -> list[str]:
+        """What the ingress answered 500 to: a fault of ours, whatever was done to it."""
+        count = sum(1 for load in self.loads for each in load.answers if each.status == 500)
+        if not count:
+            return []
+        logs = "\n".join(f.read_text() for f in self.settings.log_dir.glob("ingress*"))
+        errors = Counter(re.findall(r"^(?:\w+\.)*\w+(?:Error|Exception)\b.*$", logs, re.MULTILINE))
+        told = [error for error, _ in errors.most_common() if "Errno 24" not in error]
+        return [f"{count} signals were answered 500: {told[:5]}"]
 
     def _at_rest(self, trial: Trial) -> None:
         until(lambda: self.ports.lease.standing("_system") is Verdict.ADMITTED, 60)

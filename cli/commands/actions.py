@@ -5,10 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
+from cli.lists import After
 from cli.output import CUSTOMERS, AccountOption, Json, action_line, show, summary
 from governor.fsm import ActionState
 
-ActionId = Annotated[str, typer.Argument(help="An action's id, as in a receipt or a Location.")]
+ActionId = Annotated[str, typer.Argument(help="An action's id, or a beginning that no other has.")]
 
 _BAR = 20
 """Columns of the bar of the longest queue."""
@@ -50,14 +51,42 @@ def list_actions(
     account_id: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
     state: Annotated[ActionState | None, typer.Option(help="Only those in this state.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    after: After = None,
     as_json: Json = False,
 ) -> None:
-    """List actions, newest first."""
+    """List actions, newest first. For --after name the account."""
+    from cli import lists
+    from governor.errors import InputError
     from tasks.actions import operators
 
-    found = operators.listed(_ports(), account_id, state=state, limit=limit)
-    lines = [f"{action_line(a.document())}  {a.account_id}  {a.signal_type}" for a in found]
-    show([action.document() for action in found], as_json, "\n".join(lines) or "no actions")
+    ports = _ports()
+    if after and not account_id:
+        raise InputError("no-account", "an action is its tenant's: --after needs --account-id")
+    collection = f"tenants/{account_id}/actions"
+    place = lists.place_of(ports.documents, collection, after, "action", "accepted_at")
+    found = operators.listed(ports, account_id, state=state, limit=limit, after=place)
+    headers = ("action", "accepted", "state", "account", "signal", "error", "queue", "run")
+    rows = [
+        (
+            *(a.action_id, a.accepted_at[:19], a.state, a.account_id, a.signal_type),
+            *(a.error_code, _ms(a.queue_ms), _ms(a.run_ms)),
+        )
+        for a in found
+    ]
+    more = lists.next_page([a.action_id for a in found], limit)
+    text = lists.table(headers, rows, more=more) if found else "no actions"
+    show([action.document() for action in found], as_json, text)
+
+
+def _ms(value: int | None) -> str | None:
+    return None if value is None else f"{value} ms"
+
+
+def _whole(ports: Any, account_id: str, given: str) -> str:
+    """The whole id of an action."""
+    from cli import lists
+
+    return lists.id_of(ports.documents, f"tenants/{account_id}/actions", given, "action")
 
 
 def show_action(action_id: ActionId, account_id: AccountOption, as_json: Json = False) -> None:
@@ -65,7 +94,7 @@ def show_action(action_id: ActionId, account_id: AccountOption, as_json: Json = 
     from tasks.actions import operators
 
     ports = _ports()
-    action = operators.found(ports, account_id, action_id)
+    action = operators.found(ports, account_id, _whole(ports, account_id, action_id))
     told = operators.receipts(ports, action)
     lines = [action_line(action.document())]
     lines.append(
@@ -88,8 +117,10 @@ def retry_rollback(action_id: ActionId, account_id: AccountOption, as_json: Json
     """Have a rollback that failed tried again now."""
     from tasks.actions import operators
 
-    action = operators.retry_rollback(_ports(), account_id, action_id)
-    shown = f"ggen actions show {action_id} --account-id {account_id}"
+    ports = _ports()
+    whole = _whole(ports, account_id, action_id)
+    action = operators.retry_rollback(ports, account_id, whole)
+    shown = f"ggen actions show {whole} --account-id {account_id}"
     text = f"the rollback is due now, and is taken up within seconds. See: {shown}"
     show(action.document(), as_json, text)
 
@@ -105,8 +136,9 @@ def resolve(
     from tasks.actions import operators
 
     who = operator or getpass.getuser()
-    action = operators.resolve(_ports(), account_id, action_id, who, reason)
-    text = f"{action_id} is {action.state} and resolved; its rollback is not tried again"
+    ports = _ports()
+    action = operators.resolve(ports, account_id, _whole(ports, account_id, action_id), who, reason)
+    text = f"{action.action_id} is {action.state} and resolved; its rollback is not tried again"
     show(action.document(), as_json, text)
 
 

@@ -21,16 +21,20 @@ def list_undelivered(
     """List alerts that were tried in vain; they are tried again."""
     from dataclasses import asdict
 
+    from cli import lists
     from cli.stores import opened
 
     found = opened().outbox.undelivered(limit)
-    lines = [
-        f"{letter.alert.alert_id}  {letter.alert.severity} {letter.alert.cause} of "
-        f"{letter.alert.account_id}: tried {letter.attempts} times ({letter.fault})"
+    rows = [
+        (
+            *(letter.alert.alert_id, letter.alert.severity, letter.alert.cause),
+            *(letter.alert.account_id, letter.attempts, letter.fault),
+        )
         for letter in found
     ]
+    text = lists.table(("alert", "severity", "cause", "account", "tried", "fault"), rows)
     value = [asdict(letter) for letter in found]
-    show(value, as_json, "\n".join(lines) or "nothing waits to be delivered")
+    show(value, as_json, text if rows else "nothing waits to be delivered")
 
 
 def send_test(as_json: Json = False) -> None:

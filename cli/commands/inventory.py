@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cli.lists import After
 from cli.output import CUSTOMERS, STACK, Json, put, show
 
 
@@ -18,13 +19,19 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=STACK)(logs)
 
 
-def list_tenants(as_json: Json = False) -> None:
-    """List every account with a governor, and what it has bought."""
+def list_tenants(
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 100,
+    after: After = None,
+    as_json: Json = False,
+) -> None:
+    """List the accounts with a governor, by name, and what each has bought."""
+    from cli import lists
     from governor.tenancy import Entitlement, Tenant
-    from ports.documents import every
+    from ports.documents import Query, every
 
     ports, rows = _ports(), []
-    for document in every(ports.documents, "tenants"):
+    place = ("", f"tenants/{after}") if after else None
+    for document in ports.documents.scan(Query("tenants", after=place, limit=limit)):
         tenant = Tenant.stored(document.data)
         bought = [
             Entitlement.stored(each.data)
@@ -37,8 +44,10 @@ def list_tenants(as_json: Json = False) -> None:
                 "entitlements": [_bought(e) for e in bought],
             }
         )
-    lines = [f"{r['account_id']}  {r['state']}  {', '.join(r['entitlements'])}" for r in rows]
-    show(rows, as_json, "\n".join(lines) or "no tenants yet: ggen send-webhook --account-id acme")
+    more = lists.next_page([str(row["account_id"]) for row in rows], limit)
+    shown = [(r["account_id"], r["state"], ", ".join(r["entitlements"])) for r in rows]
+    text = lists.table(("account", "state", "bought"), shown, more=more)
+    show(rows, as_json, text if rows else "no tenants yet: ggen send-webhook --account-id acme")
 
 
 def _bought(entitlement: Any) -> str:

@@ -50,15 +50,23 @@ def register(app: typer.Typer) -> None:
 
 
 def verify_receipt(
-    receipt_id: Annotated[str, typer.Option("--receipt-id", help="The receipt's UUID.")],
+    receipt_id: Annotated[
+        str,
+        typer.Option("--receipt-id", help="The receipt's UUID, or a beginning that no other has."),
+    ],
     account_id: AccountOption,
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Check one receipt: immutability, ordering, integrity, completeness, and its inclusion."""
+    from cli import lists
     from cli.audit import verify_ledger
 
-    verdict = verify_ledger.verify_one(verify_ledger.open_ledger(), account_id, receipt_id)
+    ports = verify_ledger.open_ledger()
+    receipt_id = lists.id_of(
+        ports.documents, f"tenants/{account_id}/receipts", receipt_id, "receipt"
+    )
+    verdict = verify_ledger.verify_one(ports, account_id, receipt_id)
     code = verify_ledger.code_of(verdict)
     words = {verify_ledger.VALID: "valid", verify_ledger.BROKEN: "broken"}.get(
         code, "valid, not sealed yet"
@@ -204,13 +212,14 @@ def list_keys(as_json: Json = False) -> None:
     from cli.commands import keys
 
     listed = keys.listed()
+    head = f"{'key':<32}  in use"
     text = "\n".join(
         f"{key['key_id']}  {key['valid_from']} to {key['valid_until'] or 'now'}"
         f"{'  LEAKED at ' + key['leaked_at'] if key['leaked_at'] else ''}\n"
         f"    fingerprint {key['fingerprint']}"
         for key in listed
     )
-    show(listed, as_json, text)
+    show(listed, as_json, f"{head}\n{text}")
 
 
 def rotate_keys(

@@ -1,7 +1,7 @@
 """The commands of policies: ``ggen policy``, ``ggen sync``, ``ggen publish-policy``."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -189,6 +189,7 @@ def pending(as_json: Json = False) -> None:
 
 def list_policies(as_json: Json = False) -> None:
     """List the policy in force for each SKU and plan, and whether it can be used here."""
+    from cli import lists
     from cli.stores import opened
     from ports.documents import every
     from tasks.governors import policies
@@ -204,10 +205,8 @@ def list_policies(as_json: Json = False) -> None:
                 "fault": error.detail if error else None,
             }
         )
-    text = "\n".join(map(_line, rows)) or "no policies yet: ggen policy publish FILE"
-    show(rows, as_json, text)
-
-
-def _line(row: dict[str, Any]) -> str:
-    fault = f"  UNUSABLE: {row['fault']}" if row["fault"] else ""
-    return f"{row['sku_id']}/{row['plan_type']} {row['policy_version']}{fault}"
+    shown = [
+        (row["sku_id"], row["plan_type"], row["policy_version"], row["fault"] or "") for row in rows
+    ]
+    text = lists.table(("sku", "plan", "in force", "unusable because"), shown)
+    show(rows, as_json, text if rows else "no policies yet: ggen policy publish FILE")

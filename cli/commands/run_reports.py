@@ -1,9 +1,10 @@
 """Runs for the command line: find, print, resume, cancel and plan them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cli import lists
 from cli.stores import opened
 from config.settings import load
 from governor.errors import InputError
@@ -25,24 +26,42 @@ _PLANNED = {
 """The runbooks that can be planned, and the event each is planned with unless another is given."""
 
 
-def listed(account_id: str | None, *, only_open: bool, limit: int) -> list[Run]:
-    """Runs, newest first."""
-    return operators.listed(opened(), account_id, only_open=only_open, limit=limit)
+def listed(
+    account_id: str | None, *, only_open: bool, limit: int, after: str | None = None
+) -> list[Run]:
+    """Runs, newest first, past the run of the id ``after``."""
+    ports = opened()
+    place = lists.place_of(ports.documents, "runs", after, "run", "started_at")
+    return operators.listed(ports, account_id, only_open=only_open, limit=limit, after=place)
+
+
+def listing(runs: Sequence[Run], limit: int) -> str:
+    """Runs for people."""
+    rows = [
+        (r.run_id, r.started_at[:19], r.state, r.account_id, r.runbook, _notes(r)) for r in runs
+    ]
+    more = lists.next_page([r.run_id for r in runs], limit)
+    return lists.table(("run", "started", "state", "account", "runbook", ""), rows, more=more)
 
 
 def found(run_id: str) -> Run:
-    """One run. Raises InputError when there is none."""
-    return operators.found(opened(), run_id)
+    """One run, by its id or the beginning of it. Raises InputError when there is none."""
+    ports = opened()
+    return operators.found(ports, lists.id_of(ports.documents, "runs", run_id, "run"))
 
 
 def resume(run_id: str) -> Run:
     """See ``tasks.runs.operators.resume``."""
-    return operators.resume(opened(), RUNBOOKS, run_id)
+    ports = opened()
+    whole = lists.id_of(ports.documents, "runs", run_id, "run")
+    return operators.resume(ports, RUNBOOKS, whole)
 
 
 def cancel(run_id: str, operator: str, reason: str) -> Run:
     """See ``tasks.runs.operators.cancel``."""
-    return operators.cancel(opened(), RUNBOOKS, run_id, operator[:256], reason[:1024])
+    ports = opened()
+    whole = lists.id_of(ports.documents, "runs", run_id, "run")
+    return operators.cancel(ports, RUNBOOKS, whole, operator[:256], reason[:1024])
 
 
 def shown(run: Run) -> dict[str, Any]:
@@ -51,15 +70,18 @@ def shown(run: Run) -> dict[str, Any]:
 
 
 def line(run: Run) -> str:
-    """A run in one line."""
+    """A run in two lines of 80 characters; a long account has more."""
+    head = f"{run.run_id}  {run.state}  {_notes(run)}".rstrip()
+    return f"{head}\n    {run.runbook} of {run.account_id}, started {run.started_at[:19]}Z"
+
+
+def _notes(run: Run) -> str:
     told = {
         "attempt": run.attempt if run.attempt > 1 else None,
         "error_code": run.error_code,
         "retry_at": run.retry_at,
     }
-    words = " ".join(f"{name}={value}" for name, value in told.items() if value is not None)
-    at = run.started_at[:19]
-    return f"{run.run_id}  {at}  {run.state:<12} {run.account_id}  {run.runbook} {words}".rstrip()
+    return " ".join(f"{name}={value}" for name, value in told.items() if value is not None)
 
 
 def journal(run: Run) -> str:

@@ -6,9 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
+from cli.lists import After
 from cli.output import CUSTOMERS, DEVELOPMENT, OPERATIONS, AccountOption, Json, show
 
-RunId = Annotated[str, typer.Argument(help="A run's id, as in a receipt or a Location.")]
+RunId = Annotated[str, typer.Argument(help="A run's id, or a beginning that no other has.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -27,13 +28,14 @@ def list_runs(
     account_id: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
     open: Annotated[bool, typer.Option("--open", help="Only those that have not ended.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    after: After = None,
     as_json: Json = False,
 ) -> None:
     """List runs, newest first."""
     from cli.commands import run_reports
 
-    listed = run_reports.listed(account_id, only_open=open, limit=limit)
-    text = "\n".join(run_reports.line(run) for run in listed) or "no runs"
+    listed = run_reports.listed(account_id, only_open=open, limit=limit, after=after)
+    text = run_reports.listing(listed, limit) if listed else "no runs"
     show([run_reports.shown(run) for run in listed], as_json, text)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from cli import lists
 from cli.monitoring.report import moment
 from cli.stores import opened
 from governor.errors import InputError
@@ -22,10 +23,13 @@ def show_trace(subject: str, account_id: str | None) -> tuple[list[dict[str, Any
     """
     ports = opened()
     if subject.startswith("run-"):
+        subject = lists.id_of(ports.documents, "runs", subject, "run")
         spans = trace.trace_of_run(ports, subject)
     elif account_id is None:
         raise InputError("no-account", "an action is its tenant's: name it with --account-id")
     else:
+        actions = f"tenants/{account_id}/actions"
+        subject = lists.id_of(ports.documents, actions, subject, "action")
         spans = trace.trace_of_action(ports, account_id, subject)
     if not spans:
         raise InputError("no-trace", f"{subject} is not known, or has not ended yet")

@@ -27,9 +27,14 @@ _ENDS = (
 
 
 def listed(
-    ports: Ports, account_id: str | None, *, state: ActionState | None, limit: int
+    ports: Ports,
+    account_id: str | None,
+    *,
+    state: ActionState | None,
+    limit: int,
+    after: tuple[str, str] | None = None,
 ) -> list[Action]:
-    """Actions of one account, or of all, newest first."""
+    """Actions of one account, or of all, newest first, past the one at ``after``."""
     found = ports.documents.scan(
         Query(
             f"tenants/{account_id}/actions" if account_id else "actions",
@@ -37,6 +42,7 @@ def listed(
             where=[Where("state", "==", state)] if state else [],
             order_by="accepted_at",
             descending=True,
+            after=after,
             limit=limit,
         )
     )

@@ -30,13 +30,20 @@ _OF_ITS_TRIGGER = {
 """What every attempt at a run has in common."""
 
 
-def listed(ports: Ports, account_id: str | None, *, only_open: bool, limit: int) -> list[Run]:
-    """Runs, newest first."""
+def listed(
+    ports: Ports,
+    account_id: str | None,
+    *,
+    only_open: bool,
+    limit: int,
+    after: tuple[str, str] | None = None,
+) -> list[Run]:
+    """Runs, newest first, past the one at ``after`` (its start and path)."""
     where = [Where("state", "in", RUN_OPEN)] if only_open else []
     if account_id:
         where.append(Where("account_id", "==", account_id))
     found = ports.documents.scan(
-        Query("runs", where=where, order_by="started_at", descending=True, limit=limit)
+        Query("runs", where=where, order_by="started_at", descending=True, after=after, limit=limit)
     )
     return [Run.stored(document.data) for document in found]
 
