@@ -49,38 +49,43 @@ def _console() -> "Console":
     return Console(file=StringIO(), width=width, color_system=None, emoji=False, markup=False)
 
 
-def found(documents: Documents, collection: str, given: str, noun: str) -> Document:
-    """The document of an id, or of its beginning, where that is one's alone.
-
-    Raises:
-        InputError: there is none, or there are several; it names the first two.
-    """
+def _fitting(documents: Documents, collection: str, given: str, noun: str) -> Document | None:
+    """The document of an id, or of its beginning, where that is one's alone."""
     exact = documents.get(f"{collection}/{given}")
     if exact is not None:
         return exact
     start = f"{collection}/{given}"
     page = documents.scan(Query(collection, after=("", start), limit=2))
     fitting = [document for document in page if document.path.startswith(start)]
-    if not fitting:
-        raise InputError("not-found", f"there is no {noun} {given}")
     if len(fitting) > 1:
         names = " and ".join(document.path.rpartition("/")[2] for document in fitting)
         raise InputError("ambiguous", f"{noun} {given} may be {names}: give more of it")
-    return fitting[0]
+    return fitting[0] if fitting else None
 
 
 def id_of(documents: Documents, collection: str, given: str, noun: str) -> str:
-    """The whole id; see ``found``."""
-    return found(documents, collection, given, noun).path.rpartition("/")[2]
+    """The whole id that begins so; what was given, where none does: the command says what it is.
+
+    Raises:
+        InputError: several begin so; it names the first two.
+    """
+    fitting = _fitting(documents, collection, given, noun)
+    return fitting.path.rpartition("/")[2] if fitting else given
 
 
 def place_of(
     documents: Documents, collection: str, given: str | None, noun: str, order_by: str
 ) -> tuple[str, str] | None:
-    """Where the page after this id begins, in the order of a field; None: at the beginning."""
+    """Where the page after this id begins, in the order of a field; None: at the beginning.
+
+    Raises:
+        InputError: there is no such id, or there are several; it names the first two.
+    """
     if given is None:
         return None
-    document = found(documents, collection, given, noun)
+    document = _fitting(documents, collection, given, noun)
+    if document is None:
+        raise InputError("not-found", f"there is no {noun} {given}")
     return str(document.data[order_by]), document.path
 
 

@@ -49,7 +49,7 @@ ACCOUNTS = ("chaos-a", "chaos-b", "chaos-c")
 _LAPSE = frozenset({"degraded_mode_cleared"})
 _OUTAGE = frozenset({"degraded_mode", "degraded_mode_cleared"})
 _WAITING = frozenset({"actions-waiting"})
-"""Accepted actions that wait for longer than 5 s: there were no workers, or more than they could do."""
+"""Accepted actions wait for more than 5 s: there were no workers, or too few."""
 
 _ALWAYS = frozenset({"rollback_failed", "action_failed", "no-alert-address", "policy_refused"})
 """What the load itself may raise: its handlers fail, and an undo may be cut off by a kill."""

@@ -125,8 +125,10 @@ def test_what_is_not_there_is_an_error_and_says_what_there_is(stack: Stack, tmp_
     assert (nobody.returncode, "no account nobody-here" in nobody.stderr) == (2, True)
     assert stack.ggen("receipts", "--account-id", "x", "--operation", "imagined").returncode == 2
     stack.subscribe("listed")
-    assert "listed  stable  demo-sku/professional 1.0.0" in stack.ggen("tenant", "list").stdout
-    assert "demo-sku/starter 1.0.0" in stack.ggen("policy", "list").stdout
+    tenants = [line.split() for line in stack.ggen("tenant", "list").stdout.splitlines()]
+    assert ["listed", "stable", "demo-sku/professional", "1.0.0"] in tenants
+    policies = [line.split() for line in stack.ggen("policy", "list").stdout.splitlines()]
+    assert ["demo-sku", "starter", "1.0.0"] in policies
     assert "valkey" in stack.ggen("logs", "--lines", "10000").stdout
     elsewhere = new_stack(tmp_path)
     for command in (
