@@ -23,7 +23,7 @@ RUN /opt/ggen/bin/pip install --no-deps --no-build-isolation .
 FROM python:3.12.11-slim-bookworm
 RUN groupadd --gid 10001 ggen \
  && useradd --uid 10001 --gid ggen --no-create-home --home-dir /state ggen \
- && install -d -o ggen -g ggen -m 0700 /state
+ && install -d -o ggen -g ggen -m 0700 /state /state/keys /state/secrets /state/run
 COPY --from=build /opt/ggen /opt/ggen
 ENV PATH=/opt/ggen/bin:$PATH \
     PYTHONUNBUFFERED=1 \

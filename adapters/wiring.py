@@ -20,7 +20,7 @@ from adapters.local.secret_files import SecretFiles
 from adapters.local.system import SystemClock, SystemProcesses
 from adapters.pushers import AnyPusher, TokenPushers
 from config.settings import Settings, load, variable
-from governor.errors import InputError
+from governor.errors import InputError, OutageError
 from ledger.checkpoint import check_vkey
 from ports import Ports, Times
 from ports.broadcasts import Hearing
@@ -135,9 +135,24 @@ def signals_url(settings: Settings) -> str:
 
 
 def embedded_valkey_url(settings: Settings, database: int) -> str:
-    """A database of the Valkey that ``ggen up`` starts; its password comes from its file."""
-    password = SecretFiles(settings.secrets_dir).read("valkey.password")
-    return f"redis://:{quote(password, safe='')}@127.0.0.1:{settings.valkey_port}/{database}"
+    """A database of the Valkey that ``ggen up`` starts; its password comes from its file.
+
+    Raises:
+        OutageError: there is no such file.
+    """
+    host = settings.valkey_host
+    at = f"{f'[{host}]' if ':' in host else host}:{settings.valkey_port}"
+    return f"redis://:{quote(_valkey_password(settings), safe='')}@{at}/{database}"
+
+
+def _valkey_password(settings: Settings) -> str:
+    file = settings.valkey_password_file
+    if file is None:
+        return SecretFiles(settings.secrets_dir).read("valkey.password")
+    try:
+        return file.read_text().strip()
+    except OSError as error:
+        raise OutageError("secret-missing", f"cannot read {file}: {error.strerror}") from None
 
 
 def open_documents(settings: Settings) -> Documents:

@@ -56,6 +56,12 @@ class Settings(BaseSettings):
     valkey_port: int = Field(default=6390, ge=1, le=65535)
     """Port of the embedded Valkey, on loopback, behind a password."""
 
+    valkey_host: str = Field(default="127.0.0.1", pattern=r"^[A-Za-z0-9.:_-]+$", max_length=255)
+    """Where that Valkey is found: another host only where it runs in a container of its own."""
+
+    valkey_password_file: Path | None = None
+    """The file with its password; empty: ``valkey.password`` among the secrets."""
+
     documents_url: str = ""
     """``sqlite:///absolute/path`` or ``firestore://project/database``; empty: ``documents.db`` in
     the state directory."""

@@ -26,15 +26,30 @@ def _programs() -> dict[str, list[str]]:
     }
 
 
+APART = {"beat": [], "pump": ["secrets"], "flower": ["run"]}
+"""What of the state directory a program has that signs nothing and reads no document."""
+
+
+def _apart(stack: Stack, folder: Path, name: str) -> dict[str, str]:
+    """The environment of a program in a directory of its own, as its container has it."""
+    state = folder / name
+    state.mkdir()
+    for each in APART[name]:
+        (state / each).symlink_to(stack.state / each)
+    password = str(stack.state / "secrets" / "valkey.password")
+    own = {"GGEN_STATE_DIR": str(state), "GGEN_VALKEY_PASSWORD_FILE": password}
+    return {**stack.environment, **own, "GGEN_VALKEY_HOST": "localhost"}
+
+
 def test_prepared_and_run_one_by_one_the_programs_are_seen_at_work(tmp_path: Path) -> None:
     stack = new_stack(tmp_path)
     prepared = stack.ggen("prepare")
     assert prepared.returncode == 0, prepared.stderr
-    names = ("valkey", "ingress", "actions", "runbooks", "health", "beat", "pump")
+    names = ("valkey", "ingress", "actions", "runbooks", "health", "beat", "pump", "flower")
     started = [
         subprocess.Popen(
             [*GGEN, "run", name],
-            env=stack.environment,
+            env=_apart(stack, tmp_path, name) if name in APART else stack.environment,
             start_new_session=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -94,6 +109,20 @@ def test_compose_runs_every_program_of_the_stack_and_proves_that_it_works(stack:
     for name in programs:
         checked = COMPOSE["services"][name]["healthcheck"]["test"]
         assert checked == ["CMD", "ggen", "alive", name]
+
+
+def test_compose_gives_the_keys_to_who_signs_and_valkey_a_password() -> None:
+    services = COMPOSE["services"]
+    mounts = {name: [v.split(":")[1] for v in s.get("volumes", ())] for name, s in services.items()}
+
+    signers = {name for name, places in mounts.items() if "/state/keys" in places}
+    assert signers == {"prepare", "ingress", "actions", "runbooks", "health"}
+    for name, parts in APART.items():
+        own = [p.removeprefix("/state/") for p in mounts[name] if p.startswith("/state/")]
+        assert own == parts
+        assert "/state" in services[name]["tmpfs"]
+    assert "--requirepass" in " ".join(services["valkey"]["command"])
+    assert not [p for s in services.values() for p in s.get("ports", ()) if "6379" in p]
 
 
 def test_compose_names_no_setting_that_nobody_reads() -> None:
