@@ -110,7 +110,7 @@ def repair_topics(after: str = "") -> None:
 
 @app.task(name="retention.forget", send_events=False)
 def forget(after: str | None = None) -> None:
-    """Once a day, take the content from what is old, from the tenant after this path on."""
+    """Once a day, take the content from old documents, from the tenant after this path on."""
     ports = wiring.ports()
     if after is None and not forgetting.is_due(ports):
         return

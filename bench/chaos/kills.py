@@ -37,7 +37,15 @@ def wipe(settings: Settings) -> None:
     """Empty the queue and Memory; what waits on a topic is a store of truth."""
     for url in (broker_url(settings), memory_url(settings)):
         with redis.Redis.from_url(url) as client:
-            client.flushdb()
+            until(lambda client=client: _flushed(client), _GIVE_UP_AFTER_S)  # type: ignore[misc]
+
+
+def _flushed(client: redis.Redis) -> bool:
+    """Whether it was emptied; not while the server starts."""
+    try:
+        return bool(client.flushdb())
+    except redis.ConnectionError:  # of which BusyLoadingError is one
+        return False
 
 
 HARMS: dict[str, Callable[[Settings], None]] = {

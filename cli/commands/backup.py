@@ -46,7 +46,7 @@ def restore(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Put a copy back, verify every ledger, and name what is missing; the stack must be down."""
+    """Put a copy back, verify every ledger, and name missing receipts; the stack must be down."""
     from cli.backup import restore as putting
 
     opened_by = putting.Keys(keys_file, passphrase_file)

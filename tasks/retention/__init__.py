@@ -1,1 +1,1 @@
-"""What is kept of an action and a run once it is old: states and times, no content."""
+"""Actions and runs once they are old: states and times stay, content goes."""

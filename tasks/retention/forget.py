@@ -1,6 +1,6 @@
 """Content is kept for some days after the end: then payload, result, body and words go.
 
-Only what is sealed is touched: the receipts that prove it are in a signed log by then. Ids,
+Only sealed operations are touched: the receipts that prove them are in a signed log by then. Ids,
 digests, states and times stay: an id that comes again never acts twice, and the counts still agree.
 A mark says how far each collection was dealt with, so that a day's work is the day's documents.
 """
@@ -48,7 +48,7 @@ def forget_some(ports: Ports, after: str) -> str:
 
 
 def forget_of(ports: Ports, account_id: str) -> None:
-    """Take the content from what is old of one account."""
+    """Take the content from the old documents of one account."""
     last = StoredLog.of(ports, account_id).newest_signed()
     if last is None:
         return
@@ -64,7 +64,7 @@ def forget_of(ports: Ports, account_id: str) -> None:
 def _strip(
     ports: Ports, collection: str, mark: str, cutoff: datetime, open_: tuple[str, ...], strip: Strip
 ) -> None:
-    """Strip page after page, each together with the mark of it; what is still open is passed by."""
+    """Strip page after page, each together with the mark of it; open ones are passed by."""
     while True:
         known = ports.documents.get(mark)
         after = (instant(known.data["at"]), str(known.data["path"])) if known else None
