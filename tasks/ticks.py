@@ -16,7 +16,7 @@ from tasks.celery import LEDGER, app
 from tasks.governors import broadcast, topics
 from tasks.health import alerts, troubles
 from tasks.health.check import is_in_doubt
-from tasks.ledgers import patrol, seal, trace
+from tasks.ledgers import known, patrol, seal, trace
 from tasks.ledgers.sign import raise_alarm
 from tasks.ledgers.stored_log import BrokenLogError
 from tasks.receipts import refusals
@@ -174,7 +174,7 @@ def audit_slice(scope: str, path: str, number: int, after: str | None = None) ->
     the one there. Only a pass over everything looks at these.
     """
     ports = wiring.ports()
-    account_id = patrol.ledger_at(ports, path)
+    account_id = known.ledger_at(ports, path)
     reached, looked = None, None
     try:
         if after is None:
@@ -190,7 +190,7 @@ def audit_slice(scope: str, path: str, number: int, after: str | None = None) ->
         _audit(scope, path, reached)
     elif looked or (after is None and scope == "everything"):
         _audit(scope, path, 0, looked or "")
-    elif upcoming := patrol.next_ledger(ports, path):
+    elif upcoming := known.next_ledger(ports, path):
         _audit(scope, upcoming, 0)
     elif scope == "everything":
         patrol.note_everything_judged(ports)

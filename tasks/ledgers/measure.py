@@ -9,14 +9,15 @@ from governor.errors import InputError, OutageError, UnreadableError
 from governor.slo.contract import BY_OPERATION, OBJECTIVES
 from governor.slo.counting import counts_of
 from governor.slo.objective import Attainment
-from governor.times import instant
+from governor.times import timestamp
 from ledger import contracts
 from ledger.receipt import SignedReceipt
 from ports import Ports
-from ports.documents import Document, every
+from ports.documents import Document, Query, Where
+from tasks.ledgers.known import ledgers
 
 _LOG = logging.getLogger("ggen.ledger")
-_HEARD_EACH = 500
+_HEARD_EACH, _PAGE = 500, 1000
 
 
 def count(ports: Ports, batch: Iterable[Document]) -> None:
@@ -33,23 +34,35 @@ def count(ports: Ports, batch: Iterable[Document]) -> None:
 def attainments(
     ports: Ports, since: datetime, reading: Callable[[int], None]
 ) -> dict[str, Attainment]:
-    """How far each objective was met since then, from every receipt of every ledger.
+    """How far each objective was met since then, from the receipts of every ledger.
 
-    ``reading`` hears how many were read, each few hundred.
+    Only receipts since then are read, by their own time. ``reading`` hears how many were read,
+    each few hundred.
 
     Raises:
         OutageError: Documents do not answer.
     """
     found = {name: Attainment(objective) for name, objective in OBJECTIVES.items()}
-    for number, fields in enumerate(fields_of(every(ports.documents, "receipts", group=True))):
+    for number, fields in enumerate(fields_of(receipts_since(ports, since))):
         if number % _HEARD_EACH == 0:
             reading(number)
-        if instant(fields["timestamp"]) < since:
-            continue
         for objective in BY_OPERATION.get(fields["operation"], ()):
             if judged := objective.judge(fields):
                 found[objective.name].add(judged)
     return found
+
+
+def receipts_since(ports: Ports, since: datetime) -> Iterator[Document]:
+    """The receipts of every ledger since then, ledger by ledger, by time."""
+    where = [Where("timestamp", ">=", timestamp(since))]
+    for account_id in ledgers(ports):
+        collection = f"tenants/{account_id}/receipts"
+        after: tuple[str, str] | None = None
+        while page := ports.documents.scan(
+            Query(collection, where=where, order_by="timestamp", after=after, limit=_PAGE)
+        ):
+            yield from page
+            after = (str(page[-1].data["timestamp"]), page[-1].path)
 
 
 def fields_of(documents: Iterable[Document]) -> Iterator[Mapping[str, Any]]:

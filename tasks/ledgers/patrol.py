@@ -7,16 +7,15 @@ sealed what it finds left over. One slice of one ledger at a time, so that it is
 from collections.abc import Iterable, Iterator, Sequence
 
 from governor.errors import ConflictError, InputError
-from governor.fsm import RUN_ENDED_BADLY
 from governor.records import SYSTEM_ACCOUNT
 from governor.times import timestamp
 from ledger.audit import Pin
 from ledger.checkpoint import open_checkpoint
 from ledger.keys import KeyRing
-from ledger.log import Seal, seal_id
+from ledger.log import Seal
 from ledger.verify import Finding
 from ports import Ports
-from ports.documents import Create, Document, Query, Update, Where
+from ports.documents import Create, Document, Update
 from tasks.ledgers.audit import Chunk, audit_ledger, in_this_process
 from tasks.ledgers.report import Report, clock_words
 from tasks.ledgers.seal import seal_or_report
@@ -131,50 +130,6 @@ def _tell_of_clocks(ports: Ports, account_id: str, words: str) -> None:
         f"was dated back. See: ggen verify-ledger --account-id {account_id} --strict",
     )
     commit_and_send(ports, told, *writes)
-
-
-def ledger_at(ports: Ports, path: str) -> str:
-    """The account whose ledger is meant by a document ``next_ledger`` came upon."""
-    if not path.startswith("runs/"):
-        return path.split("/")[1]
-    found = ports.documents.get(path)
-    return str(found.data["account_id"]) if found else SYSTEM_ACCOUNT
-
-
-def next_ledger(ports: Ports, path: str) -> str | None:
-    """The ledger after the one at ``path``, by a document that tells of it.
-
-    First those of tenants, then sealed ones that have no tenant, then those of accounts of which
-    there is nothing but a subscription that was refused.
-    """
-    scan = ports.documents.scan
-    if path.startswith("tenants/") and "/seals/" not in path:
-        after = None if path == f"tenants/{SYSTEM_ACCOUNT}" else ("", path)
-        for document in scan(Query("tenants", after=after, limit=1)):
-            return document.path
-        path = "tenants/-/seals/"
-    first = [Where("seal_id", "==", seal_id(1))]
-    while "/seals/" in path:
-        after = None if path == "tenants/-/seals/" else ("", path)
-        found = scan(Query("seals", group=True, where=first, after=after, limit=1))
-        path = found[0].path if found else "runs/"
-        if found and not _is_elsewhere(ports, ledger_at(ports, path), is_sealed=True):
-            return path
-    ended = [Where("state", "in", RUN_ENDED_BADLY)]
-    while runs := scan(Query("runs", where=ended, after=("", path), limit=1)):
-        path = runs[0].path
-        if not _is_elsewhere(ports, ledger_at(ports, path), is_sealed=False):
-            return path
-    return None
-
-
-def _is_elsewhere(ports: Ports, account_id: str, *, is_sealed: bool) -> bool:
-    """Whether a pass comes upon this ledger in an earlier part of its way."""
-    return (
-        account_id == SYSTEM_ACCOUNT
-        or ports.documents.get(f"tenants/{account_id}") is not None
-        or (not is_sealed and StoredLog.of(ports, account_id).is_seal(1))
-    )
 
 
 def _last_of_slice(ports: Ports, account_id: str, number: int) -> Seal | None:

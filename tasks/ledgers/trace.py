@@ -5,7 +5,7 @@ lost, or a collector missed, is exported from the record by ``ggen trace --since
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from governor.actions import UNDER_WAY, Action
@@ -13,12 +13,11 @@ from governor.errors import OutageError
 from governor.fsm import RUN_OPEN
 from governor.paths import action_path, receipt_path, run_path
 from governor.runs import Run
-from governor.times import instant
 from governor.traces import Receipt, Span, of_action, of_run
 from ledger.receipt import SignedReceipt, receipt_id
 from ports import Ports
-from ports.documents import Document, every
-from tasks.ledgers.measure import fields_of
+from ports.documents import Document
+from tasks.ledgers.measure import fields_of, receipts_since
 from tasks.receipts import troubles
 from tasks.sweep import isolating_errors
 
@@ -57,13 +56,13 @@ def export_noted(ports: Ports) -> None:
         noted = ports.measures.ended(_AT_ONCE)
         if not noted:
             return
-        spans = list[Span]()
+        traces = dict[str, list[Span]]()
         for each in noted:
             with isolating_errors(each):
                 if fields := _receipt(ports, *each.split(" ")):
-                    spans += trace_of(ports, fields)
+                    traces[each] = trace_of(ports, fields)
         try:
-            ports.traces.export(spans)
+            _export(ports, traces)
         except OutageError as error:
             detail = f"traces wait: {error.detail}. GGEN_OTLP_ENDPOINT names the collector"
             troubles.tell(ports, "collector-away", detail, alerts=False)
@@ -73,6 +72,23 @@ def export_noted(ports: Ports) -> None:
             return
 
 
+def _export(ports: Ports, traces: Mapping[str, Sequence[Span]]) -> None:
+    """Export some traces together; one that the collector refuses is logged and left out.
+
+    Raises:
+        OutageError: the collector does not answer at all.
+    """
+    try:
+        ports.traces.export([span for spans in traces.values() for span in spans])
+    except OutageError:
+        ports.traces.export([])  # it takes an empty request, where it is there at all
+        for name, spans in traces.items():
+            try:
+                ports.traces.export(spans)
+            except OutageError as error:
+                _LOG.error("the trace of receipt %s is not exported: %s", name, error)
+
+
 def export_since(ports: Ports, since: datetime) -> int:
     """Export everything that ended since then, from the record; how many traces it were.
 
@@ -80,8 +96,8 @@ def export_since(ports: Ports, since: datetime) -> int:
         OutageError: Documents or the collector do not answer; some may have been exported.
     """
     count = 0
-    for fields in fields_of(every(ports.documents, "receipts", group=True)):
-        if _ends_something(fields) and instant(fields["timestamp"]) >= since:
+    for fields in fields_of(receipts_since(ports, since)):
+        if _ends_something(fields):
             spans = trace_of(ports, fields)
             if spans:
                 ports.traces.export(spans)

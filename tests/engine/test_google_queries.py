@@ -1,7 +1,11 @@
 """Everything that is asked of Documents has its index in config/firestore.indexes.json."""
 
+from datetime import timedelta
+
 import pytest
 
+from cli.overview.facts import facts
+from config.settings import Settings
 from governor.fsm import ActionState
 from governor.quota import month_of
 from governor.records import SYSTEM_ACCOUNT
@@ -13,9 +17,11 @@ from tasks.actions.admit import submit
 from tasks.actions.execute import execute
 from tasks.health import rebuild
 from tasks.ledgers.audit import audit_ledger
-from tasks.ledgers.patrol import next_ledger
+from tasks.ledgers.known import next_ledger
+from tasks.ledgers.measure import receipts_since
 from tasks.ledgers.seal import seal_ledger
 from tasks.ledgers.stored_log import StoredLog
+from tasks.retention.forget import forget_of, forget_some
 from tasks.runs import operators as runs
 from tasks.runs.journal import _start_next
 from tests.engine.conftest import event
@@ -73,3 +79,12 @@ def test_what_the_ledger_asks_for(ports: Ports) -> None:
     while path := next_ledger(ports, path):
         seen.append(path)
     assert "tenants/acme" in seen
+    assert list(receipts_since(ports, ports.clock.now() - timedelta(hours=1)))
+
+
+def test_what_retention_and_the_overview_ask_for(ports: Ports) -> None:
+    forget_of(ports, "acme")
+    assert forget_some(ports, "tenants/zzz") == ""
+    parts = facts(ports, Settings())
+    unread = {name for name, part in parts.items() if isinstance(part, dict) and "unknown" in part}
+    assert unread == set()

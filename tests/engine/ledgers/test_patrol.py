@@ -12,7 +12,8 @@ from ports.documents import Create
 from tasks.actions.admit import submit
 from tasks.actions.execute import execute
 from tasks.ledgers import patrol
-from tasks.ledgers.patrol import judge, judge_states, ledger_at, next_ledger
+from tasks.ledgers.known import ledger_at, next_ledger
+from tasks.ledgers.patrol import judge, judge_states
 from tasks.ledgers.seal import seal_ledger
 from tasks.ledgers.sign import raise_alarm
 from tasks.ledgers.stored_log import BrokenLogError, StoredLog
