@@ -36,10 +36,16 @@ class Refusals:
         self._counted: deque[_Refusal] = deque()
         self._server = ""
 
-    async def add(self, ledger: str, reason: str, refused_for: str = "") -> None:
-        """Count one refusal; ``refused_for`` as ``Tallies.count`` has it."""
+    async def add(
+        self, ledger: str, reason: str, refused_for: str = "", *, is_deferred: bool = False
+    ) -> None:
+        """Count one refusal; ``refused_for`` as ``Tallies.count`` has it.
+
+        ``is_deferred``: within a second, so that its answer waits for no thread.
+        """
         self._kept.append(_Refusal(ledger, reason, secrets.token_hex(12), refused_for))
-        await self.flush()
+        if not is_deferred:
+            await self.flush()
 
     async def hand_over(self) -> None:
         """Move the refusals kept here to Memory, for ever."""

@@ -6,11 +6,12 @@ import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from math import inf
 from typing import Annotated, Any, TypeVar
 from weakref import WeakValueDictionary
 
 import redis
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, fail_after, to_thread
 from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
 
@@ -26,8 +27,11 @@ from tasks.governors.listener import Listener
 
 T = TypeVar("T")
 _LOG = logging.getLogger("ggen.ingress")
-_OF_A_TENANT = 16
-"""How many threads of the ingress one tenant's signals take at a time."""
+_THREADS, _OF_A_TENANT = 40, 16
+"""Threads for all signals, and how many of them one tenant's take at a time."""
+
+_UNBOUNDED = CapacityLimiter(inf)
+"""For work whose thread was counted before."""
 
 
 class Waiters:
@@ -72,16 +76,34 @@ class Waiters:
 
 
 class TenantThreads:
-    """Which of the ingress's threads work for which tenant: one that floods waits behind itself."""
+    """Which of the ingress's threads work for which tenant: one that floods waits behind itself.
 
-    def __init__(self) -> None:
+    Nothing waits for longer than ``patience_s``: beyond what the machine can do, more is refused,
+    so that what is accepted is accepted soon.
+    """
+
+    def __init__(self, patience_s: float = 1.0) -> None:
         self._of: WeakValueDictionary[str, CapacityLimiter] = WeakValueDictionary()
+        self._all = CapacityLimiter(_THREADS)
+        self._patience_s = patience_s
 
     async def work(self, account_id: str, work: Callable[..., T], *args: object) -> T:
-        """Do a tenant's blocking work in one of its threads; what it asks for meanwhile waits."""
+        """Do a tenant's blocking work in one of its threads; what it asks for meanwhile waits.
+
+        Raises:
+            OutageError: ``busy``: no thread came free in time. Nothing was done.
+        """
         threads = self._of.setdefault(account_id, CapacityLimiter(_OF_A_TENANT))
-        async with threads:
-            return await run_in_threadpool(work, *args)
+        async with contextlib.AsyncExitStack() as held:
+            try:
+                with fail_after(self._patience_s):
+                    await held.enter_async_context(threads)
+                    await held.enter_async_context(self._all)
+            except TimeoutError:
+                raise OutageError(
+                    "busy", "more signals come than this ingress can take; send it again", 1
+                ) from None
+            return await to_thread.run_sync(work, *args, limiter=_UNBOUNDED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,6 +169,8 @@ def _dead_letter(ports: Ports, envelope: PushEnvelope, error: GovernorError) -> 
 async def _count(here: State, account_id: str, error: GovernorError) -> None:
     metrics.SIGNALS.labels(error.code).inc()
     ledger = SYSTEM_ACCOUNT if error.code in _FOREIGN else account_id
-    by_store = isinstance(error, OutageError) and error.code not in _COUNTED
+    is_busy = error.code == "busy"
+    by_store = isinstance(error, OutageError) and error.code not in _COUNTED and not is_busy
     refused_for = account_id if by_store else ""
-    await here.refusals.add(tally_of("signals_refused", ledger), error.code, refused_for)
+    tally = tally_of("signals_refused", ledger)
+    await here.refusals.add(tally, error.code, refused_for, is_deferred=is_busy)

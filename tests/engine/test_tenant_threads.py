@@ -3,6 +3,9 @@
 import asyncio
 import threading
 
+import pytest
+
+from governor.errors import OutageError
 from ingress.state import TenantThreads
 
 
@@ -26,3 +29,28 @@ def test_a_tenant_takes_only_its_share_of_the_threads() -> None:
     assert asyncio.run(play()) == 16
     assert len(at_work) == 64
     assert not threads._of  # what nobody uses is not kept
+
+
+@pytest.mark.parametrize("tenants", [1, 8])
+def test_what_waits_too_long_for_a_thread_is_refused(tenants: int) -> None:
+    threads, doors = TenantThreads(patience_s=0.1), threading.Event()
+    at_work = []
+
+    def work() -> None:
+        at_work.append(1)
+        doors.wait(10)
+
+    async def play() -> list[object]:
+        asked = [asyncio.create_task(threads.work(f"t-{n % tenants}", work)) for n in range(64)]
+        refused, _ = await asyncio.wait(asked, timeout=1)
+        doors.set()
+        ended = await asyncio.gather(*asked, return_exceptions=True)
+        assert {asked.index(each) for each in refused} == {
+            n for n, each in enumerate(ended) if isinstance(each, OutageError)
+        }
+        return ended
+
+    ended = asyncio.run(play())
+    most = 16 if tenants == 1 else 40
+    assert len(at_work) == most
+    assert [e.code for e in ended if isinstance(e, OutageError)] == ["busy"] * (64 - most)
