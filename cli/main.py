@@ -232,12 +232,20 @@ def receipts(
 def schema(
     operation: Annotated[str | None, typer.Argument(help="One operation; else all.")] = None,
     version: Annotated[int | None, typer.Option(min=1, help="Else the newest.")] = None,
+    command: Annotated[
+        str | None, typer.Option(help="Of what a command prints with --json: 'runs list', …")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Print the JSON Schemas of receipts: of one operation, or all of them by version."""
+    """Print the JSON Schemas of receipts, or of what a command prints with --json."""
     from governor.errors import InputError
     from ledger import contracts
 
+    if command:
+        from cli.shapes import commands as shapes
+
+        show(shapes.schema(command), as_json)
+        return
     schemas = contracts.schemas()
     if operation and operation not in schemas:
         raise InputError("unknown-operation", f"operation is one of {', '.join(schemas)}")

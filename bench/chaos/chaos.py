@@ -29,6 +29,7 @@ from bench.load import Load
 from bench.measure import machine
 from bench.stack import Driver, ggen, programs, stack
 from config.settings import Settings, environment
+from governor.errors import OutageError
 from governor.health import Scope
 from governor.quota import Verdict, month_of
 from ledger.receipt import SignedReceipt
@@ -90,8 +91,15 @@ def _exhaust_files(chaos: "Chaos") -> None:
 def _lock(chaos: "Chaos") -> None:
     """The store takes no write for as long as it takes to be noticed, and a while longer."""
     with chaos.soak.failing(LOCKED):
-        until(lambda: chaos.ports.modes.health(Scope.ALL).is_degraded, 60)
+        until(lambda: _is_degraded(chaos.ports), 60)
         time.sleep(random.random() * 4)  # noqa: S311
+
+
+def _is_degraded(ports: Ports) -> bool:
+    """Whether Memory says so; not while it was killed just now."""
+    with suppress(OutageError):
+        return ports.modes.health(Scope.ALL).is_degraded
+    return False
 
 
 def _lock_briefly(chaos: "Chaos") -> None:

@@ -66,7 +66,7 @@ def backup(
     size = sum(path.stat().st_size for _, path in files(folder / name))
     receipts = sum(each["receipts"] for each in manifest.ledgers.values())
     value = {
-        "copy": str(folder / name),
+        "folder": str(folder / name),
         "made_at": made_at,
         "size_bytes": size,
         "ledgers": len(manifest.ledgers),

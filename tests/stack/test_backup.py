@@ -76,7 +76,7 @@ class Story:
         assert made.returncode == 0, made.stderr
         told = json.loads(made.stdout)
         assert told["sealed_receipts"] >= 7
-        return Path(told["copy"])
+        return Path(told["folder"])
 
 
 @pytest.fixture(scope="module")

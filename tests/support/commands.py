@@ -12,6 +12,10 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
+from cli.shapes.commands import COMMANDS
+
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     [
@@ -52,7 +56,16 @@ def ggen(
         out, err = (Path(file).read_text(encoding="utf-8") for file in files)
         code = child.exitcode
         child.close()
+    if code == 0 and "--json" in arguments and "--watch" not in arguments:
+        check_shape(arguments, out)
     return subprocess.CompletedProcess(list(arguments), code, out, err)
+
+
+def check_shape(arguments: Sequence[str], out: str) -> None:
+    """What a command printed with ``--json`` has the shape that ``ggen schema`` says."""
+    words = " ".join(arguments[:2]) if " ".join(arguments[:2]) in COMMANDS else arguments[0]
+    if words in COMMANDS:
+        TypeAdapter(COMMANDS[words], config=None).validate_json(out)
 
 
 def _run(arguments: list[str], environment: dict[str, str], out: str, err: str) -> None:
