@@ -140,6 +140,7 @@ class PolicyStatus(Shape):  # noqa: D101
     bake: Trial | None
     canary: Trial | None
     processes: list[Process]
+    processes_are: str
 
 
 class Alert(Shape):  # noqa: D101
