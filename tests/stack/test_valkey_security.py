@@ -37,7 +37,7 @@ def stack(server: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sta
     public, private = tls.certificate(folder, "valkey")
     with tls.door(server, public, private) as port:
         urls = {
-            f"GGEN_{name.upper()}_URL": f"rediss://ggen-{name}:pass@127.0.0.1:{port}/{number}"
+            f"GGEN_{name.upper()}_URL": f"rediss://ggen-{name}:pass@127.0.0.1:{port}/{number}"  # pragma: allowlist secret
             f"?ssl_cert_reqs=required&ssl_ca_certs={public}"
             for number, name in enumerate(("broker", "memory", "signals"))
         }
