@@ -1,6 +1,7 @@
 """Valkey behind TLS, with a user for each use that may do what that use needs (docs/threat-model.md)."""
 
 import re
+import secrets
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.support import tls
 from tests.support.waiting import until
 
 PAGE = (Path(__file__).parents[2] / "docs" / "threat-model.md").read_text()
+PASSWORD = secrets.token_hex(8)
 USERS = re.findall(r"^user .*$", PAGE, re.MULTILINE)
 
 
@@ -22,7 +24,7 @@ USERS = re.findall(r"^user .*$", PAGE, re.MULTILINE)
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of a Valkey with the users of the page."""
     folder, (port,) = tmp_path_factory.mktemp("valkey-acl"), free_ports(1)
-    (folder / "users.acl").write_text("\n".join(USERS).replace("PASSWORD", "pass") + "\n")
+    (folder / "users.acl").write_text("\n".join(USERS).replace("PASSWORD", PASSWORD) + "\n")
     command = [valkey_binary(), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
     more = ["--aclfile", str(folder / "users.acl"), "--appendonly", "yes", "--save", ""]
     process = subprocess.Popen([*command, *more], stdout=subprocess.DEVNULL)
@@ -37,7 +39,7 @@ def stack(server: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sta
     public, private = tls.certificate(folder, "valkey")
     with tls.door(server, public, private) as port:
         urls = {
-            f"GGEN_{name.upper()}_URL": f"rediss://ggen-{name}:pass@127.0.0.1:{port}/{number}"  # pragma: allowlist secret
+            f"GGEN_{name.upper()}_URL": f"rediss://ggen-{name}:{PASSWORD}@127.0.0.1:{port}/{number}"
             f"?ssl_cert_reqs=required&ssl_ca_certs={public}"
             for number, name in enumerate(("broker", "memory", "signals"))
         }
@@ -78,9 +80,7 @@ def test_a_user_may_not_do_what_its_use_does_not_need(
     server: int, user: str, database: int, command: list[str]
 ) -> None:
     with (
-        redis.Redis(
-            port=server, db=database, username=user, password="pass"
-        ) as client,  # pragma: allowlist secret
+        redis.Redis(port=server, db=database, username=user, password=PASSWORD) as client,
         pytest.raises(redis.exceptions.NoPermissionError),
     ):
         client.execute_command(*command)
@@ -95,7 +95,7 @@ def test_another_certificate_is_refused(server: int, tmp_path: Path) -> None:
     ours, _ = tls.certificate(tmp_path, "ours")
     public, private = tls.certificate(tmp_path, "theirs")
     with tls.door(server, public, private) as port:
-        url = f"rediss://ggen-memory:pass@127.0.0.1:{port}/1?ssl_cert_reqs=required&ssl_ca_certs={ours}"
+        url = f"rediss://ggen-memory:{PASSWORD}@127.0.0.1:{port}/1?ssl_cert_reqs=required&ssl_ca_certs={ours}"
         with (
             redis.Redis.from_url(url) as client,
             pytest.raises(redis.exceptions.ConnectionError, match="certificate"),
