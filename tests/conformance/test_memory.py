@@ -2,6 +2,8 @@
 
 import asyncio
 import dataclasses
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -736,3 +738,24 @@ def test_a_letter_waits_until_it_is_delivered(memory: Memory) -> None:
     assert 0 <= taken.ago_s < 60
     memory.post(letter)  # told before
     assert memory.take_letters(10, 0) == []
+
+
+def test_a_process_without_a_file_descriptor_is_an_outage(valkey: Valkey) -> None:
+    code = (
+        "import resource, sys\n"
+        "from adapters.valkey.memory import ValkeyMemory\n"
+        "from governor.errors import OutageError\n"
+        "memory = ValkeyMemory(sys.argv[1])\n"
+        "taken = []\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
+        "try:\n"
+        "    while True: taken.append(open('/dev/null'))\n"
+        "except OSError: pass\n"
+        "try: memory.lease_left_s()\n"
+        "except OutageError as error: print(error.code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, valkey.url], capture_output=True, text=True, check=False
+    )
+
+    assert done.stdout == "memory-unavailable\n", done.stderr
