@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from adapters.local.sqlite import PAGE_BYTES
 from adapters.rules import check_path, encoded
 from governor.errors import OutageError
 from governor.times import microseconds
@@ -32,6 +33,8 @@ def snapshot(source: Path, target: Path) -> None:
         ):
             store.backup(copy)
             copy.execute("PRAGMA journal_mode = DELETE")
+            copy.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # a store of an earlier release
+            copy.execute("VACUUM")
             check(copy)
         with target.open("rb") as file:
             os.fsync(file.fileno())

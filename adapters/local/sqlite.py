@@ -46,6 +46,10 @@ CREATE INDEX IF NOT EXISTS open_runs ON documents (json_extract(data, '$.state')
     WHERE grp = 'runs';
 """
 _SCHEMA_VERSION = 3
+PAGE_BYTES = 8192
+"""Of a page of 4096 bytes a row may fill 1002; any larger takes a whole page more, as most of ours
+would: half of the file was empty (measured; sqlite.org/fileformat2.html, "cell payload")."""
+
 _STATUS = {
     "BUSY": "DEADLINE_EXCEEDED",
     "LOCKED": "DEADLINE_EXCEEDED",
@@ -233,6 +237,7 @@ class SqliteDocuments:
         if version < _SCHEMA_VERSION:
             # Two that turn WAL on at once would lock each other out.
             with self._lock.held(self._timeout_s):
+                connection.execute(f"PRAGMA page_size={PAGE_BYTES}")  # of a new store
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.executescript(f"{_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION};")
 
