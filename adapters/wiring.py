@@ -4,7 +4,7 @@ An SDK is imported in the branch that chose it, so a machine without it still ru
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import cache
@@ -14,7 +14,6 @@ from urllib.parse import quote, unquote, urlsplit
 from adapters.alerts import PostedAlerts, unknown_addresses
 from adapters.calls import GuardedCalls, networks
 from adapters.drilled import DrilledDocuments, Switch
-from adapters.local import copies
 from adapters.local.key_files import KeyFiles
 from adapters.local.secret_files import SecretFiles
 from adapters.local.system import SystemClock, SystemProcesses
@@ -184,27 +183,46 @@ def documents_in(file: Path) -> Documents:
     return SqliteDocuments(file)
 
 
-def snapshot(settings: Settings, target: Path) -> None:
-    """Copy the embedded Documents as they are at one moment; see ``adapters.local.copies``."""
-    copies.snapshot(settings.state_dir / "documents.db", target)
+def documents_file(settings: Settings) -> Path | None:
+    """The file of SQLite's Documents; None where they lie elsewhere."""
+    if not settings.documents_url:
+        return settings.state_dir / "documents.db"
+    is_ours = urlsplit(settings.documents_url).scheme == "sqlite"
+    return _path(settings.documents_url) if is_ours else None
 
 
-def put_back(settings: Settings, rows: Iterable[copies.Row]) -> int:
-    """Create documents that the embedded store lacks, with the times they had."""
-    return copies.put_back(settings.state_dir / "documents.db", rows)
+def empty_memory(settings: Settings) -> bool:
+    """Have Memory and the broker lose everything, so that both are rebuilt; False: not reached."""
+    from redis import Redis, RedisError
+
+    try:
+        for url in (broker_url(settings), memory_url(settings)):
+            with Redis.from_url(url, socket_connect_timeout=1) as client:
+                client.flushdb()
+    except (RedisError, OSError, OutageError):
+        return False
+    return True
 
 
 def object_folders(settings: Settings) -> dict[str, Path]:
     """The folders of embedded objects, each once: ``objects``, and those that lie apart."""
     found = dict[str, Path]()
-    for kind in ("objects", "spool", "archive"):
-        url = getattr(settings, f"{kind}_url")
-        if not url and kind != "objects":
-            continue
-        path = _path(url) if url else settings.state_dir / "objects"
-        if urlsplit(url or "file:").scheme == "file" and path not in found.values():
-            found[kind] = path
+    for kind, url in _object_urls(settings).items():
+        if urlsplit(url).scheme == "file" and _path(url) not in found.values():
+            found[kind] = _path(url)
     return found
+
+
+def objects_elsewhere(settings: Settings) -> dict[str, str]:
+    """The buckets of objects that lie in no folder."""
+    urls = _object_urls(settings)
+    return {kind: url for kind, url in urls.items() if urlsplit(url).scheme != "file"}
+
+
+def _object_urls(settings: Settings) -> dict[str, str]:
+    own = settings.objects_url or f"file://{quote(str(settings.state_dir / 'objects'))}"
+    apart = {"spool": settings.spool_url, "archive": settings.archive_url}
+    return {"objects": own, **{kind: url for kind, url in apart.items() if url}}
 
 
 def _objects(settings: Settings, field: str) -> Objects:

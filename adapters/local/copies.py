@@ -1,20 +1,12 @@
-"""A consistent copy of a SQLite store that is in use, and rows put back with their own times."""
+"""A consistent copy of a SQLite store that is in use, and its way back."""
 
 import os
-import secrets
 import sqlite3
-from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from adapters.local.sqlite import PAGE_BYTES
-from adapters.rules import check_path, encoded
 from governor.errors import OutageError
-from governor.times import microseconds
-
-Row = tuple[str, dict[str, Any], str]
-"""A path, its document, and its time of creation as RFC 3339."""
 
 
 def snapshot(source: Path, target: Path) -> None:
@@ -49,28 +41,14 @@ def check(store: sqlite3.Connection) -> None:
         raise sqlite3.DatabaseError(verdict)
 
 
-def put_back(store: Path, rows: Iterable[Row]) -> int:
-    """Create documents that a store lacks, with the times they had, all or none; how many.
-
-    Nothing else may have the store open.
+def make_ready(store: Path) -> None:
+    """Have a copied store work as one that was made here: writers never wait for readers.
 
     Raises:
-        OutageError: the store does not take them; nothing was written.
+        OutageError: it cannot be written.
     """
-    written = 0
     try:
-        with closing(sqlite3.connect(store)) as connection, connection:
-            for path, data, created_at in rows:
-                check_path(path)
-                collection = path.rpartition("/")[0]
-                fresh, created_us = secrets.randbits(62), microseconds(created_at)
-                group = collection.rpartition("/")[2]
-                done = connection.execute(
-                    "INSERT INTO documents (path, collection, grp, data, revision, created_us) "
-                    "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                    [path, collection, group, encoded(data), fresh, created_us],
-                )
-                written += done.rowcount
+        with closing(sqlite3.connect(store)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
     except sqlite3.Error as error:
-        raise OutageError("not-restored", f"{store}: {error}; nothing was written") from error
-    return written
+        raise OutageError("not-restored", f"{store}: {error}; run it again") from error

@@ -105,11 +105,11 @@ def verify_all(
         last = StoredLog.of(ports, account_id).newest_signed()
     except BrokenLogError:
         until = last = None  # the audit reports this fault and all others
-    ring, path = ports.keys.ring(), settings.pins_dir / f"{account_id}.checkpoint"
+    ring, path = ports.keys.ring(), _pin_path(settings, account_id)
     pinned = _pinned(path, ring.log_origin(account_id), ports)
     if last is None and until is None and pinned is None and not _is_known(ports, account_id):
         raise InputError("no-ledger", f"there is no ledger of {account_id}")
-    pins = [Pin(pinned, f"the checkpoint seen before ({path})")] if pinned else []
+    pins = pins_of(ports, settings, account_id)
     if extends:
         pins.append(pin_of(extends, ring, account_id))
     with ExitStack() as opened:
@@ -128,6 +128,17 @@ def verify_all(
     if report.is_valid and report.checkpoint:
         _remember(path, report.checkpoint)
     return Verified(report, pinned)
+
+
+def pins_of(ports: Ports, settings: Settings, account_id: str) -> list[Pin]:
+    """The checkpoint that this machine saw last, where it saw one."""
+    path = _pin_path(settings, account_id)
+    pinned = _pinned(path, ports.keys.ring().log_origin(account_id), ports)
+    return [Pin(pinned, f"the checkpoint seen before ({path})")] if pinned else []
+
+
+def _pin_path(settings: Settings, account_id: str) -> Path:
+    return settings.pins_dir / f"{account_id}.checkpoint"
 
 
 def ask_for_a_seal(ports: Ports, account_id: str) -> datetime | None:

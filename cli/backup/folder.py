@@ -18,13 +18,18 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a copy holds. ``ledgers`` has the newest seal and the receipts sealed, by account."""
+    """What a copy holds. ``ledgers`` has the newest seal and the receipts sealed, by account.
+
+    ``broken`` ledgers were copied as they are. ``not_copied`` objects lie in a bucket.
+    """
 
     version: str
     made_at: str
     ledger_origin: str
     ledgers: dict[str, dict[str, int]] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
+    not_copied: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
     def write(self, folder: Path) -> None:

@@ -7,6 +7,7 @@ import base64
 import io
 import os
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken
@@ -27,7 +28,7 @@ def seal(settings: Settings, file: Path, passphrase_file: Path | None) -> Path:
         InputError: the passphrase is too short, or cannot be read. Nothing was written.
     """
     packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as archive:
+    with tarfile.open(fileobj=packed, mode="w", dereference=True) as archive:
         for name, folder in _folders(settings).items():
             archive.add(folder, arcname=name)
     content = _PLAIN + packed.getvalue()
@@ -73,28 +74,42 @@ def unpacked(file: Path, passphrase_file: Path | None) -> bytes:
         ) from None
 
 
+def differing(settings: Settings, packed: bytes) -> list[str]:
+    """The files that are here with other content than in the tar."""
+    return [
+        str(p)
+        for p, content in _files(settings, packed)
+        if p.exists() and p.read_bytes() != content
+    ]
+
+
 def restore(settings: Settings, packed: bytes) -> int:
-    """Put back each file that is not there; how many. One that is there is kept as it is."""
+    """Put back each file that is not there, whole or not at all; how many."""
     written = 0
+    for target, content in _files(settings, packed):
+        if target.exists():
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        scratch = target.with_name(f".{target.name}.part")
+        scratch.unlink(missing_ok=True)
+        with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.rename(target)
+        written += 1
+    return written
+
+
+def _files(settings: Settings, packed: bytes) -> Iterator[tuple[Path, bytes]]:
+    """Where each file of the tar belongs, and its content; of other names there are none."""
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         for member in archive.getmembers():
             name, _, rest = member.name.partition("/")
             folder = _folders(settings).get(name)
             content = archive.extractfile(member) if member.isfile() else None
-            if folder is None or content is None or ".." in Path(rest).parts:
-                continue
-            target = folder / rest
-            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            try:
-                fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            except FileExistsError:
-                continue
-            with os.fdopen(fd, "wb") as file:
-                file.write(content.read())
-                file.flush()
-                os.fsync(file.fileno())
-            written += 1
-    return written
+            if folder and content and all(part not in ("", ".", "..") for part in rest.split("/")):
+                yield folder / rest, content.read()
 
 
 def _folders(settings: Settings) -> dict[str, Path]:

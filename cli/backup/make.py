@@ -6,6 +6,7 @@ moment. Then the objects, which are created once and never change. A checkpoint 
 after that moment is left out: the copy is a whole ledger that ends there.
 """
 
+import dataclasses
 import re
 import shutil
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters import wiring
+from adapters.local import copies
 from cli.backup import keys
 from cli.backup.folder import DOCUMENTS, Manifest, copy_file, digest, files, sync
 from cli.output import counting
@@ -21,10 +23,10 @@ from cli.stores import opened
 from config.settings import Settings, load
 from governor.errors import InputError, OutageError
 from governor.paths import seal_path
-from governor.records import SYSTEM_ACCOUNT
 from governor.times import timestamp
-from ports.documents import Documents, every
-from tasks.ledgers.stored_log import StoredLog
+from ports.documents import Documents
+from tasks.ledgers.known import ledgers
+from tasks.ledgers.stored_log import BrokenLogError, StoredLog
 
 _SCRATCH = ".scratch"
 _SPOOLED = "spool/"
@@ -41,7 +43,8 @@ def backup(
         OutageError: a store cannot be read, or the target not be written. No copy is left.
     """
     settings = load()
-    if settings.documents_url:
+    store = wiring.documents_file(settings)
+    if store is None:
         raise InputError(
             "not-embedded",
             f"Documents lie in {settings.documents_url}, which has copies of its own: see "
@@ -53,7 +56,7 @@ def backup(
     part = folder / f".{name}.part"
     try:
         part.mkdir(parents=True, mode=0o700)
-        manifest = _fill(part, settings, made_at)
+        manifest = _fill(part, settings, store, made_at)
         sealed_keys = keys.seal(settings, keys_file, passphrase_file) if keys_file else None
         part.rename(folder / name)
         sync(folder)
@@ -72,29 +75,43 @@ def backup(
         "ledgers": len(manifest.ledgers),
         "sealed_receipts": receipts,
         "keys": str(sealed_keys) if sealed_keys else None,
+        "broken": manifest.broken,
+        "not_copied": manifest.not_copied,
     }
     text = (
         f"{folder / name}: {receipts} sealed receipts of {len(manifest.ledgers)} ledgers, "
         f"{size / 2**20:.1f} MiB, as of {made_at}\n"
     )
+    for account_id, fault in manifest.broken.items():
+        text += f"the ledger of {account_id} is broken, and was copied as it is: {fault}\n"
+    for kind, where in manifest.not_copied.items():
+        text += f"not copied: {kind} in {where}, which has copies of its own\n"
     if sealed_keys:
         return value, text + f"keys and secrets: {sealed_keys}. Keep them in another place"
     return value, text + "keys and secrets are not in it: --keys FILE copies them apart"
 
 
-def _fill(part: Path, settings: Settings, made_at: str) -> Manifest:
+def _fill(part: Path, settings: Settings, store: Path, made_at: str) -> Manifest:
     folders = wiring.object_folders(settings)
     with counting("files copied") as count:
         _copy(folders, part, lambda name: name.startswith(_SPOOLED), count)
-        wiring.snapshot(settings, part / DOCUMENTS)
+        copies.snapshot(store, part / DOCUMENTS)
         copied = wiring.documents_in(part / DOCUMENTS)
         try:
             _copy(folders, part, lambda name: _is_of(copied, name), count)
-            ledgers = _ledgers(copied, settings)
+            ledgers, broken = _ledgers(settings, copied)
         finally:
             copied.close()
     sums = {name: digest(path) for name, path in files(part)}
-    manifest = Manifest(version("ggen-governor"), made_at, settings.ledger_origin, ledgers, sums)
+    manifest = Manifest(
+        version("ggen-governor"),
+        made_at,
+        settings.ledger_origin,
+        ledgers,
+        sums,
+        broken,
+        wiring.objects_elsewhere(settings),
+    )
     manifest.write(part)
     sync(part)
     return manifest
@@ -122,12 +139,18 @@ def _is_of(copied: Documents, name: str) -> bool:
     return not found or copied.get(seal_path(found[1], found[2])) is not None
 
 
-def _ledgers(copied: Documents, settings: Settings) -> dict[str, dict[str, int]]:
-    objects = wiring.open_ports(settings).objects
-    accounts = [d.path.split("/")[1] for d in every(copied, "tenants")]
-    found = {}
-    for account_id in sorted({SYSTEM_ACCOUNT, *accounts}):
-        last = StoredLog(copied, objects, account_id).newest_signed()
+def _ledgers(
+    settings: Settings, copied: Documents
+) -> tuple[dict[str, dict[str, int]], dict[str, str]]:
+    """The newest seal of each ledger of the copy; and of those that are broken, why."""
+    ports = dataclasses.replace(wiring.open_ports(settings), documents=copied)
+    found, broken = dict[str, dict[str, int]](), dict[str, str]()
+    for account_id in ledgers(ports):
+        try:
+            last = StoredLog.of(ports, account_id).newest_signed()
+        except BrokenLogError as error:
+            broken[account_id] = error.fault
+            continue
         if last:
             found[account_id] = {"seals": last.number, "receipts": last.tree_size}
-    return found
+    return found, broken

@@ -1,17 +1,20 @@
-"""``ggen restore``: put a copy back, take what newer archives have, and name the receipts it lacks.
+"""``ggen restore``: put a copy back, verify every ledger, and name the receipts it lacks.
 
 Nothing is deleted: what was there is set aside. Objects that are there stay, so that checkpoints
 signed after the copy are found, and no ledger is sealed on top of an older one.
 """
 
 import getpass
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from adapters import wiring
-from cli.backup import folder, keys, mend
+from adapters.local import copies
+from cli.audit.verify_ledger import pins_of
+from cli.backup import folder, keys
 from cli.output import counting
 from cli.stack import supervisor
 from config.settings import Settings, load
@@ -20,12 +23,12 @@ from governor.records import SYSTEM_ACCOUNT
 from governor.times import timestamp
 from ledger.log import seal_id
 from ports import Ports
-from ports.documents import every
 from tasks.ledgers.audit import audit_ledger
+from tasks.ledgers.known import ledgers
 from tasks.ledgers.report import Report
 from tasks.receipts.commit import commit_once, receipt
 
-_OF_THE_STORE = ("documents.db", "documents.db-wal", "documents.db-shm", "valkey")
+_PROGRAMS = ("ingress", "actions", "runbooks", "health", "beat", "pump")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,28 +39,23 @@ class Keys:
     passphrase_file: Path | None
 
 
-def restore(
-    copy: Path, opened_by: Keys, archives: Sequence[Path], *, replace: bool
-) -> tuple[dict[str, Any], str, int]:
+def restore(copy: Path, opened_by: Keys, *, replace: bool) -> tuple[dict[str, Any], str, int]:
     """Put a copy back into this state directory; the exit code of verifying all ledgers, too.
 
     Raises:
-        InputError: the copy, the keys or an archive cannot be used. Nothing was changed.
-        ConflictError: a stack runs here, a store is here and ``replace`` was not given, or an
-            object is here with other content. Nothing was changed.
+        InputError: the copy or the keys cannot be used. Nothing was changed.
+        ConflictError: a stack runs here, a store is here and ``replace`` was not given, or a key or
+            an object is here with other content. Nothing was changed.
         OutageError: the disk does not take it. Run it again: it goes on where it stopped.
     """
     settings = load()
-    if settings.documents_url:
+    store = wiring.documents_file(settings)
+    if store is None:
         raise InputError(
             "not-embedded", f"Documents lie in {settings.documents_url}: see docs/backup.md"
         )
     manifest, digest = folder.read(copy)
-    packed = keys.unpacked(opened_by.file, opened_by.passphrase_file) if opened_by.file else None
-    if packed is None and not any(settings.keys_dir.glob("*")):
-        raise InputError(
-            "no-keys", f"there are no keys in {settings.keys_dir}: --keys FILE, or put them there"
-        )
+    packed = _packed(settings, opened_by)
     if manifest.ledger_origin != settings.ledger_origin:
         raise InputError(
             "other-origin",
@@ -65,8 +63,9 @@ def restore(
             "GGEN_LEDGER_ORIGIN. Nothing was changed",
         )
     with supervisor.only_one(settings):
+        _refuse_if_at_work(settings)
         try:
-            aside = _put_back(settings, copy, replace=replace)
+            aside = _put_back(settings, copy, store, replace=replace)
             if packed is not None:
                 keys.restore(settings, packed)
         except OSError as error:
@@ -74,14 +73,47 @@ def restore(
                 "not-restored",
                 f"{error.filename or copy}: {error.strerror}. Run it again: it goes on from there",
             ) from None
-        recovered = mend.take(settings, archives)
-        return _told(settings, manifest, digest, recovered, aside)
+        wiring.empty_memory(settings)
+        return _told(settings, manifest, digest, aside)
 
 
-def _put_back(settings: Settings, copy: Path, *, replace: bool) -> Path | None:
+def _packed(settings: Settings, opened_by: Keys) -> bytes | None:
+    """The keys that are to be put back; None where those that are here stay."""
+    if opened_by.file is None:
+        if not any(settings.keys_dir.glob("*")):
+            raise InputError(
+                "no-keys",
+                f"there are no keys in {settings.keys_dir}: --keys FILE, or put them there",
+            )
+        return None
+    packed = keys.unpacked(opened_by.file, opened_by.passphrase_file)
+    if differing := keys.differing(settings, packed):
+        raise ConflictError(
+            "keys-differ",
+            f"other keys or secrets are here than in {opened_by.file}: {', '.join(differing[:5])}. "
+            "Nothing was changed. Leave --keys out to go on with those that are here; or move "
+            "them away first, if they were only just made",
+        )
+    return packed
+
+
+def _refuse_if_at_work(settings: Settings) -> None:
+    """Programs that no supervisor of this directory started, in containers, say so in Memory."""
+    try:
+        alive = wiring.open_ports(settings).watches.alive(_PROGRAMS)
+    except GovernorError:
+        return  # Memory is down, as it is with an embedded stack that is down
+    if working := [name for name, is_alive in alive.items() if is_alive]:
+        raise ConflictError(
+            "stack-runs",
+            f"{', '.join(working)} did their work just now: stop all programs first, and wait for "
+            "half a minute. Nothing was changed",
+        )
+
+
+def _put_back(settings: Settings, copy: Path, store: Path, *, replace: bool) -> Path | None:
     """Objects first, then the store in one rename; where the former store is now."""
     state = settings.state_dir
-    store = state / folder.DOCUMENTS
     if store.exists() and not replace:
         raise ConflictError(
             "store-exists",
@@ -92,16 +124,18 @@ def _put_back(settings: Settings, copy: Path, *, replace: bool) -> Path | None:
         for number, (target, source) in enumerate(_objects(settings, copy)):
             folder.copy_file(source, target)
             count(number)
-    fresh = state / f"{folder.DOCUMENTS}.restored"
+    fresh = store.with_name(f"{store.name}.restored")
     fresh.unlink(missing_ok=True)
     folder.copy_file(copy / folder.DOCUMENTS, fresh)
+    copies.make_ready(fresh)
     aside = None
-    for name in _OF_THE_STORE:
-        if (state / name).exists():
+    former = [store.with_name(store.name + end) for end in ("", "-wal", "-shm")]
+    for path in (*former, state / "valkey"):
+        if path.exists():
             aside = aside or _new_folder(state)
-            (state / name).rename(aside / name)
+            shutil.move(path, aside / path.name)
     fresh.rename(store)
-    folder.sync(state)
+    folder.sync(store.parent)
     return aside
 
 
@@ -136,11 +170,12 @@ def _told(
     settings: Settings,
     manifest: folder.Manifest,
     digest: str,
-    recovered: int,
     aside: Path | None,
 ) -> tuple[dict[str, Any], str, int]:
     ports = wiring.open_ports(settings)
-    reports = [audit_ledger(ports, account_id) for account_id in _accounts(ports)]
+    reports = [
+        audit_ledger(ports, each, pins=pins_of(ports, settings, each)) for each in _accounts(ports)
+    ]
     behind = [each for each in reports if _signed_since(ports, each)]
     rows = [_row(ports, each) for each in reports]
     proof = receipt(
@@ -152,7 +187,6 @@ def _told(
         copy_sha256=digest,
         ledgers=len(reports),
         ledgers_behind=len(behind),
-        receipts_recovered=recovered,
         operator=getpass.getuser()[:256],
         operator_is="unverified",
     )
@@ -165,17 +199,16 @@ def _told(
     broken = [each for each in reports if not each.is_valid]
     value = {
         "copied_at": manifest.made_at,
-        "receipts_recovered": recovered,
         "set_aside": str(aside) if aside else None,
         "ledgers": rows,
     }
-    lines = [f"restored as of {manifest.made_at}, {recovered} receipts recovered from archives"]
+    lines = [f"restored as of {manifest.made_at}; actions that were in flight then run again"]
     lines += [f"  {row['account_id']}: {row['words']}" for row in rows]
     lines += [f"what was here before is in {aside}"] if aside else []
     if broken:
         lines.append(
-            "nothing is signed over what is missing: give a newer copy, or a newer archive of "
-            "these accounts (--archive FILE). The other accounts can go on: ggen up"
+            "some ledgers were sealed further than the copy goes. Nothing is signed over that: "
+            "restore a newer copy, if there is one, before ggen up; docs/backup.md"
         )
     else:
         lines.append("every ledger is whole: ggen up")
@@ -184,9 +217,8 @@ def _told(
 
 def _accounts(ports: Ports) -> list[str]:
     """Every account with a ledger: by the store, and by checkpoints the store knows nothing of."""
-    found = {d.path.split("/")[1] for d in every(ports.documents, "tenants")}
-    found |= {name.split("/")[1] for name in ports.objects.names("checkpoints/")}
-    return sorted(found | {SYSTEM_ACCOUNT})
+    found = {name.split("/")[1] for name in ports.objects.names("checkpoints/")}
+    return sorted(found.union(ledgers(ports)))
 
 
 def _signed_since(ports: Ports, report: Report) -> list[str]:

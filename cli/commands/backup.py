@@ -37,12 +37,8 @@ def restore(
     copy: Annotated[Path, typer.Argument(help="A folder that ggen backup made.", exists=True)],
     keys_file: KeysFile = None,
     passphrase_file: Passphrase = None,
-    archive: Annotated[
-        list[Path] | None,
-        typer.Option(help="A newer archive, whose receipts are taken; as often as needed."),
-    ] = None,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Set aside the store that is here.")
+        bool, typer.Option("--replace", help="Set aside the store that is here, with all it has.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -50,6 +46,6 @@ def restore(
     from cli.backup import restore as putting
 
     opened_by = putting.Keys(keys_file, passphrase_file)
-    value, text, code = putting.restore(copy, opened_by, archive or [], replace=replace)
+    value, text, code = putting.restore(copy, opened_by, replace=replace)
     show(value, as_json, text)
     raise typer.Exit(code)

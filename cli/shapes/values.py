@@ -249,6 +249,8 @@ class Copy(Shape):  # noqa: D101
     ledgers: int
     sealed_receipts: int
     keys: str | None
+    broken: dict[str, str]
+    not_copied: dict[str, str]
 
 
 class RestoredLedger(Shape):  # noqa: D101
@@ -261,7 +263,6 @@ class RestoredLedger(Shape):  # noqa: D101
 
 class Restored(Shape):  # noqa: D101
     copied_at: str
-    receipts_recovered: int
     set_aside: str | None
     ledgers: list[RestoredLedger]
 

@@ -121,7 +121,6 @@ class StoreRestored(Receipt):
     copy_sha256: Sha256Hex = Field(description="of the copy's manifest")
     ledgers: Count
     ledgers_behind: Count = Field(description="of which later checkpoints are known")
-    receipts_recovered: Count = Field(description="that newer archives had")
     operator: Word = Field(description="by the name of the system's user")
     operator_is: Literal["unverified"]
 
