@@ -112,10 +112,8 @@ def repair_topics(after: str = "") -> None:
 def forget(after: str | None = None) -> None:
     """Once a day, take the content from old documents, from the tenant after this path on."""
     ports = wiring.ports()
-    if after is None and not forgetting.is_due(ports):
+    if is_in_doubt(ports) or (after is None and not forgetting.is_due(ports)):
         return
-    if is_in_doubt(ports):
-        return  # asked again tomorrow
     if reached := forgetting.forget_some(ports, after or ""):
         app.send_task("retention.forget", kwargs={"after": reached}, queue=LEDGER)
 

@@ -13,13 +13,15 @@ _YOUNG_S = 3_600.0
 """A state directory that is younger says nothing of its pace."""
 
 
-def disk(settings: Settings) -> dict[str, Any]:
+def disk(settings: Settings) -> dict[str, Any] | None:
     """Bytes the stack has stored, bytes that are free, and in how many days the disk is full.
 
     The pace is the mean since the first start: ``full_in_days`` is None during the first hour,
     and where nothing grows.
     """
     folder = settings.state_dir
+    if not folder.is_dir():
+        return None  # everything lies elsewhere
     free = psutil.disk_usage(str(folder)).free
     used = sum(map(_bytes, folder.rglob("*")))
     began = min((path.stat().st_mtime for path in settings.secrets_dir.glob("*")), default=None)

@@ -24,6 +24,7 @@ from tasks.sweep import isolating_errors
 _LOG = logging.getLogger("ggen.traces")
 _AT_ONCE = 100
 _ROUNDS, _PATIENCE_S = 20, 3.0
+_REFUSED_AT_MOST = 2
 _OF_ACTION = ("action_complete", "action_timeout", "action_failed", "action_rolled_back")
 _ENDS_AN_ACTION = (*_OF_ACTION, "action_resolved")
 
@@ -76,17 +77,23 @@ def _export(ports: Ports, traces: Mapping[str, Sequence[Span]]) -> None:
     """Export some traces together; one that the collector refuses is logged and left out.
 
     Raises:
-        OutageError: the collector does not answer at all.
+        OutageError: the collector does not answer, or refuses several: it has no room. All of them
+            are exported again; ids are derived, so that a trace that comes twice is one.
     """
     try:
         ports.traces.export([span for spans in traces.values() for span in spans])
     except OutageError:
         ports.traces.export([])  # it takes an empty request, where it is there at all
+        refused = list[str]()
         for name, spans in traces.items():
             try:
                 ports.traces.export(spans)
-            except OutageError as error:
-                _LOG.error("the trace of receipt %s is not exported: %s", name, error)
+            except OutageError:
+                refused.append(name)
+                if len(refused) > _REFUSED_AT_MOST:
+                    raise
+        for name in refused:
+            _LOG.error("the collector refuses the trace of receipt %s: it is not exported", name)
 
 
 def export_since(ports: Ports, since: datetime) -> int:

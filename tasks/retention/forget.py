@@ -1,7 +1,7 @@
 """Content is kept for some days after the end: then payload, result, body and words go.
 
-Only sealed operations are touched: the receipts that prove them are in a signed log by then. Ids,
-digests, states and times stay: an id that comes again never acts twice, and the counts still agree.
+Of an action, only a sealed one is touched: its receipts are in a signed log by then. Ids, digests,
+states and times stay: an id that comes again never acts twice, and the counts still agree.
 A mark says how far each collection was dealt with, so that a day's work is the day's documents.
 """
 
@@ -11,7 +11,8 @@ from typing import Any
 
 from governor.actions import UNDER_WAY
 from governor.errors import ConflictError
-from governor.fsm import RUN_OPEN
+from governor.fsm import RUN_OPEN, RunState
+from governor.records import SYSTEM_ACCOUNT
 from governor.times import instant, timestamp
 from ports import Ports
 from ports.documents import Create, Delete, Document, Query, Update, Write
@@ -23,18 +24,37 @@ from tasks.sweep import isolating_errors
 _DAY_S = 86_000.0
 _AT_ONCE = 200
 _TENANTS_AT_ONCE = 50
-_RUNS = "system/retention-runs"
+_RUNS, _REACHED = "system/retention-runs", "system/retention"
+_A_DAY_AT_MOST = timedelta(days=2)
+_KEPT_RUNS = (*RUN_OPEN, RunState.FAILED)
+"""Of a run that failed another attempt may still be asked for, which needs what it was told."""
+
+_NEVER = instant("1970-01-01T00:00:00.000000Z")
 
 Strip = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
 def is_due(ports: Ports) -> bool:
-    """Whether this process is the first to ask today, where anything is forgotten at all."""
-    return bool(ports.times.retention_days) and ports.watches.claim_tick("retention", _DAY_S)
+    """Whether this process is the first to ask today, and something may be forgotten at all.
+
+    The first day only notes how far it may go, and each day goes at most two days further: a clock
+    that is years ahead for a while deletes two days' content too early, and not all of it.
+    """
+    if not ports.times.retention_days or not ports.watches.claim_tick("retention", _DAY_S):
+        return False
+    known = ports.documents.get(_REACHED)
+    wanted = ports.clock.now() - timedelta(days=ports.times.retention_days)
+    if known is None:
+        _commit(ports, [Create(_REACHED, {"cutoff": timestamp(wanted)})])
+        return False
+    cutoff = min(wanted, instant(str(known.data["cutoff"])) + _A_DAY_AT_MOST)
+    return _commit(ports, [Update(_REACHED, {"cutoff": timestamp(cutoff)}, known.revision)])
 
 
 def forget_some(ports: Ports, after: str) -> str:
     """Some tenants past the one at ``after``, then the runs; where to go on, "" at the end."""
+    if not after:
+        forget_of(ports, SYSTEM_ACCOUNT)
     page = ports.documents.scan(
         Query("tenants", after=("", after) if after else None, limit=_TENANTS_AT_ONCE)
     )
@@ -43,7 +63,7 @@ def forget_some(ports: Ports, after: str) -> str:
             forget_of(ports, tenant.path.rpartition("/")[2])
     if page:
         return page[-1].path
-    _strip(ports, "runs", _RUNS, _cutoff(ports), RUN_OPEN, stripped_run)
+    _strip(ports, "runs", _RUNS, _cutoff(ports), _KEPT_RUNS, stripped_run)
     return ""
 
 
@@ -97,4 +117,6 @@ def _older(page: list[Document], cutoff: datetime) -> list[Document]:
 
 
 def _cutoff(ports: Ports) -> datetime:
-    return ports.clock.now() - timedelta(days=ports.times.retention_days)
+    """How far this day goes, as ``is_due`` has noted it."""
+    known = ports.documents.get(_REACHED)
+    return instant(str(known.data["cutoff"])) if known else _NEVER

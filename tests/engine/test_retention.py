@@ -31,11 +31,19 @@ def old(ports: Ports) -> Ports:
     accept(ports, "waits", note=WORDS)
     act(ports, "last")
     assert seal_ledger(ports, ACCOUNT)
-    ports.clock.sleep(401 * DAY_S)
+    assert not is_due(ports)  # the first day only notes how far it may go
+    for _ in range(201):  # two days further each day that it is asked
+        ports.clock.sleep(2 * DAY_S)
+        ports.watches.drop_tick("retention")
+        assert is_due(ports)
     return ports
 
 
-def _forget(ports: Ports) -> None:
+def _forget(ports: Ports, days: int = 1) -> None:
+    """What beat has done on so many days, the last of which is today."""
+    for _ in range(days):
+        ports.watches.drop_tick("retention")
+        is_due(ports)
     after = ""
     while after := forget_some(ports, after):
         pass
@@ -104,11 +112,26 @@ def test_a_day_looks_at_what_is_new_alone(old: Ports) -> None:
 
     assert mark
     assert mark.data["path"] == paths.action_path(ACCOUNT, paths.action_id(ACCOUNT, "last"))
-    assert counted.commits == 0
+    assert counted.commits == 1  # that it was done today
 
 
 def test_it_is_due_once_a_day_and_never_where_all_is_kept(old: Ports) -> None:
     for_ever = dataclasses.replace(old.times, retention_days=0)
+    old.watches.drop_tick("retention")
 
     assert not is_due(dataclasses.replace(old, times=for_ever))
     assert [is_due(old), is_due(old)] == [True, False]
+
+
+def test_a_clock_that_is_years_ahead_deletes_two_days_content_at_most(ports: Ports) -> None:
+    ports = later(ports)
+    assert not is_due(ports)
+    subscribe(ports, event(), json.dumps({"note": WORDS}).encode())
+    act(ports, "s-1", note=WORDS)
+    act(ports, "last")
+    assert seal_ledger(ports, ACCOUNT)
+    ports.clock.sleep(3_650 * DAY_S)
+
+    _forget(ports)
+
+    assert _said(ports).count(WORDS) == 2
