@@ -87,9 +87,12 @@ def _end_in_an_outage(old: Release, stack: Stack) -> None:
 def test_what_was_in_flight_goes_on_and_the_copy_leads_back(tmp_path: Path) -> None:
     old = Release(tmp_path / "old")
     stack = new_stack(tmp_path, **SHORT)
-    old.works(stack, "up", "--detach")
-    _start_work(old, stack)
-    _end_in_an_outage(old, stack)
+    try:
+        old.works(stack, "up", "--detach")
+        _start_work(old, stack)
+        _end_in_an_outage(old, stack)
+    finally:
+        old.ggen(stack, "down")
     queue = shutil.ignore_patterns("documents.db.queue")  # locks, made again
     shutil.copytree(stack.state, tmp_path / "before", symlinks=True, ignore=queue)
 
