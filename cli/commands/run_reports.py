@@ -1,6 +1,7 @@
 """Runs for the command line: find, print, resume, cancel and plan them."""
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from cli.stores import opened
 from config.settings import load
 from governor.errors import InputError
 from governor.fsm import RUN_UNDOING
-from governor.runs import JournalEntry, Run
+from governor.runs import Run
 from ingress.bodies import MarketplaceWebhook, parse
 from tasks import marketplace
 from tasks.runbooks import RUNBOOKS
@@ -85,7 +86,7 @@ def _notes(run: Run) -> str:
 
 
 def journal(run: Run) -> str:
-    """A run, and a line for each step of its journal, in their order."""
+    """A run, and each step of its journal with its effects, in their order: 80 columns."""
     lines = [line(run), f"    {run.trigger} {run.dedupe_key}, deadline {run.deadline_at}"]
     if run.cancellation:
         by = run.cancellation
@@ -93,7 +94,8 @@ def journal(run: Run) -> str:
     if run.error_code:
         lines.append(f"    failed in {run.failed_step}: {run.error_code}: {run.error_detail}")
     for name, entry in run.journal.items():
-        lines.append(f"    {entry.state:<7} {name:<30} {_effects(entry)}".rstrip())
+        lines.append(f"    {entry.state:<7} {name}")
+        lines += [f"            {effect} {resource}" for resource, effect in entry.effects.items()]
         if entry.state == "waiting" and entry.wait:
             until = f", until {entry.wait.until}" if entry.wait.until else ""
             lines.append(f"            since {entry.wait.since}: {entry.wait.reason}{until}")
@@ -104,11 +106,13 @@ def journal(run: Run) -> str:
             lines.append(f"            put off {times} times, last: {entry.error}")
     if run.receipt_id:
         lines.append(f"    receipt {run.receipt_id}")
-    return "\n".join(lines)
+    return "\n".join(part for each in lines for part in _folded(each))
 
 
-def _effects(entry: JournalEntry) -> str:
-    return ", ".join(f"{effect} {resource}" for resource, effect in entry.effects.items())
+def _folded(text: str) -> list[str]:
+    """A line as lines of 80 characters, each as far in as it, and a little further."""
+    indent = " " * (len(text) - len(text.lstrip()))
+    return textwrap.wrap(text, 80, subsequent_indent=f"{indent}  ", break_on_hyphens=False)
 
 
 def planned(runbook: str, event: Mapping[str, Any]) -> Plan:

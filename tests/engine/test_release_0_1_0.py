@@ -23,6 +23,7 @@ from tasks import ticks
 from tasks.actions.execute import execute
 from tasks.actions.recover import roll_back
 from tasks.archives.write import write_archive
+from tasks.celery import app
 from tasks.health.rebuild import rebuild
 from tasks.ledgers.seal import seal_ledger
 from tasks.ledgers.verify_receipt import verify_receipt
@@ -149,3 +150,13 @@ def _play_to_the_end(ports: Ports) -> None:
 def test_the_paths_of_that_release_are_those_of_this_one(old: Ports) -> None:
     for path in (paths.tenant_path("acme"), paths.entitlement_path("acme", "demo-sku")):
         assert old.documents.get(path), path
+
+
+def test_every_task_name_of_that_release_is_still_known() -> None:
+    """Its workers and beat run beside ours for a while (docs/upgrading.md)."""
+    names = """audit.slice audit.watch canary.sing degrade_to_safe_mode.check deliver_alerts.deliver
+        entitlement_lifecycle.run execute_action.run reap.sweep recover_action.roll_back
+        repair.topics revive.dead_letters seal.sweep tally.receipt""".split()
+    app.loader.import_default_modules()
+
+    assert set(names) <= set(app.tasks)

@@ -31,7 +31,7 @@ def test_actions_are_listed_by_account_and_state_and_shown_with_their_receipts(
     until(lambda: _state(stack, "act-list", bad) == "rolled_back")
 
     listed = stack.ggen("actions", "list", "--account-id", "act-list")
-    assert [line.split()[0] for line in listed.stdout.splitlines()] == [bad, good]
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == ["action", bad, good]
     undone = stack.ggen("actions", "list", "--state", "rolled_back", "--json", "--limit", "1000")
     found = json.loads(undone.stdout)
     assert bad in {action["action_id"] for action in found}

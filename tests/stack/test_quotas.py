@@ -52,7 +52,8 @@ def test_neither_limit_is_ever_exceeded_and_exactly_the_month_is_accepted(
     # After a loss, what was just being stored may be counted twice: too early, never too late.
     accepted = len(asking.accepted)
     assert A_MONTH - (AT_ONCE if is_wiped else 0) <= accepted <= A_MONTH
-    assert asking.refused.keys() - {"no-lease"} == {"concurrency-exceeded", "quota-exceeded"}
+    others = asking.refused.keys() - {"no-lease", "busy"}  # a thousand at once
+    assert others == {"concurrency-exceeded", "quota-exceeded"}
     assert 1 < max(in_flight) <= AT_ONCE
     until(lambda: len(stack.receipts(account, operation="action_complete", limit=1000)) == accepted)
     (entitlement,) = stack.read(f"/v1/tenants/{account}")["entitlements"]

@@ -59,6 +59,7 @@ def test_a_run_is_listed_and_shown_with_its_journal(stack: Stack) -> None:
     assert "complete" in listed.stdout
     shown = stack.ggen("runs", "show", run_id)
     assert "created tenants/run-shown" in shown.stdout
+    assert max(map(len, shown.stdout.splitlines())) <= 80
     assert f"receipt {receipt['receipt_id']}" in shown.stdout
     over_http = stack.read(f"/v1/runs/{run_id}")
     assert over_http == _json(stack, "runs", "show", run_id)

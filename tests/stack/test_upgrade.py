@@ -7,6 +7,7 @@ nightly run. What 0.1.0 stored is tested each time, by ``tests/engine/test_relea
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from cli.stack.supervisor import processes
-from tests.stack.conftest import SHORT, Stack, new_stack
+from tests.stack.conftest import GGEN, SHORT, Stack, new_stack
 from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -51,10 +52,35 @@ class Release:
             check=False,
         )
 
+    def runs(self, stack: Stack, program: str) -> "subprocess.Popen[bytes]":
+        return _started([str(self.bin / "ggen"), "run", program], stack)
+
     def works(self, stack: Stack, *arguments: str) -> str:
         done = self.ggen(stack, *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+
+def _started(command: list[str], stack: Stack) -> "subprocess.Popen[bytes]":
+    """A program in a process group of its own."""
+    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    return subprocess.Popen(
+        command,
+        env={**inherited, **stack.environment},
+        cwd=stack.state,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _run(*command: str) -> None:
@@ -84,8 +110,47 @@ def _end_in_an_outage(old: Release, stack: Stack) -> None:
         store.execute("ROLLBACK")
 
 
-def test_what_was_in_flight_goes_on_and_the_copy_leads_back(tmp_path: Path) -> None:
-    old = Release(tmp_path / "old")
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    return Release(tmp_path_factory.mktemp("old"))
+
+
+ORDER = (("actions", "runbooks", "health"), ("beat", "pump"), ("ingress",))
+"""The order of docs/upgrading.md: who works first, who sends last."""
+
+
+def test_programs_are_replaced_in_order_while_signals_come(tmp_path: Path, old: Release) -> None:
+    stack = new_stack(tmp_path, **SHORT)
+    old.works(stack, "prepare")
+    programs = {"valkey": old.runs(stack, "valkey")}
+    sent = 0
+    try:
+        for name in ("ingress", "actions", "runbooks", "health", "beat", "pump"):
+            programs[name] = old.runs(stack, name)
+        until(lambda: old.ggen(stack, "status").returncode == 0, 90)
+        old.works(stack, "send-webhook", "--account-id", "acme", "--plan-type", "professional")
+        assert stack.ggen("prepare").returncode == 0
+        for names in ORDER:
+            for name in names:
+                _end(programs.pop(name))
+                programs[name] = _started([*GGEN, "run", name], stack)
+            until(lambda: stack.http().get("/readyz").status_code == 200, 90)
+            for number in range(5):
+                signal_id = f"{names[0]}-{number}"
+                done = stack.ggen("send-signal", "--account-id", "acme", "--signal-id", signal_id)
+                assert done.returncode == 0, done.stderr
+                sent += 1
+        until(lambda: len(stack.receipts("acme", operation="action_complete")) == sent, 60)
+        assert stack.ggen("send-webhook", "--account-id", "new").returncode == 0
+        for account_id in ("acme", "new", "_system"):
+            verified = stack.ggen("verify-ledger", "--account-id", account_id)
+            assert verified.returncode in (0, 6), verified.stdout
+    finally:
+        for process in programs.values():
+            _end(process)
+
+
+def test_what_was_in_flight_goes_on_and_the_copy_leads_back(tmp_path: Path, old: Release) -> None:
     stack = new_stack(tmp_path, **SHORT)
     try:
         old.works(stack, "up", "--detach")
