@@ -451,6 +451,7 @@ class Seats(BaseModel):
     slow_s: float
 
 
+@pytest.mark.alone  # its undo, over HTTP, has 100 ms
 def test_what_a_slow_receiver_is_told_too_late_stays_undone(
     ports: Ports, tmp_path: Path, forget: None
 ) -> None:
