@@ -99,7 +99,7 @@ def _fill(part: Path, settings: Settings, store: Path, made_at: str) -> Manifest
         copied = wiring.documents_in(part / DOCUMENTS)
         try:
             _copy(folders, part, lambda name: _is_of(copied, name), count)
-            ledgers, broken = _ledgers(settings, copied)
+            sealed, broken = _ledgers(settings, copied)
         finally:
             copied.close()
     sums = {name: digest(path) for name, path in files(part)}
@@ -107,7 +107,7 @@ def _fill(part: Path, settings: Settings, store: Path, made_at: str) -> Manifest
         version("ggen-governor"),
         made_at,
         settings.ledger_origin,
-        ledgers,
+        sealed,
         sums,
         broken,
         wiring.objects_elsewhere(settings),

@@ -19,8 +19,10 @@ from cli.output import counting
 from cli.stack import supervisor
 from config.settings import Settings, load
 from governor.errors import ConflictError, GovernorError, InputError, OutageError
+from governor.paths import mirror_name
 from governor.records import SYSTEM_ACCOUNT
 from governor.times import timestamp
+from ledger.checkpoint import open_checkpoint
 from ledger.log import seal_id
 from ports import Ports
 from tasks.ledgers.audit import audit_ledger
@@ -63,7 +65,7 @@ def restore(copy: Path, opened_by: Keys, *, replace: bool) -> tuple[dict[str, An
             "GGEN_LEDGER_ORIGIN. Nothing was changed",
         )
     with supervisor.only_one(settings):
-        _refuse_if_at_work(settings)
+        has_memory = _refuse_if_at_work(settings)
         try:
             aside = _put_back(settings, copy, store, replace=replace)
             if packed is not None:
@@ -73,7 +75,8 @@ def restore(copy: Path, opened_by: Keys, *, replace: bool) -> tuple[dict[str, An
                 "not-restored",
                 f"{error.filename or copy}: {error.strerror}. Run it again: it goes on from there",
             ) from None
-        wiring.empty_memory(settings)
+        if has_memory:
+            wiring.empty_memory(settings)
         return _told(settings, manifest, digest, aside)
 
 
@@ -97,18 +100,26 @@ def _packed(settings: Settings, opened_by: Keys) -> bytes | None:
     return packed
 
 
-def _refuse_if_at_work(settings: Settings) -> None:
-    """Programs that no supervisor of this directory started, in containers, say so in Memory."""
+def _refuse_if_at_work(settings: Settings) -> bool:
+    """Whether Memory answers, with the secrets that are here now.
+
+    An embedded one is down with its stack. With the password of the copy, on the same port, another
+    stack's Memory could answer: a rehearsal must not touch it.
+
+    Raises:
+        ConflictError: programs that no supervisor of this directory started (in containers) work.
+    """
     try:
         alive = wiring.open_ports(settings).watches.alive(_PROGRAMS)
     except GovernorError:
-        return  # Memory is down, as it is with an embedded stack that is down
+        return False
     if working := [name for name, is_alive in alive.items() if is_alive]:
         raise ConflictError(
             "stack-runs",
             f"{', '.join(working)} did their work just now: stop all programs first, and wait for "
             "half a minute. Nothing was changed",
         )
+    return True
 
 
 def _put_back(settings: Settings, copy: Path, store: Path, *, replace: bool) -> Path | None:
@@ -196,7 +207,7 @@ def _told(
         raise OutageError(
             "not-receipted", f"all is restored, and its receipt is not written: {error.detail}"
         ) from None
-    broken = [each for each in reports if not each.is_valid]
+    broken = [each.account_id for each in reports if not each.is_valid and each not in behind]
     value = {
         "copied_at": manifest.made_at,
         "set_aside": str(aside) if aside else None,
@@ -205,14 +216,19 @@ def _told(
     lines = [f"restored as of {manifest.made_at}; actions that were in flight then run again"]
     lines += [f"  {row['account_id']}: {row['words']}" for row in rows]
     lines += [f"what was here before is in {aside}"] if aside else []
-    if broken:
+    if behind:
         lines.append(
             "some ledgers were sealed further than the copy goes. Nothing is signed over that: "
             "restore a newer copy, if there is one, before ggen up; docs/backup.md"
         )
-    else:
+    if broken:
+        lines.append(
+            f"broken in the copy, or signed by keys that are not here: {', '.join(broken)}. See: "
+            "ggen verify-ledger, ggen keys list"
+        )
+    if not behind and not broken:
         lines.append("every ledger is whole: ggen up")
-    return value, "\n".join(lines), 1 if broken else 0
+    return value, "\n".join(lines), 1 if behind or broken else 0
 
 
 def _accounts(ports: Ports) -> list[str]:
@@ -225,7 +241,7 @@ def _signed_since(ports: Ports, report: Report) -> list[str]:
     """The numbers of checkpoints that were signed after the newest seal of the store."""
     prefix = f"checkpoints/{report.account_id}/"
     names = [name.removeprefix(prefix) for name in ports.objects.names(prefix)]
-    return [name for name in names if name > seal_id(report.last)]
+    return [name for name in names if name.isdecimal() and name > seal_id(report.last)]
 
 
 def _row(ports: Ports, report: Report) -> dict[str, Any]:
@@ -233,9 +249,7 @@ def _row(ports: Ports, report: Report) -> dict[str, Any]:
     words = f"{report.words()}, {report.sealed} sealed receipts, {report.unsealed} to be sealed"
     lost = None
     if since:
-        note = ports.objects.get(f"checkpoints/{report.account_id}/{since[-1]}") or b""
-        size = int(note.splitlines()[1])
-        lost = size - report.sealed
+        lost = max(0, _size_at(ports, report.account_id, since[-1]) - report.sealed)
         words = (
             f"{lost} sealed receipts are missing: the store ends with seal {report.last}, and "
             f"checkpoints up to {int(since[-1])} were signed"
@@ -250,3 +264,14 @@ def _row(ports: Ports, report: Report) -> dict[str, Any]:
         "missing": lost,
         "words": words,
     }
+
+
+def _size_at(ports: Ports, account_id: str, name: str) -> int:
+    """How many receipts a checkpoint's copy says were sealed; 0 where it is spoilt."""
+    ring = ports.keys.ring()
+    note = ports.objects.get(mirror_name(account_id, name)) or b""
+    try:
+        text = note.decode(errors="replace")
+        return open_checkpoint(text, ring.log_origin(account_id), ring)[0].size
+    except InputError:
+        return 0

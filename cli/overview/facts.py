@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from cli.overview.disk import disk
+from cli.overview.problems import PAGE
 from config.settings import Settings
 from governor.actions import Action
 from governor.errors import GovernorError
@@ -29,7 +30,6 @@ LATELY = timedelta(hours=1)
 LATE_S = 40.0
 """How old an open run is when it is late: a cancellation's own bound (Runbook 7)."""
 
-_AT_MOST = 200
 _FAILED = (ActionState.FAILED, ActionState.ROLLED_BACK, ActionState.ROLLBACK_FAILED)
 _POLICY = ("policy_broadcast", "policy_upgrade_skipped", "policy_validation_failed")
 
@@ -55,6 +55,8 @@ def _known(part: Callable[[], Any]) -> Any:
         return part()
     except GovernorError as error:
         return {"unknown": error.detail}
+    except OSError as error:
+        return {"unknown": f"{error.filename or 'the disk'}: {error.strerror}"}
 
 
 def _work(ports: Ports) -> dict[str, Any]:
@@ -76,7 +78,7 @@ def _failing(ports: Ports) -> list[dict[str, Any]]:
     since = timestamp(ports.clock.now() - LATELY)
     groups: dict[tuple[str, str, str], list[Action]] = {}
     for state in _FAILED:
-        for action in actions.listed(ports, None, state=state, limit=_AT_MOST):
+        for action in actions.listed(ports, None, state=state, limit=PAGE):
             if state is ActionState.ROLLBACK_FAILED or (action.ended_at or "") >= since:
                 key = (action.account_id, action.handler, action.error_code or "")
                 groups.setdefault(key, []).append(action)
@@ -108,7 +110,7 @@ def _runs(ports: Ports) -> dict[str, Any]:
     return {
         "open": len(found),
         "parked": sum(1 for run in found if run.state is RunState.PARKED),
-        "held": sorted(held, key=lambda row: (row["state"] != "parked", row["since"]))[:_AT_MOST],
+        "held": sorted(held, key=lambda row: (row["state"] != "parked", row["since"]))[:PAGE],
     }
 
 

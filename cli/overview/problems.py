@@ -4,11 +4,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from governor.records import SYSTEM_ACCOUNT
-
 _FULL_SOON_DAYS = 7.0
 _LITTLE_BYTES = 2**30
 _LONG_WAIT_S = 5.0
+PAGE = 200
+"""Most actions of a state, and most runs, that are looked at."""
+
 _OF_TROUBLES = {"rollbacks-failing", "runs-parked", "actions-waiting"}
 """Troubles that are the same as a problem below."""
 
@@ -114,7 +115,7 @@ def _failing(failing: Any) -> Iterator[Problem]:
         again = f"; tried again at {group['retry_at']}" if group["retry_at"] else ""
         undo = f"{undone} of {group['actions']} are undone"
         yield Problem(
-            what=f"{group['handler']} fails for {account}: {group['actions']} in the last hour",
+            what=f"{group['handler']} fails for {account}: {_number(group['actions'])} actions",
             hurts=account,
             why=group["error_code"] or "unknown",
             since=group["since"],
@@ -123,6 +124,11 @@ def _failing(failing: Any) -> Iterator[Problem]:
             do=f"ggen actions show {group['action_id']} --account-id {account}",
             page="Incident 5",
         )
+
+
+def _number(count: int) -> str:
+    """A count of a page that is full is not the whole."""
+    return f"at least {count}" if count >= PAGE else str(count)
 
 
 def _queue(work: Any) -> Iterator[Problem]:
@@ -192,7 +198,7 @@ def _unread(facts: Mapping[str, Any]) -> Iterator[Problem]:
     if unread:
         yield Problem(
             what=f"not known now: {', '.join(unread)}",
-            hurts=SYSTEM_ACCOUNT,
+            hurts="the operator",
             why=next(iter(unread.values())),
             since="now",
             heals="read again with the next look",

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from cli.overview.problems import Problem
 from governor.actions import Action
 from governor.runs import Run
 
@@ -290,17 +291,6 @@ class Plan(Shape):  # noqa: D101
 class Component(Shape):  # noqa: D101
     pid: int
     up_s: int
-
-
-class Problem(Shape):  # noqa: D101
-    what: str
-    hurts: str
-    why: str
-    since: str
-    heals: str
-    lost: str
-    do: str
-    page: str
 
 
 class Status(Shape):

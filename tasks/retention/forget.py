@@ -54,7 +54,8 @@ def is_due(ports: Ports) -> bool:
 def forget_some(ports: Ports, after: str) -> str:
     """Some tenants past the one at ``after``, then the runs; where to go on, "" at the end."""
     if not after:
-        forget_of(ports, SYSTEM_ACCOUNT)
+        with isolating_errors(SYSTEM_ACCOUNT):
+            forget_of(ports, SYSTEM_ACCOUNT)
     page = ports.documents.scan(
         Query("tenants", after=("", after) if after else None, limit=_TENANTS_AT_ONCE)
     )

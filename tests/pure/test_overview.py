@@ -103,7 +103,7 @@ def test_what_hurts_everybody_comes_first_and_what_does_not_fit_is_counted() -> 
         "pump is missing",
         "the ledger of acme does not hold",
         "customer_cancels of acme is parked: its undo keeps failing",
-        f"billing.charge_the_customer_for_everything fails for {'b' * 63}: 17 in the last hour",
+        f"billing.charge_the_customer_for_everything fails for {'b' * 63}: 17 actions",
         "123456 actions wait for a worker",
         "the disk is full in 0.1 days at the pace so far",
         "clock-off/a-host",

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
+from adapters.local.system import free_ports
 from cli.backup import keys
 from config.settings import Settings
 from tests.stack.conftest import GGEN, SHORT, Stack, new_stack
@@ -182,6 +184,31 @@ def test_on_an_empty_machine_copy_and_keys_are_enough(story: Story, tmp_path: Pa
         until(lambda: _sealed(other, "acme") == 7, 30)
     finally:
         other.ggen("down")
+
+
+def test_a_rehearsal_leaves_the_memory_of_a_running_stack_alone(
+    story: Story, tmp_path: Path
+) -> None:
+    """The copy's password opens it, and the port is the same."""
+    running = story.stack
+    http, flower = free_ports(2)
+    rehearsal = Stack(tmp_path / "state", http, flower, running.valkey_port, SHORT)
+    opened = ["--keys", str(story.keys), "--passphrase-file", str(story.passphrase)]
+    assert running.ggen("up", "--detach").returncode == 0
+    try:
+        port, password = running.valkey_port, running.secrets.read("valkey.password")
+        with redis.Redis(port=port, password=password, db=1) as memory:
+            era = memory.dump("ggen:era")
+            first = rehearsal.ggen("restore", str(story.copy), *opened)
+            assert first.returncode == 0, first.stderr
+            again = rehearsal.ggen("restore", str(story.copy), "--replace")
+            assert era
+            assert memory.dump("ggen:era") == era
+        assert again.returncode == 4
+        assert "did their work just now" in again.stderr
+        assert running.ggen("status").returncode == 0
+    finally:
+        running.ggen("down")
 
 
 def test_a_copy_that_was_changed_is_refused(story: Story, tmp_path: Path) -> None:

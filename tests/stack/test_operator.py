@@ -79,7 +79,7 @@ def failing(stack: Stack) -> str:
 def test_who_is_failing_and_whom_does_it_hurt(stack: Stack, failing: str) -> None:
     shown = screen(stack)
 
-    assert "demo.rollback_fails fails for acme: 1 in the last hour hurts acme" in shown
+    assert "demo.rollback_fails fails for acme: 1 actions hurts acme" in shown
 
 
 def test_why_and_since_when(stack: Stack, failing: str, ports: Ports) -> None:
