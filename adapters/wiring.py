@@ -220,13 +220,17 @@ def objects_elsewhere(settings: Settings) -> dict[str, str]:
 
 
 def _object_urls(settings: Settings) -> dict[str, str]:
-    own = settings.objects_url or f"file://{quote(str(settings.state_dir / 'objects'))}"
     apart = {"spool": settings.spool_url, "archive": settings.archive_url}
-    return {"objects": own, **{kind: url for kind, url in apart.items() if url}}
+    own = {"objects": settings.objects_url or _own_objects(settings)}
+    return own | {kind: url for kind, url in apart.items() if url}
+
+
+def _own_objects(settings: Settings) -> str:
+    return f"file://{quote(str(settings.state_dir / 'objects'))}"
 
 
 def _objects(settings: Settings, field: str) -> Objects:
-    url = getattr(settings, field) or f"file://{quote(str(settings.state_dir / 'objects'))}"
+    url = getattr(settings, field) or _own_objects(settings)
     match urlsplit(url).scheme:
         case "file":
             from adapters.local.directory import DirectoryObjects

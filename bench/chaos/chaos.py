@@ -55,6 +55,9 @@ _WAITING = frozenset({"actions-waiting"})
 _ALWAYS = frozenset({"rollback_failed", "action_failed", "no-alert-address", "policy_refused"})
 """What the load itself may raise: its handlers fail, and an undo may be cut off by a kill."""
 
+_NOT_ACCEPTED = "OSError: [Errno 24] Too many open files"
+"""Of a connection that waits for a file descriptor; one that a request misses names a file."""
+
 Do = Callable[["Chaos"], None]
 
 
@@ -211,7 +214,7 @@ class Chaos:
             return []
         logs = "\n".join(f.read_text() for f in self.settings.log_dir.glob("ingress*"))
         errors = Counter(re.findall(r"^(?:\w+\.)*\w+(?:Error|Exception)\b.*$", logs, re.MULTILINE))
-        told = [error for error, _ in errors.most_common() if "Errno 24" not in error]
+        told = [error for error, _ in errors.most_common() if error != _NOT_ACCEPTED]
         return [f"{count} signals were answered 500: {told[:5]}"]
 
     def _at_rest(self, trial: Trial) -> None:

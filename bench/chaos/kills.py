@@ -9,10 +9,9 @@ from contextlib import suppress
 from functools import partial
 
 import psutil
-import redis
 
 from adapters.local.waiting import until
-from adapters.wiring import broker_url, memory_url
+from adapters.wiring import empty_memory
 from bench.figures import Figures
 from bench.stack import Driver, programs
 from config.settings import Settings
@@ -35,17 +34,7 @@ def kill(settings: Settings, *names: str) -> None:
 
 def wipe(settings: Settings) -> None:
     """Empty the queue and Memory; what waits on a topic is a store of truth."""
-    for url in (broker_url(settings), memory_url(settings)):
-        with redis.Redis.from_url(url) as client:
-            until(lambda client=client: _flushed(client), _GIVE_UP_AFTER_S)  # type: ignore[misc]
-
-
-def _flushed(client: redis.Redis) -> bool:
-    """Whether it was emptied; not while the server starts."""
-    try:
-        return bool(client.flushdb())
-    except redis.ConnectionError:  # of which BusyLoadingError is one
-        return False
+    until(lambda: empty_memory(settings), _GIVE_UP_AFTER_S)  # not while the server starts
 
 
 HARMS: dict[str, Callable[[Settings], None]] = {
