@@ -5,7 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,7 @@ class Stack:
         self, event: dict[str, Any] | bytes, *, secret: str | None = None, **headers: str
     ) -> httpx.Response:
         with self.client() as client:
-            return client.post_webhook(event, secret=secret, headers=headers)
+            return _repeated(lambda: client.post_webhook(event, secret=secret, headers=headers))
 
     def subscribe(self, account_id: str, plan_type: str = "professional") -> dict[str, Any]:
         answer = self.webhook(created(account_id, plan_type=plan_type))
@@ -108,7 +109,7 @@ class Stack:
 
     def signal(self, account_id: str, signal: dict[str, Any] | bytes) -> httpx.Response:
         with self.client() as client:
-            return client.post_signal(account_id, signal)
+            return _repeated(lambda: client.post_signal(account_id, signal))
 
     def read(self, path: str, **query: Any) -> Any:
         with self.client() as client:
@@ -117,6 +118,19 @@ class Stack:
     def receipts(self, account_id: str, **query: Any) -> list[dict[str, Any]]:
         with self.client() as client:
             return client.receipts(account_id, **query)
+
+
+def _repeated(send: Callable[[], httpx.Response]) -> httpx.Response:
+    """The answer, asked for again as every sender does where the machine's disk stalled.
+
+    A commit then waits for the write lock longer than a second, and nothing was written.
+    """
+    for _ in range(4):
+        answer = send()
+        if answer.status_code != 503 or "write-lock-timeout" not in answer.text:
+            return answer
+        time.sleep(float(answer.headers["Retry-After"]))
+    return send()
 
 
 def created(account_id: str, **changes: Any) -> dict[str, Any]:
