@@ -9,6 +9,7 @@ import itertools
 import json
 import random
 import statistics
+import sys
 import time
 from collections import Counter
 from contextlib import suppress
@@ -120,12 +121,12 @@ class Arrivals:
 
 
 def memory_mib(settings: Settings) -> dict[str, float]:
-    """What each process holds for itself (USS), by program and number."""
+    """What each process holds for itself (USS), by program and process id."""
     found = dict[str, float]()
-    for number, process in enumerate(family(settings)):
+    for process in family(settings):
         with suppress(psutil.NoSuchProcess):  # it ended meanwhile
             program = process.environ().get("SUPERVISOR_PROCESS_NAME", "supervisor")
-            found[f"{program}-{number}"] = process.memory_full_info().uss / 2**20
+            found[f"{program}-{process.pid}"] = process.memory_full_info().uss / 2**20
     return found
 
 
@@ -144,16 +145,28 @@ def knee(rows: list[dict[str, Any]]) -> float | None:
 
 async def _soak(
     arrivals: Arrivals, settings: Settings, per_s: float, minutes: float
-) -> dict[str, float]:
-    """Memory's slope of each process under a steady rate, after a fifth of the time."""
+) -> dict[str, dict[str, float]]:
+    """Memory of each process under a steady rate: its slope, after a fifth of the time.
+
+    A process that was replaced has too few samples for a slope, and is left out.
+    """
     samples = dict[str, list[tuple[float, float]]]()
     rounds = max(5, round(minutes))
     for number in range(rounds):
         await arrivals.step(per_s, minutes * 60 / rounds)
+        print(f"soak: round {number + 1} of {rounds}", file=sys.stderr, flush=True)
         if number >= rounds / 5:
             for name, mib in memory_mib(settings).items():
                 samples.setdefault(name, []).append((time.monotonic(), mib))
-    return {name: round(slope_mib_per_h(found), 2) for name, found in samples.items()}
+    return {
+        name: {
+            "slope_per_h": round(slope_mib_per_h(found), 2),
+            "first": round(found[0][1], 1),
+            "last": round(found[-1][1], 1),
+        }
+        for name, found in samples.items()
+        if len(found) > rounds / 2
+    }
 
 
 def main(
@@ -178,9 +191,7 @@ def main(
             "after_the_burst": after.row(),
         }
         if soak_minutes:
-            told["memory_mib_per_h"] = asyncio.run(
-                _soak(arrivals, driver.settings, first, soak_minutes)
-            )
+            told["memory_mib"] = asyncio.run(_soak(arrivals, driver.settings, first, soak_minutes))
     told["knee_per_s"] = knee(told["steps"])
     text = json.dumps(told, indent=1)
     print(text)
