@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
@@ -16,7 +17,7 @@ from adapters.calls import GuardedCalls, networks
 from adapters.drilled import DrilledDocuments, Switch
 from adapters.local.key_files import KeyFiles
 from adapters.local.secret_files import SecretFiles
-from adapters.local.system import SystemClock, SystemProcesses
+from adapters.local.system import SystemClock, SystemProcesses, boot_by_note, since_boot_ms
 from adapters.pushers import AnyPusher, TokenPushers
 from config.settings import Settings, load, variable
 from governor.errors import InputError, OutageError
@@ -61,7 +62,7 @@ def open_ports(settings: Settings) -> Ports:
         secrets=secrets,
         keys=KeyFiles(settings.keys_dir, settings.ledger_origin),
         alerts=PostedAlerts(secrets, memory),
-        clock=SystemClock(),
+        clock=SystemClock(lambda: _booted_at(settings, memory)),
         processes=SystemProcesses(),
         pushers=_pushers(settings),
         calls=GuardedCalls(networks(settings.action_networks)),
@@ -70,6 +71,23 @@ def open_ports(settings: Settings) -> Ports:
         store_name=urlsplit(settings.documents_url).scheme or "sqlite",
         policy_keys=_policy_keys(settings),
     )
+
+
+def _booted_at(settings: Settings, memory: Memory) -> datetime:
+    """When this machine booted, as its stack noted or, with Memory elsewhere, by Memory's clock.
+
+    The embedded Memory has this machine's clock: it says nothing new of it.
+
+    Raises:
+        OutageError: Memory does not answer.
+    """
+    noted = None if settings.memory_url else boot_by_note(boot_note(settings))
+    return noted or memory.time() - timedelta(milliseconds=since_boot_ms())
+
+
+def boot_note(settings: Settings) -> Path:
+    """Where a stack notes what its processes take for the time (``adapters.local.system``)."""
+    return settings.state_dir / "run" / "clock.json"
 
 
 def _traces(settings: Settings) -> Traces:

@@ -113,7 +113,7 @@ def next_seal(
 ) -> Seal:
     """The seal that appends ``batch``, or as much of it as one holds, after ``before``.
 
-    ``now`` is the sealer's steady clock: a time of creation that lies ahead of it is not believed.
+    ``now`` is the sealer's clock: a time of creation that lies ahead of it is not believed.
 
     Every receipt is hashed again and its signature checked. One that does not hold becomes a leaf
     that is marked ``rejected``.

@@ -10,14 +10,15 @@ class Clock(Protocol):
     """The only source of time."""
 
     def now(self) -> datetime:
-        """Aware, UTC."""
+        """Aware, UTC; one time for all processes of a machine.
+
+        Unaffected where the machine's clock is set by more than some seconds. A process that
+        begins on a machine whose clock differs by more than that from Memory's goes by Memory's.
+        """
         ...
 
-    def steady(self) -> datetime:
-        """Aware, UTC; unaffected by changes of the wall clock since this process started.
-
-        Order and proof go by it, so that a clock that is set moves neither.
-        """
+    def machine(self) -> datetime:
+        """Aware, UTC: the machine's clock as somebody may have set it; to be compared alone."""
         ...
 
     def monotonic_s(self) -> float:

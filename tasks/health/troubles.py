@@ -74,10 +74,11 @@ def look_for_all(ports: Ports) -> None:
 
 def compare_clocks(ports: Ports) -> None:
     """Notice a clock that was set: by itself, or unlike Memory's."""
-    now, host = ports.clock.now(), ports.processes.claim(ports.clock.now()).host
+    set_to, now = ports.clock.machine(), ports.clock.now()
+    host = ports.processes.claim(now).host
     off = {
-        "itself, as it ran before": now - ports.clock.steady(),
-        "the clock of Memory's server": now - ports.watches.time(),
+        "the time its programs go by": set_to - now,
+        "the clock of Memory's server": set_to - ports.watches.time(),
     }
     against, by = max(off.items(), key=lambda pair: abs(pair[1]))
     name = f"clock-off/{host}"
@@ -88,8 +89,8 @@ def compare_clocks(ports: Ports) -> None:
         ports,
         name,
         f"the clock of this machine differs by {by.total_seconds():+.0f} s from "
-        f"{against}. Receipts say times that are off; their ledgers stay valid. Set it right "
-        "(NTP), and restart the workers",
+        f"{against}. Its programs go on by the time before it was set, or by Memory's. Set it "
+        "right (NTP); where it is right, restart them: ggen down, then ggen up",
     )
 
 

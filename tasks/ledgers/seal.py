@@ -106,7 +106,7 @@ def seal_ledger(ports: Ports, account_id: str, late: tuple[str, ...] = ()) -> bo
 def _create(ports: Ports, account_id: str, last: Seal | None, batch: list[Document]) -> Seal | None:
     """Create the next seal; None when another sealer was first."""
     stored = list(map(stored_log.stored, batch))
-    built = next_seal(account_id, last, stored, ports.keys.ring(), ports.clock.steady())
+    built = next_seal(account_id, last, stored, ports.keys.ring(), ports.clock.now())
     write = Create(paths.seal_path(account_id, built.seal_id), built.document())
     rejected = [leaf for text in built.leaves if (leaf := parse_leaf(text)).rejected is not None]
     if rejected:

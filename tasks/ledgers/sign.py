@@ -123,7 +123,7 @@ def _recompute_from_receipts(
         raise BrokenLogError(account_id, f"seal {seal.number} names receipts that are not there")
     if StoredLog.of(ports, account_id).known_ids(before, present).intersection(ids):
         raise BrokenLogError(account_id, f"seal {seal.number} names receipts that are sealed")
-    ring, now = ports.keys.ring(), ports.clock.steady()
+    ring, now = ports.keys.ring(), ports.clock.now()
     rebuilt = next_seal(account_id, before, list(map(stored, present)), ring, now)
     in_order = _in_order(ports, account_id, before, present) and _in_time(before, leaves, present)
     if not in_order or [_plain(parse_leaf(t)) for t in rebuilt.leaves] != list(map(_plain, leaves)):

@@ -250,7 +250,7 @@ class SimClock:
         """Now."""
         return self._world.now()
 
-    def steady(self) -> datetime:
+    def machine(self) -> datetime:
         """Now."""
         return self._world.now()
 

@@ -41,8 +41,8 @@ class LaterClock:
     def now(self) -> datetime:
         return self._inner.now() + self._slept
 
-    def steady(self) -> datetime:
-        return self.now()
+    def machine(self) -> datetime:
+        return self._inner.machine()
 
     def monotonic_s(self) -> float:
         return self._inner.monotonic_s() + self._slept.total_seconds()

@@ -1,13 +1,11 @@
 """The wall clock decides neither safety nor proof: it is set under a ledger, a lease, a tick.
 
-What is imitated: one clock port whose wall clock is set while its steady clock goes on, and a
-Valkey whose own clock is set by an ``LD_PRELOAD`` shim around ``clock_gettime`` and
-``gettimeofday`` (the real server, another clock).
+What is imitated: one clock port whose hands are set while time goes on, and the clock of a real
+Valkey (``bench.chaos.clock``).
 """
 
 import dataclasses
 import random
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ import pytest
 
 from adapters.local.system import free_ports
 from adapters.valkey.memory import ValkeyMemory
+from bench.chaos.clock import WallClock, wall_clock
 from cli.audit.verify_archive import Against, verify_archive
 from cli.stack.programs import valkey_binary
 from governor.errors import ConflictError
@@ -37,7 +36,10 @@ from tests.support.waiting import until
 
 
 class SetClock:
-    """A clock that runs as it is told, and whose hands somebody sets."""
+    """A clock that runs as it is told, and whose hands somebody sets.
+
+    Its programs go by the hands, as those do that were started after they were set.
+    """
 
     def __init__(self) -> None:
         self.real = datetime.now(UTC) + timedelta(minutes=1)
@@ -46,14 +48,31 @@ class SetClock:
     def now(self) -> datetime:
         return self.real + self.set_by
 
-    def steady(self) -> datetime:
-        return self.real
+    def machine(self) -> datetime:
+        return self.real + self.set_by
 
     def monotonic_s(self) -> float:
         return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
         self.real += timedelta(seconds=seconds)
+
+
+class GoingOn:
+    """The time of programs that began before the hands were set."""
+
+    def __init__(self, clock: SetClock) -> None:
+        self._clock = clock
+
+    def now(self) -> datetime:
+        return self._clock.real
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._clock, name)
+
+
+def going_on(ports: Ports) -> Ports:
+    return dataclasses.replace(ports, clock=GoingOn(ports.clock))  # type: ignore[arg-type]
 
 
 class Restamped:
@@ -65,7 +84,7 @@ class Restamped:
 
     def commit(self, writes: list[object]) -> list[str]:
         revisions = self._inner.commit(writes)  # type: ignore[arg-type]
-        wall_us = (self._clock.now() - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(
+        wall_us = (self._clock.machine() - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(
             microseconds=1
         )
         self._last_us = max(self._last_us + 1, wall_us)
@@ -102,7 +121,7 @@ def test_a_week_of_receipts_with_ten_clock_steps_verifies(stepped: Ports, tmp_pa
             clock.sleep(chance.uniform(1, 600))
             emit(stepped, f"r{made}")
             made += 1
-        assert seal_ledger(stepped, ACCOUNT)
+        assert seal_ledger(going_on(stepped), ACCOUNT)
         clock.sleep(3600)
 
     assert not steps
@@ -143,7 +162,7 @@ def test_one_document_of_tomorrow_moves_no_other(stepped: Ports) -> None:
     emit(stepped, "after")
 
     for account_id in (ACCOUNT, "other"):
-        assert seal_ledger(stepped, account_id)
+        assert seal_ledger(going_on(stepped), account_id)
         assert not faults(stepped, account_id)
 
     other = StoredLog.of(stepped, "other").newest()
@@ -182,12 +201,12 @@ def test_a_clock_that_differs_is_noticed_alarmed_and_named(stepped: Ports) -> No
     clock = stepped.clock
     assert isinstance(clock, SetClock)
     clock.real = datetime.now(UTC)
-    troubles.compare_clocks(stepped)
+    troubles.compare_clocks(going_on(stepped))
     assert not stepped.memory.troubles()
     clock.set_by = timedelta(hours=1)
 
     for _ in range(3):
-        troubles.compare_clocks(stepped)
+        troubles.compare_clocks(going_on(stepped))
 
     (found,) = stepped.memory.troubles()
     assert found.name.startswith("clock-off/")
@@ -199,51 +218,19 @@ def test_a_clock_that_differs_is_noticed_alarmed_and_named(stepped: Ports) -> No
     ]
     assert len(alerts) == 1
     clock.set_by = timedelta()
-    troubles.compare_clocks(stepped)
+    troubles.compare_clocks(going_on(stepped))
     assert not stepped.memory.troubles()
 
 
 # -- Valkey's own clock
 
-_SHIM = r"""
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/time.h>
-#include <time.h>
-static long offset(void) {
-  long seconds = 0;
-  FILE *file = fopen(getenv("CLOCK_SET_BY"), "r");
-  if (file) { if (fscanf(file, "%ld", &seconds) != 1) seconds = 0; fclose(file); }
-  return seconds;
-}
-int clock_gettime(clockid_t id, struct timespec *at) {
-  static int (*real)(clockid_t, struct timespec *);
-  if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
-  int done = real(id, at);
-  if (id == CLOCK_REALTIME) at->tv_sec += offset();
-  return done;
-}
-int gettimeofday(struct timeval *at, void *zone) {
-  static int (*real)(struct timeval *, void *);
-  if (!real) real = dlsym(RTLD_NEXT, "gettimeofday");
-  int done = real(at, zone);
-  at->tv_sec += offset();
-  return done;
-}
-"""
-
 
 @pytest.fixture
-def set_memory(tmp_path: Path) -> Iterator[tuple[ValkeyMemory, Path]]:
-    """Memory on a Valkey whose clock is set by a file."""
-    if shutil.which("cc") is None:
+def set_memory(tmp_path: Path) -> Iterator[tuple[ValkeyMemory, WallClock]]:
+    """Memory on a Valkey whose clock can be set."""
+    clock = wall_clock(tmp_path / "clock")
+    if clock is None:
         pytest.skip("no C compiler for the shim")
-    (tmp_path / "shim.c").write_text(_SHIM)
-    shim, hand = tmp_path / "shim.so", tmp_path / "set-by"
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", shim, tmp_path / "shim.c", "-ldl"], check=True)
-    hand.write_text("0")
     (port,) = free_ports(1)
     server = subprocess.Popen(
         [
@@ -257,7 +244,7 @@ def set_memory(tmp_path: Path) -> Iterator[tuple[ValkeyMemory, Path]]:
             "--dir",
             str(tmp_path),
         ],
-        env={"LD_PRELOAD": str(shim), "CLOCK_SET_BY": str(hand)},
+        env=dict(clock.environment),
         stdout=subprocess.DEVNULL,
     )
     memory = ValkeyMemory(f"redis://127.0.0.1:{port}/1")
@@ -269,21 +256,21 @@ def set_memory(tmp_path: Path) -> Iterator[tuple[ValkeyMemory, Path]]:
             return False
 
     until(answers)
-    yield memory, hand
+    yield memory, clock
     memory.close()
     server.kill()
     server.wait()
 
 
 def test_a_lease_lasts_no_longer_whatever_the_clock_is_set_to(
-    set_memory: tuple[ValkeyMemory, Path],
+    set_memory: tuple[ValkeyMemory, WallClock],
 ) -> None:
-    memory, hand = set_memory
+    memory, clock = set_memory
     lease(memory, 1)
-    hand.write_text("3600")
+    clock.set_by(3600)
     until(lambda: abs((memory.time() - datetime.now(UTC)).total_seconds()) > 3000)
     assert memory.extend_lease(1)
-    hand.write_text("0")
+    clock.set_by(0)
     until(lambda: abs((memory.time() - datetime.now(UTC)).total_seconds()) < 60)
     assert memory.standing("acme") is Verdict.ADMITTED
     began = time.monotonic()
@@ -295,15 +282,15 @@ def test_a_lease_lasts_no_longer_whatever_the_clock_is_set_to(
 
 
 def test_another_machine_trusts_a_lease_only_as_long_as_it_has_seen_it(
-    set_memory: tuple[ValkeyMemory, Path],
+    set_memory: tuple[ValkeyMemory, WallClock],
 ) -> None:
-    memory, hand = set_memory
+    memory, clock = set_memory
     elsewhere = ValkeyMemory(memory._url)
     elsewhere._boot = "another"
-    hand.write_text("3600")
+    clock.set_by(3600)
     lease(memory, 1)
     assert elsewhere.standing("acme") is Verdict.ADMITTED
-    hand.write_text("0")
+    clock.set_by(0)
 
     until(lambda: elsewhere.standing("acme") is Verdict.NO_LEASE, 5)
     assert memory.extend_lease(1)
@@ -312,16 +299,16 @@ def test_another_machine_trusts_a_lease_only_as_long_as_it_has_seen_it(
 
 
 def test_ticks_and_signs_of_life_of_a_clock_that_was_set_back_hold_nobody_up(
-    set_memory: tuple[ValkeyMemory, Path],
+    set_memory: tuple[ValkeyMemory, WallClock],
 ) -> None:
-    memory, hand = set_memory
-    hand.write_text("3600")
+    memory, clock = set_memory
+    clock.set_by(3600)
     until(lambda: abs((memory.time() - datetime.now(UTC)).total_seconds()) > 3000)
     assert memory.claim_tick("reap", 0.8)
     memory.beat_alive("beat", 20)
     memory.mark_unsealed("acme")
     assert memory.take_unsealed(8, 10)
-    hand.write_text("0")
+    clock.set_by(0)
     until(lambda: abs((memory.time() - datetime.now(UTC)).total_seconds()) < 60)
 
     assert memory.claim_tick("reap", 0.8)
