@@ -6,31 +6,31 @@ it may; an alert without a cause counts as a fault of the system, as does a faul
 
 import json
 import os
-import random
 import re
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import psutil
 import typer
 
 from adapters.local.waiting import until
-from bench.chaos.kills import kill, wipe
-from bench.chaos.soak import LOCKED, Soak, Trial
+from bench.chaos.clock import WallClock, had_by_children, wall_clock
+from bench.chaos.faults import CHANCE, FAULTS, FLOODED, Fault, small_disk
+from bench.chaos.host import OtherHost, can_have_one
+from bench.chaos.soak import Soak, Trial
 from bench.load import Load
 from bench.measure import machine
-from bench.stack import Driver, ggen, programs, stack
+from bench.stack import Driver, programs, stack
 from config.settings import Settings, environment
-from governor.errors import OutageError
-from governor.health import Scope
 from governor.quota import Verdict, month_of
 from ledger.receipt import SignedReceipt
 from ports import Ports
@@ -46,90 +46,12 @@ SHORT = {
 }
 """Intervals of a stack that notices, and heals, soon."""
 
-ACCOUNTS = ("chaos-a", "chaos-b", "chaos-c")
-_LAPSE = frozenset({"degraded_mode_cleared"})
-_OUTAGE = frozenset({"degraded_mode", "degraded_mode_cleared"})
-_WAITING = frozenset({"actions-waiting"})
-"""Accepted actions wait for more than 5 s: there were no workers, or too few."""
-
+ACCOUNTS = ("chaos-a", "chaos-b", FLOODED)
 _ALWAYS = frozenset({"rollback_failed", "action_failed", "no-alert-address", "policy_refused"})
 """What the load itself may raise: its handlers fail, and an undo may be cut off by a kill."""
 
 _NOT_ACCEPTED = "OSError: [Errno 24] Too many open files"
 """Of a connection that waits for a file descriptor; one that a request misses names a file."""
-
-Do = Callable[["Chaos"], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """The harm, the alerts it must raise, and those it may raise besides."""
-
-    do: Do
-    must: frozenset[str] = frozenset()
-    may: frozenset[str] = _OUTAGE
-
-
-def _kill(program: str) -> Do:
-    return lambda chaos: kill(chaos.settings, program)
-
-
-def _stop_a_child(chaos: "Chaos") -> None:
-    """SIGSTOP: a process that is paused in the middle of anything."""
-    child = random.choice(chaos.children("actions"))  # noqa: S311
-    child.suspend()
-    time.sleep(random.choice((0.3, 2.0, 6.0)))  # noqa: S311
-    child.resume()
-
-
-def _exhaust_files(chaos: "Chaos") -> None:
-    """No file descriptor is left for the ingress."""
-    process = chaos.program("ingress")
-    before = process.rlimit(psutil.RLIMIT_NOFILE)
-    process.rlimit(psutil.RLIMIT_NOFILE, (process.num_fds() + 1, before[1]))
-    time.sleep(3)
-    process.rlimit(psutil.RLIMIT_NOFILE, before)
-
-
-def _lock(chaos: "Chaos") -> None:
-    """The store takes no write for as long as it takes to be noticed, and a while longer."""
-    with chaos.soak.failing(LOCKED):
-        until(lambda: _is_degraded(chaos.ports), 60)
-        time.sleep(random.random() * 4)  # noqa: S311
-
-
-def _is_degraded(ports: Ports) -> bool:
-    """Whether Memory says so; not while it was killed just now."""
-    with suppress(OutageError):
-        return ports.modes.health(Scope.ALL).is_degraded
-    return False
-
-
-def _lock_briefly(chaos: "Chaos") -> None:
-    with chaos.soak.failing(LOCKED):
-        time.sleep(0.3 + random.random())  # noqa: S311
-
-
-def _flood(chaos: "Chaos") -> None:
-    """A tenant sends far more than its plan allows at once."""
-    with Load(chaos.settings, ACCOUNTS[2], per_s=0, clients=8) as load:
-        time.sleep(2)
-    chaos.loads.append(load)
-
-
-FAULTS: dict[str, Fault] = {
-    **{f"kill {name}": Fault(_kill(name)) for name in ("ingress", "pump", "runbooks")},
-    "kill actions": Fault(_kill("actions"), may=_OUTAGE | _WAITING),
-    **{f"kill {name}": Fault(_kill(name)) for name in ("health", "beat", "flower", "valkey")},
-    "wipe Memory and broker": Fault(lambda chaos: wipe(chaos.settings), must=_LAPSE),
-    "stop a child": Fault(_stop_a_child, may=_OUTAGE | _WAITING),
-    "no file descriptors": Fault(_exhaust_files),
-    "lock the store": Fault(_lock, must=_OUTAGE),
-    "lock the store briefly": Fault(_lock_briefly),
-    "rotate the keys": Fault(lambda chaos: ggen(chaos.settings, "keys", "rotate"), may=_OUTAGE),
-    "flood": Fault(_flood, may=frozenset({"capacity"}) | _OUTAGE | _WAITING),
-}
-"""By name."""
 
 
 @dataclass
@@ -137,6 +59,9 @@ class Chaos:
     """One stack, its tenants, and what was done to it."""
 
     driver: Driver
+    other: OtherHost | None = None
+    clock: WallClock | None = None
+    disk: Path | None = None
     soak: Soak = field(init=False)
     loads: list[Load] = field(default_factory=list)
     done: Counter[str] = field(default_factory=Counter)
@@ -163,18 +88,24 @@ class Chaos:
         """The children of a program, as soon as it has some."""
         return until(lambda: self.program(name).children(), 30)
 
+    @property
+    def faults(self) -> dict[str, Fault]:
+        """Those that this machine and these stores allow."""
+        return {name: fault for name, fault in FAULTS.items() if fault.needs(self)}
+
     def play(self, seconds: float) -> None:
         """Random faults, and a second beat all the while, under load."""
         for account in ACCOUNTS:
             self.driver.subscribe(account, "professional")
+        doors = [self.settings, self.other.settings if self.other else self.settings]
         with ExitStack() as during:
             during.enter_context(_second_beat(self.settings))
-            for account in ACCOUNTS[:2]:
-                self.loads.append(during.enter_context(Load(self.settings, account, per_s=8)))
+            for account, door in zip(ACCOUNTS, doors, strict=False):
+                self.loads.append(during.enter_context(Load(door, account, per_s=8)))
             give_up_at = time.monotonic() + seconds
             while time.monotonic() < give_up_at:
-                self._hurt(random.choice(list(FAULTS)))  # noqa: S311
-                time.sleep(random.random() * 5)  # noqa: S311
+                self._hurt(CHANCE.choice(list(self.faults)))
+                time.sleep(CHANCE.random() * 5)
             self._heal()
 
     def _hurt(self, name: str) -> None:
@@ -182,10 +113,12 @@ class Chaos:
         with suppress(psutil.NoSuchProcess):  # what was to be hurt ended first
             FAULTS[name].do(self)
             self.done[name] += 1
-        print(f"{name:<24} {time.monotonic() - began_s:5.1f} s", file=sys.stderr, flush=True)
+        print(f"{name:<36} {time.monotonic() - began_s:5.1f} s", file=sys.stderr, flush=True)
 
     def _heal(self) -> None:
         until(lambda: self.driver.http.get("/readyz").status_code == 200, 120)
+        if self.other:
+            until(self.other.answers, 120)
 
     def compare(self) -> list[str]:
         """What does not hold in the end."""
@@ -266,9 +199,15 @@ def main(
     keep: Annotated[Path | None, typer.Option(help="Write the result here, too.")] = None,
 ) -> None:
     """Hurt a stack for a while, and compare all books; exit 1 when something does not hold."""
-    random.seed(seed)
-    with stack(**SHORT) as driver:
-        chaos = Chaos(driver)
+    CHANCE.seed(seed)
+    with ExitStack() as all_of_it:
+        disk = all_of_it.enter_context(small_disk())
+        clock = wall_clock(Path(all_of_it.enter_context(TemporaryDirectory())))
+        with had_by_children(clock):
+            driver = all_of_it.enter_context(stack(**SHORT))
+        has_two = can_have_one(driver.settings)
+        other = all_of_it.enter_context(OtherHost(driver.settings)) if has_two else None
+        chaos = Chaos(driver, other, clock, disk)
         chaos.play(minutes * 60)
         faults = chaos.compare()
     seen = Counter[int]()
@@ -279,6 +218,7 @@ def main(
         "seed": seed,
         "minutes": minutes,
         "done": dict(chaos.done),
+        "not_possible_here": sorted(FAULTS.keys() - chaos.faults.keys()),
         "answers": {str(status): count for status, count in sorted(seen.items())},
         "faults": faults,
     }

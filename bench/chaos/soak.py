@@ -49,6 +49,8 @@ _BY_ADMISSION = (Verdict.DEGRADED, Verdict.NO_LEASE)
 
 _ENDS = ("action_complete", "action_failed", "action_timeout")
 _LOOK_EVERY_S = 0.005
+_NEVER_MS = 600_000
+"""Longer than any action waits or runs: who says so goes by a clock that was set."""
 
 
 @dataclass
@@ -220,6 +222,9 @@ class Soak:
             )
         ]
         done.expect(not half, f"{len(half)} actions were half done")
+        spans = [a[name] or 0 for a in found for name in ("queue_ms", "run_ms")]
+        longest_ms = max(spans, default=0)
+        done.expect(longest_ms < _NEVER_MS, f"one is told to have taken {longest_ms} ms")
 
     def _actions(self, account_id: str) -> list[dict[str, Any]]:
         found = every(self.ports.documents, f"tenants/{account_id}/actions")
