@@ -140,6 +140,14 @@ class Chaos:
         trial.faults.extend(self._internal_errors())
         return trial.faults
 
+    def carried_out(self) -> dict[str, int]:
+        """How many actions each host has claimed."""
+        found = Counter[str]()
+        for document in every(self.ports.documents, "actions", group=True):
+            claim = document.data["claim"]
+            found[claim["host"] if claim else "none"] += 1
+        return dict(found)
+
     def _internal_errors(self) -> list[str]:
         """What the ingress answered 500 to: a fault of ours, whatever was done to it."""
         count = sum(1 for load in self.loads for each in load.answers if each.status == 500)
@@ -209,7 +217,7 @@ def main(
         other = all_of_it.enter_context(OtherHost(driver.settings)) if has_two else None
         chaos = Chaos(driver, other, clock, disk)
         chaos.play(minutes * 60)
-        faults = chaos.compare()
+        faults, carried_out = chaos.compare(), chaos.carried_out()
     seen = Counter[int]()
     for load in chaos.loads:
         seen += load.statuses()
@@ -220,6 +228,7 @@ def main(
         "done": dict(chaos.done),
         "not_possible_here": sorted(FAULTS.keys() - chaos.faults.keys()),
         "answers": {str(status): count for status, count in sorted(seen.items())},
+        "carried_out_by": carried_out,
         "faults": faults,
     }
     text = json.dumps(told, indent=1)
