@@ -13,7 +13,8 @@ from governor.quota import Verdict
 class Health:
     """What Memory knows of one scope.
 
-    ``failures`` in a row began at ``failing_since``. ``outage`` is the one that is open.
+    ``failures`` in a row began at ``failing_since``, after ``good`` successes and recoveries.
+    ``outage`` is the one that is open.
     ``refused`` counts signals refused since the last good check began, by account. ``accepted``
     counts those admitted since ``outage`` began; None where Memory was lost since.
     """
@@ -21,6 +22,7 @@ class Health:
     is_degraded: bool = False
     failures: int = 0
     failing_since: str = ""
+    good: int = 0
     error_code: str = ""
     error_detail: str = ""
     outage: Outage | None = None
@@ -77,8 +79,13 @@ class Modes(Protocol):
         """What Memory knows of a scope."""
         ...
 
-    def note_failure(self, scope: Scope, began: str, error_code: str, error_detail: str) -> int:
-        """The check that began then has failed; how many it are in a row."""
+    def note_failure(
+        self, scope: Scope, seen: Health, began: str, error_code: str, error_detail: str
+    ) -> int:
+        """The check that began then has failed; how many it are in a row.
+
+        Not counted where another has succeeded, or an outage has ended, since ``seen``.
+        """
         ...
 
     def note_success(self, scope: Scope, seen: Health) -> None:

@@ -24,14 +24,22 @@ _SPOOLED, _DRILL, _DRILLED = "ggen:spooled", "ggen:drill", "ggen:drilled"
 _REMEMBERED_FOR_S = 30 * 24 * 3600
 """How long Memory knows when a component was seen last."""
 
-_EXTEND = """
+_LEASED = f"""{NOW}
+-- Renew the lease, and note when that was as _ALIVE notes it.
+local function lease(key, value, lasts)
+  redis.call('SET', key, value, 'PX', lasts)
+  local seen = string.format('%d %d %d', now, now + lasts, now)
+  redis.call('SET', 'ggen:alive:lease', seen, 'EX', {_REMEMBERED_FOR_S})
+end"""
+_EXTEND = f"""{_LEASED}
 local era = redis.call('GET', KEYS[2])
 if not era then return 0 end
-redis.call('SET', KEYS[1], era .. ARGV[2], 'PX', ARGV[1])
+lease(KEYS[1], era .. ARGV[2], ARGV[1])
 return 1"""
 _CONTINUE = """
 return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('EXPIRE', KEYS[1], ARGV[2])"""
 _CREATE = f"""{HOLD}
+{_LEASED}
 local function to_map(words)
   local map = {{}}
   for n = 1, #words, 2 do map[words[n]] = words[n + 1] end
@@ -41,7 +49,7 @@ if redis.call('GET', KEYS[2]) ~= ARGV[2] then return 0 end
 for _, late in ipairs(redis.call('SMEMBERS', KEYS[3])) do hold(late) end
 redis.call('DEL', KEYS[2], KEYS[3])
 redis.call('SET', KEYS[4], ARGV[2])
-redis.call('SET', KEYS[1], ARGV[2] .. ARGV[3], 'PX', ARGV[1])
+lease(KEYS[1], ARGV[2] .. ARGV[3], ARGV[1])
 -- What is owed was owed without a lease: it ends now, and counts all that was refused until now.
 local refused = redis.call('HGETALL', KEYS[6])
 for id, debt in pairs(to_map(redis.call('HGETALL', KEYS[5]))) do
@@ -71,12 +79,15 @@ if lasts and left > 0 and left <= (tonumber(lasts) or 0) then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[1])
 return 1"""
 _FAILED = """
-local failures = redis.call('HGET', KEYS[1], 'failures')
+local failures = redis.call('HGET', KEYS[1], 'failures') or 0
+if (redis.call('HGET', KEYS[1], 'good') or '0') ~= ARGV[4] then return failures end
 if redis.call('HGET', KEYS[1], 'last') == ARGV[1] then return failures end
 redis.call('HSETNX', KEYS[1], 'since', ARGV[1])
 redis.call('HSET', KEYS[1], 'last', ARGV[1], 'code', ARGV[2], 'detail', ARGV[3])
 return redis.call('HINCRBY', KEYS[1], 'failures', 1)"""
-_FORGET = "redis.call('HDEL', KEYS[1], 'failures', 'since', 'last', 'code', 'detail')"
+_FORGET = """
+redis.call('HDEL', KEYS[1], 'failures', 'since', 'last', 'code', 'detail')
+redis.call('HINCRBY', KEYS[1], 'good', 1)"""
 _WELL = f"""
 {_FORGET}
 for n = 1, #ARGV, 2 do
@@ -101,6 +112,7 @@ if #ARGV == 2 then redis.call('SET', KEYS[2], 'degraded') end
 for n = 3, #ARGV do redis.call('SADD', KEYS[2], ARGV[n]) end
 return 1"""
 _OWE = f"""{STANDING}
+{_LEASED}
 {_IS_ANOTHER}
 -- A lapse is owed by one check: it ends in the moment in which the lease is there again.
 local held, era = redis.call('GET', KEYS[5]), redis.call('GET', KEYS[6])
@@ -115,7 +127,7 @@ local refused = {{}}
 for _, word in ipairs(redis.call('HGETALL', KEYS[3])) do refused[#refused + 1] = word end
 redis.call('DEL', KEYS[3])
 redis.call('HSET', KEYS[4], ARGV[2], cjson.encode({{ARGV[3], refused}}))
-if ARGV[4] ~= '' and era then redis.call('SET', KEYS[5], era .. ARGV[5], 'PX', ARGV[4]) end
+if ARGV[4] ~= '' and era then lease(KEYS[5], era .. ARGV[5], ARGV[4]) end
 return 1"""
 _BEGIN_DRILL = """
 if not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 0 end
@@ -190,6 +202,7 @@ class ValkeyHealth(ValkeyDispatch):
                 is_degraded=bool(accounts) if scope is Scope.SOME else mode == "degraded",
                 failures=int(known.get("failures", 0)),
                 failing_since=known.get("since", ""),
+                good=int(known.get("good", 0)),
                 error_code=known.get("code", ""),
                 error_detail=known.get("detail", ""),
                 outage=_outage(known["outage"]) if "outage" in known else None,
@@ -199,8 +212,11 @@ class ValkeyHealth(ValkeyDispatch):
 
         return bounded(read)
 
-    def note_failure(self, scope: Scope, began: str, error_code: str, error_detail: str) -> int:
-        return int(self._script(_FAILED, [_state(scope)], [began, error_code, error_detail]))
+    def note_failure(
+        self, scope: Scope, seen: Health, began: str, error_code: str, error_detail: str
+    ) -> int:
+        values = [began, error_code, error_detail, seen.good]
+        return int(self._script(_FAILED, [_state(scope)], values))
 
     def note_success(self, scope: Scope, seen: Health) -> None:
         pairs = [word for pair in seen.refused.items() for word in pair]

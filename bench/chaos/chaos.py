@@ -27,6 +27,7 @@ from bench.chaos.clock import WallClock, had_by_children, wall_clock
 from bench.chaos.faults import CHANCE, FAULTS, FLOODED, Fault, small_disk
 from bench.chaos.host import OtherHost, can_have_one
 from bench.chaos.soak import Soak, Trial
+from bench.chaos.visits import Visits
 from bench.load import Load
 from bench.measure import machine
 from bench.stack import Driver, programs, stack
@@ -63,11 +64,13 @@ class Chaos:
     clock: WallClock | None = None
     disk: Path | None = None
     soak: Soak = field(init=False)
+    visits: Visits = field(init=False)
     loads: list[Load] = field(default_factory=list)
     done: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.soak = Soak(self.driver)
+        self.visits = Visits(self.driver, self.soak.ports)
 
     @property
     def settings(self) -> Settings:
@@ -135,6 +138,7 @@ class Chaos:
             month = month_of(self.ports.clock.now())
             used = self.ports.governors.used(account, "demo-sku", month)
             trial.expect(used == len(accepted), f"{account}: {used} used, {len(accepted)} accepted")
+        trial.faults.extend(self.visits.compare())
         self._at_rest(trial)
         self._alerts(trial)
         trial.faults.extend(self._internal_errors())

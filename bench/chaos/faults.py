@@ -4,6 +4,7 @@ import random
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -37,7 +38,7 @@ _WAITING = frozenset({"actions-waiting"})
 """Accepted actions wait for more than 5 s: there were no workers, or too few."""
 
 _HOUR_S = 3600
-_DISK_MIB = 1536
+_DISK_MIB = 1024
 _FILLING = "filling"
 
 CHANCE = random.Random()  # noqa: S311  # no secret
@@ -132,20 +133,20 @@ def small_disk() -> Iterator[Path | None]:
 
 def _fail_the_store(chaos: "Chaos") -> None:
     """The store fails in some way for as long as it takes to be noticed, and a while longer."""
-    kinds = [LOCKED] if _is_embedded(chaos) else [StoreFault.QUOTA, StoreFault.HANG]
-    with chaos.soak.failing(CHANCE.choice(kinds)):
+    with chaos.soak.failing(CHANCE.choice(_kinds(chaos))):
         until(lambda: _is_degraded(chaos.ports), 60)
         _a_while(0, 4)
 
 
 def _fail_the_store_briefly(chaos: "Chaos") -> None:
-    kinds = [LOCKED] if _is_embedded(chaos) else [StoreFault.QUOTA, StoreFault.DEAF]
-    with chaos.soak.failing(CHANCE.choice(kinds)):
+    with chaos.soak.failing(CHANCE.choice(_kinds(chaos))):
         _a_while(0.3, 1.3)
 
 
-def _is_embedded(chaos: "Chaos") -> bool:
-    return not chaos.settings.documents_url
+def _kinds(chaos: "Chaos") -> list[str]:
+    """Ways in which the store fails: a real one where it is a file, else as Google's fails."""
+    is_file = not chaos.settings.documents_url
+    return [LOCKED] if is_file else [StoreFault.QUOTA, StoreFault.HANG, StoreFault.DEAF]
 
 
 def _is_degraded(ports: Ports) -> bool:
@@ -153,6 +154,15 @@ def _is_degraded(ports: Ports) -> bool:
     with suppress(OutageError):
         return ports.modes.health(Scope.ALL).is_degraded
     return False
+
+
+def _upgrade_in_an_outage(chaos: "Chaos") -> None:
+    upgrading = threading.Thread(target=chaos.visits.upgrade)
+    with chaos.soak.failing(CHANCE.choice(_kinds(chaos))):
+        upgrading.start()
+        until(lambda: _is_degraded(chaos.ports), 60)
+        _a_while(0, 2)
+    upgrading.join()
 
 
 def _flood(chaos: "Chaos") -> None:
@@ -243,6 +253,9 @@ FAULTS: dict[str, Fault] = {
     "fail the store": Fault(_fail_the_store, must=_OUTAGE),
     "fail the store briefly": Fault(_fail_the_store_briefly),
     "rotate the keys": Fault(lambda chaos: ggen(chaos.settings, "keys", "rotate"), may=_OUTAGE),
+    "upgrade the policy in an outage": Fault(_upgrade_in_an_outage, must=_OUTAGE),
+    "a customer comes and goes": Fault(lambda chaos: chaos.visits.come_and_go(), may=_ANY),
+    "deliver again": Fault(lambda chaos: chaos.visits.again(chaos.loads[0])),
     "flood": Fault(_flood, may=frozenset({"capacity"}) | _ANY),
     **{
         f"set the clock {words}": Fault(

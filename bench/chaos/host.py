@@ -88,7 +88,7 @@ class OtherHost:
                 stderr=log,
                 start_new_session=True,
             )
-        until(self.answers, 60)
+        until(self.answers, 180)
 
     def kill(self) -> None:
         """The whole host at once, as a lost machine: every process of it by SIGKILL."""

@@ -46,7 +46,7 @@ class Relay:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.reset()
+        self._now(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
@@ -95,6 +95,12 @@ class Relay:
             await asyncio.sleep(late_s)
         while self.is_cut:
             await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def _end(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
     async def _reset(self) -> None:
         for writer in self._writers:

@@ -108,10 +108,7 @@ def submit(ports: Ports, asked: Signal) -> str:
         raise
     _refuse_if_late(ports, asked_s)
     try:
-        patience_s = ports.times.store_timeout_s
-        commit_once(
-            ports, [Create(transitions.path_of(action), action.document())], patience_s=patience_s
-        )
+        _store(ports, action, admission.era, now)
     except ConflictError:
         # Stored long before, and Memory had forgotten: give back what was just taken for it. Stored
         # a moment ago, it was by another delivery of this signal, whose slot this is.
@@ -119,10 +116,25 @@ def submit(ports: Ports, asked: Signal) -> str:
             ports.slots.release(Slot.of(action), refund_month=action.month)
         _is_stored(ports, request)
         return request.action_id
-    with contextlib.suppress(OutageError):  # a Memory that is away is rebuilt, and looks at all
-        _tell_of_the_unusual(ports, action, admission.era, now)
     dispatch.enqueue(ports, action)
     return request.action_id
+
+
+def _store(ports: Ports, action: Action, era: str, asked_at: datetime) -> None:
+    """Have an action stored that was admitted in ``era``.
+
+    Raises:
+        ConflictError: it is there already.
+        OutageError: no answer. It may have landed after a rebuild of Memory that did not find it:
+            Memory is told all the same, and the reaper gives back what was not stored.
+    """
+    write = Create(transitions.path_of(action), action.document())
+    try:
+        commit_once(ports, [write], patience_s=ports.times.store_timeout_s)
+    except OutageError:
+        _tell_of_the_unusual(ports, action, era, asked_at)
+        raise
+    _tell_of_the_unusual(ports, action, era, asked_at)
 
 
 def _refuse_if_late(ports: Ports, asked_s: float) -> None:
@@ -247,10 +259,11 @@ def _tell_of_the_unusual(ports: Ports, action: Action, era: str, asked_at: datet
     """Memory may have been rebuilt before a slow action was stored; one may be due very soon."""
     slot = Slot.of(action)
     took_ms = elapsed_ms(timestamp(asked_at), ports.clock.now())
-    if took_ms > rules.STORED_MS:
-        ports.slots.hold(slot, action.month, era, is_late=took_ms >= rules.UNSTORED_MS)
-    if action.queue_timeout_ms < rules.FIRST_LOOK_MS:
-        ports.slots.look_again(slot, action.queue_timeout_ms)
+    with contextlib.suppress(OutageError):  # a Memory that is away is rebuilt, and looks at all
+        if took_ms > rules.STORED_MS:
+            ports.slots.hold(slot, action.month, era, is_late=took_ms >= rules.UNSTORED_MS)
+        if action.queue_timeout_ms < rules.FIRST_LOOK_MS:
+            ports.slots.look_again(slot, action.queue_timeout_ms)
 
 
 def _is_older(ports: Ports, request: Request, now: datetime) -> bool:

@@ -111,12 +111,23 @@ def _look(ports: Ports, held: Held) -> None:
 def _look_at_queued(ports: Ports, held: Held) -> None:
     """Look at an action no worker claimed: it expired, or it is put into its list, if not there."""
     action = held.action
+    _hold_if_unknown(ports, action)
     age_ms = elapsed_ms(action.accepted_at, ports.clock.now())
     if age_ms >= action.queue_timeout_ms:
         expire(ports, held)
         return
     enqueue = partial(dispatch.enqueue, ports)
     _hand_out(ports, enqueue, action, rules.queued_look_in_ms(action, age_ms))
+
+
+def _hold_if_unknown(ports: Ports, action: Action) -> None:
+    """Count what landed after Memory was rebuilt, and whose ingress died or could not say so."""
+    slot = Slot.of(action)
+    if ports.slots.is_watched(slot):
+        return
+    now = transitions.load(ports, action.account_id, action.action_id)  # after Memory was asked
+    if now is not None and now.action.state is ActionState.PENDING:
+        ports.slots.hold(slot, action.month, "")
 
 
 def _look_at_running(ports: Ports, held: Held) -> None:

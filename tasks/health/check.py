@@ -70,12 +70,12 @@ def probe_recovery(ports: Ports) -> Transition | None:
 
 def _look(ports: Ports, known: Health, *, is_held: bool) -> Transition | None:
     """Check Documents; lengthen the lease, or say which mode is to be entered or left."""
-    before = ports.watches.seen(["health", "beat", "ingress"])
+    before = ports.watches.seen(["lease", "health", "beat", "ingress"])
     drill, began = ports.modes.drill(), ports.clock.now()
     try:
         is_first = probe(ports, "health/probe", ports.times.store_timeout_s)
     except Exception as error:  # whatever it is, the store cannot be relied upon
-        return _failed(ports, Scope.ALL, drill, began, error)
+        return _failed(ports, Scope.ALL, known, drill, began, error)
     finally:
         every_s = max(ports.times.health_interval_s, ports.times.probe_interval_s)
         ports.watches.beat_alive("health", max(ALIVE_FOR_S, 2 * every_s))
@@ -126,7 +126,7 @@ def watch_drilled(ports: Ports) -> Transition | None:
     try:
         probe(ports, f"tenants/{accounts[0]}/health/probe", ports.times.store_timeout_s)
     except Exception as error:  # as above
-        return _failed(ports, Scope.SOME, drill, began, error)
+        return _failed(ports, Scope.SOME, known, drill, began, error)
     if known.is_degraded:
         return _leave(Scope.SOME, known, began)
     ports.modes.note_success(Scope.SOME, known)
@@ -186,17 +186,18 @@ def _leave(scope: Scope, known: Health, began: datetime) -> Transition | None:
 def _failed(
     ports: Ports,
     scope: Scope,
+    seen: Health,
     drill: Drill | None,
     began: datetime,
     error: Exception,
 ) -> Transition | None:
     """Count a failed check; the third in a row has everything new refused.
 
-    ``drill`` is what went on when the check began.
+    ``seen`` and ``drill`` are what went on when the check began.
     """
     code = error.status if isinstance(error, OutageError) else "INTERNAL"
     detail = public_detail(error)[:512] if isinstance(error, GovernorError) else repr(error)[:512]
-    failures = ports.modes.note_failure(scope, timestamp(began), code, detail)
+    failures = ports.modes.note_failure(scope, seen, timestamp(began), code, detail)
     _LOG.warning("health check of %s failed, %d in a row: %s: %s", scope, failures, code, detail)
     if failures < CHECKS_TO_DEGRADE:
         return None

@@ -55,8 +55,10 @@ def lapsed(
         memory_seen_for_s=ingress.streak_s if ingress else 0,
         worker_up_s=ports.processes.age_s(),
     )
-    unseen_s = max(0.0, (checked.ago_s if checked else 0.0) - ports.times.lease_s)
-    since = known.failing_since or timestamp(now - timedelta(seconds=unseen_s))
+    leased = before["lease"] or checked  # which release 0.1.0 had alone
+    unseen_s = max(0.0, (leased.ago_s if leased else 0.0) - ports.times.lease_s)
+    ran_out_at = timestamp(now - timedelta(seconds=unseen_s))
+    since = min(known.failing_since or ran_out_at, ran_out_at)
     return Outage(
         outage_id=outage_id(Scope.ALL, since),
         reason=f"{ports.store_name}_recovered" if known.failures else cause,

@@ -567,9 +567,9 @@ def test_a_lease_that_ran_out_is_begun_anew_but_never_one_that_was_lost(memory: 
 
 def test_a_degraded_mode_refuses_counts_and_is_lifted_again(memory: Memory) -> None:
     _open(memory)
-    assert memory.note_failure(Scope.ALL, "since", "UNAVAILABLE", "away") == 1
-    assert memory.note_failure(Scope.ALL, "since", "UNAVAILABLE", "away") == 1  # told again
-    assert memory.note_failure(Scope.ALL, "later", "ABORTED", "moved") == 2
+    assert memory.note_failure(Scope.ALL, Health(), "since", "UNAVAILABLE", "away") == 1
+    assert memory.note_failure(Scope.ALL, Health(), "since", "UNAVAILABLE", "away") == 1  # again
+    assert memory.note_failure(Scope.ALL, Health(), "later", "ABORTED", "moved") == 2
     outage, other = _outage("o"), _outage("p")
     assert memory.degrade(Scope.ALL, outage, instead_of=None)
     assert not memory.degrade(Scope.ALL, other, instead_of=None)
@@ -593,7 +593,7 @@ def test_a_degraded_mode_refuses_counts_and_is_lifted_again(memory: Memory) -> N
     assert memory.standing("acme") is Verdict.DEGRADED
     assert memory.owe(Scope.ALL, over, instead_of=outage)
     assert memory.standing("acme") is Verdict.ADMITTED
-    assert memory.health(Scope.ALL) == Health()
+    assert memory.health(Scope.ALL) == Health(good=1)
     assert memory.owe(Scope.ALL, other, instead_of=None)
     owed = sorted(memory.owed(Scope.ALL), key=lambda each: each.outage.outage_id)
     assert owed == [Owed(over, {"acme": 3}), Owed(other, {})]

@@ -1,6 +1,7 @@
 """Simulated stores: Documents, Objects and topics in dictionaries, Memory on fakeredis."""
 
 import os
+import random
 import types
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
@@ -12,6 +13,7 @@ import fakeredis._socket._base
 import fakeredis.commands_mixins.scripting_mixin as scripting
 import fakeredis.commands_mixins.server_mixin
 import lupa.lua51
+from fakeredis.model import _expiring_members_set
 
 from adapters.rules import checked, order_of
 from adapters.valkey import health, slots
@@ -288,6 +290,7 @@ def patched(world: World) -> Iterator[tuple[Any, str, Any]]:
         fakeredis.commands_mixins.server_mixin,
     ):
         yield module, "time", clock
+    yield _expiring_members_set, "random", random.Random(world.seed)  # SPOP
     yield scripting, "_check_for_lua_globals", lambda *_: None
     yield scripting, "LUA_MODULE", _Lua()
     for module in (health, slots):

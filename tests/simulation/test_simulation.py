@@ -39,6 +39,20 @@ def test_a_bug_of_the_past_is_found_where_it_is_put_back(name: str) -> None:
     assert found.returncode == 1, found.stdout + found.stderr
 
 
+@pytest.mark.parametrize(
+    "seed",
+    [
+        1093,  # a check that failed late, after a recovery, began an outage in the one before
+        2635,  # a lapse was dated from the last check, not from when the lease was lengthened last
+        5680,  # what landed after a rebuild, and was told as failed, was counted by nobody
+    ],
+)
+def test_a_seed_that_found_a_fault_holds(seed: int) -> None:
+    done = simulate("--seed", str(seed))
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_a_seed_plays_the_same_world_again() -> None:
     first, second = (simulate("--seed", "97").stdout for _ in range(2))
 

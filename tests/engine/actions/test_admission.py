@@ -15,9 +15,10 @@ from governor.errors import ConflictError, DeniedError, InputError, OutageError
 from governor.quota import month_ends_in_s, month_of
 from ledger.receipt import SignedReceipt
 from ports import Ports, Times
-from ports.documents import Query
+from ports.documents import Query, Write
 from ports.slots import Slot
 from tasks import ticks
+from tasks.actions import reap
 from tasks.actions.admit import Signal, submit
 from tasks.actions.execute import execute
 from tasks.governors import policies
@@ -173,6 +174,61 @@ def test_what_is_stored_after_a_rebuild_is_counted_all_the_same(
 
     assert in_flight(ports) == 1
     assert ports.memory.used("acme", "demo-sku", action_of(ports, action_id).month) == 1
+
+
+class LandsAfterALoss:
+    """Documents that a commit reaches after Memory was lost and rebuilt; then ``fails``."""
+
+    def __init__(self, ports: Ports, valkey: Valkey, fails: BaseException) -> None:
+        self._ports, self._valkey, self._fails = ports, valkey, fails
+        self._is_away = False
+
+    def commit(self, writes: list[Write]) -> list[str]:
+        if not self._is_away:
+            redis.Redis.from_url(self._valkey.url).flushdb()
+            rebuild.rebuild(self._ports, 33)
+            time.sleep(STORED_MS / 1000)
+            self._ports.documents.commit(writes)
+        self._is_away = True
+        raise self._fails
+
+    def __getattr__(self, name: str) -> object:
+        if self._is_away:
+            raise self._fails
+        return getattr(self._ports.documents, name)
+
+
+def _landed_after_a_loss(ports: Ports, valkey: Valkey, fails: BaseException) -> None:
+    documents = LandsAfterALoss(ports, valkey, fails)
+    with pytest.raises(type(fails)):
+        submit(dataclasses.replace(ports, documents=documents), signal_of("slow"))  # type: ignore[arg-type]
+
+
+def _counted(ports: Ports) -> tuple[int, int]:
+    return in_flight(ports), ports.memory.used("acme", "demo-sku", month_of(ports.clock.now()))
+
+
+def test_what_landed_after_a_rebuild_and_was_told_as_failed_is_counted_once(
+    ports: Ports, valkey: Valkey
+) -> None:
+    _landed_after_a_loss(ports, valkey, OutageError("injected", "the store is away"))
+    assert _counted(ports) == (1, 1)
+
+    assert submit(ports, signal_of("slow")) == submit(ports, signal_of("slow"))
+
+    assert _counted(ports) == (1, 1)
+
+
+def test_what_landed_after_a_rebuild_and_whose_ingress_died_is_counted_by_the_reaper(
+    ports: Ports, valkey: Valkey
+) -> None:
+    _landed_after_a_loss(ports, valkey, SystemExit())
+    assert _counted(ports) == (0, 0)
+
+    for _ in range(2):
+        reap.look_at_all(ports)
+
+    assert _counted(ports) == (1, 1)
 
 
 def test_memory_that_is_lost_while_it_is_rebuilt_admits_nothing(
