@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from cli.lists import table
 from cli.stores import opened
 from governor.compatibility import Finding, check, number_of
 from governor.records import SYSTEM_ACCOUNT
@@ -88,11 +89,13 @@ def pending() -> tuple[list[dict[str, Any]], str]:
         limit=100,
     )
     rows = [row for row in map(_skipped, ports.documents.scan(query)) if _waits(ports, row)]
-    lines = [
-        f"{r['sku_id']}/{r['plan_type']} {r['policy_version']}: {', '.join(r['incompatibilities'])}"
+    if not rows:
+        return [], "nothing waits"
+    cells = [
+        (r["sku_id"], r["plan_type"], r["policy_version"], ", ".join(r["incompatibilities"]))
         for r in rows
     ]
-    return rows, "\n".join(lines) or "nothing waits"
+    return rows, table(("sku", "plan", "version", "does not fit because of"), cells)
 
 
 def _skipped(document: Any) -> dict[str, Any]:

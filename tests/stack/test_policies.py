@@ -144,7 +144,9 @@ def test_what_takes_something_away_is_skipped_until_it_is_forced(
 
     skipped = stack.ggen("policy", "upgrade", str(file))
     assert (skipped.returncode, "quota-lowered" in skipped.stderr) == (4, True)
-    assert f"{SKU}/starter 2.0.0: quota-lowered" in stack.ggen("policy", "pending").stdout
+    headers, row = stack.ggen("policy", "pending").stdout.splitlines()
+    assert headers.split()[:3] == ["sku", "plan", "version"]
+    assert row.split() == [SKU, "starter", "2.0.0", "quota-lowered"]
     compared = json.loads(stack.ggen("policy", "upgrade", str(file), "--dry-run", "--json").stdout)
     assert not compared["is_compatible"]
     unread = stack.ggen("policy", "upgrade", str(file), "--force")

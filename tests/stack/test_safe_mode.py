@@ -1,9 +1,16 @@
 """Outages of a whole stack under load, with all intervals divided by ten; who is silent is noticed."""
 
 import contextlib
+import fcntl
 import json
+import os
+import pty
+import re
+import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 
@@ -192,6 +199,44 @@ def test_the_status_is_watched_as_it_changes(driver: Driver, soak: Soak) -> None
         if watching.stdout:
             watching.stdout.close()
     until(soak._is_well)
+
+
+def test_the_screen_fits_the_terminal_and_ctrl_c_ends_it(driver: Driver, soak: Soak) -> None:
+    until(soak._is_well)
+    terminal, inside = pty.openpty()
+    fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    watching = subprocess.Popen(
+        [sys.executable, "-m", "cli.main", "status", "--watch"],
+        env={**environment(driver.settings), "TERM": "xterm"},
+        stdin=inside,
+        stdout=inside,
+        stderr=inside,
+    )
+    os.close(inside)
+    shown = b""
+    try:
+        while b"ledgers" not in shown:
+            shown += os.read(terminal, 4096)
+        watching.send_signal(signal.SIGINT)
+        while piece := _read(terminal):
+            shown += piece
+    finally:
+        watching.kill()
+        watching.wait()
+        os.close(terminal)
+
+    drawn = re.split(r"[\r\n]+|\x1b\[[0-9;]*[HA]", shown.decode())  # or the cursor moved
+    lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) for line in drawn]
+    assert max(map(len, lines)) <= 80
+    assert watching.returncode == 0
+    assert b"Traceback" not in shown
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # its other end is closed
+        return b""
 
 
 def test_a_webhook_is_refused_while_degraded_and_served_afterwards(
