@@ -25,7 +25,7 @@ import typer
 from adapters.local.waiting import until
 from bench.chaos.clock import WallClock, had_by_children, wall_clock
 from bench.chaos.faults import CHANCE, FAULTS, FLOODED, Fault, small_disk
-from bench.chaos.host import OtherHost, can_have_one
+from bench.chaos.host import OtherHost, can_have_one, is_ready
 from bench.chaos.soak import Soak, Trial
 from bench.chaos.visits import Visits
 from bench.load import Load
@@ -119,7 +119,7 @@ class Chaos:
         print(f"{name:<36} {time.monotonic() - began_s:5.1f} s", file=sys.stderr, flush=True)
 
     def _heal(self) -> None:
-        until(lambda: self.driver.http.get("/readyz").status_code == 200, 120)
+        until(lambda: is_ready(self.settings), 120)
         if self.other:
             until(self.other.answers, 120)
 

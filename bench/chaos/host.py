@@ -98,11 +98,7 @@ class OtherHost:
 
     def answers(self) -> bool:
         """Whether its ingress says that it is ready."""
-        try:
-            url = f"{self.settings.local_url}/readyz"
-            return httpx.get(url, timeout=2, trust_env=False).status_code == 200
-        except httpx.HTTPError:
-            return False
+        return is_ready(self.settings)
 
     def _settings(self) -> Settings:
         memory, *emulators = self.relay.ports
@@ -119,6 +115,15 @@ class OtherHost:
                 "broker_url": _moved(broker_url(self._first), memory),
             }
         )
+
+
+def is_ready(settings: Settings) -> bool:
+    """Whether the ingress of these settings says so."""
+    try:
+        url = f"{settings.local_url}/readyz"
+        return httpx.get(url, timeout=2, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 def can_have_one(settings: Settings) -> bool:

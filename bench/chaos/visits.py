@@ -18,7 +18,7 @@ import httpx
 from adapters.local.waiting import until
 from bench.load import Load
 from bench.stack import Driver, ggen
-from governor.errors import GovernorError
+from governor.errors import GovernorError, OutageError
 from governor.policy import Policy
 from ports import Ports
 from tasks.governors import policies
@@ -92,7 +92,10 @@ class Visits:
         return self.faults
 
     def _has_receipt(self, run_id: str) -> bool:
-        return bool(self.driver.read(f"/v1/runs/{run_id}")["receipt_id"])
+        try:
+            return bool(self.driver.read(f"/v1/runs/{run_id}")["receipt_id"])
+        except OutageError:
+            return False
 
     def _deliver(self, event: dict[str, str]) -> None:
         self._sent(lambda: self.driver.post_webhook(event))
@@ -107,7 +110,7 @@ class Visits:
     def _ends(self, account: str, event_type: str) -> list[str]:
         try:
             receipts = self.driver.receipts(account, limit=1000)
-        except (GovernorError, httpx.TransportError):
+        except GovernorError:
             return []
         told = Counter(each["operation"] for each in receipts)
         return [op for op in sorted(_ENDS[event_type]) for _ in range(told[op])]
@@ -117,7 +120,7 @@ class Visits:
         while True:
             try:
                 answer = send()
-            except httpx.TransportError:
+            except OutageError:  # nobody answered
                 answer = httpx.Response(503)
             if answer.status_code < 300:
                 return answer
