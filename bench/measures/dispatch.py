@@ -35,8 +35,8 @@ def fair_to_many(driver: Driver) -> Figures:
 def _beside(driver: Driver, quiet: Sequence[str]) -> Figures:
     for account_id in (LOUD, *quiet):
         subscribe(driver, account_id)
-    _asked(driver, quiet, 20)  # warms up
-    alone = _asked(driver, quiet, ASKED)
+    asked(driver, quiet, 20)  # warms up
+    alone = asked(driver, quiet, ASKED)
     flood = Load(driver.settings, LOUD, per_s=0, clients=CONNECTIONS, kinds=NOOP)
     with flood:
         time.sleep(2)  # warms up
@@ -45,7 +45,7 @@ def _beside(driver: Driver, quiet: Sequence[str]) -> Figures:
         free_per_s = (_accepted(flood) - had) / (time.monotonic() - began_s)
         began_s, had = time.monotonic(), _accepted(flood)
         while time.monotonic() - began_s < FLOOD_S:
-            beside += _asked(driver, quiet, 10)
+            beside += asked(driver, quiet, 10)
         taken_per_s = (_accepted(flood) - had) / (time.monotonic() - began_s)
     return {
         "alone_p50_ms": spread(alone)["p50_ms"],
@@ -118,8 +118,8 @@ def _accepted(load: Load) -> int:
     return load.statuses()[202]
 
 
-def _asked(driver: Driver, accounts: Sequence[str], count: int) -> list[float]:
-    """From the acceptance of a signal to the receipt of its action, one after the other."""
+def asked(driver: Driver, accounts: Sequence[str], count: int) -> list[float]:
+    """From the acceptance of a signal to the receipt of its action, one after the other (ms)."""
     took_ms = []
     for account_id in islice(cycle(accounts), count):
         ended: dict[str, Any] = driver.wait_action(driver.signal(account_id, "bench.noop", {}))
