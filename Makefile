@@ -3,11 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo demo-gcp gcp up test nightly simulate chaos load mutate audit upgrade check format bench soak lock clean
+.PHONY: help demo demo-gcp gcp up test nightly simulate chaos chaos-gcp load mutate audit upgrade check format bench soak lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/.runtime ## play the whole story on a stack of its own (no set-up needed)
 	@$(BIN)/ggen demo
@@ -31,11 +31,16 @@ nightly: .venv/.dev ## every test in every way, and a short soak (about an hour)
 	@$(BIN)/python -m bench.chaos.soak --fast 9 --real 1 --quiet 2
 	@$(MAKE) simulate SEEDS=10000
 	@$(MAKE) chaos MINUTES=10
+	@$(MAKE) chaos-gcp MINUTES=10
 	@$(MAKE) mutate
 	@$(MAKE) audit
 
 chaos: .venv/.runtime ## random kills, stops, losses and floods on a real stack; MINUTES=30 SEED=4
 	@$(BIN)/python -m bench.chaos.chaos --minutes $(or $(MINUTES),30) --seed $(or $(SEED),4)
+
+chaos-gcp: .venv/.dev ## the same on the emulators, with a second host behind a network that is cut
+	@$(BIN)/python -m cli.stack.emulators $(BIN)/python -m bench.chaos.chaos \
+	  --minutes $(or $(MINUTES),30) --seed $(or $(SEED),4)
 
 load: .venv/.runtime ## arrivals at rising rates, and a burst: latency, refusals, the knee; RATES=25,50,100
 	@$(BIN)/python -m bench.arrivals --rates $(or $(RATES),25,50,100,200) --folder docs/performance
