@@ -12,6 +12,7 @@ import statistics
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +23,11 @@ import psutil
 import typer
 
 from adapters.local.secret_files import SecretFiles
+from adapters.wiring import open_ports
 from bench.figures import p99
 from bench.measure import machine
-from bench.pictures import page
+from bench.measures import scale
+from bench.pictures import draw, page
 from bench.stack import Driver, family, stack
 from config.settings import Settings
 from ingress.signature import sign
@@ -182,14 +185,21 @@ def main(
         asyncio.run(arrivals.step(10, 5))  # warm
         steps = [asyncio.run(arrivals.step(float(rate), seconds)) for rate in rates.split(",")]
         first = steps[0].per_s
-        burst = asyncio.run(arrivals.step(first * BURST, seconds / 4))
-        after = asyncio.run(arrivals.step(first, seconds))
+        ports = open_ports(driver.settings)
+        scale.prepare_burst(driver, ports)
+        with ThreadPoolExecutor(1) as beside:  # another tenant's, whose limit follows it
+            came = beside.submit(scale.burst, ports)
+            burst = asyncio.run(arrivals.step(first * BURST, seconds / 4))
+            after = asyncio.run(arrivals.step(first, 3 * seconds))
+            came.result()
         told: dict[str, Any] = {
             "machine": machine(),
             "steps": [step.row() for step in steps],
             "burst": burst.row(),
             "after_the_burst": after.row(),
+            "scaled_meanwhile": scale.changes(ports),
         }
+        ports.documents.close()
         if soak_minutes:
             told["memory_mib"] = asyncio.run(_soak(arrivals, driver.settings, first, soak_minutes))
     told["knee_per_s"] = knee(told["steps"])
@@ -199,6 +209,7 @@ def main(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "load.json").write_text(text + "\n")
         (folder / "load.html").write_text(page(told))
+        draw(folder / "load.html")
 
 
 if __name__ == "__main__":

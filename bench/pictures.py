@@ -2,6 +2,9 @@
 
 import html
 import math
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 640, 300, 60, 40
@@ -23,8 +26,20 @@ def page(told: dict[str, Any]) -> str:
         f"<h1>Latency against arrival rate</h1><p>{html.escape(machine)}</p>"
         f"<p>Open model, latency from the moment of arrival. Knee: "
         f"{f'{knee:g} a second' if knee else 'below the first step'}.</p>"
-        f"{chart(told['steps'])}{_table(rows)}</html>\n"
+        f"{chart(told['steps'])}{_table(rows)}"
+        f"<p>During the burst and after it another tenant's limit was scaled: "
+        f"{html.escape(', '.join(told['scaled_meanwhile']) or 'it was not')}.</p></html>\n"
     )
+
+
+def draw(page: Path) -> None:
+    """The page as a PNG beside it, where Chromium is at hand."""
+    chromium = shutil.which("chromium")
+    if chromium:
+        picture = f"--screenshot={page.with_suffix('.png').absolute()}"
+        options = ["--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=860,820"]
+        command = [chromium, *options, picture, page.absolute().as_uri()]
+        subprocess.run(command, check=True, capture_output=True)
 
 
 def chart(steps: list[dict[str, Any]]) -> str:
