@@ -112,7 +112,7 @@ def _fill_the_disk(chaos: "Chaos") -> None:
 
 @contextmanager
 def small_disk() -> Iterator[Path | None]:
-    """A disk for what is made meanwhile, that can be filled; None where it cannot be mounted."""
+    """A disk for temporary files that can be filled; None where it cannot be mounted."""
     folder = Path(tempfile.mkdtemp(prefix="ggen-disk-"))
     mount, umount = shutil.which("mount"), shutil.which("umount")
     command = [str(mount), "-t", "tmpfs", "-o", f"size={_DISK_MIB}m", "tmpfs", str(folder)]

@@ -1,4 +1,4 @@
-"""Customers that come, are served and go while keys rotate; what is delivered again; new policies.
+"""Customers that come, are served and go while keys rotate; repeated deliveries; new policies.
 
 Every sender repeats what was refused or not answered, as the interface asks of it.
 """
