@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
@@ -15,9 +15,10 @@ from urllib.parse import quote, unquote, urlsplit
 from adapters.alerts import PostedAlerts, unknown_addresses
 from adapters.calls import GuardedCalls, networks
 from adapters.drilled import DrilledDocuments, Switch
+from adapters.local.clock import BootNote, SystemClock
 from adapters.local.key_files import KeyFiles
 from adapters.local.secret_files import SecretFiles
-from adapters.local.system import SystemClock, SystemProcesses, boot_by_note, since_boot_ms
+from adapters.local.system import SystemProcesses
 from adapters.pushers import AnyPusher, TokenPushers
 from config.settings import Settings, load, variable
 from governor.errors import InputError, OutageError
@@ -62,7 +63,7 @@ def open_ports(settings: Settings) -> Ports:
         secrets=secrets,
         keys=KeyFiles(settings.keys_dir, settings.ledger_origin),
         alerts=PostedAlerts(secrets, memory),
-        clock=SystemClock(lambda: _booted_at(settings, memory)),
+        clock=_clock(settings, memory),
         processes=SystemProcesses(),
         pushers=_pushers(settings),
         calls=GuardedCalls(networks(settings.action_networks)),
@@ -73,21 +74,32 @@ def open_ports(settings: Settings) -> Ports:
     )
 
 
-def _booted_at(settings: Settings, memory: Memory) -> datetime:
-    """When this machine booted, as its stack noted or, with Memory elsewhere, by Memory's clock.
+def _clock(settings: Settings, memory: Memory) -> SystemClock:
+    host = urlsplit(settings.memory_url).hostname
+    is_elsewhere = host not in (None, "localhost", "127.0.0.1", "::1")
+    return SystemClock(boot_note(settings), memory.time, is_elsewhere=is_elsewhere)
 
-    The embedded Memory has this machine's clock: it says nothing new of it.
 
-    Raises:
-        OutageError: Memory does not answer.
+def boot_note(settings: Settings) -> BootNote:
+    """What the programs of this machine, or container, take for the time."""
+    return BootNote(settings.state_dir / "run" / "clock.json")
+
+
+def settle_time(settings: Settings) -> datetime:
+    """The time that programs started from now on go by: anew, unless some run here.
+
+    A stack that starts follows the machine's clock as it is; one under way keeps its time.
     """
-    noted = None if settings.memory_url else boot_by_note(boot_note(settings))
-    return noted or memory.time() - timedelta(milliseconds=since_boot_ms())
-
-
-def boot_note(settings: Settings) -> Path:
-    """Where a stack notes what its processes take for the time (``adapters.local.system``)."""
-    return settings.state_dir / "run" / "clock.json"
+    note, memory = boot_note(settings), _memory(settings)
+    try:
+        is_running = memory.alive(["health"])["health"]
+    except OutageError:
+        is_running = False
+    finally:
+        memory.close()
+    if not is_running:
+        note.forget()
+    return _clock(settings, memory).now()
 
 
 def _traces(settings: Settings) -> Traces:

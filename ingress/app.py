@@ -27,6 +27,7 @@ from tasks.governors.listener import Listener
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     configure()
     ports, settings = wiring.ports(), load()
+    await run_in_threadpool(ports.clock.now)  # settled before anything is asked of this loop
     failures = Failures(settings.trusted_proxies, ports.clock)
     listener = Listener(ports, "ingress", open_hearing(settings))
     state = State(ports, settings, Refusals(ports), failures, TenantKeys(ports), listener)

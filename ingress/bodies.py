@@ -65,15 +65,18 @@ class MarketplaceWebhook(BaseModel):
     region: Region | None = Field(default=None, description="else the setting's")
     cancellation_reason: Text | None = None
 
-    def event(self, body: bytes, now: datetime, default_region: str) -> MarketplaceEvent:
+    def event(
+        self, body: bytes, now: datetime, latest: datetime, default_region: str
+    ) -> MarketplaceEvent:
         """The event, completed.
 
         Raises:
-            InputError: ``event_time`` lies before 2000, or more than 5 minutes ahead, so that
-                everything after it would look old; or ``effective_at`` is out of bounds.
+            InputError: ``event_time`` lies before 2000, or more than 5 minutes after ``latest``, so
+                that everything after it would look old; or ``effective_at`` is out of bounds.
         """
-        if self.event_time and not _EARLIEST <= self.event_time <= now + _MAX_AHEAD:
-            fault = "lies in the future" if self.event_time > now else "lies before the year 2000"
+        if self.event_time and not _EARLIEST <= self.event_time <= latest + _MAX_AHEAD:
+            is_ahead = self.event_time > latest
+            fault = "lies in the future" if is_ahead else "lies before the year 2000"
             raise FieldsError([{"field": "event_time", "fault": fault}])
         if self.effective_at and not _EARLIEST <= self.effective_at <= now + _LONGEST_TERM:
             fault = "lies before the year 2000, or more than ten years ahead"

@@ -16,13 +16,15 @@ from ports.slots import Slot
 class Waiting:
     """An accepted action that waits for a worker; ``weight`` is its tenant's share of turns.
 
-    ``handler`` is a name by which it is known how long such actions take.
+    ``handler`` is a name by which it is known how long such actions take. ``now_us`` is what the
+    clock said that ``accepted_us`` is of, when it was put here: Memory's may be another.
     """
 
     slot: Slot
     handler: str
     limit_ms: int
     accepted_us: int
+    now_us: int
     weight: int = 1
 
 

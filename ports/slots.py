@@ -88,8 +88,7 @@ class Slots(Protocol):
 
         With ``is_late`` also one that the reaper has given away, because it was not stored in time.
 
-        A rebuild under way does so when it ends. What it had found itself is counted twice: a
-        limit may refuse too early after a loss, rather than too late.
+        A rebuild under way does so when it ends, unless it has found it itself.
         """
         ...
 

@@ -26,8 +26,10 @@ class KeyFiles:
         self._current, self._ring = folder / "current", folder / "ring.json"
         self._files = PrivateFiles()
 
-    def create_missing(self) -> None:
+    def create_missing(self, now: datetime | None = None) -> None:
         """Make the first key if there is none, and list the key in use if the ring lacks it.
+
+        It is valid from ``now`` on; by default from what the machine's clock says.
 
         Raises:
             OutageError: the folder cannot be written.
@@ -39,7 +41,7 @@ class KeyFiles:
             with self._alone():
                 since = ALWAYS  # of a key that was there before it was listed
                 if not self._current.exists():
-                    made, since = self._create(), timestamp(datetime.now(UTC))
+                    made, since = self._create(), timestamp(now or datetime.now(UTC))
                     write_once(self._current, lambda: made.key_id)
                 listed = list(self.ring()) if self._ring.exists() else []
                 signer = self.signer()

@@ -1,72 +1,19 @@
-"""The machine's own clock and processes."""
+"""The machine's boot and processes."""
 
-import json
 import os
 import socket
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import psutil
 
-from governor.errors import OutageError
 from governor.records import ProcessClaim
-from governor.times import instant, timestamp
+from governor.times import timestamp
 
 _SHARED_NAMES = ("", "localhost", "localhost.localdomain")
 """Host names that tell no machine from another: what was claimed in another boot is not seen."""
-
-
-STEP = timedelta(seconds=5)
-"""How far the machine's clock may be set, or be apart from another's, and still be followed."""
-
-_ASK_AGAIN_S = 5.0
-
-
-class SystemClock:
-    """See ``ports.system.Clock`` for what it promises.
-
-    Time is the moment of the boot plus the kernel's seconds since then. That moment follows the
-    machine's clock, except where it is set by more than ``STEP``.
-
-    Args:
-        boot_as_agreed: when this machine booted, as its other processes or another machine have
-            it; asked once. It may raise OutageError; then it is asked again.
-        machine: the machine's clock.
-    """
-
-    def __init__(
-        self,
-        boot_as_agreed: Callable[[], datetime] | None = None,
-        machine: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
-        self._boot_as_agreed, self._machine = boot_as_agreed, machine
-        self._booted_at: datetime | None = None
-        self._ask_at_s = 0.0
-
-    def now(self) -> datetime:
-        since_boot_s = _since_boot_s()
-        if self._boot_as_agreed and since_boot_s >= self._ask_at_s:
-            self._ask_at_s = since_boot_s + _ASK_AGAIN_S
-            with suppress(OutageError):
-                self._booted_at = self._boot_as_agreed()
-                self._boot_as_agreed = None
-        set_to, since_boot = self._machine(), timedelta(seconds=since_boot_s)
-        if self._booted_at is None or abs(set_to - self._booted_at - since_boot) <= STEP:
-            self._booted_at = set_to - since_boot
-            return set_to
-        return self._booted_at + since_boot
-
-    def machine(self) -> datetime:
-        return self._machine()
-
-    def monotonic_s(self) -> float:
-        return time.clock_gettime(time.CLOCK_MONOTONIC)
-
-    def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
 
 
 class SystemProcesses:
@@ -122,34 +69,20 @@ class SystemProcesses:
         return claim.boot_id == self._boot_id and started_s(claim.pid) == claim.process_started
 
 
-def boot_noted() -> str:
-    """When this boot of the machine was, by its clock as it is now: a note for its processes."""
-    booted_at = datetime.now(UTC) - timedelta(seconds=_since_boot_s())
-    return json.dumps({"boot_id": boot_id(), "booted_at": timestamp(booted_at)})
-
-
-def boot_by_note(note: Path) -> datetime | None:
-    """What ``boot_noted`` said in this boot of the machine; None where there is no such note."""
-    try:
-        noted = json.loads(_read(str(note)) or "{}")
-        return instant(noted["booted_at"]) if noted.get("boot_id") == boot_id() else None
-    except (OSError, ValueError, KeyError):
-        return None
-
-
 def boot_id() -> str:
     """What tells this boot of this machine from all others."""
     return _read("/proc/sys/kernel/random/boot_id").strip().replace("-", "")
 
 
-def _since_boot_s() -> float:
+def since_boot_s() -> float:
+    """Seconds since this machine's boot; no change of the wall clock moves them."""
     clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
     return time.clock_gettime(clock)
 
 
 def since_boot_ms() -> int:
-    """Milliseconds since this machine's boot; no change of the wall clock moves them."""
-    return round(_since_boot_s() * 1000)
+    """The same in milliseconds."""
+    return round(since_boot_s() * 1000)
 
 
 def started_s(pid: int) -> float:

@@ -16,7 +16,9 @@ _SERVES_MS = 2_000
 
 _RULES = f"{NOW}{STANDING}" + files("adapters.valkey").joinpath("dispatch.lua").read_text()
 _ENQUEUE = f"""{_RULES}
-local at, account, member, accepted, weight, handler = unpack(ARGV)
+local at, account, member, accepted, weight, handler, its_now = unpack(ARGV)
+local off = now * 1000 - its_now  -- Memory's clock may have been set, or be another machine's
+if math.abs(off) > 2000000 then accepted = string.format('%d', accepted + off) end
 redis.call('SADD', KEYS[1], at)
 local is_new = redis.call('ZADD', at .. 'work:' .. account, 'NX', accepted, member) == 1
 if is_new and redis.call('ZCARD', at .. 'work:' .. account) == 1
@@ -104,6 +106,7 @@ class ValkeyDispatch(ValkeySlots):
             waiting.accepted_us,
             waiting.weight,
             waiting.handler,
+            waiting.now_us,
         ]
         return Call(*self._script(_ENQUEUE, [_LIMITS], [*values, *self.asker()]))
 

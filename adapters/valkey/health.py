@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from secrets import token_hex
+from typing import Any
 
 from adapters.local.system import since_boot_ms
 from adapters.valkey.connection import NOW, bounded
@@ -24,12 +25,34 @@ _SPOOLED, _DRILL, _DRILLED = "ggen:spooled", "ggen:drill", "ggen:drilled"
 _REMEMBERED_FOR_S = 30 * 24 * 3600
 """How long Memory knows when a component was seen last."""
 
-_LEASED = f"""{NOW}
--- Renew the lease, and note when that was as _ALIVE notes it.
+_LIVES = f"""{NOW}
+-- A sign of life is `moment until since`, by this server's clock. Beside it, in a key of its own
+-- since earlier releases read the first, is `moment boot ms`: the same moment by a machine's count
+-- since its boot, which no setting of a clock moves.
+-- How long ago it was, how long it lasts from now on, and for how long it has gone on.
+local function age(key, boot, boot_ms)
+  local at, till, since = string.match(redis.call('GET', key) or '', '^(%d+) (%d+) (%d+)$')
+  if not at then return nil end
+  local noted, its, ms = string.match(
+    redis.call('GET', key .. ':boot') or '', '^(%d+) (%S+) (%d+)$')
+  local ago = now - at
+  if noted == at and its == boot then ago = math.max(0, boot_ms - ms)
+  elseif ago < -1000 then return nil end  -- a clock was set back since
+  local left = till - at - ago
+  return ago, left, left > 0 and at - since + ago or 0
+end
+local function live(key, lasts, goes_on_for, boot, boot_ms)
+  local seen = string.format('%d %d %d', now, now + lasts, now - goes_on_for)
+  redis.call('SET', key, seen, 'EX', {_REMEMBERED_FOR_S})
+  local moment = string.format('%d %s %d', now, boot, boot_ms)
+  redis.call('SET', key .. ':boot', moment, 'EX', {_REMEMBERED_FOR_S})
+end"""
+_LEASED = f"""{_LIVES}
+-- Renew the lease, and note when that was.
 local function lease(key, value, lasts)
   redis.call('SET', key, value, 'PX', lasts)
-  local seen = string.format('%d %d %d', now, now + lasts, now)
-  redis.call('SET', 'ggen:alive:lease', seen, 'EX', {_REMEMBERED_FOR_S})
+  local boot, boot_ms = string.match(value, ':([^:]*):(%d+):%d+$')
+  live('ggen:alive:lease', lasts, 0, boot, boot_ms)
 end"""
 _EXTEND = f"""{_LEASED}
 local era = redis.call('GET', KEYS[2])
@@ -137,19 +160,17 @@ return 1"""
 _END_DRILL = """
 local drill = redis.call('GET', KEYS[1])
 if drill and string.find(drill, ARGV[1], 1, true) then redis.call('DEL', KEYS[1]) end"""
-_ALIVE = f"""{NOW}
-local till, since = string.match(redis.call('GET', KEYS[1]) or '', '^%d+ (%d+) (%d+)$')
-if not till or tonumber(till) <= now then since = now end
-local seen = string.format('%d %d %d', now, now + ARGV[1], since)
-redis.call('SET', KEYS[1], seen, 'EX', {_REMEMBERED_FOR_S})"""
-_SEEN = f"""{NOW}
+_ALIVE = f"""{_LIVES}
+local _, left, goes_on_for = age(KEYS[1], ARGV[2], ARGV[3])
+live(KEYS[1], ARGV[1], left and left > 0 and goes_on_for or 0, ARGV[2], ARGV[3])"""
+_SEEN = f"""{_LIVES}
 local found = {{}}
 for n, key in ipairs(KEYS) do
-  local at, till, since = string.match(redis.call('GET', key) or '', '^(%d+) (%d+) (%d+)$')
+  local ago, left, goes_on_for = age(key, ARGV[1], ARGV[2])
   found[n] = {{'', '', ''}}
-  if at and tonumber(at) <= now + 1000 then  -- else a clock was set back since
-    found[n] = {{string.format('%d', now - at), string.format('%d', till - now),
-      string.format('%d', tonumber(till) <= now and 0 or now - since)}}
+  if ago then
+    found[n] = {{string.format('%d', ago), string.format('%d', left),
+      string.format('%d', goes_on_for)}}
   end
 end
 return found"""
@@ -271,21 +292,26 @@ class ValkeyHealth(ValkeyDispatch):
         bounded(lambda: self._redis.delete(f"ggen:tick:{name}"))
 
     def beat_alive(self, component: str, seconds: float) -> None:
-        self._script(_ALIVE, [f"ggen:alive:{component}"], [_ms(seconds)])
+        values = [_ms(seconds), self._boot, since_boot_ms()]
+        self._script(_ALIVE, [f"ggen:alive:{component}"], values)
 
     def time(self) -> datetime:
         seconds, microseconds = bounded(self._redis.time)
         return datetime.fromtimestamp(seconds, UTC) + timedelta(microseconds=microseconds)
 
     def alive(self, components: Sequence[str]) -> dict[str, bool]:
-        found = self._script(_SEEN, [f"ggen:alive:{c}" for c in components], [])
+        found = self._seen(components)
         return {
             c: bool(till) and int(till) > 0
             for c, (_ago, till, _streak) in zip(components, found, strict=True)
         }
 
+    def _seen(self, components: Sequence[str]) -> Any:
+        keys = [f"ggen:alive:{c}" for c in components]
+        return self._script(_SEEN, keys, [self._boot, since_boot_ms()])
+
     def seen(self, components: Sequence[str]) -> dict[str, Seen | None]:
-        found = self._script(_SEEN, [f"ggen:alive:{c}" for c in components], [])
+        found = self._seen(components)
         return {
             c: Seen(int(ago) / 1000, int(streak) / 1000) if ago else None
             for c, (ago, _till, streak) in zip(components, found, strict=True)

@@ -54,8 +54,8 @@ HOLD = f"""{NOW}
 local function hold(late)
   local member, month = string.match(late, '^(.+) (.+)$')
   local entitlement, action = string.match(member, '^(.+)/([^/]+)$')
-  redis.call('SADD', 'ggen:inflight:' .. entitlement, action)
   redis.call('ZADD', 'ggen:looks', 'NX', now + {FIRST_LOOK_MS}, member)
+  if redis.call('SADD', 'ggen:inflight:' .. entitlement, action) == 0 then return end
   local used = 'ggen:used:' .. entitlement .. '/' .. month
   redis.call('INCR', used)
   redis.call('EXPIRE', used, {USED_FOR_S})

@@ -7,16 +7,17 @@ it may; an alert without a cause counts as a fault of the system, as does a faul
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import psutil
@@ -205,6 +206,14 @@ def _second_beat(settings: Settings) -> Iterator[None]:
         beat.wait()
 
 
+def _kept_logs(chaos: Chaos) -> Path:
+    """Copies of every program's log, beyond the stack's own folder."""
+    kept = Path(tempfile.mkdtemp(prefix="ggen-chaos-", dir="/tmp"))
+    for settings in [chaos.settings, *([chaos.other.settings] if chaos.other else [])]:
+        shutil.copytree(settings.log_dir, kept / settings.state_dir.name)
+    return kept
+
+
 def main(
     minutes: Annotated[float, typer.Option(help="For how long faults come.")] = 30,
     seed: Annotated[int, typer.Option(help="For the same faults in the same order.")] = 4,
@@ -214,14 +223,18 @@ def main(
     CHANCE.seed(seed)
     with ExitStack() as all_of_it:
         disk = all_of_it.enter_context(small_disk())
-        clock = wall_clock(Path(all_of_it.enter_context(TemporaryDirectory())))
+        clock = wall_clock(Path(all_of_it.enter_context(tempfile.TemporaryDirectory())))
         with had_by_children(clock):
             driver = all_of_it.enter_context(stack(**SHORT))
         has_two = can_have_one(driver.settings)
         other = all_of_it.enter_context(OtherHost(driver.settings)) if has_two else None
         chaos = Chaos(driver, other, clock, disk)
-        chaos.play(minutes * 60)
-        faults, carried_out = chaos.compare(), chaos.carried_out()
+        try:
+            chaos.play(minutes * 60)
+            faults, carried_out = chaos.compare(), chaos.carried_out()
+        except Exception:
+            print(f"the logs are kept: {_kept_logs(chaos)}", file=sys.stderr)
+            raise
     seen = Counter[int]()
     for load in chaos.loads:
         seen += load.statuses()

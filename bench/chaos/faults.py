@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from adapters.local.waiting import until
+from adapters.wiring import boot_note
 from bench.chaos.clock import WallClock
 from bench.chaos.host import OtherHost
 from bench.chaos.kills import kill, wipe
@@ -230,6 +231,7 @@ def _started_with_a_wrong_clock(chaos: "Chaos") -> None:
         return
     chaos.other.kill()
     chaos.other.clock.set_by(-_HOUR_S)
+    boot_note(chaos.other.settings).forget()
     try:
         chaos.other.start()
         _a_while(3, 10)

@@ -88,13 +88,17 @@ class OtherHost:
                 stderr=log,
                 start_new_session=True,
             )
-        until(self.answers, 180)
+        try:
+            until(self.answers, 180)
+        except TimeoutError as error:
+            raise RuntimeError(f"{readiness(self._first)} {readiness(self.settings)}") from error
 
     def kill(self) -> None:
         """The whole host at once, as a lost machine: every process of it by SIGKILL."""
         if self._process:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+            self._process = None
 
     def answers(self) -> bool:
         """Whether its ingress says that it is ready."""
@@ -117,13 +121,18 @@ class OtherHost:
         )
 
 
+def readiness(settings: Settings) -> str:
+    """The status and the text with which the ingress of these settings answers for it."""
+    try:
+        answer = httpx.get(f"{settings.local_url}/readyz", timeout=2, trust_env=False)
+    except httpx.HTTPError as error:
+        return repr(error)
+    return f"{answer.status_code} {answer.text}"
+
+
 def is_ready(settings: Settings) -> bool:
     """Whether the ingress of these settings says so."""
-    try:
-        url = f"{settings.local_url}/readyz"
-        return httpx.get(url, timeout=2, trust_env=False).status_code == 200
-    except httpx.HTTPError:
-        return False
+    return readiness(settings).startswith("200 ")
 
 
 def can_have_one(settings: Settings) -> bool:

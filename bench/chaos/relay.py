@@ -75,7 +75,8 @@ class Relay:
             return
         self._writers |= {writer, back}
         try:
-            await asyncio.gather(self._pass(reader, back), self._pass(there, writer))
+            with suppress(asyncio.CancelledError):
+                await asyncio.gather(self._pass(reader, back), self._pass(there, writer))
         finally:
             self._writers -= {writer, back}
 

@@ -126,7 +126,8 @@ def planned(runbook: str, event: Mapping[str, Any]) -> Plan:
     ports, settings, name = opened(), load(), runbook.replace("-", "_")
     body = json.dumps({"event_type": _PLANNED[name], **event}).encode()
     webhook = parse(MarketplaceWebhook, body)
-    told = webhook.event(body, ports.clock.now(), settings.default_region)
+    now = ports.clock.now()
+    told = webhook.event(body, now, now, settings.default_region)
     serves = marketplace.runbook_of(told)
     if name not in (serves.name, "deploy_sku"):
         raise InputError(

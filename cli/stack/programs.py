@@ -10,8 +10,7 @@ from pathlib import Path
 
 from adapters.local.key_files import KeyFiles
 from adapters.local.secret_files import SecretFiles
-from adapters.local.system import boot_noted
-from adapters.wiring import boot_note, open_documents, open_ports, unknown_alert_addresses
+from adapters.wiring import open_documents, open_ports, settle_time, unknown_alert_addresses
 from cli.stack import format as release
 from config.settings import Settings
 from governor.errors import GovernorError, InputError, OutageError
@@ -159,11 +158,11 @@ def prepare(settings: Settings) -> list[str]:
         _claim(settings)
         _make_private(settings)
         SecretFiles(settings.secrets_dir).create_missing()
-        KeyFiles(settings.keys_dir, settings.ledger_origin).create_missing()
+        now = settle_time(settings)
+        KeyFiles(settings.keys_dir, settings.ledger_origin).create_missing(now)
         _refuse_unless_writable(settings.secrets_dir / "tenants")
         for name, text in _configuration(settings).items():
             _write_private(run / name, text)
-        _write_private(boot_note(settings), boot_noted())
     except OSError as error:
         raise OutageError(
             "state-dir-unusable",

@@ -15,6 +15,7 @@ import httpx
 import psutil
 
 from adapters.local.waiting import until
+from adapters.wiring import boot_note
 from cli.stack import programs
 from config.settings import Settings, environment
 from governor.errors import ConflictError, OutageError
@@ -269,6 +270,7 @@ def _stop(settings: Settings, supervisor_pid: int) -> None:
             process.kill()
     end_leftovers(settings)
     (settings.state_dir / "run" / "url").unlink(missing_ok=True)
+    boot_note(settings).forget()
 
 
 def _await_gone(family: list[psutil.Process], seconds: float) -> list[psutil.Process]:

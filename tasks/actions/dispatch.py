@@ -14,7 +14,7 @@ from governor.actions import Action
 from governor.errors import ConflictError, OutageError
 from governor.fsm import ActionState
 from governor.records import ProcessClaim
-from governor.times import microseconds
+from governor.times import microseconds, timestamp
 from ports import Ports
 from ports.dispatch import Turn, Waiting
 from ports.slots import Slot
@@ -44,6 +44,7 @@ def enqueue(ports: Ports, action: Action) -> None:
         _pace_of(action),
         limit_ms,
         microseconds(action.accepted_at),
+        microseconds(timestamp(ports.clock.now())),
         action.dispatch_weight,
     )
     try:

@@ -55,10 +55,8 @@ def lapsed(
         memory_seen_for_s=ingress.streak_s if ingress else 0,
         worker_up_s=ports.processes.age_s(),
     )
-    leased = before["lease"] or checked  # which release 0.1.0 had alone
-    unseen_s = max(0.0, (leased.ago_s if leased else 0.0) - ports.times.lease_s)
-    ran_out_at = timestamp(now - timedelta(seconds=unseen_s))
-    since = min(known.failing_since or ran_out_at, ran_out_at)
+    unseen_s = max(0.0, _renewed_s_ago(known, before) - ports.times.lease_s)
+    since = timestamp(now - timedelta(seconds=unseen_s))
     return Outage(
         outage_id=outage_id(Scope.ALL, since),
         reason=f"{ports.store_name}_recovered" if known.failures else cause,
@@ -68,6 +66,15 @@ def lapsed(
         began_at=since,
         recovered_at=timestamp(now),
     )
+
+
+def _renewed_s_ago(known: Health, before: Mapping[str, Seen | None]) -> float:
+    """Seconds since the lease was lengthened; 0 where Memory does not know.
+
+    A process of an earlier release notes its checks alone, of which those that succeed do so.
+    """
+    found = [before["lease"], None if known.failures else before["health"]]
+    return min((each.ago_s for each in found if each), default=0.0)
 
 
 def tell_begun(ports: Ports, outage: Outage, check_began: datetime) -> None:

@@ -90,7 +90,7 @@ def compare_clocks(ports: Ports) -> None:
         name,
         f"the clock of this machine differs by {by.total_seconds():+.0f} s from "
         f"{against}. Its programs go on by the time before it was set, or by Memory's. Set it "
-        "right (NTP); where it is right, restart them: ggen down, then ggen up",
+        "right (NTP); where it is right, restart them all: ggen down, then ggen up",
     )
 
 

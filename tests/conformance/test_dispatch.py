@@ -1,5 +1,6 @@
 """Which action is carried out next: the next tenant's, and of that the oldest; who is called."""
 
+import time
 from collections import Counter, deque
 
 import pytest
@@ -46,7 +47,9 @@ def _put(
 ) -> int:
     """How many processes are to be called."""
     slot = Slot(account_id, "crm", f"{account_id}-{number}")
-    return memory.enqueue(Waiting(slot, "crm.resize", LIMIT_MS, since_us + number, weight)).count
+    return memory.enqueue(
+        Waiting(slot, "crm.resize", LIMIT_MS, since_us + number, time.time_ns() // 1000, weight)
+    ).count
 
 
 def _take(memory: Memory, server: str = "one", **changes: object) -> Turn:
@@ -271,7 +274,8 @@ def test_depth_and_age_are_told_of_the_longest(memory: Memory) -> None:
             _put(memory, account_id, number, since_us=1_000_000)
 
     other = Slot("c", "crm", "c-9")
-    memory.enqueue(Waiting(other, "crm.resize", 9_000, 1, 1))  # of another limit
+    now_us = time.time_ns() // 1000
+    memory.enqueue(Waiting(other, "crm.resize", 9_000, 1, now_us))  # of another limit
     depth, longest = memory.queues(2)
 
     assert depth == 7

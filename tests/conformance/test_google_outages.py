@@ -18,7 +18,8 @@ from adapters.gcp.firestore import FirestoreDocuments
 from adapters.gcp.monitoring import MonitoredLag
 from adapters.gcp.pubsub import PubsubSignals, Push
 from adapters.gcp.storage import GcsObjects
-from adapters.local.system import SystemClock, free_ports
+from adapters.local.clock import SystemClock
+from adapters.local.system import free_ports
 from governor.errors import GovernorError, OutageError
 from ports.documents import Create, Query, Update
 from ports.signals import Topic

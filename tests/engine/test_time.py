@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from adapters.local import system
-from adapters.local.system import SystemClock, boot_by_note, boot_noted, since_boot_ms
+import adapters.local.clock
+from adapters.local.clock import BootNote, SystemClock
 from bench.chaos.clock import wall_clock
 from governor.errors import OutageError
 from governor.fsm import ActionState
@@ -38,6 +38,11 @@ class Hands:
         return datetime.now(UTC) + self.set_by
 
 
+@pytest.fixture
+def note(tmp_path: Path) -> BootNote:
+    return BootNote(tmp_path / "run" / "clock.json")
+
+
 @pytest.mark.parametrize("by", [HOUR, -HOUR, timedelta(days=-20_000)])
 def test_a_clock_that_is_set_moves_the_time_of_no_process(by: timedelta) -> None:
     hands = Hands()
@@ -52,52 +57,78 @@ def test_a_clock_that_is_set_moves_the_time_of_no_process(by: timedelta) -> None
     assert abs(clock.now() - hands()) < SOON, "set right again, it is followed"
 
 
-def test_a_clock_that_is_corrected_a_little_is_followed_as_far_as_it_goes() -> None:
+@pytest.mark.parametrize("by", [HOUR, -HOUR])
+def test_a_process_that_begins_later_has_the_time_of_the_others(
+    note: BootNote, by: timedelta
+) -> None:
     hands = Hands()
-    clock = SystemClock(machine=hands)
-    for _ in range(10):
-        hands.set_by += timedelta(seconds=3)
-        assert abs(clock.now() - hands()) < SOON
+    assert abs(SystemClock(note, machine=hands).now() - hands()) < SOON
 
+    hands.set_by = by
 
-def test_a_process_that_begins_later_takes_the_time_that_the_others_have(tmp_path: Path) -> None:
-    note, hands = tmp_path / "clock.json", Hands()
-    note.write_text(boot_noted())
-    hands.set_by = HOUR
-
-    clock = SystemClock(lambda: boot_by_note(note) or pytest.fail("no note"), hands)
-
+    clock = SystemClock(note, lambda: pytest.fail("it is settled"), machine=hands)
     assert abs(clock.now() - datetime.now(UTC)) < SOON
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"boot_id": "another", "booted_at": ""}', None])
+def test_small_corrections_are_followed_by_all_however_far_they_lead(note: BootNote) -> None:
+    hands = Hands()
+    first = SystemClock(note, machine=hands)
+    for _ in range(10):
+        hands.set_by += timedelta(seconds=3)
+        assert abs(first.now() - hands()) < SOON
+
+    assert abs(SystemClock(note, machine=hands).now() - hands()) < SOON
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"boot_id": "another", "booted_at": "2026-01-01"}', None]
+)
 def test_a_note_of_another_boot_or_a_torn_one_says_nothing(
     tmp_path: Path, text: str | None
 ) -> None:
-    note = tmp_path / "clock.json"
     if text is not None:
-        note.write_text(text)
-    assert boot_by_note(note) is None
+        (tmp_path / "clock.json").write_text(text)
+    assert BootNote(tmp_path / "clock.json").read() is None
+
+
+def test_a_note_that_cannot_be_written_costs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    clock = SystemClock(BootNote(tmp_path / "file" / "clock.json"))
+    assert abs(clock.now() - datetime.now(UTC)) < SOON
 
 
 def test_a_machine_that_is_off_goes_by_memorys_clock_as_soon_as_memory_answers(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, note: BootNote
 ) -> None:
-    monkeypatch.setattr(system, "_ASK_AGAIN_S", 0.0)
-    hands, answers = Hands(), list[bool]([False, True])
+    monkeypatch.setattr(adapters.local.clock, "_ASK_AGAIN_S", 0.0)
+    hands, answers = Hands(), [False, True]
     hands.set_by = -HOUR
 
-    def booted_at() -> datetime:
+    def memory() -> datetime:
         if not answers.pop(0):
             raise OutageError("memory-unavailable", "not yet")
-        return datetime.now(UTC) - timedelta(milliseconds=since_boot_ms())
+        return datetime.now(UTC)
 
-    clock = SystemClock(booted_at, hands)
+    clock = SystemClock(note, memory, machine=hands)
     assert abs(clock.now() - hands()) < SOON, "without Memory it has its own clock alone"
 
     assert abs(clock.now() - datetime.now(UTC)) < SOON
+    assert abs(SystemClock(note, memory, machine=hands).now() - datetime.now(UTC)) < SOON
+    assert not answers, "it is asked until it has answered, and then by nobody"
+
+
+def test_a_clock_that_is_set_right_by_another_machines_is_followed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(adapters.local.clock, "_ASK_AGAIN_S", 0.0)
+    hands, memorys = Hands(), Hands()
+    clock = SystemClock(None, memorys, is_elsewhere=True, machine=hands)
+    assert abs(clock.now() - hands()) < SOON
+
+    hands.set_by = HOUR  # somebody sets this machine's
     assert abs(clock.now() - datetime.now(UTC)) < SOON
-    assert not answers, "it is asked until it has answered"
+    memorys.set_by = HOUR  # or it stood still, while the other went on
+    assert abs(clock.now() - hands()) < SOON
 
 
 @pytest.mark.parametrize("by", [HOUR, -HOUR])
@@ -140,11 +171,11 @@ def test_every_program_of_a_machine_whose_clock_is_set_has_one_time(tmp_path: Pa
     clock = wall_clock(tmp_path / "shim")
     if clock is None:
         pytest.skip("no C compiler for the shim")
-    note = tmp_path / "clock.json"
-    note.write_text(boot_noted())
+    file = tmp_path / "clock.json"
+    SystemClock(BootNote(file)).now()
     code = (
-        "from pathlib import Path; from adapters.local.system import *;"
-        f"clock = SystemClock(lambda: boot_by_note(Path({str(note)!r})));"
+        "from pathlib import Path; from adapters.local.clock import *;"
+        f"clock = SystemClock(BootNote(Path({str(file)!r})));"
         "print(clock.now().timestamp(), clock.machine().timestamp())"
     )
     clock.set_by(3600)

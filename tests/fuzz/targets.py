@@ -134,7 +134,7 @@ def _credentials(data: bytes) -> None:
 
 def _event(data: bytes) -> None:
     now = datetime(2026, 11, 27, tzinfo=UTC)
-    parse(MarketplaceWebhook, data).event(data, now, "us-central1")
+    parse(MarketplaceWebhook, data).event(data, now, now, "us-central1")
 
 
 def _push(data: bytes) -> None:

@@ -15,11 +15,12 @@ from adapters.calls import GuardedCalls, networks
 from adapters.gcp.monitoring import MonitoredLag
 from adapters.gcp.pubsub import PubsubSignals, Push
 from adapters.gcp.storage import GcsObjects
+from adapters.local.clock import SystemClock
 from adapters.local.directory import DirectoryObjects
 from adapters.local.key_files import KeyFiles
 from adapters.local.secret_files import SecretFiles
 from adapters.local.sqlite import SqliteDocuments
-from adapters.local.system import SystemClock, SystemProcesses
+from adapters.local.system import SystemProcesses
 from adapters.pushers import TokenPushers
 from adapters.valkey.memory import ValkeyMemory
 from adapters.valkey.streams import StreamSignals

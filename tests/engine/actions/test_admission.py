@@ -231,6 +231,20 @@ def test_what_landed_after_a_rebuild_and_whose_ingress_died_is_counted_by_the_re
     assert _counted(ports) == (1, 1)
 
 
+def test_a_sweep_between_a_loss_and_the_rebuild_counts_nothing_twice(
+    ports: Ports, valkey: Valkey
+) -> None:
+    for number in range(3):
+        submit(ports, signal_of(f"s-{number}"))
+    redis.Redis.from_url(valkey.url).flushdb()
+
+    reap.look_at_all(ports)
+    rebuild.rebuild(ports, 33)
+    reap.look_at_all(ports)
+
+    assert _counted(ports) == (3, 3)
+
+
 def test_memory_that_is_lost_while_it_is_rebuilt_admits_nothing(
     ports: Ports, valkey: Valkey
 ) -> None:

@@ -67,3 +67,17 @@ def test_a_lapse_began_when_the_lease_ran_out_however_it_was_lengthened_last(por
     (lapse,) = [Outage.stored(d.data) for d in every(ports.documents, "outages")]
     ran_out_at = lengthened_at + timedelta(seconds=LEASE_S)
     assert abs(instant(lapse.began_at) - ran_out_at) < timedelta(seconds=0.3)
+
+
+def test_a_lapse_after_a_failed_check_began_when_the_lease_ran_out(ports: Ports) -> None:
+    renewed_at = ports.clock.now()
+    checked(failing(ports, Fault.REFUSE))
+    assert ports.memory.standing("acme") is Verdict.ADMITTED, "one failure alone refuses nothing"
+    until(lambda: ports.memory.standing("acme") is Verdict.NO_LEASE, 5)
+
+    checked(ports)
+
+    (lapse,) = [Outage.stored(d.data) for d in every(ports.documents, "outages")]
+    assert lapse.failure_count == 1
+    ran_out_at = renewed_at + timedelta(seconds=LEASE_S)
+    assert abs(instant(lapse.began_at) - ran_out_at) < timedelta(seconds=0.3)

@@ -23,7 +23,9 @@ from governor.errors import ConflictError
 from governor.quota import Verdict
 from governor.times import instant
 from ports import Ports
+from ports.dispatch import Waiting
 from ports.documents import Document, Query, every
+from ports.slots import Slot
 from tasks.archives.write import write_archive
 from tasks.health import troubles
 from tasks.ledgers import patrol
@@ -305,7 +307,7 @@ def test_ticks_and_signs_of_life_of_a_clock_that_was_set_back_hold_nobody_up(
     clock.set_by(3600)
     until(lambda: abs((memory.time() - datetime.now(UTC)).total_seconds()) > 3000)
     assert memory.claim_tick("reap", 0.8)
-    memory.beat_alive("beat", 20)
+    memory.beat_alive("beat", 0.5)
     memory.mark_unsealed("acme")
     assert memory.take_unsealed(8, 10)
     clock.set_by(0)
@@ -313,5 +315,44 @@ def test_ticks_and_signs_of_life_of_a_clock_that_was_set_back_hold_nobody_up(
 
     assert memory.claim_tick("reap", 0.8)
     assert not memory.claim_tick("reap", 0.8)
-    assert not memory.alive(["beat"])["beat"]
+    until(lambda: not memory.alive(["beat"])["beat"])
     assert [account for account, _ in memory.take_unsealed(8, 10)] == ["acme"]
+
+
+@pytest.mark.parametrize("by_s", [3600, -3600])
+def test_how_long_ago_a_sign_of_life_was_is_no_matter_of_clocks(
+    set_memory: tuple[ValkeyMemory, WallClock], by_s: int
+) -> None:
+    memory, clock = set_memory
+    lease(memory, 60)
+    memory.beat_alive("beat", 60)
+    clock.set_by(by_s)
+    until(lambda: abs((memory.time() - datetime.now(UTC)).total_seconds()) > 3000)
+
+    for component in ("lease", "beat"):
+        seen = memory.seen([component])[component]
+        assert seen
+        assert seen.ago_s < 30
+    time.sleep(0.05)
+    memory.beat_alive("beat", 60)
+    going_on = memory.seen(["beat"])["beat"]
+    assert going_on
+    assert 0.05 <= going_on.streak_s < 30
+
+
+@pytest.mark.parametrize("by_s", [3600, -3600])
+def test_what_is_put_into_a_list_waits_from_then_on_whatever_memorys_clock_says(
+    set_memory: tuple[ValkeyMemory, WallClock], by_s: int
+) -> None:
+    memory, clock = set_memory
+    lease(memory, 60)
+    clock.set_by(by_s)
+    until(lambda: abs((memory.time() - datetime.now(UTC)).total_seconds()) > 3000)
+
+    now_us = time.time_ns() // 1000
+    for number, ago_us in enumerate((5_000_000, 9_000_000)):
+        slot = Slot("acme", "crm", f"a-{number}")
+        memory.enqueue(Waiting(slot, "crm.resize", 3600, now_us - ago_us, now_us))
+
+    _, (queue,) = memory.queues(1)
+    assert 8 < queue.oldest_s < 30
