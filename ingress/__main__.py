@@ -10,7 +10,7 @@ if __name__ == "__main__":
     configure()
     settings = load()
     BoundedProtocol.most = most_connections()
-    uvicorn.run(
+    config = uvicorn.Config(
         "ingress.app:create_app",
         factory=True,
         http=BoundedProtocol,
@@ -21,3 +21,7 @@ if __name__ == "__main__":
         server_header=False,
         timeout_graceful_shutdown=2,
     )
+    # Bound here, it fails aloud: asyncio takes a socket that cannot be made for an address that is
+    # not there, and would serve without a door.
+    door = config.bind_socket()
+    uvicorn.Server(config).run(sockets=[door])
