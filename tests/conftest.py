@@ -31,9 +31,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    settings.register_profile("thorough", max_examples=500)
-    if config.getoption("--thorough"):
-        settings.load_profile("thorough")
+    # No example has a deadline: a busy machine is no fault, and bench/ measures.
+    settings.register_profile("quick", deadline=None)
+    settings.register_profile("thorough", deadline=None, max_examples=500)
+    settings.load_profile("thorough" if config.getoption("--thorough") else "quick")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

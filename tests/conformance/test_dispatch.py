@@ -88,9 +88,7 @@ def test_an_id_waits_once_however_often_it_is_put(memory: Memory) -> None:
     assert _all(memory) == ["acme-1"]  # it was taken by one that died
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     weights=st.dictionaries(st.sampled_from("abcd"), st.integers(1, 3), min_size=1),
     puts=st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 9)), max_size=30),

@@ -213,7 +213,7 @@ def test_months_are_counted_apart(memory: Memory) -> None:
     assert _ask(memory, "a2", month="2026-12") is Verdict.ADMITTED
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 4), st.integers(0, 6), st.lists(st.booleans(), max_size=12))
 def test_the_script_decides_as_the_rules_do(
     valkey: Valkey, concurrent: int, monthly: int, moves: list[bool]

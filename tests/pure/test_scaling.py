@@ -453,7 +453,7 @@ def test_handlers_that_only_time_out_get_nothing_more() -> None:
     assert tenant.changes == []
 
 
-@settings(deadline=None, max_examples=settings.default.max_examples // 4)
+@settings(max_examples=settings.default.max_examples // 4)
 @given(st.integers(0, 10**6), st.sampled_from(sorted(LOADS)))
 def test_gaps_delays_doubles_and_disorder_change_nothing_of_that(seed: int, load: str) -> None:
     tenant = Tenant(seed=seed)

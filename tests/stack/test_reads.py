@@ -122,9 +122,7 @@ def test_no_input_the_document_allows_or_forbids_makes_it_fail(stack: Stack) -> 
     for result in schema.get_all_operations():
         operation = result.ok()
 
-        @settings(
-            max_examples=30, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-        )
+        @settings(max_examples=30, database=None, suppress_health_check=list(HealthCheck))
         @given(operation.as_strategy())
         def fuzz(case: schemathesis.Case) -> None:
             nonlocal calls

@@ -310,7 +310,6 @@ def _killed(steps: int) -> list[tuple[str, Any, int]]:
 @example(ends="recoverably", undo_fails=1, moves=_overtaken(5))
 @settings(
     max_examples=settings.default.max_examples // 5,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(

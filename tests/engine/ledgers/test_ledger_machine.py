@@ -211,6 +211,5 @@ class TestLedger(LedgerMachine.TestCase):
     settings = settings(
         max_examples=settings.default.max_examples // 5,
         stateful_step_count=25,
-        deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
     )
