@@ -73,12 +73,18 @@ class Visits:
 
     def upgrade(self) -> None:
         """Bring a new version of the policy that all are under."""
-        found = policies.in_force(self.ports, _SKU, _PLAN)
+        (found,) = until(self._in_force, _WITHIN_S)
         major, minor, _ = found.policy_version.split(".")
         version = f"{major}.{int(minor) + next(self.numbers)}.0"
         changed = _changed(found, version)
         answer = self._sent(lambda: self.driver.post_policy(changed))
         self.policy_runs.append(answer.json()["run_id"])
+
+    def _in_force(self) -> list[Policy]:
+        try:
+            return [policies.in_force(self.ports, _SKU, _PLAN)]
+        except OutageError:
+            return []
 
     def compare(self) -> list[str]:
         """What does not hold in the end: each event and each version has ended, once."""
