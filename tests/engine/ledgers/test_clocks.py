@@ -18,7 +18,7 @@ from adapters.local.system import free_ports
 from adapters.valkey.memory import ValkeyMemory
 from bench.chaos.clock import WallClock, wall_clock
 from cli.audit.verify_archive import Against, verify_archive
-from cli.stack.programs import valkey_binary
+from cli.stack.valkey import valkey_binary
 from governor.errors import ConflictError
 from governor.quota import Verdict
 from governor.times import instant

