@@ -92,7 +92,7 @@ BUGS = {
     "place-back-too-early": Bug(
         "an action gives its place back before its end is stored: too many at once",
         "4dee85b",
-        32,
+        85,
         _place_back_too_early,
     ),
     "duplicate-refused": Bug(
