@@ -36,11 +36,12 @@ nightly: .venv/.dev ## every test in every way, and a short soak (about an hour)
 	@$(MAKE) audit
 
 chaos: .venv/.runtime ## random kills, stops, losses and floods on a real stack; MINUTES=30 SEED=4
-	@$(BIN)/python -m bench.chaos.chaos --minutes $(or $(MINUTES),30) --seed $(or $(SEED),4)
+	@$(BIN)/python -m bench.chaos.chaos --minutes $(or $(MINUTES),30) --seed $(or $(SEED),4) \
+	  --fill-disk
 
 chaos-gcp: .venv/.dev ## the same on the emulators, with a second host behind a network that is cut
 	@$(BIN)/python -m cli.stack.emulators $(BIN)/python -m bench.chaos.chaos \
-	  --minutes $(or $(MINUTES),30) --seed $(or $(SEED),4)
+	  --minutes $(or $(MINUTES),30) --seed $(or $(SEED),4) --fill-disk
 
 load: .venv/.runtime ## arrivals at rising rates, and a burst: latency, refusals, the knee; RATES=25,50,100
 	@$(BIN)/python -m bench.arrivals --rates $(or $(RATES),25,50,100,200) --folder docs/performance

@@ -217,12 +217,13 @@ def _kept_logs(chaos: Chaos) -> Path:
 def main(
     minutes: Annotated[float, typer.Option(help="For how long faults come.")] = 30,
     seed: Annotated[int, typer.Option(help="For the same faults in the same order.")] = 4,
+    fill_disk: Annotated[bool, typer.Option(help="Fill a small disk, too (as root).")] = False,
     keep: Annotated[Path | None, typer.Option(help="Write the result here, too.")] = None,
 ) -> None:
     """Hurt a stack for a while, and compare all books; exit 1 when something does not hold."""
     CHANCE.seed(seed)
     with ExitStack() as all_of_it:
-        disk = all_of_it.enter_context(small_disk())
+        disk = all_of_it.enter_context(small_disk()) if fill_disk else None
         clock = wall_clock(Path(all_of_it.enter_context(tempfile.TemporaryDirectory())))
         with had_by_children(clock):
             driver = all_of_it.enter_context(stack(**SHORT))
