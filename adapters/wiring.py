@@ -86,7 +86,7 @@ def boot_note(settings: Settings) -> BootNote:
 
 
 def settle_time(settings: Settings) -> datetime:
-    """The time that programs started from now on go by: anew, unless some run here.
+    """The time of programs that start from now on; the note is kept while the system runs.
 
     A stack that starts follows the machine's clock as it is; one under way keeps its time.
     """

@@ -1,13 +1,13 @@
 """The time that all programs of a machine have in common, whatever its clock is set to."""
 
 import json
-import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from adapters.local.private_files import replace
 from adapters.local.system import boot_id, since_boot_s
 from governor.errors import OutageError
 from governor.times import instant, timestamp
@@ -37,11 +37,9 @@ class BootNote:
     def write(self, booted_at: datetime) -> None:
         """Say it from now on; where nothing can be written, each program has its own time."""
         text = json.dumps({"boot_id": boot_id(), "booted_at": timestamp(booted_at)})
-        ours = self._file.with_name(f"{self._file.name}.{os.getpid()}")
         with suppress(OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            ours.write_text(text)
-            ours.replace(self._file)
+            replace(self._file, text)
 
     def forget(self) -> None:
         """Have the next program go by the machine's clock as it then is."""

@@ -46,6 +46,11 @@ def bounded(call: Callable[[], T]) -> T:
         raise OutageError("memory-unavailable", detail, retry_after_s=2) from error
     except redis.RedisError as error:
         raise OutageError("memory-unavailable", f"Valkey refused: {error}", 2) from error
+    except ValueError as error:
+        # redis-py: the connection was closed by its own timeout, and its buffer is looked at still
+        if "closed file" not in str(error):
+            raise
+        raise OutageError("memory-unavailable", "Valkey does not answer in time", 2) from error
     except OSError as error:  # no file descriptor is left for a new connection
         raise OutageError("memory-unavailable", f"no connection to Valkey: {error}", 2) from error
 

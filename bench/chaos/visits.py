@@ -126,7 +126,7 @@ class Visits:
         while True:
             try:
                 answer = send()
-            except OutageError:  # nobody answered
+            except OutageError:  # no answer came
                 answer = httpx.Response(503)
             if answer.status_code < 300:
                 return answer

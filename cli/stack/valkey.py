@@ -47,7 +47,11 @@ def _mend(file: Path) -> bool:
             if len(kept) == len(found):
                 return False
     whole = file.with_name(f"{file.name}.whole")
-    whole.write_bytes(kept)
+    whole.unlink(missing_ok=True)  # of a former try, for which there was no room
+    with os.fdopen(os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as mended:
+        mended.write(kept)
+        mended.flush()
+        os.fsync(mended.fileno())
     whole.replace(file)
     return True
 
