@@ -211,6 +211,8 @@ def test_the_screen_fits_the_terminal_and_ctrl_c_ends_it(driver: Driver, soak: S
         stdin=inside,
         stdout=inside,
         stderr=inside,
+        # A shell has its background jobs ignore it, and this test may be part of one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     os.close(inside)
     shown = b""
