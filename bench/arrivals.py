@@ -36,6 +36,9 @@ TENANTS = 40
 BURST = 10
 """How many times its rate a step has in its burst."""
 
+_WARM_MINUTES = 20
+"""Of a steady load these do not count: caches fill."""
+
 _WEBHOOK_EACH = 200
 """One arrival in so many is a subscription."""
 
@@ -148,8 +151,8 @@ def knee(rows: list[dict[str, Any]]) -> float | None:
 
 async def _soak(
     arrivals: Arrivals, settings: Settings, per_s: float, minutes: float
-) -> dict[str, dict[str, float]]:
-    """Memory of each process under a steady rate: its slope, after a fifth of the time.
+) -> dict[str, dict[str, Any]]:
+    """Memory of each process under a steady rate: its slope after the first twenty minutes.
 
     A process that was replaced has too few samples for a slope, and is left out.
     """
@@ -158,7 +161,7 @@ async def _soak(
     for number in range(rounds):
         await arrivals.step(per_s, minutes * 60 / rounds)
         print(f"soak: round {number + 1} of {rounds}", file=sys.stderr, flush=True)
-        if number >= rounds / 5:
+        if number >= min(_WARM_MINUTES, rounds / 5):
             for name, mib in memory_mib(settings).items():
                 samples.setdefault(name, []).append((time.monotonic(), mib))
     return {
@@ -166,6 +169,7 @@ async def _soak(
             "slope_per_h": round(slope_mib_per_h(found), 2),
             "first": round(found[0][1], 1),
             "last": round(found[-1][1], 1),
+            "each_ten": [round(mib, 1) for _, mib in found[::10]],
         }
         for name, found in samples.items()
         if len(found) > rounds / 2

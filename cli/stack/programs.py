@@ -40,7 +40,7 @@ cookie_secret = {cookie}
 read_only = True
 tasks_columns = "name,state,kwargs,exception,result,received,runtime"
 purge_offline_workers = 3600
-max_tasks = 20000
+max_tasks = 10000
 logging = "none"
 """
 _SUPERVISORD = """\

@@ -18,9 +18,13 @@ from tasks.celery import ACTIONS, HEALTH, LEDGER, RUNBOOKS, app
 from tasks.outcomes import Ending, NotDone
 from tasks.runbooks import RUNBOOKS as KNOWN
 from tasks.runs.step import run_link
-from tests.simulation.world import Process, World
+from tests.simulation.world import HOSTS, Process, World
 
 CHILDREN = {ACTIONS: 3, RUNBOOKS: 2, HEALTH: 2, LEDGER: 1}
+OF_THE_SECOND = {ACTIONS: 2, RUNBOOKS: 1, HEALTH: 1}
+"""Children of the second host, where there is one."""
+
+_STARTS_S = 0.3
 
 
 @dataclass(slots=True)
@@ -41,6 +45,8 @@ class Broker:
     ports_of: Callable[[Process], Any]
     waiting: dict[str, list[Message]] = field(default_factory=dict)
     idle: dict[str, list[tuple[Any, Process]]] = field(default_factory=dict)
+    gone: dict[str, float] = field(default_factory=dict)
+    """Host -> when it is there again."""
 
     # -- sending: what stands in the place of ``tasks.publish`` and of the app
 
@@ -68,8 +74,8 @@ class Broker:
 
     def send(self, queue: str, message: Message) -> None:
         """Put a message into its queue, unless it is lost."""
-        world, copies = self.world, 1
-        if not world.is_frozen:
+        world, copies = self.world, 0 if self._sender_is_cut() else 1
+        if not world.is_frozen and copies:
             if world.rng.random() < world.rates.message_lost:
                 world.tell(f"lost {message.task}")
                 copies = 0
@@ -78,6 +84,9 @@ class Broker:
         for _ in range(copies):
             self.waiting.setdefault(queue, []).append(message)
             self._wake(queue)
+
+    def _sender_is_cut(self) -> bool:
+        return bool(self.world.cut) and self.world.is_cut(self.world.current())
 
     def _wake(self, queue: str) -> None:
         idle = self.idle.setdefault(queue, [])
@@ -89,21 +98,39 @@ class Broker:
 
     # -- working
 
-    def start(self) -> None:
+    def start(self, *, has_second: bool) -> None:
         """Start every child."""
-        for queue, count in CHILDREN.items():
-            for _ in range(count):
-                self.hire(queue, 0.0)
+        for host, children in zip(HOSTS, (CHILDREN, OF_THE_SECOND), strict=True):
+            for queue, count in children.items() if has_second or host == HOSTS[0] else ():
+                for _ in range(count):
+                    self.hire(queue, 0.0, host)
 
-    def hire(self, queue: str, after_s: float) -> None:
-        """A child of this queue, replaced when it dies."""
-        process = self.world.spawn(queue, lambda: self._work(queue), after_s)
-        process.on_death = lambda: self.hire(queue, 0.3)
+    def hire(self, queue: str, after_s: float, host: str) -> None:
+        """A child of this queue, replaced when it dies, once its host is there again."""
+        process = self.world.spawn(queue, lambda: self._work(queue), after_s, host)
+
+        def replace() -> None:
+            back_s = self.gone.get(host, 0.0) - self.world.now_s
+            self.hire(queue, max(_STARTS_S, back_s), host)
+
+        process.on_death = replace
+
+    def lose_host(self, host: str, for_s: float) -> None:
+        """Kill a whole host; it starts again later."""
+        self.gone[host] = self.world.now_s + for_s
+        for process in list(self.world.processes.values()):
+            if process.host == host:
+                self.world.kill(process, "its host is gone")
 
     def _work(self, queue: str) -> None:
         process = self.world.current()
         while True:
             messages = self.waiting.setdefault(queue, [])
+            if self.world.is_cut(process):
+                process.task = ""
+                self._wake(queue)  # another takes what this one was called for
+                self.world.sleep(self.world.cut[process.host] - self.world.now_s)
+                continue
             if not messages:
                 self.idle.setdefault(queue, []).append((getcurrent(), process))
                 process.task = ""

@@ -4,7 +4,7 @@ Each names the commit that mended it, and a seed in which it shows.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from adapters.valkey import slots
@@ -16,11 +16,17 @@ from governor.fsm import (
     GovernorState,
 )
 from governor.quota import Verdict
+from governor.runs import Run
 from ports import Ports
+from tasks import ticks
 from tasks.actions import admit, execute, transitions
 from tasks.actions.execute import Finished
 from tasks.actions.transitions import Held
 from tasks.governors import boot
+from tasks.runbooks import RUNBOOKS, scale_governor
+from tasks.runbooks.scale.verdicts import Verified
+from tasks.runs.definition import Result
+from tests.simulation import broker
 from tests.simulation.stores import SimMemory
 
 Patch = tuple[Any, str, Any]
@@ -76,6 +82,20 @@ def _outage_told_twice() -> Iterator[Patch]:
     yield SimMemory, "owe", owe
 
 
+def _way_back_untold() -> Iterator[Patch]:
+    runbook = scale_governor.RUNBOOK
+    *others, last = runbook.steps
+
+    def finish(_ports: Ports, run: Run) -> Result:
+        return Result(ends_with=Verified.of(run).receipt_id)
+
+    steps = (*others, replace(last, act=finish))
+    bare = replace(runbook, steps=steps, ended=lambda _ports, _run: None)
+    known = {**RUNBOOKS, bare.name: bare}
+    yield broker, "KNOWN", known
+    yield ticks, "RUNBOOKS", known
+
+
 BUGS = {
     "doors-open-early": Bug(
         "signals are admitted before entitlement_active is committed",
@@ -106,6 +126,12 @@ BUGS = {
         "e9d5347",
         1247,
         _outage_told_twice,
+    ),
+    "way-back-untold": Bug(
+        "a limit goes back where the lag grew, and Memory is not told of it",
+        "4dee85b",
+        50,
+        _way_back_untold,
     ),
 }
 """Name -> bug."""

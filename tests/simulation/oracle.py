@@ -36,7 +36,8 @@ class Oracle:
     def __init__(self, limit: int) -> None:
         self.effects: dict[str, list[tuple[float, int, str]]] = defaultdict(list)
         self.ends = Counter[str]()
-        self.limit = limit
+        self.limits: dict[str, int] = defaultdict(lambda: limit)
+        """Account -> the highest limit it ever had."""
         self.is_wiped = False
         """Whether Memory has forgotten which outages go on."""
         self.archived = set[str]()
@@ -88,12 +89,33 @@ class Oracle:
                 account = write.data["account_id"]
                 self.check(account not in self.archived, f"{account} is archived, and acts again")
                 self.check(account in self.active, f"{account} acts before it is subscribed")
+        for write in writes:
+            if "/entitlements/" in write.path and isinstance(write, Update):
+                self._entitlement(documents[write.path].data, write.data, receipts)
         for action_id, write in moved.items():
             if isinstance(write, (Create, Update)):
                 self._state(documents, action_id, write, told, now)
         for write in writes:
             if write.path.startswith("runs/") and isinstance(write, Update):
                 self._run(documents, write, receipts)
+
+    def _entitlement(
+        self, before: dict[str, Any], after: dict[str, Any], receipts: list[dict[str, Any]]
+    ) -> None:
+        """A limit or a version changes with its receipt, which says what it was and is."""
+        account, limit = after["account_id"], after["concurrent_actions"]
+        self.limits[account] = max(self.limits[account], limit)
+        told = {r["operation"]: r for r in receipts if r["account_id"] == account}
+        upgraded = told.get("policy_upgraded", {})
+        if after["policy_version"] != before["policy_version"]:
+            is_told = upgraded.get("policy_version") == after["policy_version"]
+            self.check(is_told, f"{account}: a version without its receipt")
+        if limit != before["concurrent_actions"]:
+            scaled = told.get("governor_scaled") or told.get("governor_scale_reverted")
+            change = {"previous": before["concurrent_actions"], "new": limit}
+            is_told = scaled is not None and scaled["concurrency"] == change
+            is_told = is_told or upgraded.get("concurrent_actions") == limit
+            self.check(is_told, f"{account}: {change} without its receipt")
 
     def _ends(self, told: dict[str, Any], moved: dict[str, Write]) -> None:
         for action_id, receipt in told.items():
@@ -132,7 +154,8 @@ class Oracle:
             s in HOLDING and a not in self.late and not any(a in name for name in spooled)
             for a, s in held.items()
         )
-        self.check(count <= self.limit, f"{account}: {count} at once, {self.limit} allowed")
+        limit = self.limits[account]
+        self.check(count <= limit, f"{account}: {count} at once, {limit} allowed")
 
     def _run(
         self, documents: dict[str, Document], write: Update, receipts: list[dict[str, Any]]

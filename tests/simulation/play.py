@@ -7,7 +7,7 @@ import random
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 from unittest import mock
 
 os.environ.setdefault("GGEN_STATE_DIR", tempfile.mkdtemp(prefix="simulation-"))
@@ -15,29 +15,23 @@ os.environ.setdefault("GGEN_BROKER_URL", "memory://")
 
 import tenacity
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from pydantic import BaseModel
 
 import tasks.celery
 from adapters import wiring
+from adapters.valkey.slots import governor_key
 from ggen_governor.handlers import ActionContext, action
 from governor.errors import (
     ActionDeadline,
-    DeniedError,
-    GovernorError,
-    OutageError,
     RecoverableError,
     UnrecoverableError,
 )
-from governor.fsm import RUN_OPEN, RunState
-from governor.paths import action_id
+from governor.fsm import RUN_OPEN
 from governor.quota import Verdict
 from governor.records import SYSTEM_ACCOUNT
-from governor.runs import Run
-from governor.tenancy import MarketplaceEvent
 from ledger.receipt import Signer
 from ports import Ports, Times
-from tasks import marketplace, publish, ticks  # noqa: F401  # ticks registers its tasks
-from tasks.actions import admit, execute, recover
+from tasks import publish, ticks  # noqa: F401  # ticks registers its tasks
+from tasks.actions import execute, recover
 from tasks.actions.deadline import Ended, Ending
 from tasks.governors import policies
 from tasks.health.rebuild import rebuild
@@ -46,9 +40,11 @@ from tasks.runs import journal
 from tests.simulation import stores
 from tests.simulation.broker import CHILDREN, Broker
 from tests.simulation.bugs import BUGS
+from tests.simulation.customers import Asked, Customers
+from tests.simulation.operators import Operator, faults_of
 from tests.simulation.oracle import ENDED, Oracle
 from tests.simulation.stores import Gated
-from tests.simulation.world import Killed, Process, SimClock, SimProcesses, World
+from tests.simulation.world import HOSTS, Killed, Process, SimClock, SimProcesses, World
 
 # A small limit, so that it binds.
 LIMIT, FREEZE_S, END_S, MAX_STEPS = 2, 16.0, 500.0, 60_000
@@ -71,14 +67,6 @@ POLICY = {
     },
 }
 _here: "Play | None" = None
-
-
-class Asked(BaseModel):
-    """How a handler of this world goes."""
-
-    ends: Literal["well", "recoverably", "for good", "sticks"]
-    takes_s: float
-    undo_fails: int = 0
 
 
 @action("sim.act", payload=Asked)
@@ -122,9 +110,7 @@ class Play:
     """The bug that is put back, by its name."""
     world: World = field(init=False)
     oracle: Oracle = field(init=False)
-    accepted: dict[str, tuple[str, str]] = field(default_factory=dict)
-    unanswered: int = 0
-    unreceipted: set[str] = field(default_factory=set)
+    customers: Customers = field(init=False)
 
     def __post_init__(self) -> None:
         self.world, self.oracle = World(self.seed), Oracle(LIMIT)
@@ -136,6 +122,7 @@ class Play:
         self.documents.seen = lambda writes: self.oracle.seen(
             self.documents.held, writes, self.world.now()
         )
+        self.customers = Customers(self.world, self.oracle, self.documents, self.ports_of)
 
     # -- ports
 
@@ -230,7 +217,10 @@ class Play:
                 return f"not quiet after {world.steps} steps: {self._loud()}"
             if self.is_quiet:
                 break
-        self.oracle.finally_(self._ports(lambda inner, _store: inner), self.accepted)
+        ports = self._ports(lambda inner, _store: inner)
+        self.oracle.finally_(ports, self.customers.accepted)
+        if self.is_manned:
+            self._judge_governors(ports)
         return self.oracle.broken
 
     is_quiet = False
@@ -241,12 +231,14 @@ class Play:
         policies.register(ports, json.dumps(POLICY).encode())
         rebuild(ports, ports.times.lease_s)
         self.world.is_frozen = frozen
-        self.broker.start()
+        self.broker.start(has_second=self.is_manned)
         self.world.spawn("beat", self._beat)
         rng = self.world.rng
         for account in ("acme", "beta")[: rng.choice((1, 1, 1, 2))]:
-            self.unanswered += 1
-            self.world.spawn("customer", lambda account=account: self._customer(account))
+            self.customers.unanswered += 1
+            self.world.spawn("customer", lambda account=account: self.customers.live(account))
+        if self.is_manned:
+            self._man()
         for _ in range(self.world.rates.outages):
             store = rng.choice(("documents", "documents", "documents", "memory", "objects"))
             at_s, lasts_s = rng.uniform(0.3, 4), rng.choice((0.5, 2, 8, 9))
@@ -257,6 +249,47 @@ class Play:
         for _ in range(self.world.rates.wipes):
             self.world.at(rng.uniform(0.5, 9), self._wipe)
         self.world.at(FREEZE_S, self._freeze)
+
+    # -- a second host, and an operator
+
+    @property
+    def is_manned(self) -> bool:
+        """Whether this world has a second host and an operator: one in four."""
+        return self.seed % 4 == 2
+
+    def _man(self) -> None:
+        world, rng = self.world, random.Random(-self.seed)
+        operator = Operator(world, self.customers.ask, POLICY)
+
+        def work() -> None:
+            operator.work(self._served, lambda what: self.oracle.check(False, what))
+            self.customers.unanswered -= 1
+
+        self.customers.unanswered += 1
+        world.spawn("operator", work, rng.uniform(0.5, 3))
+        self.signals.backlogs = lambda: rng.choice((0, 0, 12, 40))
+        for _ in range(rng.choice((0, 1, 2))):
+            lasts_s = rng.choice((0.5, 3.0, 9.0))
+            fate = rng.choice((self._cut_off, self._lose_second))
+            world.at(rng.uniform(0.3, 8), lambda f=fate, s=lasts_s: f(s))
+
+    def _cut_off(self, for_s: float) -> None:
+        self.world.tell(f"the second host is cut off for {for_s} s")
+        self.world.cut[HOSTS[1]] = min(FREEZE_S, self.world.now_s + for_s)
+
+    def _lose_second(self, for_s: float) -> None:
+        self.broker.lose_host(HOSTS[1], for_s)
+
+    def _served(self) -> list[str]:
+        return sorted(self.oracle.active - self.oracle.archived)
+
+    def _judge_governors(self, ports: Ports) -> None:
+        for account in self._served():
+            known = self.memory.redis.hgetall(governor_key(account))
+            fault = faults_of(ports, known, account)
+            self.oracle.check(not fault, fault)
+
+    # -- faults
 
     def _fail(self, store: str, until_s: float) -> None:
         self.world.tell(f"outage of {store} until {until_s:.1f}")
@@ -279,11 +312,13 @@ class Play:
         self.world.tell("no more faults")
         self.world.is_frozen = True
         self.world.down.clear()
+        self.world.cut.clear()
 
     # -- beat
 
     def _beat(self) -> None:
-        due = {"reap": 0.0, "check": 0.0, "probe": 0.0, "seal": 0.0, "tally": 5.0}
+        due = dict.fromkeys(("reap", "check", "probe", "seal", "watch", "look"), 0.0)
+        due["tally"] = 5.0
         while True:
             now_s = self.world.now_s
             for name, send in self._ticks().items():
@@ -317,7 +352,16 @@ class Play:
             send("tally.receipt")
             return 20.0
 
-        return {"reap": reap, "check": check, "probe": probe, "seal": seals, "tally": tally}
+        def watch() -> float:
+            send("upgrade_policy.watch", queue="health")
+            return 2.0
+
+        def look() -> float:
+            send("scale_governor.look", queue="health")
+            return 2.0
+
+        told = {"reap": reap, "check": check, "probe": probe, "seal": seals, "tally": tally}
+        return told | ({"watch": watch, "look": look} if self.is_manned else {})
 
     def _standing(self) -> Verdict:
         return self.memory.standing(SYSTEM_ACCOUNT)
@@ -325,131 +369,13 @@ class Play:
     def _marked(self) -> int:
         return self.memory.unsealed_count()
 
-    # -- customers
-
-    def _customer(self, account: str) -> None:
-        rng, world = self.world.rng, self.world
-        apart = [self._apart(account, f"early-{n}", rng.uniform(0, 0.08)) for n in range(5)]
-        self._deliver(account, "entitlement.created")
-        left = rng.choice((1, 2, 2))
-        senders = [
-            world.spawn("customer", lambda n=n: self._sender(account, f"{n}-")) for n in range(left)
-        ]
-        while any(sender.is_alive for sender in senders):
-            world.sleep(0.05)
-        if rng.random() < 0.12:  # an archive takes half a second of processor time
-            world.sleep(rng.choice((0.0, 0.0, 1.0)))
-            apart += [self._apart(account, f"late-{n}", rng.uniform(0, 4)) for n in range(4)]
-            self._deliver(account, "entitlement.cancelled")
-        while any(each.is_alive for each in apart):
-            world.sleep(0.05)
-        self.unanswered -= 1
-
-    def _apart(self, account: str, signal_id: str, after_s: float) -> Process:
-        """A signal beside a subscription or a cancellation: it may be refused, and comes once."""
-        asked = Asked(ends="well", takes_s=0.01)
-        signal = admit.Signal(account, signal_id, "sim.act", None, asked.model_dump())
-
-        def send() -> None:
-            told = self._ask(lambda ports: admit.submit(ports, signal), 1)
-            if isinstance(told, str):
-                self.accepted[told] = (account, asked.ends)
-
-        return self.world.spawn("customer", send, after_s)
-
-    def _sender(self, account: str, prefix: str) -> None:
-        """Signals one after the other, some of them repeated later."""
-        rng, sent = self.world.rng, list[tuple[str, Asked]]()
-        for number in range(rng.randint(2, 5)):
-            self.world.sleep(rng.choice((0.0, 0.0, 0.2, 1.0, 2.0)))
-            asked = Asked(
-                ends=rng.choice(("well", "well", "well", "recoverably", "for good", "sticks")),
-                takes_s=rng.choice((0.01, 0.2, 0.4, 0.7)),
-                undo_fails=rng.choice((0, 0, 0, 1)),
-            )
-            sent.append((f"{prefix}{number}", asked))
-            self._signal(account, *sent[-1])
-            if rng.random() < 0.3:
-                self._signal(account, *rng.choice(sent))
-
-    def _ask(self, do: Callable[[Ports], Any], times: int = 10_000) -> Any:
-        """Have an ingress do something, again and again until it answers; None: it did not."""
-        told: list[Any] = []
-
-        def work() -> None:
-            try:
-                told.append(do(self.ports_of(self.world.current())))
-            except OutageError as error:
-                self.world.tell(f"ingress: {error.code}")
-            except GovernorError as error:
-                told.append(error)
-
-        for _ in range(times):
-            process = self.world.spawn("ingress", work)
-            while process.is_alive:
-                self.world.sleep(0.02)
-            if told:
-                return told[0]
-            self.world.sleep(0.5)
-        return None
-
-    def _deliver(self, account: str, event_type: str) -> None:
-        event = MarketplaceEvent.model_validate(
-            {
-                "event_type": event_type,
-                "event_id": f"{event_type}-{account}",
-                "account_id": account,
-                "sku_id": "sim-sku",
-                "entitlement_id": "sim-sku",
-                "plan_type": "starter",
-                "region": "us-central1",
-                "event_time": "2026-11-27T12:00:00.000000Z"
-                if event_type == "entitlement.created"
-                else "2026-11-27T12:00:01.000000Z",
-                "effective_at": "2026-11-27T12:00:00.000000Z",
-            }
-        )
-        while True:
-            run = self._ask(lambda ports: marketplace.begin(ports, event, b"{}"))
-            if isinstance(run, GovernorError):
-                self.oracle.check(False, f"{event_type} of {account}: {run}")
-                return
-            ended = self._ended(run)
-            if ended.state is RunState.COMPLETE:
-                return
-            self.world.tell(f"{event_type} of {account} ended {ended.state}: {ended.error_code}")
-            self.oracle.check(ended.retryable, f"{event_type} of {account} was refused for good")
-            self.world.sleep(2.0)
-
-    def _ended(self, run: Run) -> Run:
-        while True:
-            found = self.documents.held.get(f"runs/{run.run_id}")
-            if found is not None and found.data["state"] not in RUN_OPEN:
-                return Run.stored(found.data)
-            self.world.sleep(0.25)
-
-    def _signal(self, account: str, signal_id: str, asked: Asked) -> None:
-        signal = admit.Signal(account, signal_id, "sim.act", None, asked.model_dump())
-        while True:
-            told = self._ask(lambda ports: admit.submit(ports, signal))
-            if isinstance(told, str):
-                self.accepted[told] = (account, asked.ends)
-                return
-            path = f"tenants/{account}/actions/{action_id(account, signal_id)}"
-            is_known = path in self.documents.held
-            self.oracle.check(not is_known, f"signal {signal_id} of {account} refused again")
-            if not isinstance(told, DeniedError) or told.code != "concurrency-exceeded":
-                self.oracle.check(False, f"signal {signal_id} of {account}: {told!r}")
-                return
-            self.world.sleep(1.0)
-
     # -- quiet
 
     def _loud(self) -> str:
         """What still goes on; empty where nothing does."""
         held = self.documents.held.values()
         reasons = {
-            "a customer is unanswered": self.unanswered,
+            "a customer is unanswered": self.customers.unanswered,
             "no lease": self._standing() is not Verdict.ADMITTED,
             "an action goes on": any(
                 "/actions/" in d.path and d.data["state"] not in ENDED for d in held

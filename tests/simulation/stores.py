@@ -175,6 +175,7 @@ class SimSignals:
 
     def __init__(self) -> None:
         self.topics: dict[str, None] = {}
+        self.backlogs: Callable[[], int] = lambda: 0
 
     def look(self, account_id: str, _region: str) -> Topic:
         return Topic.READY if account_id in self.topics else Topic.ABSENT
@@ -198,7 +199,7 @@ class SimSignals:
         return []
 
     def backlog(self, _account_id: str) -> int:
-        return 0
+        return self.backlogs()
 
     def close(self) -> None:
         """Nothing is open."""
@@ -295,7 +296,7 @@ def patched(world: World) -> Iterator[tuple[Any, str, Any]]:
     yield scripting, "LUA_MODULE", _Lua()
     for module in (health, slots):
         yield module, "since_boot_ms", lambda: round(world.now_s * 1000) + 1_000_000
-    yield slots, "boot_id", lambda: "boot"
+    yield slots, "boot_id", lambda: f"boot-{world.host()}"
 
 
 class _Server(fakeredis.FakeRedis):
@@ -360,7 +361,7 @@ class Gated:
         if is_faulty and world.rng.random() < rates.death:
             world.kill(world.current(), f"at {self._store}.{name}")
             world.sleep(0)
-        if world.down.get(self._store, 0.0) > world.now_s:
+        if world.down.get(self._store, 0.0) > world.now_s or world.is_cut(world.current()):
             world.sleep(0.2)
             raise self._outage(name)
         is_commit = is_faulty and name == "commit" and self._store == "documents"

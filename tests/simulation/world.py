@@ -15,7 +15,7 @@ from governor.records import ProcessClaim
 from governor.times import timestamp
 
 BEGAN = datetime(2026, 11, 27, 12, tzinfo=UTC)
-
+HOSTS = ("sim-1", "sim-2")
 
 CURSED = (
     "",
@@ -84,6 +84,7 @@ class Process:
     pid: int
     role: str
     began_s: float
+    host: str = HOSTS[0]
     is_alive: bool = True
     until_s: float | None = None
     ports: Any = None
@@ -109,6 +110,8 @@ class World:
     """Who met an outage last: when it dies, too, it is worth most."""
     down: dict[str, float] = field(default_factory=dict)
     """Store -> until when it does not answer."""
+    cut: dict[str, float] = field(default_factory=dict)
+    """Host -> until when nothing answers it, and nothing of it arrives."""
     _heap: list[tuple[float, int, greenlet, Process]] = field(default_factory=list)
     _order: Any = field(default_factory=itertools.count)
     _pids: Any = field(default_factory=lambda: itertools.count(100))
@@ -151,9 +154,11 @@ class World:
         """Whose code runs now."""
         return self._running[getcurrent()]
 
-    def spawn(self, role: str, work: Callable[[], None], after_s: float = 0.0) -> Process:
+    def spawn(
+        self, role: str, work: Callable[[], None], after_s: float = 0.0, host: str = HOSTS[0]
+    ) -> Process:
         """A new process that does this, and then ends."""
-        process = Process(next(self._pids), role, self.now_s + after_s)
+        process = Process(next(self._pids), role, self.now_s + after_s, host)
         self.processes[process.pid] = process
 
         def run() -> None:
@@ -183,12 +188,21 @@ class World:
         """A claim in the running process's name."""
         process = self.current()
         return ProcessClaim(
-            host="sim",
-            boot_id="boot",
+            host=process.host,
+            boot_id=f"boot-{process.host}",
             pid=process.pid,
             process_started=process.began_s,
             claimed_at=timestamp(at),
         )
+
+    def host(self) -> str:
+        """Where the code that runs now runs; the first host outside all processes."""
+        process = self._running.get(getcurrent())
+        return process.host if process else HOSTS[0]
+
+    def is_cut(self, process: Process) -> bool:
+        """Whether a process's host is cut off from everything."""
+        return self.cut.get(process.host, 0.0) > self.now_s
 
     # -- scheduling
 
@@ -264,7 +278,7 @@ class SimClock:
 
 
 class SimProcesses:
-    """``ports.system.Processes``: one host, whose processes are the world's."""
+    """``ports.system.Processes``: each host sees its own."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -276,17 +290,17 @@ class SimProcesses:
     def kill(self, claim: ProcessClaim) -> None:
         """End it."""
         process = self._world.processes.get(claim.pid)
-        if process is not None and process is not self._world.current():
+        if self.sees(claim) and process is not None and process is not self._world.current():
             self._world.kill(process, "taken over")
 
     def is_gone(self, claim: ProcessClaim) -> bool:
-        """Whether it has died."""
+        """Whether it has died; of another host's nobody knows."""
         process = self._world.processes.get(claim.pid)
-        return process is None or not process.is_alive
+        return self.sees(claim) and (process is None or not process.is_alive)
 
     def sees(self, claim: ProcessClaim) -> bool:
         """All of this host."""
-        return claim.host == "sim"
+        return claim.host == self._world.current().host
 
     def age_s(self) -> float:
         """Since it began."""

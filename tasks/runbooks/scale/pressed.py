@@ -23,6 +23,9 @@ from tasks.runbooks.scale_governor import ask
 from tasks.sweep import for_a_while, isolating_errors
 
 _AT_ONCE, _FOR_S = 200, 1.0
+_LEFT_TO_OTHERS = 8
+"""One worker process in so many: a tenant in a burst must not have them all."""
+
 _HEARD_OF_S = 30.0
 """A worker that has said nothing for so long does not count as one that could work."""
 
@@ -125,7 +128,7 @@ def _inputs(
         ceiling=max(terms.max_concurrent_actions, entitlement.concurrent_actions),
         readings=tuple(dict.fromkeys(readings)),
         in_flight=known[-1].in_flight,
-        free_workers=free_workers(ports),
+        free_workers=free_workers(ports, entitlement.concurrent_actions),
         month_left=quota.remaining(terms.monthly_actions, used),
         budget_left_usd=_budget_left(entitlement, policy, month),
         price_month_usd=terms.prices.concurrent_action_month_usd,
@@ -153,12 +156,16 @@ def _budget_left(entitlement: Entitlement, policy: Policy, month: str) -> Decima
     return max(Decimal(0), policy.quota.monthly_budget_usd - spent)
 
 
-def free_workers(ports: Ports) -> int | None:
-    """How many processes could carry out an action and do not; None: no worker is heard of."""
+def free_workers(ports: Ports, limit: int) -> int | None:
+    """How many processes more a governor could have at work; None: no worker is heard of.
+
+    What its limit lets it have counts as taken, busy or not. One in eight is left to others.
+    """
     workers = [
         each
         for each in ports.broadcasts.answers()
         if each.role == "actions" and each.ago_s < _HEARD_OF_S
     ]
     children = sum(each.children for each in workers)
-    return max(0, children - ports.loads.busy()) if children else None
+    taken = max(ports.loads.busy(), limit)
+    return max(0, children - children // _LEFT_TO_OTHERS - taken) if children else None

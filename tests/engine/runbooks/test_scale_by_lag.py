@@ -162,6 +162,15 @@ def test_without_free_workers_it_is_refused_once_and_the_operator_is_told(
     assert len(runs(busy.ports)) == 1
 
 
+@pytest.mark.parametrize(("children", "allowed"), [(22, 20), (32, 28), (64, 40)])
+def test_one_worker_in_eight_is_left_to_other_tenants(
+    busy: Busy, children: int, allowed: int
+) -> None:
+    decision = busy.looks(children=children)
+
+    assert (decision.limit, decision.why) == (allowed, "lag" if allowed > 20 else "capacity")
+
+
 def test_workers_that_are_not_heard_of_are_no_reason_to_page(busy: Busy, ports: Ports) -> None:
     assert busy.looks(children=0).why == "workers-unknown"
     assert runs(ports) == []
