@@ -3,7 +3,7 @@
 -- turns: left of a tenant's turn       weights: how long a turn is, where it is not 1
 -- round: number of calls in a row      called: of this round, who has not come; gone after a second
 -- came: the last round of which a process came
--- serving: who serves, and until when at most        taken: who took from here lately
+-- serving: who is at short handlers, and until when at most        taken: who took from here lately
 -- idle: who has found nothing and stays for a moment, and until when     wake:SERVER: it is woken
 local CALLED_MS, RECENT_MS, FEW, SHORT_MS, AT_ONCE, STEPS = 1000, 100, 1, 10, 8, 50
 local ANOTHER_MS = 250  -- short handlers have another process for so much that the oldest has waited

@@ -40,7 +40,6 @@ if not account then
   local is_to_stay = is_wanted and ARGV[9] ~= '0' and stays(at, server, ARGV[9])
   return {{lease, '', '', is_to_stay and 1 or 0, {{0, 0}}}}
 end
-redis.call('ZADD', at .. 'serving', now + until_ms, server)
 redis.call('SET', at .. 'taken', server, 'PX', RECENT_MS)
 local place, its = string.match(named, '^([^/]+/[^/]+)/(.*)$')
 local member = account .. '/' .. place
@@ -48,6 +47,8 @@ if redis.call('ZADD', 'ggen:looks', 'XX', 'CH', now + look_in_ms, member) == 1 t
   redis.call('HSETNX', 'ggen:claims', member, claim)  -- not over the head of who is at it
 end
 local slow = is_slow(its)
+if slow then redis.call('ZREM', at .. 'serving', server)  -- short ones do not wait for it
+else redis.call('ZADD', at .. 'serving', now + until_ms, server) end
 return {{lease, account, place, slow and 0 or 1, rings(at, slow)}}"""
 _LEAVE = f"""{_RULES}
 local at, server, handler, took_ms = unpack(ARGV)

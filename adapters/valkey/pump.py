@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import redis
 import redis.asyncio
+from anyio import CapacityLimiter
 
 from adapters import wiring
 from adapters.valkey.streams import GROUP, TOPICS, stream_key
@@ -33,9 +34,34 @@ _AT_ONCE, _OF_A_TENANT = 64, 16
 """How many deliveries are under way, and of one tenant: who floods does not hold up the others."""
 
 _BLOCK_MS, _FULL_MS = 500, 20
+_REFUSED_REST_S = 0.02
 _FIRST_RETRY_S, _LAST_RETRY_S = 1.0, 60.0
 _FULL_LOOK_EVERY_S, _LOOK_EVERY_S = 30.0, 0.05
 _ALIVE_EVERY_S = 10.0
+
+
+class _Share:
+    """How many deliveries of one tenant may be under way: half as many after a refusal.
+
+    As Pub/Sub does: a tenant whose limit is reached keeps nobody busy with refusing it.
+    """
+
+    def __init__(self) -> None:
+        self.room = CapacityLimiter(_OF_A_TENANT)
+        self._rests_until_s = 0.0
+
+    async def rest(self) -> None:
+        """Wait, where one was refused just now."""
+        await asyncio.sleep(max(0.0, self._rests_until_s - time.monotonic()))
+
+    def learn(self, *, is_accepted: bool) -> None:
+        """Take more at once, or fewer, after one was answered."""
+        width, now_s = int(self.room.total_tokens), time.monotonic()
+        if is_accepted:
+            self.room.total_tokens = min(_OF_A_TENANT, width + 1)
+        elif now_s >= self._rests_until_s:  # what was refused together counts once
+            self.room.total_tokens = max(1, width // 2)
+            self._rests_until_s = now_s + _REFUSED_REST_S
 
 
 class Pump:
@@ -48,7 +74,7 @@ class Pump:
         self._http = http
         self._endpoint = settings.push_endpoint
         self._places = asyncio.Semaphore(_AT_ONCE)
-        self._shares: dict[str, asyncio.Semaphore] = {}
+        self._shares: dict[str, _Share] = {}
         self._under_way: dict[str, set[bytes]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._resting: dict[str, list[tuple[float, bytes, int]]] = {}
@@ -88,7 +114,8 @@ class Pump:
                         await self._find_resting(account.decode())
             for account_id in list(self._resting):
                 await self._redeliver_due(account_id)
-            self._shares = {a: s for a, s in self._shares.items() if a in self._under_way}
+            busy = self._under_way.keys() | self._resting.keys()
+            self._shares = {a: share for a, share in self._shares.items() if a in busy}
             await asyncio.sleep(_LOOK_EVERY_S)
 
     async def prove_alive(self) -> None:
@@ -166,15 +193,24 @@ class Pump:
     async def _deliver(
         self, account_id: str, message_id: bytes, fields: dict[bytes, bytes], tries: int
     ) -> None:
-        share = self._shares.setdefault(account_id, asyncio.Semaphore(_OF_A_TENANT))
-        async with share, self._places:
-            await self._attempt(account_id, message_id, fields, tries)
+        share = self._shares.setdefault(account_id, _Share())
+        async with share.room:
+            await share.rest()
+            async with self._places:
+                await self._attempt(account_id, message_id, fields, tries, share)
 
     async def _attempt(
-        self, account_id: str, message_id: bytes, fields: dict[bytes, bytes], tries: int
+        self,
+        account_id: str,
+        message_id: bytes,
+        fields: dict[bytes, bytes],
+        tries: int,
+        share: _Share,
     ) -> None:
         try:
-            if await self._is_accepted(account_id, message_id, fields):
+            is_accepted = await self._is_accepted(account_id, message_id, fields)
+            share.learn(is_accepted=is_accepted)
+            if is_accepted:
                 async with self._redis.pipeline(transaction=True) as pipe:
                     key = stream_key(account_id)
                     await pipe.xack(key, GROUP, message_id).xdel(key, message_id).execute()

@@ -168,6 +168,17 @@ def test_while_handlers_are_short_few_are_called(memory: Memory) -> None:
     assert slow.call.count == 5  # one for each that still waits
 
 
+def test_a_short_action_does_not_wait_for_who_is_at_a_slow_one(memory: Memory) -> None:
+    _put(memory, "acme", 0)
+    assert _take(memory, "slow", called_in=_round(memory)).slot  # of its handler nothing is known
+    memory.leave(LIMIT_MS, "another", ("crm.short", 1.0))
+    slot = Slot("quiet", "crm", "quiet-1")
+    just_now = time.time_ns() // 1000
+    short = Waiting(slot, "crm.short", LIMIT_MS, just_now, just_now, 1)
+
+    assert memory.enqueue(short).count == 1
+
+
 def test_one_that_seems_stuck_is_helped(memory: Memory, valkey: Valkey) -> None:
     _put(memory, "acme", 0)
     _take(memory, called_in=_round(memory))

@@ -55,6 +55,53 @@ def test_who_floods_its_topic_waits_behind_itself_and_loses_nothing(
     assert len(door.taken) == 220
 
 
+class Narrow:
+    """Has two places, each held for 20 ms; whoever comes meanwhile is refused, as a tenant is."""
+
+    def __init__(self) -> None:
+        self.held = self.taken = self.refused = 0
+
+    async def take(self, _request: Request) -> Response:
+        if self.held == 2:
+            self.refused += 1
+            return Response(status_code=429)
+        self.held += 1
+        self.taken += 1
+        asyncio.get_running_loop().call_later(0.02, self._free)
+        return Response(status_code=204)
+
+    def _free(self) -> None:
+        self.held -= 1
+
+
+def test_a_tenant_at_its_limit_keeps_nobody_busy_with_refusing_it(
+    ports: Ports, valkey: Valkey, tmp_path: Path
+) -> None:
+    SecretFiles(load().secrets_dir).create_missing()
+    settings = Settings(state_dir=tmp_path, signals_url=valkey.url, memory_url=valkey.url)
+    ports.signals.create("loud", "europe-west1")
+    for number in range(100):
+        ports.signals.publish("loud", b"%d" % number)
+    door = Narrow()
+
+    asyncio.run(_narrowed(settings, ports, door))
+
+    assert door.taken == 100
+    assert door.refused < 100, "with sixteen at once it was refused 254 times"
+
+
+async def _narrowed(settings: Settings, ports: Ports, door: Narrow) -> None:
+    app = Starlette(routes=[Route("/v1/pubsub/signals", door.take, methods=["POST"])])
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app)) as http:
+        pump = Pump(settings, http)
+        parts = [asyncio.create_task(part()) for part in (pump.deliver_new, pump.redeliver)]
+        await _until(lambda: _waits(ports, "loud") == 0)
+        for part in parts:
+            part.cancel()
+        await asyncio.wait(parts, timeout=5)
+        await pump._redis.aclose()
+
+
 async def _pumped(settings: Settings, ports: Ports) -> Door:
     door = Door()
     app = Starlette(routes=[Route("/v1/pubsub/signals", door.take, methods=["POST"])])
