@@ -18,7 +18,7 @@ from ingress import problems
 from ingress.failures import Failures
 from ingress.refusals import Refusals
 from ingress.routes import alerts, health, policies, reads, signals, webhooks
-from ingress.state import State
+from ingress.state import State, TenantThreads
 from ingress.tenant_keys import TenantKeys
 from tasks.governors.listener import Listener
 
@@ -30,7 +30,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await run_in_threadpool(ports.clock.now)  # settled before anything is asked of this loop
     failures = Failures(settings.trusted_proxies, ports.clock)
     listener = Listener(ports, "ingress", open_hearing(settings))
-    state = State(ports, settings, Refusals(ports), failures, TenantKeys(ports), listener)
+    threads = TenantThreads(ports.store_name)
+    keys = TenantKeys(ports)
+    state = State(ports, settings, Refusals(ports), failures, keys, listener, threads)
     listener.start()
     app.state.ggen = state
     background = [

@@ -27,8 +27,12 @@ from tasks.governors.listener import Listener
 
 T = TypeVar("T")
 _LOG = logging.getLogger("ggen.ingress")
-_THREADS, _OF_A_TENANT = 40, 16
-"""Threads for all signals, and how many of them one tenant's take at a time."""
+_THREADS = 40
+"""Threads for all signals."""
+
+_OF_A_TENANT, _OF_A_TENANT_ON_SQLITE = 16, 4
+"""How many of them one tenant's take at a time. On SQLite a commit is soon over: more would only
+keep the interpreter from others (figures: docs/performance.md). On Firestore they wait."""
 
 _UNBOUNDED = CapacityLimiter(inf)
 """For work whose thread was counted before."""
@@ -82,7 +86,9 @@ class TenantThreads:
     so that what is accepted is accepted soon.
     """
 
-    def __init__(self, patience_s: float = 1.0) -> None:
+    def __init__(self, store_name: str, patience_s: float = 1.0) -> None:
+        is_local = store_name == "sqlite"
+        self._of_a_tenant = _OF_A_TENANT_ON_SQLITE if is_local else _OF_A_TENANT
         self._of: WeakValueDictionary[str, CapacityLimiter] = WeakValueDictionary()
         self._all = CapacityLimiter(_THREADS)
         self._patience_s = patience_s
@@ -93,7 +99,7 @@ class TenantThreads:
         Raises:
             OutageError: ``busy``: no thread came free in time. Nothing was done.
         """
-        threads = self._of.setdefault(account_id, CapacityLimiter(_OF_A_TENANT))
+        threads = self._of.setdefault(account_id, CapacityLimiter(self._of_a_tenant))
         async with contextlib.AsyncExitStack() as held:
             try:
                 with fail_after(self._patience_s):
@@ -116,10 +122,10 @@ class State:
     failures: Failures
     tenant_keys: TenantKeys
     listener: Listener
+    signals: TenantThreads
     waiters: Waiters = field(default_factory=Waiters)
     _read_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
     _webhook_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
-    signals: TenantThreads = field(default_factory=TenantThreads)
 
     async def see_memory(self) -> None:
         """Note for ever that the ingress reaches Memory; ``silence`` infers what failed from it."""

@@ -9,8 +9,9 @@ from governor.errors import OutageError
 from ingress.state import TenantThreads
 
 
-def test_a_tenant_takes_only_its_share_of_the_threads() -> None:
-    threads, doors = TenantThreads(), threading.Event()
+@pytest.mark.parametrize(("store_name", "share"), [("sqlite", 4), ("firestore", 16)])
+def test_a_tenant_takes_only_its_share_of_the_threads(store_name: str, share: int) -> None:
+    threads, doors = TenantThreads(store_name), threading.Event()
     at_work = []
 
     def work() -> None:
@@ -19,21 +20,21 @@ def test_a_tenant_takes_only_its_share_of_the_threads() -> None:
 
     async def play() -> int:
         loud = [asyncio.create_task(threads.work("loud", work)) for _ in range(64)]
-        while len(at_work) < 16:
+        while len(at_work) < share:
             await asyncio.sleep(0.005)
         quiet = await asyncio.wait_for(threads.work("quiet", lambda: len(at_work)), 5)
         doors.set()
         await asyncio.gather(*loud)
         return quiet
 
-    assert asyncio.run(play()) == 16
+    assert asyncio.run(play()) == share
     assert len(at_work) == 64
     assert not threads._of  # what nobody uses is not kept
 
 
 @pytest.mark.parametrize("tenants", [1, 8])
 def test_what_waits_too_long_for_a_thread_is_refused(tenants: int) -> None:
-    threads, doors = TenantThreads(patience_s=0.1), threading.Event()
+    threads, doors = TenantThreads("firestore", patience_s=0.1), threading.Event()
     at_work = []
 
     def work() -> None:
