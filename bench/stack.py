@@ -141,7 +141,14 @@ def _supervisor(settings: Settings) -> psutil.Process:
     return psutil.Process(int((settings.state_dir / "run" / "supervisord.pid").read_text()))
 
 
-def ggen(settings: Settings, *arguments: str) -> None:
-    """Run one command beside a stack; it raises where that fails."""
+def ggen(settings: Settings, *arguments: str, may_fail: bool = False) -> None:
+    """Run one command beside a stack; it raises where that fails and may not."""
     command = [sys.executable, "-m", "cli.main", *arguments]
-    subprocess.run(command, env=environment(settings), check=True, stdout=subprocess.DEVNULL)
+    stderr = subprocess.DEVNULL if may_fail else None
+    subprocess.run(
+        command,
+        env=environment(settings),
+        check=not may_fail,
+        stdout=subprocess.DEVNULL,
+        stderr=stderr,
+    )

@@ -257,6 +257,7 @@ FAULTS: dict[str, Fault] = {
     "rotate the keys": Fault(lambda chaos: ggen(chaos.settings, "keys", "rotate"), may=_OUTAGE),
     "upgrade the policy in an outage": Fault(_upgrade_in_an_outage, must=_OUTAGE),
     "a customer comes and goes": Fault(lambda chaos: chaos.visits.come_and_go(), may=_ANY),
+    "a month and a budget are used up": Fault(lambda chaos: chaos.visits.exhaust(), may=_ANY),
     "deliver again": Fault(lambda chaos: chaos.visits.again(chaos.loads[0])),
     "flood": Fault(_flood, may=frozenset({"capacity"}) | _ANY),
     **{

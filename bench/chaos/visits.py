@@ -3,11 +3,13 @@
 Every sender repeats what was refused or not answered, as the interface asks of it.
 """
 
+import json
 import random
 import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -18,12 +20,15 @@ import httpx
 from adapters.local.waiting import until
 from bench.load import Load
 from bench.stack import Driver, ggen
-from governor.errors import GovernorError, OutageError
+from governor.errors import ConflictError, GovernorError, InputError, OutageError
 from governor.policy import Policy
 from ports import Ports
 from tasks.governors import policies
 
-_SKU, _PLAN = "demo-sku", "professional"
+_SKU, _PLAN, _SMALL = "demo-sku", "professional", "chaos-small"
+_MONTH = 8
+"""Actions a month in the small plan."""
+
 _WITHIN_S = 120.0
 _SIGNALS = 12
 _ENDS = {
@@ -40,6 +45,7 @@ class Visits:
     ports: Ports
     delivered: list[tuple[str, str]] = field(default_factory=list)
     policy_runs: list[str] = field(default_factory=list)
+    exhausted: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     numbers: "count[int]" = field(default_factory=lambda: count(1))
 
@@ -61,6 +67,37 @@ class Visits:
         self._deliver(event | gone)
         ggen(self.driver.settings, "keys", "rotate")
 
+    def exhaust(self) -> None:
+        """A customer who uses up the month, and whose budget allows no higher limit."""
+        account = f"chaos-small-{next(self.numbers)}"
+        until(self._has_small_policy, _WITHIN_S)
+        self._deliver(self.driver.event(account, _PLAN, _SMALL) | {"event_id": f"came-{account}"})
+        if not self._is_active(account):
+            return
+        statuses = Counter[int]()
+        for number in range(2 * _MONTH):
+            signal = {"signal_id": f"{number}", "type": "demo.succeed", "payload": {}}
+            send = partial(self.driver.post_signal, account, signal)
+            statuses[self._sent(send, but="quota-exceeded").status_code] += 1
+        if not 0 < statuses[202] <= _MONTH or statuses[429] != 2 * _MONTH - statuses[202]:
+            self.faults.append(f"{account} may {_MONTH} a month, and was answered {statuses}")
+        scale = "scale", account, "--concurrency", "30"
+        ggen(self.driver.settings, *scale, may_fail=True)
+        self.exhausted.append(account)
+
+    def _has_small_policy(self) -> bool:
+        """A plan of few actions a month, in whose budget no place more has room."""
+        found = self._in_force()
+        if not found:
+            return False
+        prices = {"concurrent_action_month_usd": 100_000}
+        less = {"monthly_actions": _MONTH, "monthly_budget_usd": 1, "prices": prices}
+        small = found[0].model_dump(mode="json", exclude_none=True, exclude={"rolls_back"})
+        small |= {"sku_id": _SMALL, "policy_version": "1.0.0", "quota": small["quota"] | less}
+        with suppress(OutageError, ConflictError):  # it was registered before, from a later version
+            policies.register(self.ports, json.dumps(small).encode())
+        return self._in_force(_SMALL) != []
+
     def again(self, load: Load) -> None:
         """Deliver signals that were accepted again, in another order: each is the same action."""
         accepted = [each for each in load.answers if each.status == 202][-30:]
@@ -80,10 +117,10 @@ class Visits:
         answer = self._sent(lambda: self.driver.post_policy(changed))
         self.policy_runs.append(answer.json()["run_id"])
 
-    def _in_force(self) -> list[Policy]:
+    def _in_force(self, sku_id: str = _SKU) -> list[Policy]:
         try:
-            return [policies.in_force(self.ports, _SKU, _PLAN)]
-        except OutageError:
+            return [policies.in_force(self.ports, sku_id, _PLAN)]
+        except (OutageError, InputError):
             return []
 
     def compare(self) -> list[str]:
@@ -93,9 +130,21 @@ class Visits:
             ends = self._ends(account, event_type)
             if len(ends) != 1:
                 self.faults.append(f"{event_type} of {account} ended as {ends}")
+        for account in self.exhausted:
+            until(partial(self._is_told, account), _WITHIN_S)
         for run_id in self.policy_runs:
             until(partial(self._has_receipt, run_id), 600)
         return self.faults
+
+    def _is_told(self, account: str) -> bool:
+        """Whether the refusal of a limit has its receipt; its limit was never raised."""
+        try:
+            told = [each["operation"] for each in self.driver.receipts(account, limit=1000)]
+        except GovernorError:
+            return False
+        if "governor_scaled" in told:
+            self.faults.append(f"{account} was scaled beyond its budget")
+        return "quota_exceeded" in told
 
     def _has_receipt(self, run_id: str) -> bool:
         try:
@@ -121,14 +170,15 @@ class Visits:
         told = Counter(each["operation"] for each in receipts)
         return [op for op in sorted(_ENDS[event_type]) for _ in range(told[op])]
 
-    def _sent(self, send: Callable[[], httpx.Response]) -> httpx.Response:
+    def _sent(self, send: Callable[[], httpx.Response], but: str = "") -> httpx.Response:
+        """The answer, once it is not to be repeated; ``but``: the code of a final refusal."""
         give_up_at = time.monotonic() + _WITHIN_S
         while True:
             try:
                 answer = send()
             except OutageError:  # no answer came
                 answer = httpx.Response(503)
-            if answer.status_code < 300:
+            if answer.status_code < 300 or (but and but in answer.text):
                 return answer
             if answer.status_code not in (429, 503) or time.monotonic() > give_up_at:
                 raise RuntimeError(f"{answer.status_code} {answer.text}")
