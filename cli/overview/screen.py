@@ -83,7 +83,9 @@ def _lines(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("version", f"{answer['version']}, mode {answer.get('mode', 'unknown')}{lease}"),
     ]
     programs = [f"{name} {span(p['up_s'])}" for name, p in answer["components"].items()]
-    lines.append(("up", ", ".join(programs) or "no program"))
+    lines.append(("up", ", ".join(programs) or "no program here"))
+    if "heard" in answer:
+        lines.append(("heard of", _heard(answer["heard"])))
     for name, line in _PARTS.items():
         part = answer.get(name)
         if isinstance(part, Mapping) and "unknown" in part:
@@ -91,6 +93,15 @@ def _lines(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
         elif part is not None:
             lines.append((name, line(part)))
     return lines
+
+
+def _heard(heard: Mapping[str, Any]) -> str:
+    """Programs that run elsewhere."""
+    counts = [f"{count} {name}" for name, count in heard["programs"].items()]
+    ago = heard["beat_ago_s"]
+    beat = f"beat fired {span(ago)} ago" if ago is not None else "beat has never fired"
+    children = f"{heard['children']} processes for actions"
+    return f"{', '.join(counts) or 'no program'}; {children}; {beat}"
 
 
 def _work(work: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from cli.stack import supervisor
 from cli.stores import opened
 from config.settings import Settings, load
 from governor.errors import GovernorError, OutageError
+from tasks.health import readiness
 
 _NARROW = 80
 
@@ -34,8 +35,14 @@ def status(as_json: bool, is_watched: bool) -> int:
 
 
 def overview(settings: Settings) -> dict[str, Any]:
-    """What ``/readyz`` answers, the programs, each part of the facts, and the problems."""
+    """What ``/readyz`` answers, the programs, each part of the facts, and the problems.
+
+    Where no ingress answers here and Memory is elsewhere, so are the programs: what ``/readyz``
+    would answer is read from the stores.
+    """
     answer = _ask(settings)
+    if not answer["ready"] and not answer.keys() - {"ready", "missing"} and settings.memory_url:
+        answer = _read(settings)
     try:
         known = facts(opened(), settings)
     except GovernorError:
@@ -51,6 +58,21 @@ def overview(settings: Settings) -> dict[str, Any]:
         **known,
         "problems": [asdict(each) for each in problems(answer, known)],
     }
+
+
+def _read(settings: Settings) -> dict[str, Any]:
+    """What ``/readyz`` would answer, from the stores, and which programs were heard of."""
+    try:
+        ports = opened()
+        missing, health = readiness.look(ports, has_pump=settings.delivers_signals_itself)
+        if "memory" in missing:
+            return {"ready": False, "missing": missing, **health}
+        heard = readiness.heard(ports)
+    except GovernorError as error:
+        return {"ready": False, "missing": {"stack": error.detail}}
+    if not heard["programs"].get("ingress"):
+        missing["ingress"] = "none has been heard of lately"
+    return {"ready": not missing, "missing": missing, **health, "heard": heard}
 
 
 def _ask(settings: Settings) -> dict[str, Any]:

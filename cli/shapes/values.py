@@ -313,6 +313,7 @@ class Status(Shape):
     version: str
     state_dir: str
     components: dict[str, Component]
+    heard: dict[str, Any] | None = None
     work: dict[str, Any] | None = None
     failing: list[dict[str, Any]] | dict[str, Any] | None = None
     runs: dict[str, Any] | None = None

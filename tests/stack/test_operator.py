@@ -5,6 +5,7 @@ Each test brings the stack into a state, and reads the answer off ``ggen status`
 
 import json
 import shlex
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -14,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from adapters.wiring import open_ports
+from adapters.wiring import memory_url, open_ports
 from governor.health import Drill, Fault, Scope
 from ports import Ports
 from tasks.ledgers import patrol
-from tests.stack.conftest import SHORT, Stack, new_stack
+from tests.stack.conftest import SHORT, Stack, free_ports, new_stack
 from tests.support.waiting import until
 
 LINES = 50
@@ -159,3 +160,32 @@ def test_is_the_ledger_whole(stack: Stack, ports: Ports) -> None:
     assert "the ledger of spoilt does not hold" in screen(stack)
     assert "BROKEN: spoilt" in screen(stack)
     assert "ggen verify-ledger --account-id spoilt" in screen(stack)
+
+
+def test_from_another_machine_the_same_overview_is_read_from_the_stores(
+    stack: Stack, failing: str, tmp_path: Path
+) -> None:
+    away = tmp_path / "away"
+    for name in ("keys", "secrets"):
+        shutil.copytree(stack.state / name, away / name)
+    settings = stack.settings
+    stores = {
+        "GGEN_MEMORY_URL": memory_url(settings),
+        "GGEN_DOCUMENTS_URL": f"sqlite://{settings.state_dir}/documents.db",
+    }
+    elsewhere = Stack(away, *free_ports(3), {**SHORT, **stores})
+
+    told = elsewhere.ggen("status", "--json")
+
+    assert told.returncode == 0, told.stdout + told.stderr
+    answer = json.loads(told.stdout)
+    assert answer["components"] == {}
+    assert answer["heard"]["programs"] == {"actions": 1, "health": 1, "ingress": 1, "runbooks": 1}
+    assert answer["heard"]["children"] == 8
+    assert answer["failing"][0]["action_id"] == failing
+    assert "beat fired" in elsewhere.ggen("status").stdout
+
+    nowhere = {**stores, "GGEN_MEMORY_URL": "redis://127.0.0.1:1"}
+    told = Stack(away, *free_ports(3), nowhere).ggen("status", "--json")
+    assert told.returncode == 5
+    assert "Valkey does not answer" in json.loads(told.stdout)["missing"]["memory"]
