@@ -179,7 +179,9 @@ def test_costs_are_those_of_the_published_vectors(
 @given(
     st.integers(0, 10**6),
     st.integers(1, 10**6),
-    st.datetimes(datetime(2024, 1, 1), datetime(2040, 1, 1), timezones=st.just(UTC)),
+    st.datetimes(
+        *map(datetime.fromisoformat, ("2024-01-01", "2040-01-01")), timezones=st.just(UTC)
+    ),
 )
 def test_what_is_affordable_costs_no_more_than_there_is(
     cents: int, price: int, at: datetime
