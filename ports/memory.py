@@ -155,6 +155,10 @@ class Unsealed(Protocol):
         """How many accounts are marked or taken."""
         ...
 
+    def untaken_s(self) -> float:
+        """For how long no process has come for ledgers to seal; 0 where none waits."""
+        ...
+
 
 class Announcements(Protocol):
     """Ends of runs, announced to the ingress."""

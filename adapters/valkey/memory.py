@@ -25,6 +25,7 @@ from ports.memory import Terms
 
 _TALLY, _WINDOWS, _ENDED = "ggen:tally", "ggen:tally:windows", "ggen:ended-runs"
 _SEALING, _UNSEALED_MANY = "ggen:sealing", "ggen:unsealed:many"
+_MARKS = [UNSEALED, _SEALING, _UNSEALED_MANY, "ggen:unsealed:taken"]
 _NAME_FOR_S = 24 * 3600
 """How long a refusal's name is known where the ingress that counted it died."""
 _COUNT = f"""
@@ -60,7 +61,15 @@ for _, account in ipairs(marked) do given_up[#given_up + 1] = account end
 local many = redis.call('SPOP', KEYS[3], ARGV[1] - #given_up)
 for _, account in ipairs(many) do given_up[#given_up + 1] = account end
 for _, account in ipairs(given_up) do redis.call('ZADD', KEYS[2], held, account) end
+redis.call('SET', KEYS[4], now)
 return {given_up, string.format('%d', held)}"""
+_UNTAKEN_S = """
+if redis.call('SCARD', KEYS[1]) + redis.call('ZCARD', KEYS[2]) + redis.call('SCARD', KEYS[3]) == 0
+then return '0' end
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+redis.call('SET', KEYS[4], now, 'NX')  -- since Memory was lost nobody has come yet
+return string.format('%d', math.max(0, now - redis.call('GET', KEYS[4])))"""
 _DROP = """
 local held = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if held and tonumber(held) == tonumber(ARGV[2]) then redis.call('ZREM', KEYS[1], ARGV[1]) end"""
@@ -208,7 +217,7 @@ class ValkeyMemory(
         bounded(lambda: self._redis.sadd(key, *account_ids))
 
     def take_unsealed(self, limit: int, hold_s: int) -> list[tuple[str, str]]:
-        accounts, token = self._script(_TAKE, [UNSEALED, _SEALING, _UNSEALED_MANY], [limit, hold_s])
+        accounts, token = self._script(_TAKE, _MARKS, [limit, hold_s])
         return [(account, token) for account in accounts]
 
     def sealed(self, account_id: str, token: str) -> None:
@@ -220,6 +229,9 @@ class ValkeyMemory(
             return int(marked + self._redis.zcard(_SEALING))
 
         return bounded(count)
+
+    def untaken_s(self) -> float:
+        return int(self._script(_UNTAKEN_S, _MARKS, [])) / 1000
 
     def announce(self, run_id: str) -> None:
         bounded(lambda: self._redis.publish(_ENDED, run_id))

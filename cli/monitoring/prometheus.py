@@ -109,8 +109,8 @@ def _working() -> list[dict[str, Any]]:
         ),
         (
             "GgenLedgersUnsealed",
-            "min_over_time(ggen_unsealed_ledgers[10m]) > 8",
-            "10m",
+            "ggen_unsealed_seconds > 60",
+            "5m",
             "ticket",
             "receipts wait to be sealed",
         ),

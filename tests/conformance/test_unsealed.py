@@ -1,5 +1,7 @@
 """Which ledgers are sealed first: those that somebody waits for."""
 
+import time
+
 import pytest
 import redis
 
@@ -12,6 +14,20 @@ from tests.conftest import Valkey
 def memory(valkey: Valkey) -> Memory:
     redis.Redis.from_url(valkey.url).flushall()
     return ValkeyMemory(valkey.url)
+
+
+def test_it_is_known_for_how_long_nobody_came_to_seal(memory: Memory, valkey: Valkey) -> None:
+    assert memory.untaken_s() == 0
+    memory.mark_unsealed("acme")
+    assert memory.untaken_s() < 10  # nobody ever came: counted from the first look
+
+    server, minute_ago = redis.Redis.from_url(valkey.url), time.time() - 60
+    server.set("ggen:unsealed:taken", round(minute_ago * 1000))
+    assert 60 <= memory.untaken_s() < 70
+    ((account, token),) = memory.take_unsealed(8, 60)
+    assert memory.untaken_s() < 10
+    memory.sealed(account, token)
+    assert memory.untaken_s() == 0
 
 
 def test_ledgers_of_a_commit_about_many_come_last(memory: Memory) -> None:
