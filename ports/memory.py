@@ -155,8 +155,8 @@ class Unsealed(Protocol):
         """How many accounts are marked or taken."""
         ...
 
-    def untaken_s(self) -> float:
-        """For how long no process has come for ledgers to seal; 0 where none waits."""
+    def sealed_ago_s(self) -> float:
+        """How long ago any ledger was sealed; 0 where none waits for it."""
         ...
 
 

@@ -4,6 +4,7 @@ Beat asks Memory itself before it fires those: an idle system sends no message f
 """
 
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from celery.schedules import schedstate, schedule
@@ -16,7 +17,22 @@ from governor.records import SYSTEM_ACCOUNT
 from ports import Ports
 
 
-class OnlyWhile(schedule):
+class Steadily(schedule):
+    """Due every so many seconds, by a count that goes on whatever the wall clock is set to.
+
+    By the wall clock, as Celery reckons, nothing would be due for an hour after a clock that was an
+    hour ahead for a moment.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds, nowfun=_counted)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For copies: Celery copies its entries."""
+        return Steadily, (self.seconds,)
+
+
+class OnlyWhile(Steadily):
     """Due every so many seconds, as long as something holds; also while Memory does not answer."""
 
     def __init__(self, seconds: float, holds: Callable[[Ports], bool]) -> None:
@@ -35,7 +51,6 @@ class OnlyWhile(schedule):
         return due if fires else schedstate(False, self.seconds)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """For copies: Celery copies its entries."""
         return OnlyWhile, (self.seconds, self._holds)
 
 
@@ -43,9 +58,16 @@ def timetable(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, A
     """The entries of ``beat_schedule.py``; those with ``only_while`` have such a schedule."""
     made = {name: dict(entry) for name, entry in entries.items()}
     for entry in made.values():
-        if condition := entry.pop("only_while", ""):
-            entry["schedule"] = OnlyWhile(entry["schedule"], _CONDITIONS[condition])
+        seconds, condition = entry["schedule"], entry.pop("only_while", "")
+        entry["schedule"] = (
+            OnlyWhile(seconds, _CONDITIONS[condition]) if condition else Steadily(seconds)
+        )
     return made
+
+
+def _counted() -> datetime:
+    """The seconds that have passed since some moment, as Celery wants them: as a time."""
+    return datetime.fromtimestamp(wiring.ports().clock.monotonic_s(), UTC)
 
 
 def _is_refused(ports: Ports) -> bool:

@@ -25,7 +25,7 @@ from ports.memory import Terms
 
 _TALLY, _WINDOWS, _ENDED = "ggen:tally", "ggen:tally:windows", "ggen:ended-runs"
 _SEALING, _UNSEALED_MANY = "ggen:sealing", "ggen:unsealed:many"
-_MARKS = [UNSEALED, _SEALING, _UNSEALED_MANY, "ggen:unsealed:taken"]
+_SEALED_AT = "ggen:sealed:at"
 _NAME_FOR_S = 24 * 3600
 """How long a refusal's name is known where the ingress that counted it died."""
 _COUNT = f"""
@@ -61,18 +61,19 @@ for _, account in ipairs(marked) do given_up[#given_up + 1] = account end
 local many = redis.call('SPOP', KEYS[3], ARGV[1] - #given_up)
 for _, account in ipairs(many) do given_up[#given_up + 1] = account end
 for _, account in ipairs(given_up) do redis.call('ZADD', KEYS[2], held, account) end
-redis.call('SET', KEYS[4], now)
 return {given_up, string.format('%d', held)}"""
-_UNTAKEN_S = """
+_SEALED_AGO = """
 if redis.call('SCARD', KEYS[1]) + redis.call('ZCARD', KEYS[2]) + redis.call('SCARD', KEYS[3]) == 0
 then return '0' end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-redis.call('SET', KEYS[4], now, 'NX')  -- since Memory was lost nobody has come yet
+redis.call('SET', KEYS[4], now, 'NX')  -- none was sealed since Memory was lost
 return string.format('%d', math.max(0, now - redis.call('GET', KEYS[4])))"""
 _DROP = """
 local held = redis.call('ZSCORE', KEYS[1], ARGV[1])
-if held and tonumber(held) == tonumber(ARGV[2]) then redis.call('ZREM', KEYS[1], ARGV[1]) end"""
+if held and tonumber(held) == tonumber(ARGV[2]) then redis.call('ZREM', KEYS[1], ARGV[1]) end
+local t = redis.call('TIME')
+redis.call('SET', KEYS[2], t[1] * 1000 + math.floor(t[2] / 1000))"""
 
 _BOOTS = "ggen:boots"
 _FORGOTTEN_FOR_S = 24 * 3600
@@ -217,11 +218,11 @@ class ValkeyMemory(
         bounded(lambda: self._redis.sadd(key, *account_ids))
 
     def take_unsealed(self, limit: int, hold_s: int) -> list[tuple[str, str]]:
-        accounts, token = self._script(_TAKE, _MARKS, [limit, hold_s])
+        accounts, token = self._script(_TAKE, [UNSEALED, _SEALING, _UNSEALED_MANY], [limit, hold_s])
         return [(account, token) for account in accounts]
 
     def sealed(self, account_id: str, token: str) -> None:
-        self._script(_DROP, [_SEALING], [account_id, token])
+        self._script(_DROP, [_SEALING, _SEALED_AT], [account_id, token])
 
     def unsealed_count(self) -> int:
         def count() -> int:
@@ -230,8 +231,9 @@ class ValkeyMemory(
 
         return bounded(count)
 
-    def untaken_s(self) -> float:
-        return int(self._script(_UNTAKEN_S, _MARKS, [])) / 1000
+    def sealed_ago_s(self) -> float:
+        keys = [UNSEALED, _SEALING, _UNSEALED_MANY, _SEALED_AT]
+        return int(self._script(_SEALED_AGO, keys, [])) / 1000
 
     def announce(self, run_id: str) -> None:
         bounded(lambda: self._redis.publish(_ENDED, run_id))

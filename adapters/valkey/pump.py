@@ -34,7 +34,7 @@ _AT_ONCE, _OF_A_TENANT = 64, 16
 """How many deliveries are under way, and of one tenant: who floods does not hold up the others."""
 
 _BLOCK_MS, _FULL_MS = 500, 20
-_REFUSED_REST_S = 0.02
+_MOST_APART_S, _WEIGHT = 0.1, 0.2
 _FIRST_RETRY_S, _LAST_RETRY_S = 1.0, 60.0
 _FULL_LOOK_EVERY_S, _LOOK_EVERY_S = 30.0, 0.05
 _ALIVE_EVERY_S = 10.0
@@ -43,12 +43,14 @@ _ALIVE_EVERY_S = 10.0
 class _Share:
     """How many deliveries of one tenant may be under way: half as many after a refusal.
 
-    As Pub/Sub does: a tenant whose limit is reached keeps nobody busy with refusing it.
+    As Pub/Sub does: a tenant whose limit is reached keeps nobody busy with refusing it. Then none
+    begins for an eighth of the time between two acceptances: a place comes free about as often.
     """
 
     def __init__(self) -> None:
         self.room = CapacityLimiter(_OF_A_TENANT)
-        self._rests_until_s = 0.0
+        self._rests_until_s = self._accepted_s = 0.0
+        self._every_s = _MOST_APART_S
 
     async def rest(self) -> None:
         """Wait, where one was refused just now."""
@@ -58,10 +60,13 @@ class _Share:
         """Take more at once, or fewer, after one was answered."""
         width, now_s = int(self.room.total_tokens), time.monotonic()
         if is_accepted:
+            apart_s = min(now_s - self._accepted_s, _MOST_APART_S)
+            self._every_s += _WEIGHT * (apart_s - self._every_s)
+            self._accepted_s = now_s
             self.room.total_tokens = min(_OF_A_TENANT, width + 1)
         elif now_s >= self._rests_until_s:  # what was refused together counts once
             self.room.total_tokens = max(1, width // 2)
-            self._rests_until_s = now_s + _REFUSED_REST_S
+            self._rests_until_s = now_s + self._every_s / 8
 
 
 class Pump:

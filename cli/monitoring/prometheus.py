@@ -109,7 +109,7 @@ def _working() -> list[dict[str, Any]]:
         ),
         (
             "GgenLedgersUnsealed",
-            "ggen_unsealed_seconds > 60",
+            "ggen_sealed_ago_seconds > 60 or min_over_time(ggen_unsealed_ledgers[10m]) > 8",
             "5m",
             "ticket",
             "receipts wait to be sealed",

@@ -40,7 +40,7 @@ async def exposition(here: Here) -> Response:
         metrics.LEASE_S.set(here.ports.lease.lease_left_s())
         metrics.ORPHANS.set(here.ports.slots.orphans())
         metrics.UNSEALED.set(here.ports.unsealed.unsealed_count())
-        metrics.UNTAKEN_S.set(here.ports.unsealed.untaken_s())
+        metrics.SEALED_AGO_S.set(here.ports.unsealed.sealed_ago_s())
         metrics.SPOOLED.set(here.ports.modes.spooled())
         metrics.UNDELIVERED.set(len(here.ports.outbox.undelivered(10_000)))
         metrics.DEGRADED.set(here.ports.modes.health(Scope.ALL).is_degraded)

@@ -24,8 +24,8 @@ ORPHANS = Gauge(
     "ggen_orphaned_actions", "Overdue actions that only the minute's scan found; alert if not 0"
 )
 UNSEALED = Gauge("ggen_unsealed_ledgers", "Ledgers with receipts that wait to be sealed")
-UNTAKEN_S = Gauge(
-    "ggen_unsealed_seconds", "Since a process came for ledgers to seal; 0 where none waits"
+SEALED_AGO_S = Gauge(
+    "ggen_sealed_ago_seconds", "Since any ledger was sealed; 0 where none waits for it"
 )
 DEGRADED = Gauge("ggen_degraded", "1 while all that is new is refused, the store having failed")
 SPOOLED = Gauge("ggen_spooled_commits", "Commits that wait in the spool for the store to be back")

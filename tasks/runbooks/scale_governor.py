@@ -254,7 +254,7 @@ MANUAL = Manual(
             "`quota_exceeded` with its unit; nothing changed",
         ),
         (
-            "no worker is free for more, where no operator asked",
+            "no worker is free for more, but those left to other tenants, and no operator asked",
             "`quota_exceeded` with the limit `capacity`, and an alert; the operator adds workers",
         ),
         (

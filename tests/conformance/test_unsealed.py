@@ -16,18 +16,21 @@ def memory(valkey: Valkey) -> Memory:
     return ValkeyMemory(valkey.url)
 
 
-def test_it_is_known_for_how_long_nobody_came_to_seal(memory: Memory, valkey: Valkey) -> None:
-    assert memory.untaken_s() == 0
+def test_it_is_known_since_when_nothing_was_sealed(memory: Memory, valkey: Valkey) -> None:
+    assert memory.sealed_ago_s() == 0
     memory.mark_unsealed("acme")
-    assert memory.untaken_s() < 10  # nobody ever came: counted from the first look
+    assert memory.sealed_ago_s() < 10  # nothing ever was: counted from the first look
 
     server, minute_ago = redis.Redis.from_url(valkey.url), time.time() - 60
-    server.set("ggen:unsealed:taken", round(minute_ago * 1000))
-    assert 60 <= memory.untaken_s() < 70
+    server.set("ggen:sealed:at", round(minute_ago * 1000))
     ((account, token),) = memory.take_unsealed(8, 60)
-    assert memory.untaken_s() < 10
+    assert 60 <= memory.sealed_ago_s() < 70  # who takes it may fail, again and again
+    memory.mark_unsealed("beta")
     memory.sealed(account, token)
-    assert memory.untaken_s() == 0
+    assert memory.sealed_ago_s() < 10
+    ((account, token),) = memory.take_unsealed(8, 60)
+    memory.sealed(account, token)
+    assert memory.sealed_ago_s() == 0
 
 
 def test_ledgers_of_a_commit_about_many_come_last(memory: Memory) -> None:

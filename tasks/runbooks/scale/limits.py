@@ -73,9 +73,10 @@ def exceeded(
 
 
 NO_CAPACITY = (
-    "a governor needs more actions at once, and every process of the actions workers is busy: its "
-    "limit stays, and its signals are refused meanwhile. Start more workers, or raise "
-    "GGEN_ACTIONS_CONCURRENCY; deploy/keda/ has files that add them by themselves"
+    "a governor needs more actions at once, and no process of the actions workers is free for it "
+    "(one in eight is left to other tenants): its limit stays, and its signals are refused "
+    "meanwhile. Start more workers, or raise GGEN_ACTIONS_CONCURRENCY; deploy/keda/ has files that "
+    "add them by themselves"
 )
 
 

@@ -1,6 +1,8 @@
 """Each two seconds: sample the load of entitlements under pressure, decide their limits."""
 
 import contextlib
+import math
+from collections.abc import Sequence
 from decimal import Decimal
 
 from governor import paths, quota
@@ -23,8 +25,10 @@ from tasks.runbooks.scale_governor import ask
 from tasks.sweep import for_a_while, isolating_errors
 
 _AT_ONCE, _FOR_S = 200, 1.0
-_LEFT_TO_OTHERS = 8
-"""One worker process in so many: a tenant in a burst must not have them all."""
+_LEFT_TO_OTHERS, _ENOUGH_TO_SHARE = 8, 5
+"""One worker process in so many, of that many or more: a burst must not have them all."""
+
+_LOOKS = 6
 
 _HEARD_OF_S = 30.0
 """A worker that has said nothing for so long does not count as one that could work."""
@@ -128,7 +132,7 @@ def _inputs(
         ceiling=max(terms.max_concurrent_actions, entitlement.concurrent_actions),
         readings=tuple(dict.fromkeys(readings)),
         in_flight=known[-1].in_flight,
-        free_workers=free_workers(ports, entitlement.concurrent_actions),
+        free_workers=free_workers(ports, known),
         month_left=quota.remaining(terms.monthly_actions, used),
         budget_left_usd=_budget_left(entitlement, policy, month),
         price_month_usd=terms.prices.concurrent_action_month_usd,
@@ -156,10 +160,11 @@ def _budget_left(entitlement: Entitlement, policy: Policy, month: str) -> Decima
     return max(Decimal(0), policy.quota.monthly_budget_usd - spent)
 
 
-def free_workers(ports: Ports, limit: int) -> int | None:
-    """How many processes more a governor could have at work; None: no worker is heard of.
+def free_workers(ports: Ports, known: Sequence[Sample]) -> int | None:
+    """How many processes more could be at work; None: no worker is heard of.
 
-    What its limit lets it have counts as taken, busy or not. One in eight is left to others.
+    The most that were busy at once in the last ten seconds count: one look may fall between two
+    actions. One in eight, and one where there are five, is left to other tenants.
     """
     workers = [
         each
@@ -167,5 +172,6 @@ def free_workers(ports: Ports, limit: int) -> int | None:
         if each.role == "actions" and each.ago_s < _HEARD_OF_S
     ]
     children = sum(each.children for each in workers)
-    taken = max(ports.loads.busy(), limit)
-    return max(0, children - children // _LEFT_TO_OTHERS - taken) if children else None
+    left = math.ceil(children / _LEFT_TO_OTHERS) if children >= _ENOUGH_TO_SHARE else 0
+    busy = max(each.busy for each in known[-_LOOKS:])
+    return max(0, children - left - busy) if children else None

@@ -40,5 +40,6 @@ def taken(ports: Ports, entitlement: Entitlement, known: list[Sample]) -> Sample
         timed_out=load.timed_out,
         held_ms=load.held_ms,
         readings=tuple(readings),
+        busy=ports.loads.busy(),
         needs=known[-1].needs if known else (),
     )

@@ -162,13 +162,43 @@ def test_without_free_workers_it_is_refused_once_and_the_operator_is_told(
     assert len(runs(busy.ports)) == 1
 
 
-@pytest.mark.parametrize(("children", "allowed"), [(22, 20), (32, 28), (64, 40)])
-def test_one_worker_in_eight_is_left_to_other_tenants(
-    busy: Busy, children: int, allowed: int
+@pytest.mark.parametrize(
+    ("children", "at_work", "allowed"),
+    [
+        (64, 1, 40),
+        (8, 1, 26),
+        (8, 6, 21),
+        (8, 7, 20),
+        (5, 3, 21),
+        (5, 4, 20),
+        (4, 3, 21),
+        (16, 13, 21),
+    ],
+)
+def test_a_limit_rises_by_the_processes_that_are_free_but_for_one_in_eight(
+    busy: Busy, ports: Ports, children: int, at_work: int, allowed: int
 ) -> None:
+    """Its limit of 20 says nothing: short handlers are served by few."""
+    for number in range(at_work):
+        held = Slot("acme", "demo-sku", paths.action_id("acme", f"held-{number}"))
+        ports.slots.begin(held, ports.processes.claim(ports.clock.now()), 60_000)
+
     decision = busy.looks(children=children)
 
     assert (decision.limit, decision.why) == (allowed, "lag" if allowed > 20 else "capacity")
+
+
+def test_a_look_between_two_actions_does_not_hide_that_all_are_busy(
+    busy: Busy, ports: Ports
+) -> None:
+    held = [Slot("acme", "demo-sku", paths.action_id("acme", f"held-{n}")) for n in range(7)]
+    for slot in held:
+        ports.slots.begin(slot, ports.processes.claim(ports.clock.now()), 60_000)
+    busy.looks(6, children=8)
+    busy._redis.delete("ggen:claims")  # none is under way for a moment
+
+    assert busy.looks(4, children=8).why == "capacity"
+    assert busy.looks(12, children=8).limit == 20 + 8 - 1
 
 
 def test_workers_that_are_not_heard_of_are_no_reason_to_page(busy: Busy, ports: Ports) -> None:
