@@ -15,6 +15,7 @@ import psutil
 
 from adapters.local.system import free_ports
 from config.settings import Settings, environment
+from governor.errors import DeniedError, OutageError
 from ingress.client import Client, checked
 
 
@@ -141,14 +142,12 @@ def _supervisor(settings: Settings) -> psutil.Process:
     return psutil.Process(int((settings.state_dir / "run" / "supervisord.pid").read_text()))
 
 
-def ggen(settings: Settings, *arguments: str, may_fail: bool = False) -> None:
-    """Run one command beside a stack; it raises where that fails and may not."""
+def ggen(settings: Settings, *arguments: str, may_be_refused: bool = False) -> None:
+    """Run one command beside a stack; it raises where that fails, and was not merely refused."""
     command = [sys.executable, "-m", "cli.main", *arguments]
-    stderr = subprocess.DEVNULL if may_fail else None
-    subprocess.run(
-        command,
-        env=environment(settings),
-        check=not may_fail,
-        stdout=subprocess.DEVNULL,
-        stderr=stderr,
+    done = subprocess.run(
+        command, env=environment(settings), check=False, capture_output=True, text=True
     )
+    refused = [DeniedError.exit_code, OutageError.exit_code] if may_be_refused else []
+    if done.returncode not in [0, *refused]:
+        raise RuntimeError(f"ggen {' '.join(arguments)}: {done.returncode}: {done.stderr}")

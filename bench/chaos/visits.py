@@ -74,6 +74,7 @@ class Visits:
         self._deliver(self.driver.event(account, _PLAN, _SMALL) | {"event_id": f"came-{account}"})
         if not self._is_active(account):
             return
+        until(partial(self._is_refused, account, "monthly_budget_usd"), _WITHIN_S)
         statuses = Counter[int]()
         for number in range(2 * _MONTH):
             signal = {"signal_id": f"{number}", "type": "demo.succeed", "payload": {}}
@@ -81,9 +82,13 @@ class Visits:
             statuses[self._sent(send, but="quota-exceeded").status_code] += 1
         if not 0 < statuses[202] <= _MONTH or statuses[429] != 2 * _MONTH - statuses[202]:
             self.faults.append(f"{account} may {_MONTH} a month, and was answered {statuses}")
-        scale = "scale", account, "--concurrency", "30"
-        ggen(self.driver.settings, *scale, may_fail=True)
+        until(partial(self._is_refused, account, "monthly_actions"), _WITHIN_S)
         self.exhausted.append(account)
+
+    def _is_refused(self, account: str, limit: str) -> bool:
+        """Ask for a higher limit; whether a receipt says that this is what does not allow it."""
+        ggen(self.driver.settings, "scale", account, "--concurrency", "30", may_be_refused=True)
+        return any(each.get("limit") == limit for each in self._receipts(account))
 
     def _has_small_policy(self) -> bool:
         """A plan of few actions a month, in whose budget no place more has room."""
@@ -131,20 +136,17 @@ class Visits:
             if len(ends) != 1:
                 self.faults.append(f"{event_type} of {account} ended as {ends}")
         for account in self.exhausted:
-            until(partial(self._is_told, account), _WITHIN_S)
+            if any(each["operation"] == "governor_scaled" for each in self._receipts(account)):
+                self.faults.append(f"{account} was scaled beyond its month and budget")
         for run_id in self.policy_runs:
             until(partial(self._has_receipt, run_id), 600)
         return self.faults
 
-    def _is_told(self, account: str) -> bool:
-        """Whether the refusal of a limit has its receipt; its limit was never raised."""
+    def _receipts(self, account: str) -> list[dict[str, Any]]:
         try:
-            told = [each["operation"] for each in self.driver.receipts(account, limit=1000)]
+            return self.driver.receipts(account, limit=1000)
         except GovernorError:
-            return False
-        if "governor_scaled" in told:
-            self.faults.append(f"{account} was scaled beyond its budget")
-        return "quota_exceeded" in told
+            return []
 
     def _has_receipt(self, run_id: str) -> bool:
         try:
@@ -163,11 +165,7 @@ class Visits:
         return end == "entitlement_active"
 
     def _ends(self, account: str, event_type: str) -> list[str]:
-        try:
-            receipts = self.driver.receipts(account, limit=1000)
-        except GovernorError:
-            return []
-        told = Counter(each["operation"] for each in receipts)
+        told = Counter(each["operation"] for each in self._receipts(account))
         return [op for op in sorted(_ENDS[event_type]) for _ in range(told[op])]
 
     def _sent(self, send: Callable[[], httpx.Response], but: str = "") -> httpx.Response:
