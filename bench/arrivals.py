@@ -152,7 +152,7 @@ def knee(rows: list[dict[str, Any]]) -> float | None:
 async def _soak(
     arrivals: Arrivals, settings: Settings, per_s: float, minutes: float
 ) -> dict[str, dict[str, Any]]:
-    """Memory of each process under a steady rate: its slope after the first twenty minutes.
+    """Memory of each process under a steady rate: its slope after twenty minutes, or a fifth.
 
     A process that was replaced has too few samples for a slope, and is left out.
     """

@@ -88,7 +88,8 @@ class Dispatch(Protocol):
 
         Args:
             limit_ms: of which lists.
-            server: the process that asks; it counts as serving until it leaves, or its time is up.
+            server: the process that asks; while its handler is a short one it counts as serving
+                until it leaves, or its time is up. For one at a slow handler another is called.
             claim: that process's; the reaper looks at the action if the process dies.
             called_in: the round in which it was called, the first time it asks.
             stays_ms: for how long the process will ``wait`` where no action does; one does at most.

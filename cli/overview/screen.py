@@ -85,6 +85,7 @@ def _lines(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
     programs = [f"{name} {span(p['up_s'])}" for name, p in answer["components"].items()]
     lines.append(("up", ", ".join(programs) or "no program here"))
     if "heard" in answer:
+        lines.append(("asked", "the stores, and no ingress"))
         lines.append(("heard of", _heard(answer["heard"])))
     for name, line in _PARTS.items():
         part = answer.get(name)

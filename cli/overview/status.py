@@ -20,6 +20,7 @@ from governor.errors import GovernorError, OutageError
 from tasks.health import readiness
 
 _NARROW = 80
+_NO_INGRESS = {"ingress": "does not answer; start it with: ggen up"}
 
 
 def status(as_json: bool, is_watched: bool) -> int:
@@ -37,12 +38,11 @@ def status(as_json: bool, is_watched: bool) -> int:
 def overview(settings: Settings) -> dict[str, Any]:
     """What ``/readyz`` answers, the programs, each part of the facts, and the problems.
 
-    Where no ingress answers here and Memory is elsewhere, so are the programs: what ``/readyz``
-    would answer is read from the stores.
+    Where Memory is elsewhere and neither a program nor an ingress is here, they are elsewhere, too:
+    then it is read from the stores whether the system does work.
     """
-    answer = _ask(settings)
-    if not answer["ready"] and not answer.keys() - {"ready", "missing"} and settings.memory_url:
-        answer = _read(settings)
+    programs = supervisor.processes(settings)
+    answer = _ask(settings, is_elsewhere=bool(settings.memory_url) and not programs)
     try:
         known = facts(opened(), settings)
     except GovernorError:
@@ -53,7 +53,7 @@ def overview(settings: Settings) -> dict[str, Any]:
         "state_dir": str(settings.state_dir),
         "components": {
             name: {"pid": process.pid, "up_s": round(time.time() - process.create_time())}  # noqa: TID251
-            for name, process in sorted(supervisor.processes(settings).items())
+            for name, process in sorted(programs.items())
         },
         **known,
         "problems": [asdict(each) for each in problems(answer, known)],
@@ -61,10 +61,12 @@ def overview(settings: Settings) -> dict[str, Any]:
 
 
 def _read(settings: Settings) -> dict[str, Any]:
-    """What ``/readyz`` would answer, from the stores, and which programs were heard of."""
+    """Whether the system does work, by its stores, and which programs were heard of lately."""
     try:
         ports = opened()
-        missing, health = readiness.look(ports, has_pump=settings.delivers_signals_itself)
+        missing, health = readiness.look(
+            ports, has_pump=settings.delivers_signals_itself, signs=False
+        )
         if "memory" in missing:
             return {"ready": False, "missing": missing, **health}
         heard = readiness.heard(ports)
@@ -75,14 +77,17 @@ def _read(settings: Settings) -> dict[str, Any]:
     return {"ready": not missing, "missing": missing, **health, "heard": heard}
 
 
-def _ask(settings: Settings) -> dict[str, Any]:
+def _ask(settings: Settings, *, is_elsewhere: bool) -> dict[str, Any]:
     """What ``/readyz`` answers, or why it does not."""
     try:
         answer = httpx.get(
             supervisor.address(settings) + "/readyz", timeout=3, trust_env=False
         ).json()
         return {"missing": {}, **answer}
-    except OutageError as error:
-        return {"ready": False, "missing": {"stack": error.detail}}
+    except (OutageError, httpx.ConnectError) as error:
+        if is_elsewhere:
+            return _read(settings)
+        why = {"stack": error.detail} if isinstance(error, OutageError) else _NO_INGRESS
+        return {"ready": False, "missing": why}
     except (httpx.HTTPError, ValueError, TypeError):
-        return {"ready": False, "missing": {"ingress": "does not answer; start it with: ggen up"}}
+        return {"ready": False, "missing": _NO_INGRESS}

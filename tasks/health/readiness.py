@@ -22,14 +22,19 @@ _WORDS = {
 _HEARD_OF_S = 30.0
 
 
-def look(ports: Ports, *, has_pump: bool) -> tuple[dict[str, str], dict[str, Any]]:
-    """The missing parts, each with the reason, and what Memory knows of the system's health."""
+def look(
+    ports: Ports, *, has_pump: bool, signs: bool = True
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """The missing parts, each with the reason, and what Memory knows of the system's health.
+
+    ``signs``: whether this machine is to have the keys, as those have that run the programs.
+    """
     needed = [each for each in COMPONENTS if each != "pump" or has_pump]
     missing: dict[str, str] = {}
     health: dict[str, Any] = {"mode": "unknown"}
     if fault := fault_of(lambda: ports.documents.get("health/probe")):
         missing["documents"] = fault
-    if fault := fault_of(ports.keys.signer):
+    if signs and (fault := fault_of(ports.keys.signer)):
         missing["keys"] = fault
     try:
         health = _health(ports)

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
+from tests.support.tools import lacks
 
 ROOT = Path(__file__).parents[2]
 _END = re.compile(r"\s#|[|;&)](?=\s|$)|\)$|`")
@@ -20,7 +20,7 @@ def tree() -> dict[str, Any]:
     """All commands, by their parts, as the CLI completes them."""
     found = shutil.which("gcloud")
     if found is None:
-        pytest.skip("no Google Cloud CLI here; CI has it")
+        lacks("no Google Cloud CLI here")
     table = Path(found).resolve().parents[1] / "data" / "cli" / "gcloud_completions.py"
     spec = importlib.util.spec_from_file_location("gcloud_completions", table)
     assert spec

@@ -3,11 +3,10 @@
 import time
 from pathlib import Path
 
-import pytest
-
 from adapters.wiring import open_ports
 from bench.chaos.clock import had_by_children, wall_clock
 from tests.stack.conftest import SHORT, new_stack
+from tests.support.tools import lacks
 from tests.support.waiting import until
 
 
@@ -16,7 +15,7 @@ def test_after_a_clock_that_was_an_hour_ahead_for_a_moment_beat_fires_as_before(
 ) -> None:
     clock = wall_clock(tmp_path / "clock")
     if clock is None:
-        pytest.skip("no C compiler here; CI has one")
+        lacks("no C compiler here")
     stack = new_stack(tmp_path, **SHORT)
     with had_by_children(clock):
         assert stack.ggen("up", "--detach").returncode == 0

@@ -16,7 +16,9 @@ from typing import Any
 
 import pytest
 
+from config.settings import Settings, variable
 from tests.stack.conftest import SHORT, Stack, new_stack
+from tests.support.tools import lacks
 
 ROOT = Path(__file__).parents[2]
 NEEDS = ("terraform", "kubectl", "jq", "openssl", "curl")
@@ -50,7 +52,7 @@ def clone(tmp_path: Path) -> Path:
     """A clone with its environment, as the page's reader has it."""
     for name in NEEDS:
         if shutil.which(name) is None:
-            pytest.skip(f"no {name} here; CI has it")
+            lacks(f"no {name} here")
     clone = tmp_path / "clone"
     shutil.copytree(ROOT / "deploy" / "terraform", clone / "deploy" / "terraform")
     shutil.copytree(ROOT / "config" / "policies", clone / "config" / "policies")
@@ -71,13 +73,20 @@ def outputs(url: str, key_id: str) -> dict[str, Any]:
     assert len(files) == 9
     named = [name.replace("${var.signing_key}", key_id) for name in files]
     secrets = {name: f"ggen-{re.sub('[/.]', '-', name)}" for name in named}
-    settings = {"GGEN_DOCUMENTS_URL": "firestore://my-project/ggen", "GGEN_STATE_DIR": "/state"}
+    settings = dict.fromkeys(settings_named(), "of-terraform")
     told = {"url": url, "secrets": secrets, "settings": settings}
     typed = {
         name: {"value": value, "type": "string" if isinstance(value, str) else ["map", "string"]}
         for name, value in told.items()
     }
     return {"version": 4, "terraform_version": "1.9.0", "serial": 1, "outputs": typed}
+
+
+def settings_named() -> list[str]:
+    """The settings that ``output "settings"`` has, as ``programs.tf`` says."""
+    text = (ROOT / "deploy" / "terraform" / "programs.tf").read_text()
+    (block,) = re.findall(r"^  settings = \{\n(.*?)^  \}", text, re.MULTILINE | re.DOTALL)
+    return re.findall(r"^    (GGEN_\w+)", block, re.MULTILINE)
 
 
 def play(script: str, clone: Path, environment: dict[str, str]) -> str:
@@ -147,7 +156,9 @@ def test_the_commands_for_gke_make_what_the_manifest_mounts(
     assert {name for kind, name in held if kind == "ServiceAccount"} == {
         f"ggen-{program}" for program in ("ingress", "actions", "runbooks", "health", "beat")
     }
-    assert held["ConfigMap", "ggen"] == {"GGEN_DOCUMENTS_URL", "GGEN_STATE_DIR"}
+    assert held["ConfigMap", "ggen"] == set(settings_named())
+    known = {variable(name) for name in Settings.model_fields}
+    assert held["ConfigMap", "ggen"] <= known
     assert held["Secret", "ggen-keys"] >= {"current", "ring.json"}
     assert held["Secret", "ggen-master"] == {"master.key", "alert.urls"}
     assert held["Secret", "ggen-doors"] > {"webhook.key", "policy.key", "master.key"}
