@@ -2,7 +2,8 @@
 
 On a short write Valkey cuts off what it wrote of a command. In a log that was rewritten since the
 start it then goes on at the old place, so that as many zero bytes lie between two commands. They
-hold nothing, and keep Valkey from starting ever again ("Bad file format").
+hold nothing, and keep Valkey from starting ever again ("Bad file format"). At the next short write
+it cuts off as many bytes too many, for it has not counted them: of a command that it had answered.
 """
 
 import mmap
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from governor.errors import OutageError
 
-_HOLE = re.compile(rb"\n\x00+\*[0-9]")
+_HOLE = re.compile(rb"\x00+(?=\*[0-9]+\r\n\$)")
 _ZEROS = re.compile(rb"\x00+")
 
 
@@ -29,9 +30,10 @@ def valkey_binary() -> str:
 
 
 def mend(folder: Path) -> list[Path]:
-    """Take holes between commands out of every log below ``folder``; the logs that had some.
+    """Take holes out of every log below ``folder``, and what was cut off before them.
 
-    What cannot be understood is left as it is: Valkey says what it makes of it.
+    Returns the logs that had some. What cannot be understood is left as it is: Valkey says what it
+    makes of it.
     """
     return [file for file in sorted(folder.glob("*.incr.aof")) if _mend(file)]
 
@@ -57,18 +59,20 @@ def _mend(file: Path) -> bool:
 
 
 def _commands(log: mmap.mmap) -> list[bytes]:
-    """The commands of a log, without zero bytes between them; what follows no command is kept."""
+    """The whole commands of a log, without zero bytes between them, and a last one as it is."""
     kept, at = list[bytes](), 0
-    try:
-        while at < len(log):
-            hole = _ZEROS.match(log, at)
-            start = at = hole.end() if hole else at
-            if start == len(log):
-                break
+    while at < len(log):
+        hole = _ZEROS.match(log, at)
+        start = hole.end() if hole else at
+        try:
             at = _end_of_command(log, start)
+        except ValueError:
+            following = _HOLE.search(log, start)
+            if following is None:  # of a last command that is not whole, Valkey takes care
+                return [*kept, log[start:]]
+            at = following.end()
+        else:
             kept.append(log[start:at])
-    except ValueError:
-        return [*kept, log[start:]]  # of a last command that is not whole, Valkey takes care
     return kept
 
 
@@ -78,8 +82,8 @@ def _end_of_command(log: mmap.mmap, at: int) -> int:
     for _ in range(count):
         size, at = _number(log, at, b"$")
         at += size + 2
-    if log[at - 2 : at] != b"\r\n":
-        raise ValueError(at)
+        if log[at - 2 : at] != b"\r\n":
+            raise ValueError(at)
     return at
 
 
@@ -92,7 +96,10 @@ def _number(log: mmap.mmap, at: int, kind: bytes) -> tuple[int, int]:
 
 if __name__ == "__main__":
     for mended in mend(Path("valkey") / "appendonlydir"):
-        print(f"{mended}: a full disk had left a hole; it was taken out, and nothing is lost")
+        print(
+            f"{mended}: a full disk had left a hole, which was taken out. Memory is built again "
+            "from Documents; a message that was published to a topic just then may be lost"
+        )
     sys.stdout.flush()
     binary = valkey_binary()
     os.execv(binary, [binary, *sys.argv[1:]])  # noqa: S606  # a command of our own, no shell

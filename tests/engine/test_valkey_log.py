@@ -70,6 +70,20 @@ def test_a_hole_is_taken_out_and_nothing_is_lost(log: Path, tail: bytes) -> None
         assert [valkey.get(name) for name in ("before", "middle", "after")] == [ODD, b"2", b"3"]
 
 
+@pytest.mark.parametrize("cut", [1, 3, 9, 30])
+def test_a_command_that_was_cut_off_goes_with_the_hole_and_the_others_stay(
+    log: Path, cut: int
+) -> None:
+    """At its second short write Valkey cuts off too much."""
+    text = log.read_bytes()
+    at = text.rindex(b"*3\r\n")  # where the last command begins
+    log.write_bytes(text[: at - cut] + bytes(cut + 37) + text[at:])
+    assert mend(log.parent) == [log]
+
+    with running(log.parents[1]) as valkey:
+        assert [valkey.get(name) for name in ("before", "middle", "after")] == [ODD, None, b"3"]
+
+
 def test_a_log_without_a_hole_is_left_alone_whatever_its_values_are(log: Path) -> None:
     before = log.read_bytes()
 
