@@ -248,7 +248,12 @@ def _spawn(settings: Settings) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "cli.stack.supervise", "-c", "run/supervisord.conf"],
             cwd=settings.state_dir,
-            env={**environment(settings), "REMAP_SIGTERM": "SIGQUIT", "PYTHONUNBUFFERED": "1"},
+            env={
+                "MALLOC_ARENA_MAX": "2",  # else each of an ingress's threads grows one of its own
+                **environment(settings),
+                "REMAP_SIGTERM": "SIGQUIT",
+                "PYTHONUNBUFFERED": "1",
+            },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=log,

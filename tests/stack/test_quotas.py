@@ -113,7 +113,7 @@ class _Asking:
                 asked, waiting = waiting[:A_MONTH], waiting[A_MONTH:]
 
     def _for_now(self) -> int:
-        return self.refused["concurrency-exceeded"] + self.refused["no-lease"]
+        return sum(self.refused[each] for each in ("concurrency-exceeded", "no-lease", "busy"))
 
     async def _ask(self, http: httpx.AsyncClient, signal_id: str) -> str | None:
         body = json.dumps(
