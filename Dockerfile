@@ -28,6 +28,7 @@ COPY --from=build /opt/ggen /opt/ggen
 ENV PATH=/opt/ggen/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
+    MALLOC_ARENA_MAX=2 \
     GGEN_STATE_DIR=/state
 USER 10001:10001
 WORKDIR /state

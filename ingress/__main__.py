@@ -4,7 +4,7 @@ import uvicorn
 
 from config.logs import configure
 from config.settings import load
-from ingress.connections import BoundedProtocol, most_connections
+from ingress.connections import BoundedProtocol, most_connections, open_door
 
 if __name__ == "__main__":
     configure()
@@ -21,7 +21,4 @@ if __name__ == "__main__":
         server_header=False,
         timeout_graceful_shutdown=2,
     )
-    # Bound here, it fails aloud: asyncio takes a socket that cannot be made for an address that is
-    # not there, and would serve without a door.
-    door = config.bind_socket()
-    uvicorn.Server(config).run(sockets=[door])
+    uvicorn.Server(config).run(sockets=[open_door(config)])

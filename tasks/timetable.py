@@ -3,6 +3,7 @@
 Beat asks Memory itself before it fires those: an idle system sends no message for them.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -67,7 +68,7 @@ def timetable(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, A
 
 def _counted() -> datetime:
     """The seconds that have passed since some moment, as Celery wants them: as a time."""
-    return datetime.fromtimestamp(wiring.ports().clock.monotonic_s(), UTC)
+    return datetime.fromtimestamp(time.monotonic(), UTC)
 
 
 def _is_refused(ports: Ports) -> bool:

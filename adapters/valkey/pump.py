@@ -43,8 +43,8 @@ _ALIVE_EVERY_S = 10.0
 class _Share:
     """How many deliveries of one tenant may be under way: half as many after a refusal.
 
-    As Pub/Sub does: a tenant whose limit is reached keeps nobody busy with refusing it. Then none
-    begins for an eighth of the time between two acceptances: a place comes free about as often.
+    As Pub/Sub does: the ingress spends little on refusing a tenant whose limit is reached. After a
+    refusal none begins for an eighth of the time between two acceptances.
     """
 
     def __init__(self) -> None:

@@ -136,7 +136,8 @@ class Visits:
             if len(ends) != 1:
                 self.faults.append(f"{event_type} of {account} ended as {ends}")
         for account in self.exhausted:
-            if any(each["operation"] == "governor_scaled" for each in self._receipts(account)):
+            told = self.driver.receipts(account, limit=1000)
+            if any(each["operation"] == "governor_scaled" for each in told):
                 self.faults.append(f"{account} was scaled beyond its month and budget")
         for run_id in self.policy_runs:
             until(partial(self._has_receipt, run_id), 600)

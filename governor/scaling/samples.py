@@ -31,7 +31,7 @@ class Sample(Record):
     timed_out: int = 0
     held_ms: int = Field(default=0, description="for how long the ended ones held their places")
     readings: tuple[Reading, ...] = ()
-    busy: int = Field(default=0, description="processes at actions, whoever's")
+    busy: int = Field(default=0, description="processes that carry out an action of any tenant")
     needs: tuple[Need, ...] = Field(
         default=(), description="of the last five minutes, the highest of each"
     )

@@ -10,7 +10,7 @@ import uvicorn
 
 from adapters.local.system import free_ports
 from ingress import connections
-from ingress.connections import BoundedProtocol
+from ingress.connections import BoundedProtocol, open_door
 from tests.support.waiting import until
 
 
@@ -56,3 +56,13 @@ def test_a_connection_that_stalls_is_cut(server: uvicorn.Server, sent: bytes) ->
         client.sendall(sent)
 
         until(lambda: not server.server_state.connections, 10)
+
+
+def test_answers_are_sent_at_once() -> None:
+    """Answers of a few hundred bytes: header and body are two writes."""
+    with open_door(uvicorn.Config(_large, host="127.0.0.1", port=0, log_config=None)) as door:
+        door.listen()
+        with socket.create_connection(door.getsockname()):
+            accepted, _ = door.accept()
+            with accepted:
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

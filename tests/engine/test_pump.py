@@ -75,7 +75,7 @@ class Narrow:
         self.held -= 1
 
 
-def test_a_tenant_at_its_limit_keeps_nobody_busy_with_refusing_it(
+def test_a_tenant_at_its_limit_is_pushed_less_and_more_again_when_it_has_room(
     ports: Ports, valkey: Valkey, tmp_path: Path
 ) -> None:
     SecretFiles(load().secrets_dir).create_missing()

@@ -128,7 +128,7 @@ BUGS = {
         _outage_told_twice,
     ),
     "way-back-untold": Bug(
-        "a limit goes back where the lag grew, and Memory is not told of it",
+        "a limit goes back in Documents, and admission goes on by the higher one",
         "4dee85b",
         50,
         _way_back_untold,

@@ -21,7 +21,7 @@ from tests.simulation.world import Process, World
 class Asked(BaseModel):
     """How a handler of this world goes."""
 
-    ends: Literal["well", "recoverably", "for good", "sticks"]
+    ends: Literal["well", "recoverably", "irrecoverably", "sticks"]
     takes_s: float
     undo_fails: int = 0
 
@@ -78,7 +78,7 @@ class Customers:
         for number in range(rng.randint(2, 5)):
             self.world.sleep(rng.choice((0.0, 0.0, 0.2, 1.0, 2.0)))
             asked = Asked(
-                ends=rng.choice(("well", "well", "well", "recoverably", "for good", "sticks")),
+                ends=rng.choice(("well", "well", "well", "recoverably", "irrecoverably", "sticks")),
                 takes_s=rng.choice((0.01, 0.2, 0.4, 0.7)),
                 undo_fails=rng.choice((0, 0, 0, 1)),
             )
@@ -133,7 +133,9 @@ class Customers:
             if ended.state is RunState.COMPLETE:
                 return
             self.world.tell(f"{event_type} of {account} ended {ended.state}: {ended.error_code}")
-            self.oracle.check(ended.retryable, f"{event_type} of {account} was refused for good")
+            self.oracle.check(
+                ended.retryable, f"{event_type} of {account} was refused, and is not to be repeated"
+            )
             self.world.sleep(2.0)
 
     def _ended(self, run: Run) -> Run:

@@ -81,7 +81,7 @@ def act(context: ActionContext, payload: Asked) -> None:
     play.effect(context, "work")
     if payload.ends == "recoverably":
         raise RecoverableError("SIM", "as told")
-    if payload.ends == "for good":
+    if payload.ends == "irrecoverably":
         raise UnrecoverableError("SIM", "as told")
 
 

@@ -27,7 +27,7 @@ def test_the_tour_of_the_readme_runs_as_it_stands(tmp_path: Path) -> None:
             env={**stack.environment, "PATH": path},
             capture_output=True,
             text=True,
-            timeout=170,
+            timeout=120,
             check=False,
         )
     finally:
