@@ -98,9 +98,7 @@ async def _narrowed(settings: Settings, ports: Ports, door: Narrow) -> None:
         pump = Pump(settings, http)
         parts = [asyncio.create_task(part()) for part in (pump.deliver_new, pump.redeliver)]
         await _until(lambda: _waits(ports, "loud") == 0)
-        for part in parts:
-            part.cancel()
-        await asyncio.wait(parts, timeout=5)
+        await _ended(parts)
         await pump._redis.aclose()
 
 
@@ -114,11 +112,18 @@ async def _pumped(settings: Settings, ports: Ports) -> Door:
         assert _waits(ports, "loud") == 200
         door.opened.set()
         await _until(lambda: _waits(ports, "loud") == 0 and _waits(ports, "quiet") == 0)
-        for part in parts:
-            part.cancel()
-        await asyncio.wait(parts, timeout=5)
+        await _ended(parts)
         await pump._redis.aclose()
     return door
+
+
+async def _ended(parts: "list[asyncio.Task[None]]") -> None:
+    """Cancelled until they end, as the program is: a read can swallow a cancellation."""
+    while not all(part.done() for part in parts):
+        for part in parts:
+            part.cancel()
+        await asyncio.wait(parts, timeout=1)
+    await asyncio.gather(*parts, return_exceptions=True)
 
 
 def _waits(ports: Ports, account_id: str) -> int | None:

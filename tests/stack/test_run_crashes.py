@@ -76,7 +76,11 @@ def _dying(stack: Stack) -> Iterator[None]:
         yield
     finally:
         worker.terminate()
-        worker.wait(20)
+        try:
+            worker.wait(20)
+        except subprocess.TimeoutExpired:  # it can wait for a child that died meanwhile
+            worker.kill()
+            worker.wait()
 
 
 @pytest.fixture
