@@ -206,12 +206,12 @@ def _second_beat(settings: Settings) -> Iterator[None]:
         beat.wait()
 
 
-def _kept_logs(chaos: Chaos) -> Path:
-    """Copies of every program's log, beyond the stack's own folder."""
+def _keep_logs(chaos: Chaos) -> None:
+    """Copy every program's log to where it outlives the stack's own folder, and say where."""
     kept = Path(tempfile.mkdtemp(prefix="ggen-chaos-", dir="/tmp"))
     for settings in [chaos.settings, *([chaos.other.settings] if chaos.other else [])]:
         shutil.copytree(settings.log_dir, kept / settings.state_dir.name)
-    return kept
+    print(f"the logs are kept: {kept}", file=sys.stderr)
 
 
 def main(
@@ -234,8 +234,10 @@ def main(
             chaos.play(minutes * 60)
             faults, carried_out = chaos.compare(), chaos.carried_out()
         except Exception:
-            print(f"the logs are kept: {_kept_logs(chaos)}", file=sys.stderr)
+            _keep_logs(chaos)
             raise
+        if faults:
+            _keep_logs(chaos)
     seen = Counter[int]()
     for load in chaos.loads:
         seen += load.statuses()
