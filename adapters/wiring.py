@@ -4,10 +4,10 @@ An SDK is imported in the branch that chose it, so a machine without it still ru
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
@@ -52,9 +52,12 @@ def open_ports(settings: Settings) -> Ports:
         InputError: a URL names a backend that does not exist.
     """
     memory, secrets = _memory(settings), SecretFiles(settings.secrets_dir)
+    clock = _clock(settings, memory)
     switch = Switch(memory.drill, settings.probe_interval_s / 5, memory.answered_s)
     return Ports(
-        documents=DrilledDocuments(open_documents(settings), switch, settings.store_timeout_s),
+        documents=DrilledDocuments(
+            open_documents(settings, clock.now), switch, settings.store_timeout_s
+        ),
         objects=_objects(settings, "objects_url"),
         spool=_objects(settings, "spool_url" if settings.spool_url else "objects_url"),
         archives=_objects(settings, "archive_url" if settings.archive_url else "objects_url"),
@@ -63,7 +66,7 @@ def open_ports(settings: Settings) -> Ports:
         secrets=secrets,
         keys=KeyFiles(settings.keys_dir, settings.ledger_origin),
         alerts=PostedAlerts(secrets, memory),
-        clock=_clock(settings, memory),
+        clock=clock,
         processes=SystemProcesses(),
         pushers=_pushers(settings),
         calls=GuardedCalls(networks(settings.action_networks)),
@@ -184,14 +187,21 @@ def _valkey_password(settings: Settings) -> str:
         raise OutageError("secret-missing", f"cannot read {file}: {error.strerror}") from None
 
 
-def open_documents(settings: Settings) -> Documents:
-    """Documents alone."""
+def open_documents(
+    settings: Settings, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> Documents:
+    """Documents alone.
+
+    Args:
+        settings: the store's address.
+        now: the time of creation, where the store has no clock of its own.
+    """
     url = settings.documents_url or f"sqlite://{quote(str(settings.state_dir / 'documents.db'))}"
     match urlsplit(url).scheme:
         case "sqlite":
             from adapters.local.sqlite import SqliteDocuments
 
-            return SqliteDocuments(_path(url), timeout_s=settings.store_timeout_s)
+            return SqliteDocuments(_path(url), timeout_s=settings.store_timeout_s, now=now)
         case "firestore":
             with _google("GGEN_DOCUMENTS_URL"):
                 from adapters.gcp.firestore import FirestoreDocuments

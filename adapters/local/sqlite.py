@@ -10,7 +10,7 @@ import secrets
 import sqlite3
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -105,11 +105,24 @@ _HELD: "weakref.WeakSet[_Held]" = weakref.WeakSet()
 
 
 class SqliteDocuments:
-    """See ``ports.documents.Documents`` for what it promises."""
+    """See ``ports.documents.Documents`` for what it promises.
 
-    def __init__(self, path: Path, *, timeout_s: float = 1.0) -> None:
+    Args:
+        path: the file.
+        timeout_s: how long a call waits for others.
+        now: the time of creation of what is stored. It may take a second.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        timeout_s: float = 1.0,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self._path = path
         self._timeout_s = timeout_s
+        self._now = now
         self._lock = FairLock(path.with_name(path.name + ".queue"))
         self._local = threading.local()
         self._together: GroupCommit[_Texts] = GroupCommit(self._commit_all)
@@ -197,8 +210,9 @@ class SqliteDocuments:
     def _commit_all(self, commits: Sequence[_Texts]) -> Sequence[Answer]:
         try:
             connection = self._connection()
+            now_us = _microseconds(self._now())
             with self._lock.held(self._timeout_s):
-                return _commit(connection, commits)
+                return _commit(connection, commits, now_us)
         except sqlite3.Error as error:
             raise _outage(error) from error
 
@@ -242,11 +256,10 @@ class SqliteDocuments:
                 connection.executescript(f"{_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION};")
 
 
-def _commit(connection: sqlite3.Connection, commits: Sequence[_Texts]) -> list[Answer]:
+def _commit(connection: sqlite3.Connection, commits: Sequence[_Texts], now_us: int) -> list[Answer]:
     """One transaction; a commit whose preconditions do not hold leaves the others as they are."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        now_us = int(datetime.now(UTC).timestamp() * 1_000_000)
         if len(commits) == 1:
             answers: list[Answer] = [[_apply(connection, *each, now_us) for each in commits[0]]]
         else:

@@ -239,8 +239,7 @@ def _started_with_a_wrong_clock(chaos: "Chaos") -> None:
         chaos.other.clock.set_by(0)
 
 
-_CLOCK_OFF = frozenset({"clock-off", "receipts-clock-off"})
-"""The store stamps what it stores by its own machine's clock, which was set."""
+_CLOCK_OFF = frozenset({"clock-off"})
 
 _LEFT_AGAIN = frozenset({"policy_bake_returning"})
 """A version may be left by itself: under other faults more actions end badly."""

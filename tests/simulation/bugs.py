@@ -24,6 +24,7 @@ from tasks.actions.execute import Finished
 from tasks.actions.transitions import Held
 from tasks.governors import boot
 from tasks.runbooks import RUNBOOKS, scale_governor
+from tasks.runbooks.cancel import leftovers
 from tasks.runbooks.scale.verdicts import Verified
 from tasks.runs.definition import Result
 from tests.simulation import broker
@@ -96,6 +97,13 @@ def _way_back_untold() -> Iterator[Patch]:
     yield ticks, "RUNBOOKS", known
 
 
+def _deleted_unread() -> Iterator[Patch]:
+    def left_behind(ports: Ports, run: Run) -> int:
+        return ports.signals.backlog(run.account_id)
+
+    yield leftovers, "left_behind", left_behind
+
+
 BUGS = {
     "doors-open-early": Bug(
         "signals are admitted before entitlement_active is committed",
@@ -132,6 +140,12 @@ BUGS = {
         "4dee85b",
         50,
         _way_back_untold,
+    ),
+    "deleted-unread": Bug(
+        "a topic is deleted with messages on it, and its receipt says that there were none",
+        "COMMIT",
+        617,
+        _deleted_unread,
     ),
 }
 """Name -> bug."""

@@ -40,6 +40,9 @@ class Customers:
         self.ports_of = ports_of
         self.accepted = dict[str, tuple[str, str]]()
         self.unanswered = 0
+        self.most_signals = 5
+        self.leaves = 0.12
+        """How likely a customer cancels: an archive takes half a second of processor time."""
 
     def live(self, account: str) -> None:
         """One customer's whole life."""
@@ -52,7 +55,7 @@ class Customers:
         ]
         while any(sender.is_alive for sender in senders):
             world.sleep(0.05)
-        if rng.random() < 0.12:  # an archive takes half a second of processor time
+        if rng.random() < self.leaves:
             world.sleep(rng.choice((0.0, 0.0, 1.0)))
             apart += [self._apart(account, f"late-{n}", rng.uniform(0, 4)) for n in range(4)]
             self._deliver(account, "entitlement.cancelled")
@@ -75,7 +78,7 @@ class Customers:
     def _sender(self, account: str, prefix: str) -> None:
         """Signals one after the other, some of them repeated later."""
         rng, sent = self.world.rng, list[tuple[str, Asked]]()
-        for number in range(rng.randint(2, 5)):
+        for number in range(rng.randint(2, self.most_signals)):
             self.world.sleep(rng.choice((0.0, 0.0, 0.2, 1.0, 2.0)))
             asked = Asked(
                 ends=rng.choice(("well", "well", "well", "recoverably", "irrecoverably", "sticks")),

@@ -41,6 +41,8 @@ class Oracle:
         self.is_wiped = False
         """Whether Memory has forgotten which outages go on."""
         self.archived = set[str]()
+        self.decommissioned = dict[str, dict[str, Any]]()
+        """Account -> the receipt of its end."""
         self.active = set[str]()
         self.late = set[str]()
         self.broken = ""
@@ -82,6 +84,7 @@ class Oracle:
         for receipt in receipts:
             if receipt["operation"] == "decommission_complete":
                 self.archived.add(receipt["account_id"])
+                self.decommissioned[receipt["account_id"]] = receipt
             if receipt["operation"] == "entitlement_active":
                 self.active.add(receipt["account_id"])
         for write in writes:

@@ -37,13 +37,14 @@ from tasks.governors import policies
 from tasks.health.rebuild import rebuild
 from tasks.receipts import fence
 from tasks.runs import journal
-from tests.simulation import stores
+from tests.simulation import stores, topics
 from tests.simulation.broker import CHILDREN, Broker
 from tests.simulation.bugs import BUGS
 from tests.simulation.customers import Asked, Customers
 from tests.simulation.operators import Operator, faults_of
 from tests.simulation.oracle import ENDED, Oracle
 from tests.simulation.stores import Gated
+from tests.simulation.topics import SimSignals
 from tests.simulation.world import HOSTS, Killed, Process, SimClock, SimProcesses, World
 
 # A small limit, so that it binds.
@@ -117,7 +118,7 @@ class Play:
         self.documents = stores.SimDocuments(self.world)
         self.oracle.tell = self.world.tell
         self.oracle.spooled = lambda: self.objects.names("spool/")
-        self.objects, self.signals = stores.SimObjects(), stores.SimSignals()
+        self.objects, self.signals = stores.SimObjects(), SimSignals(self.world)
         self.secrets, self.alerts = stores.SimSecrets(), stores.SimAlerts()
         self.documents.seen = lambda writes: self.oracle.seen(
             self.documents.held, writes, self.world.now()
@@ -221,6 +222,8 @@ class Play:
         self.oracle.finally_(ports, self.customers.accepted)
         if self.is_manned:
             self._judge_governors(ports)
+        fault = topics.faults_of(self.signals, self.documents.held, self.oracle.decommissioned)
+        self.oracle.check(not fault, fault)
         return self.oracle.broken
 
     is_quiet = False
@@ -239,16 +242,28 @@ class Play:
             self.world.spawn("customer", lambda account=account: self.customers.live(account))
         if self.is_manned:
             self._man()
+        if self.has_topics:
+            topics.begin(self.world, self.signals, self.customers)
         for _ in range(self.world.rates.outages):
             store = rng.choice(("documents", "documents", "documents", "memory", "objects"))
             at_s, lasts_s = rng.uniform(0.3, 4), rng.choice((0.5, 2, 8, 9))
-            until_s = min(FREEZE_S, at_s + lasts_s)
+            until_s = min(self.freeze_s, at_s + lasts_s)
             self.world.at(at_s, lambda s=store, u=until_s: self._fail(s, u))
         for _ in range(self.world.rates.kills):
             self.world.at(rng.uniform(0.3, 10), self._kill_one)
         for _ in range(self.world.rates.wipes):
             self.world.at(rng.uniform(0.5, 9), self._wipe)
-        self.world.at(FREEZE_S, self._freeze)
+        self.world.at(self.freeze_s, self._freeze)
+
+    @property
+    def has_topics(self) -> bool:
+        """Whether this world's tenants publish, too: one in eight."""
+        return self.seed % 8 == 1
+
+    @property
+    def freeze_s(self) -> float:
+        """When faults end; where tenants publish, only after most cancellations."""
+        return 3 * FREEZE_S if self.has_topics else FREEZE_S
 
     # -- a second host, and an operator
 
@@ -275,7 +290,7 @@ class Play:
 
     def _cut_off(self, for_s: float) -> None:
         self.world.tell(f"the second host is cut off for {for_s} s")
-        self.world.cut[HOSTS[1]] = min(FREEZE_S, self.world.now_s + for_s)
+        self.world.cut[HOSTS[1]] = min(self.freeze_s, self.world.now_s + for_s)
 
     def _lose_second(self, for_s: float) -> None:
         self.broker.lose_host(HOSTS[1], for_s)
@@ -387,6 +402,7 @@ class Play:
             "a slot is held": self.memory.held_count(),
             "a commit is spooled": any(name.startswith("spool/") for name in self.objects.held),
             "a ledger is unsealed": self._marked(),
+            "a message waits": self.signals.waits,
         }
         return ", ".join(what for what, holds in reasons.items() if holds)
 

@@ -1,4 +1,4 @@
-"""Simulated stores: Documents, Objects and topics in dictionaries, Memory on fakeredis."""
+"""Simulated stores: Documents and Objects in dictionaries, Memory on fakeredis."""
 
 import os
 import random
@@ -23,7 +23,6 @@ from ledger.keys import ALWAYS, KeyRing, TrustedKey
 from ledger.receipt import Signer
 from ports.alerts import Alert
 from ports.documents import Create, Delete, Document, Query, Where, Write
-from ports.signals import Topic
 from tests.simulation.world import World
 
 
@@ -168,43 +167,6 @@ class SimObjects:
         self.held.pop(name, None)
 
 
-class SimSignals:
-    """``ports.signals.Signals``, as far as runbooks ask; customers of this world send by HTTP."""
-
-    lets_rest = False
-
-    def __init__(self) -> None:
-        self.topics: dict[str, None] = {}
-        self.backlogs: Callable[[], int] = lambda: 0
-
-    def look(self, account_id: str, _region: str) -> Topic:
-        return Topic.READY if account_id in self.topics else Topic.ABSENT
-
-    def create(self, account_id: str, _region: str) -> None:
-        self.topics[account_id] = None
-
-    def delete(self, account_id: str) -> None:
-        self.topics.pop(account_id, None)
-
-    def stop_pushing(self, account_id: str) -> None:
-        """Nothing pushes."""
-
-    def take(self, _account_id: str, _limit: int) -> list[Any]:
-        return []
-
-    def drop(self, account_id: str, messages: Sequence[Any]) -> None:
-        """None was taken."""
-
-    def dead_letters(self, _limit: int) -> list[Any]:
-        return []
-
-    def backlog(self, _account_id: str) -> int:
-        return self.backlogs()
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
 class SimSecrets:
     """``ports.secrets.Secrets``: which tenants have their key."""
 
@@ -335,7 +297,6 @@ class SimMemory(ValkeyMemory):
 
 
 _WRITES = ("commit", "create", "delete", "publish")
-_STORES = ("documents", "objects", "memory")
 
 
 class Gated:
@@ -356,7 +317,7 @@ class Gated:
 
     def _call(self, name: str, found: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         world, rates = self._world, self._world.rates
-        is_faulty = not world.is_frozen and self._store in _STORES
+        is_faulty = not world.is_frozen and self._store in world.hurts
         world.sleep(_delay_s(world, is_faulty and world.rng.random() < rates.stall))
         if is_faulty and world.rng.random() < rates.death:
             world.kill(world.current(), f"at {self._store}.{name}")

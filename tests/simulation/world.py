@@ -106,6 +106,8 @@ class World:
     """Whether faults have ended."""
     log: list[str] = field(default_factory=list)
     processes: dict[int, Process] = field(default_factory=dict)
+    hurts: tuple[str, ...] = ("documents", "objects", "memory")
+    """The stores whose calls meet faults."""
     hurt: Process | None = None
     """Who met an outage last: when it dies, too, it is worth most."""
     down: dict[str, float] = field(default_factory=dict)

@@ -16,9 +16,10 @@ from governor.runs import Run
 from governor.times import elapsed_ms, timestamp
 from ports import Ports
 from ports.documents import Create, every
-from ports.signals import Waiting
+from ports.signals import Topic, Waiting
 from tasks.actions.admit import Signal
 from tasks.receipts.commit import receipt
+from tasks.runbooks.events import event_of
 from tasks.runs.definition import Chunk
 
 RESTS_S = 5.0
@@ -44,11 +45,14 @@ def refused(ports: Ports, run: Run) -> int:
 
 
 def left_behind(ports: Ports, run: Run) -> int | None:
-    """How many messages are on the topic that were not taken; None where the service cannot say.
+    """How many messages are on the topic that were not taken; None where nobody can say.
 
-    Where messages rest after a push, nothing found is not nothing there.
+    Where messages rest after a push, nothing found is not nothing there. A topic that is gone was
+    deleted by this very step, whose process died, or by somebody else.
     """
     try:
+        if ports.signals.look(run.account_id, event_of(run).region) is Topic.ABSENT:
+            return None
         reading = ports.signals.backlog(run.account_id)
     except OutageError:
         return None

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ from ledger import contracts
 from ledger.keys import fingerprint
 from ports import Ports
 from ports.documents import Create, Query, Update
-from ports.signals import Topic
+from ports.signals import Signals, Topic
 from ports.slots import Request
 from tasks.actions import transitions
 from tasks.actions.admit import Signal, submit
@@ -420,6 +421,31 @@ def test_what_is_left_on_the_topic_is_counted_and_receipted(subscribed: Ports) -
     assert (complete["signals_refused"], complete.get("undelivered_unknown")) == (14, unknown)
     assert sum(r["by_reason"]["draining"] for r in cancel.of_kind(ports, "signals_refused")) == 14
     assert ports.signals.look(ACCOUNT, "us-central1") is Topic.ABSENT
+
+
+class _Deaf:
+    """Topics whose deletion lands, and is not answered."""
+
+    def __init__(self, inner: Signals) -> None:
+        self._inner = inner
+
+    def delete(self, account_id: str) -> None:
+        self._inner.delete(account_id)
+        raise OutageError("injected", "the deletion landed")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+@on_both
+def test_what_was_deleted_unread_is_never_told_as_nothing(subscribed: Ports) -> None:
+    run = cancel.up_to(subscribed, told("cancelled"), "resources")
+    subscribed.signals.publish(ACCOUNT, b"published after the last look")
+
+    cancel.carry_on(dataclasses.replace(subscribed, signals=_Deaf(subscribed.signals)), run.run_id)  # type: ignore[arg-type]
+    cancel.to_the_end(subscribed, run.run_id)
+
+    assert _complete(subscribed).get("undelivered_unknown") is None
 
 
 @pytest.mark.parametrize("step", ["start", "signals", "archive", "resources", "complete", "proof"])
