@@ -29,10 +29,15 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """Write a document that must not exist yet."""
+    """Write a document that must not exist yet, where given only before a moment.
+
+    ``by_s``: this process's monotonic seconds, after which it conflicts (``too-late``). A process
+    that stood still meanwhile writes nothing then.
+    """
 
     path: str
     data: Json
+    by_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

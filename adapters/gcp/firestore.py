@@ -9,6 +9,7 @@ server's time of the request, by which the documents of a ledger are found. Thei
 import json
 import re
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -95,12 +96,15 @@ class FirestoreDocuments:
         checked(writes)
         request = {"database": self._database, "writes": [self._write(each) for each in writes]}
         client = self._client.get()
+        within_s = min([self._timeout_s, *_left_s(writes)])
+        if within_s <= 0:
+            raise ConflictError("too-late", f"{writes[0].path}: too late; nothing was written")
         try:
             done = bounded(
                 lambda left_s: client.commit(
                     request=request, timeout=left_s, retry=None, metadata=self._metadata
                 ),
-                self._timeout_s,
+                within_s,
                 who=_WHO,
                 after=NOT_DONE,
             )
@@ -359,6 +363,12 @@ def _check_database(error: answers.GoogleAPICallError) -> None:
     """A database that is not there is no document that is not there."""
     if _NO_DATABASE.search(str(error.message)):
         raise outage(_WHO, error) from error
+
+
+def _left_s(writes: Sequence[Write]) -> list[float]:
+    """How long each write that has its time may still take."""
+    by_s = [each.by_s for each in writes if isinstance(each, Create) and each.by_s is not None]
+    return [each - time.monotonic() for each in by_s]
 
 
 def _conflict(code: str, error: answers.GoogleAPICallError) -> ConflictError:

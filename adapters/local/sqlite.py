@@ -9,6 +9,7 @@ import os
 import secrets
 import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -110,7 +111,7 @@ class SqliteDocuments:
     Args:
         path: the file.
         timeout_s: how long a call waits for others.
-        now: the time of creation of what is stored. It may take a second.
+        now: gives a new document its time of creation. It may take a second.
     """
 
     def __init__(
@@ -287,7 +288,9 @@ def _apart(connection: sqlite3.Connection, texts: _Texts, now_us: int) -> Answer
 def _apply(connection: sqlite3.Connection, write: Write, text: str, now_us: int) -> str:
     fresh = secrets.randbits(62)  # never one this path had before, deleted or not
     match write:
-        case Create(path):
+        case Create(path, _, by_s):
+            if by_s is not None and time.monotonic() > by_s:
+                raise ConflictError("too-late", f"{path}: too late; nothing was written")
             collection = path.rpartition("/")[0]
             (created_us,) = connection.execute(_NEXT_CREATION, [now_us, collection]).fetchone()
             done = connection.execute(

@@ -106,9 +106,8 @@ def submit(ports: Ports, asked: Signal) -> str:
         if _is_stored(ports, request):
             return request.action_id  # accepted before, under another model
         raise
-    _refuse_if_late(ports, asked_s)
     try:
-        _store(ports, action, admission.era, now)
+        _store(ports, action, admission.era, now, by_s=asked_s + STORED_WITHIN_S)
     except ConflictError:
         # Stored long before, and Memory had forgotten: give back what was just taken for it. Stored
         # a moment ago, it was by another delivery of this signal, whose slot this is.
@@ -120,27 +119,30 @@ def submit(ports: Ports, asked: Signal) -> str:
     return request.action_id
 
 
-def _store(ports: Ports, action: Action, era: str, asked_at: datetime) -> None:
+def _store(ports: Ports, action: Action, era: str, asked_at: datetime, *, by_s: float) -> None:
     """Have an action stored that was admitted in ``era``.
+
+    After ``by_s`` nothing is: the reaper may have taken its place away, and its entitlement may
+    have been drained since, and its actions counted.
 
     Raises:
         ConflictError: it is there already.
         OutageError: no answer. It may have landed after a rebuild of Memory that did not find it:
-            Memory is told all the same, and the reaper gives back what was not stored.
+            Memory is told all the same, and the reaper gives back what was not stored. Or it came
+            too late, and nothing was stored.
     """
-    write = Create(transitions.path_of(action), action.document())
+    write = Create(transitions.path_of(action), action.document(), by_s)
     try:
         commit_once(ports, [write], patience_s=ports.times.store_timeout_s)
+    except ConflictError as error:
+        if error.code != "too-late":
+            raise
+        detail = "the signal was not stored in time; send it again"
+        raise OutageError("admission-stale", detail, 1) from None
     except OutageError:
         _tell_of_the_unusual(ports, action, era, asked_at)
         raise
     _tell_of_the_unusual(ports, action, era, asked_at)
-
-
-def _refuse_if_late(ports: Ports, asked_s: float) -> None:
-    """The reaper may have taken its slot away, and its entitlement may have been drained since."""
-    if ports.clock.monotonic_s() - asked_s > STORED_WITHIN_S:
-        raise OutageError("admission-stale", "the signal was not stored in time; send it again", 1)
 
 
 def _admit(ports: Ports, request: Request) -> Admission:

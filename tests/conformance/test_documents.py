@@ -2,7 +2,9 @@
 
 import multiprocessing
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -64,6 +66,21 @@ def test_what_was_committed_is_read_by_everybody(
 
 def test_what_is_not_there_is_none(documents: Documents) -> None:
     assert documents.get("runs/none") is None
+
+
+def test_what_comes_after_its_time_is_not_written_and_holds_up_no_other(
+    documents: Documents,
+) -> None:
+    late = Create("runs/late", {}, by_s=time.monotonic())
+    with ThreadPoolExecutor(8) as pool:
+        others = [pool.submit(documents.commit, [Create(f"runs/{n}", {})]) for n in range(8)]
+        with pytest.raises(ConflictError) as refused:
+            documents.commit([Create("runs/beside", {}), late])
+        assert all(each.result() for each in others)
+
+    assert refused.value.code == "too-late"
+    assert documents.get("runs/late") is documents.get("runs/beside") is None
+    assert documents.commit([Create("runs/late", {}, by_s=time.monotonic() + 60)])
 
 
 def test_an_update_needs_the_revision_it_read(documents: Documents) -> None:

@@ -56,6 +56,7 @@ def _late_not_held() -> Iterator[Patch]:
     )
     assert before != slots._HOLD
     yield slots, "_HOLD", before
+    yield admit, "STORED_WITHIN_S", 1000  # what is stored too late is refused since
 
 
 def _place_back_too_early() -> Iterator[Patch]:
@@ -143,8 +144,8 @@ BUGS = {
     ),
     "deleted-unread": Bug(
         "a topic is deleted with messages on it, and its receipt says that there were none",
-        "COMMIT",
-        617,
+        "840416d",
+        3153,
         _deleted_unread,
     ),
 }

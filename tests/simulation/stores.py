@@ -23,7 +23,7 @@ from ledger.keys import ALWAYS, KeyRing, TrustedKey
 from ledger.receipt import Signer
 from ports.alerts import Alert
 from ports.documents import Create, Delete, Document, Query, Where, Write
-from tests.simulation.world import World
+from tests.simulation.world import SimClock, World
 
 
 class SimDocuments:
@@ -49,6 +49,8 @@ class SimDocuments:
             if isinstance(write, Create):
                 if found is not None:
                     raise ConflictError("exists", f"{write.path} exists")
+                if write.by_s is not None and SimClock(self._world).monotonic_s() > write.by_s:
+                    raise ConflictError("too-late", f"{write.path} comes too late")
             elif found is None or found.revision != write.revision:
                 raise ConflictError("moved", f"{write.path} was moved")
         self.seen(writes)

@@ -99,7 +99,7 @@ class SimSignals:
         self.published.append(topic[name])
 
     def due(self) -> list[Message]:
-        """What is to be pushed now."""
+        """The messages to be pushed now."""
         pushed = [a for a in self.topics if a not in self._stopped]
         waiting = [each for account in pushed for each in self.topics[account].values()]
         return [m for m in waiting if not m.is_under_way and m.due_s <= self.world.now_s]
@@ -125,7 +125,7 @@ class Pushes:
             self._signals.publish(account_id, told)
 
     def push(self) -> None:
-        """Deliver what is due, for ever."""
+        """Deliver due messages, for ever."""
         while True:
             for message in self._signals.due():
                 message.is_under_way = True
@@ -196,7 +196,7 @@ def _taken(ports: Ports, message: Message) -> bool:
 def faults_of(
     signals: SimSignals, documents: dict[str, Document], ends: dict[str, dict[str, Any]]
 ) -> str:
-    """What is wrong with messages once all is quiet: each was acted on, refused, or stated.
+    """A fault of messages once all is quiet: each was acted on, refused, or stated.
 
     Args:
         signals: the topics.

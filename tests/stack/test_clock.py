@@ -1,6 +1,6 @@
 """A machine's clock is set for a moment, and back: its programs go on as if it had not been.
 
-What is stored meanwhile has the time that they go by (decision 0012).
+Documents of meanwhile have the time that they go by (decision 0012).
 """
 
 import time
