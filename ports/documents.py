@@ -32,7 +32,7 @@ class Create:
     """Write a document that must not exist yet, where given only before a moment.
 
     ``by_s``: this process's monotonic seconds, after which it conflicts (``too-late``). A process
-    that stood still meanwhile writes nothing then.
+    that stood still meanwhile writes nothing then. An earlier try may have landed before.
     """
 
     path: str

@@ -16,7 +16,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "definition-of-done.md"
 
 
 def main() -> int:
-    """Exit 1 where one did not run, or did not pass."""
+    """Exit 1 where one did not run; always with ``--failed``."""
     if sys.argv[1] == "--failed":
         for report in sys.argv[2:]:
             _name_failed(Path(report))
@@ -31,7 +31,7 @@ def main() -> int:
 
 def _name_failed(report: Path) -> None:
     if not report.exists():
-        print(f"{report}: these tests did not come to their end", file=sys.stderr)
+        print(f"{report}: these tests did not run, or did not end", file=sys.stderr)
         return
     for case in _cases(report):
         for kind in ("failure", "error"):

@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from math import inf
 from typing import Any
 
 from google.api_core import exceptions as answers
@@ -95,19 +96,17 @@ class FirestoreDocuments:
     def commit(self, writes: Sequence[Write]) -> list[str]:
         checked(writes)
         request = {"database": self._database, "writes": [self._write(each) for each in writes]}
-        client = self._client.get()
-        within_s = min([self._timeout_s, *_left_s(writes)])
-        if within_s <= 0:
-            raise ConflictError("too-late", f"{writes[0].path}: too late; nothing was written")
-        try:
-            done = bounded(
-                lambda left_s: client.commit(
-                    request=request, timeout=left_s, retry=None, metadata=self._metadata
-                ),
-                within_s,
-                who=_WHO,
-                after=NOT_DONE,
+        client, by_s = self._client.get(), _last_moment(writes)
+
+        def commit(left_s: float) -> Any:
+            if time.monotonic() > by_s:  # right before the call: a process may have stood still
+                raise ConflictError("too-late", f"{writes[0].path}: too late; nothing was written")
+            return client.commit(
+                request=request, timeout=left_s, retry=None, metadata=self._metadata
             )
+
+        try:
+            done = bounded(commit, self._timeout_s, who=_WHO, after=NOT_DONE)
         except answers.AlreadyExists as error:
             raise _conflict("already-exists", error) from error
         except (answers.FailedPrecondition, answers.NotFound) as error:
@@ -365,10 +364,10 @@ def _check_database(error: answers.GoogleAPICallError) -> None:
         raise outage(_WHO, error) from error
 
 
-def _left_s(writes: Sequence[Write]) -> list[float]:
-    """How long each write that has its time may still take."""
+def _last_moment(writes: Sequence[Write]) -> float:
+    """The moment after which one of them is not to be written."""
     by_s = [each.by_s for each in writes if isinstance(each, Create) and each.by_s is not None]
-    return [each - time.monotonic() for each in by_s]
+    return min(by_s, default=inf)
 
 
 def _conflict(code: str, error: answers.GoogleAPICallError) -> ConflictError:

@@ -289,14 +289,14 @@ def _apply(connection: sqlite3.Connection, write: Write, text: str, now_us: int)
     fresh = secrets.randbits(62)  # never one this path had before, deleted or not
     match write:
         case Create(path, _, by_s):
-            if by_s is not None and time.monotonic() > by_s:
-                raise ConflictError("too-late", f"{path}: too late; nothing was written")
             collection = path.rpartition("/")[0]
             (created_us,) = connection.execute(_NEXT_CREATION, [now_us, collection]).fetchone()
             done = connection.execute(
                 "INSERT OR IGNORE INTO documents VALUES (?, ?, ?, ?, ?, ?)",
                 [path, collection, collection.rpartition("/")[2], text, fresh, created_us],
             )
+            if done.rowcount and by_s is not None and time.monotonic() > by_s:
+                raise ConflictError("too-late", f"{path}: too late; nothing was written")
         case Update(path, _, revision):
             done = connection.execute(
                 "UPDATE documents SET data = ?, revision = ? WHERE path = ? AND revision = ?",

@@ -13,7 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
@@ -25,6 +25,7 @@ from bench.load import Load
 from bench.measure import machine
 from bench.stack import Driver, stack
 from config.settings import Settings
+from governor.errors import OutageError
 from governor.health import Drill, Fault, Outage, Scope
 from governor.quota import Verdict
 from governor.times import instant
@@ -256,6 +257,18 @@ class Soak:
             and not self.ports.modes.owed(Scope.ALL)
         )
 
+    def _begun(self, drill: Drill) -> bool:
+        with suppress(OutageError):
+            self.ports.modes.begin_drill(drill, 600)
+            return True
+        return False
+
+    def _ended(self, drill: Drill) -> bool:
+        with suppress(OutageError):
+            self.ports.modes.end_drill(drill.drill_id)
+            return True
+        return False
+
     @contextmanager
     def failing(self, fault: str) -> Iterator[None]:
         if fault == LOCKED:
@@ -270,11 +283,11 @@ class Soak:
                 holder.close()
             return
         drill = Drill(drill_id=f"soak-{time.monotonic()}", fault=Fault(fault))
-        self.ports.modes.begin_drill(drill, 600)
+        _until(lambda: self._begun(drill))  # Memory may have been killed a moment ago
         try:
             yield
         finally:
-            self.ports.modes.end_drill(drill.drill_id)
+            _until(lambda: self._ended(drill))
 
 
 def _until(holds: Callable[[], object], within_s: float = 120.0) -> None:

@@ -108,15 +108,35 @@ def submit(ports: Ports, asked: Signal) -> str:
         raise
     try:
         _store(ports, action, admission.era, now, by_s=asked_s + STORED_WITHIN_S)
-    except ConflictError:
-        # Stored long before, and Memory had forgotten: give back what was just taken for it. Stored
-        # a moment ago, it was by another delivery of this signal, whose slot this is.
-        if admission.verdict is Verdict.ADMITTED and _is_older(ports, request, now):
-            ports.slots.release(Slot.of(action), refund_month=action.month)
-        _is_stored(ports, request)
+    except ConflictError as error:
+        _settle_conflict(ports, action, request, admission, now, error)
         return request.action_id
     dispatch.enqueue(ports, action)
     return request.action_id
+
+
+def _settle_conflict(
+    ports: Ports,
+    action: Action,
+    request: Request,
+    admission: Admission,
+    now: datetime,
+    error: ConflictError,
+) -> None:
+    """See that a signal which could not be stored is there already.
+
+    Raises:
+        ConflictError: the id was used with another content.
+        OutageError: it came too late, and no earlier try of it had landed.
+    """
+    if error.code == "too-late" and ports.documents.get(transitions.path_of(action)) is None:
+        detail = "the signal was not stored in time; send it again"
+        raise OutageError("admission-stale", detail, 1)
+    # Stored long before, and Memory had forgotten: give back what was just taken for it. Stored
+    # a moment ago, it was by another delivery of this signal, whose slot this is.
+    if admission.verdict is Verdict.ADMITTED and _is_older(ports, request, now):
+        ports.slots.release(Slot.of(action), refund_month=action.month)
+    _is_stored(ports, request)
 
 
 def _store(ports: Ports, action: Action, era: str, asked_at: datetime, *, by_s: float) -> None:
@@ -126,19 +146,13 @@ def _store(ports: Ports, action: Action, era: str, asked_at: datetime, *, by_s: 
     have been drained since, and its actions counted.
 
     Raises:
-        ConflictError: it is there already.
+        ConflictError: it is there already, or it came too late; an earlier try may have landed.
         OutageError: no answer. It may have landed after a rebuild of Memory that did not find it:
-            Memory is told all the same, and the reaper gives back what was not stored. Or it came
-            too late, and nothing was stored.
+            Memory is told all the same, and the reaper gives back what was not stored.
     """
     write = Create(transitions.path_of(action), action.document(), by_s)
     try:
         commit_once(ports, [write], patience_s=ports.times.store_timeout_s)
-    except ConflictError as error:
-        if error.code != "too-late":
-            raise
-        detail = "the signal was not stored in time; send it again"
-        raise OutageError("admission-stale", detail, 1) from None
     except OutageError:
         _tell_of_the_unusual(ports, action, era, asked_at)
         raise

@@ -81,6 +81,8 @@ def test_what_comes_after_its_time_is_not_written_and_holds_up_no_other(
     assert refused.value.code == "too-late"
     assert documents.get("runs/late") is documents.get("runs/beside") is None
     assert documents.commit([Create("runs/late", {}, by_s=time.monotonic() + 60)])
+    with pytest.raises(ConflictError):  # whichever it says, nothing is written
+        documents.commit([Create("runs/late", {"n": 2}, by_s=time.monotonic() - 1)])
 
 
 def test_an_update_needs_the_revision_it_read(documents: Documents) -> None:

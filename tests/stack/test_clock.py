@@ -39,7 +39,9 @@ def test_a_clock_that_is_set_for_a_moment_stops_nothing_and_dates_nothing_wrong(
         for seconds in (-3600, 3600):
             clock.set_by(seconds)
             fires()
-            until(lambda: ports.lease.lease_left_s() > 0, 20)  # it may have run out by Memory's clock
+            until(
+                lambda: ports.lease.lease_left_s() > 0, 20
+            )  # it may have run out by Memory's clock
             account_id = f"acme{seconds}".replace("-", "_")
             stack.subscribe(account_id)
             clock.set_by(0)

@@ -736,6 +736,30 @@ def test_a_signal_that_took_too_long_is_not_stored(
     assert subscribed.documents.count(f"tenants/{ACCOUNT}/actions", []) == 0
 
 
+def test_a_signal_whose_first_try_landed_is_accepted_although_the_second_is_late(
+    subscribed: Ports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer was lost, its process stood still, and its action has ended meanwhile."""
+
+    class Unanswered:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(subscribed.documents, name)
+
+        def commit(self, writes: Sequence[Create]) -> list[str]:
+            (write,) = writes
+            if subscribed.documents.get(write.path) is not None:
+                return subscribed.documents.commit(writes)
+            subscribed.documents.commit([dataclasses.replace(write, by_s=None)])
+            execute(subscribed, ACCOUNT, paths.action_id(ACCOUNT, "s-1"))
+            raise OutageError("injected", "its answer is lost")
+
+    monkeypatch.setattr(admit, "STORED_WITHIN_S", 0)
+    told_id = accept(dataclasses.replace(subscribed, documents=Unanswered()), "s-1")  # type: ignore[arg-type]
+
+    assert told_id == paths.action_id(ACCOUNT, "s-1")
+    assert [e["action_id"] for e in cancel.of_kind(subscribed, "action_complete")] == [told_id]
+
+
 def test_a_receipt_that_does_not_balance_breaks_its_contract(subscribed: Ports) -> None:
     act(subscribed, "s-1")
     cancel.to_the_end(subscribed, cancel.play(subscribed, told("cancelled")).run_id)
