@@ -45,10 +45,10 @@ def refused(ports: Ports, run: Run) -> int:
 
 
 def left_behind(ports: Ports, run: Run) -> int | None:
-    """How many messages are on the topic that were not taken; None where nobody can say.
+    """How many messages are on the topic that were not taken; None where it is not known.
 
     Where messages rest after a push, nothing found is not nothing there. A topic that is gone was
-    deleted by this very step, whose process died, or by somebody else.
+    deleted by an earlier try of this step, or by an operator, and its number of messages is lost.
     """
     try:
         if ports.signals.look(run.account_id, event_of(run).region) is Topic.ABSENT:
