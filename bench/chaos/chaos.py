@@ -70,7 +70,7 @@ class Chaos:
     done: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self.soak = Soak(self.driver)
+        self.soak = Soak(self.driver, read_within_s=15)  # an emulator reads a long ledger slowly
         self.visits = Visits(self.driver, self.soak.ports)
 
     @property

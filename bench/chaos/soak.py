@@ -80,11 +80,20 @@ class Trial:
 
 
 class Soak:
-    """Trials on one running stack."""
+    """Trials on one running stack.
 
-    def __init__(self, driver: Driver, per_s: float = 20.0) -> None:
+    Args:
+        driver: the stack.
+        per_s: signals a second.
+        read_within_s: how long a store may take when books are compared; the stack has its own bound.
+    """
+
+    def __init__(
+        self, driver: Driver, per_s: float = 20.0, read_within_s: float | None = None
+    ) -> None:
         self._driver, self._settings, self._per_s = driver, driver.settings, per_s
-        self.ports: Ports = open_ports(driver.settings)
+        patience = {"store_timeout_s": read_within_s} if read_within_s else {}
+        self.ports: Ports = open_ports(driver.settings.model_copy(update=patience))
         self.loads: list[Load] = []
 
     def trial(self, fault: str, number: int) -> Trial:
