@@ -85,7 +85,7 @@ class Soak:
     Args:
         driver: the stack.
         per_s: signals a second.
-        read_within_s: how long a store may take when books are compared; the stack has its own bound.
+        read_within_s: how long a store may take when books are compared; else the stack's bound.
     """
 
     def __init__(
