@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -142,12 +143,22 @@ def _supervisor(settings: Settings) -> psutil.Process:
     return psutil.Process(int((settings.state_dir / "run" / "supervisord.pid").read_text()))
 
 
-def ggen(settings: Settings, *arguments: str, may_be_refused: bool = False) -> None:
-    """Run one command beside a stack; it raises where that fails, and was not merely refused."""
+def ggen(
+    settings: Settings, *arguments: str, may_be_refused: bool = False, within_s: float = 0
+) -> None:
+    """Run one command beside a stack; it raises where that fails, and was not merely refused.
+
+    ``within_s``: for how long it is repeated while a store is away, as an operator would.
+    """
     command = [sys.executable, "-m", "cli.main", *arguments]
-    done = subprocess.run(
-        command, env=environment(settings), check=False, capture_output=True, text=True
-    )
+    give_up_at = time.monotonic() + within_s
+    while True:
+        done = subprocess.run(
+            command, env=environment(settings), check=False, capture_output=True, text=True
+        )
+        if done.returncode != OutageError.exit_code or time.monotonic() > give_up_at:
+            break
+        time.sleep(1)
     refused = [DeniedError.exit_code, OutageError.exit_code] if may_be_refused else []
     if done.returncode not in [0, *refused]:
         raise RuntimeError(f"ggen {' '.join(arguments)}: {done.returncode}: {done.stderr}")

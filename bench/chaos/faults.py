@@ -239,6 +239,10 @@ def _started_with_a_wrong_clock(chaos: "Chaos") -> None:
         chaos.other.clock.set_by(0)
 
 
+def _rotate_the_keys(chaos: "Chaos") -> None:
+    ggen(chaos.settings, "keys", "rotate", within_s=30)
+
+
 _CLOCK_OFF = frozenset({"clock-off"})
 
 _LEFT_AGAIN = frozenset({"policy_bake_returning"})
@@ -258,7 +262,7 @@ FAULTS: dict[str, Fault] = {
     "fill the disk": Fault(_fill_the_disk, may=_ANY, needs=lambda c: c.disk),
     "fail the store": Fault(_fail_the_store, must=_OUTAGE),
     "fail the store briefly": Fault(_fail_the_store_briefly),
-    "rotate the keys": Fault(lambda chaos: ggen(chaos.settings, "keys", "rotate"), may=_OUTAGE),
+    "rotate the keys": Fault(_rotate_the_keys, may=_OUTAGE),
     "upgrade the policy in an outage": Fault(
         _upgrade_in_an_outage, must=_OUTAGE, may=_OUTAGE | _LEFT_AGAIN
     ),

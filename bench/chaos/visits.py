@@ -65,7 +65,7 @@ class Visits:
             self._sent(partial(self.driver.post_signal, account, signal))
         gone = {"event_id": f"went-{account}", "event_type": "entitlement.cancelled"}
         self._deliver(event | gone)
-        ggen(self.driver.settings, "keys", "rotate")
+        ggen(self.driver.settings, "keys", "rotate", within_s=30)
 
     def exhaust(self) -> None:
         """A customer who uses up the month, and whose budget allows no higher limit."""
