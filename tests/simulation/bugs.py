@@ -19,7 +19,7 @@ from governor.quota import Verdict
 from governor.runs import Run
 from ports import Ports
 from tasks import ticks
-from tasks.actions import admit, execute, transitions
+from tasks.actions import admit, execute, storing, transitions
 from tasks.actions.execute import Finished
 from tasks.actions.transitions import Held
 from tasks.governors import boot
@@ -56,7 +56,7 @@ def _late_not_held() -> Iterator[Patch]:
     )
     assert before != slots._HOLD
     yield slots, "_HOLD", before
-    yield admit, "STORED_WITHIN_S", 1000  # what is stored too late is refused since
+    yield storing, "STORED_WITHIN_S", 1000  # what is stored too late is refused since
 
 
 def _place_back_too_early() -> Iterator[Patch]:

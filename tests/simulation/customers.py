@@ -1,6 +1,7 @@
 """Customers of a world: they subscribe, send signals, repeat them, cancel, and note the answers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -41,6 +42,8 @@ class Customers:
         self.accepted = dict[str, tuple[str, str]]()
         self.unanswered = 0
         self.most_signals = 5
+        self.come_together = False
+        """Whether several signals come at the same time."""
         self.leaves = 0.12
         """How likely a customer cancels: an archive takes half a second of processor time."""
 
@@ -86,9 +89,12 @@ class Customers:
                 undo_fails=rng.choice((0, 0, 0, 1)),
             )
             sent.append((f"{prefix}{number}", asked))
-            self._signal(account, *sent[-1])
-            if rng.random() < 0.3:
-                self._signal(account, *rng.choice(sent))
+            if not self.come_together:
+                self._signals(account, sent[-1:])
+                if rng.random() < 0.3:
+                    self._signals(account, [rng.choice(sent)])
+            elif rng.random() < 0.5:  # some of these are repeated, too
+                self._signals(account, rng.choices(sent, k=2) + sent[-3:])
 
     def ask(self, do: Callable[[Ports], Any], times: int = 10_000) -> Any:
         """Have an ingress do something, again and again until it answers; None: it did not."""
@@ -148,17 +154,33 @@ class Customers:
                 return Run.stored(found.data)
             self.world.sleep(0.25)
 
-    def _signal(self, account: str, signal_id: str, asked: Asked) -> None:
-        signal = admit.Signal(account, signal_id, "sim.act", None, asked.model_dump())
-        while True:
-            told = self.ask(lambda ports: admit.submit(ports, signal))
-            if isinstance(told, str):
-                self.accepted[told] = (account, asked.ends)
-                return
-            path = f"tenants/{account}/actions/{action_id(account, signal_id)}"
-            is_known = path in self.documents.held
-            self.oracle.check(not is_known, f"signal {signal_id} of {account} refused again")
-            if not isinstance(told, DeniedError) or told.code != "concurrency-exceeded":
-                self.oracle.check(False, f"signal {signal_id} of {account}: {told!r}")
-                return
-            self.world.sleep(1.0)
+    def _signals(self, account: str, sent: Sequence[tuple[str, Asked]]) -> None:
+        """Signals that come at the same time, until each is accepted."""
+        waiting = list(sent)
+        while waiting:
+            signals = [
+                admit.Signal(account, name, "sim.act", None, asked.model_dump())
+                for name, asked in waiting
+            ]
+            answers = self.ask(partial(admit.submit_all, signals=signals))
+            refused, pause_s = list[tuple[str, Asked]](), 0.5
+            for (signal_id, asked), told in zip(waiting, answers, strict=True):
+                if isinstance(told, str):
+                    self.accepted[told] = (account, asked.ends)
+                elif self._may_come_again(account, signal_id, told):
+                    refused.append((signal_id, asked))
+                    pause_s = 1.0 if isinstance(told, DeniedError) else pause_s
+            waiting = refused
+            if waiting:
+                self.world.sleep(pause_s)
+
+    def _may_come_again(self, account: str, signal_id: str, told: GovernorError) -> bool:
+        if isinstance(told, OutageError):
+            self.world.tell(f"ingress: {told.code}")
+            return True
+        path = f"tenants/{account}/actions/{action_id(account, signal_id)}"
+        is_known = path in self.documents.held
+        self.oracle.check(not is_known, f"signal {signal_id} of {account} refused again")
+        is_for_now = isinstance(told, DeniedError) and told.code == "concurrency-exceeded"
+        self.oracle.check(is_for_now, f"signal {signal_id} of {account}: {told!r}")
+        return is_for_now

@@ -238,6 +238,7 @@ class Play:
         self.broker.start(has_second=self.is_manned)
         self.world.spawn("beat", self._beat)
         rng = self.world.rng
+        self.customers.come_together = self.seed % 16 == 3
         for account in ("acme", "beta")[: rng.choice((1, 1, 1, 2))]:
             self.customers.unanswered += 1
             self.world.spawn("customer", lambda account=account: self.customers.live(account))

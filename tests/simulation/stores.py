@@ -22,7 +22,7 @@ from governor.errors import ConflictError, OutageError
 from ledger.keys import ALWAYS, KeyRing, TrustedKey
 from ledger.receipt import Signer
 from ports.alerts import Alert
-from ports.documents import Create, Delete, Document, Query, Where, Write
+from ports.documents import Create, Delete, Document, Landed, Query, Where, Write, one_by_one
 from tests.simulation.world import SimClock, World
 
 
@@ -55,6 +55,9 @@ class SimDocuments:
                 raise ConflictError("moved", f"{write.path} was moved")
         self.seen(writes)
         return [self._write(write) for write in writes]
+
+    def commit_each(self, commits: Sequence[Sequence[Write]]) -> list[Landed]:
+        return one_by_one(self.commit, commits)
 
     def _write(self, write: Write) -> str:
         name = write.path.rpartition("/")[0]
@@ -327,7 +330,7 @@ class Gated:
         if world.down.get(self._store, 0.0) > world.now_s or world.is_cut(world.current()):
             world.sleep(0.2)
             raise self._outage(name)
-        is_commit = is_faulty and name == "commit" and self._store == "documents"
+        is_commit = is_faulty and name in ("commit", "commit_each") and self._store == "documents"
         if is_commit and world.rng.random() < rates.outage_at_commit:
             world.down["documents"] = world.now_s + world.rng.choice((1.5, 3.0, 6.0))
             world.hurt = world.current()
