@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from governor.errors import OutageError
 from governor.health import Drill, Fault
-from ports.documents import Document, Documents, Query, Where, Write
+from ports.documents import Document, Documents, Landed, Query, Where, Write, one_by_one
 
 T = TypeVar("T")
 _AFTER_FAILURE_S = 10.0
@@ -71,6 +71,11 @@ class DrilledDocuments:
             raise _failure(fault, "DEADLINE_EXCEEDED")
         self._suffer(fault)
         return self._inner.commit(writes)
+
+    def commit_each(self, commits: Sequence[Sequence[Write]]) -> list[Landed]:
+        if self._switch.drill() is None:
+            return self._inner.commit_each(commits)
+        return one_by_one(self.commit, commits)
 
     def scan(self, query: Query) -> list[Document]:
         return self._read(self._fault(query.collection), lambda: self._inner.scan(query))

@@ -347,6 +347,8 @@ def _memory(settings: Settings) -> Memory:
         case "redis" | "rediss":
             from adapters.valkey.memory import ValkeyMemory
 
+            if documents_file(settings):
+                return ValkeyMemory(url, len(os.sched_getaffinity(0)))
             return ValkeyMemory(url)
         case scheme:
             raise _unknown("GGEN_MEMORY_URL", scheme, "redis://host:port/database")

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from governor.errors import InputError
+from governor.errors import ConflictError, DeniedError, GovernorError, InputError, OutageError
 
 
 class Verdict(StrEnum):
@@ -57,3 +57,35 @@ def decide(*, in_flight: int, concurrent_limit: int, used: int, monthly_limit: i
     if remaining(monthly_limit, used) == 0:
         return Verdict.QUOTA
     return Verdict.ADMITTED
+
+
+def refusal(  # noqa: C901, PLR0911  # a table
+    verdict: Verdict, *, month_ends_in_s: int
+) -> GovernorError:
+    """The error a refused signal is answered with (D8)."""
+    code = verdict.value
+    match verdict:
+        case Verdict.NO_LEASE | Verdict.DEGRADED:
+            return OutageError(code, "new actions are refused until the store is healthy again", 5)
+        case Verdict.DRAINING:
+            return OutageError(code, "this governor takes no new actions in its present state", 30)
+        case Verdict.SUSPENDED:
+            return DeniedError(
+                code, "the marketplace has suspended this entitlement; nothing of it was deleted"
+            )
+        case Verdict.STALE_KEY:
+            return InputError(
+                code, "this key is of a former subscription: sign with the account's present key"
+            )
+        case Verdict.CONCURRENCY:
+            return DeniedError(code, "as many actions as the plan allows are in flight", 1)
+        case Verdict.QUOTA:
+            return DeniedError(code, "this month's actions are used up", month_ends_in_s)
+        case Verdict.NOT_PERMITTED:
+            return DeniedError(code, "no such entitlement of this account permits this signal type")
+        case Verdict.UNKNOWN_TENANT:
+            return InputError(code, "this account has no governor; it must subscribe first")
+        case Verdict.AMBIGUOUS:
+            return ConflictError(code, "several entitlements fit: name one in entitlement_id")
+        case _:
+            return ConflictError(code, "this signal_id was used before with another content")

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
@@ -18,8 +19,10 @@ from ingress import problems
 from ingress.failures import Failures
 from ingress.refusals import Refusals
 from ingress.routes import alerts, health, policies, reads, signals, webhooks
-from ingress.state import State, TenantThreads
+from ingress.state import State
+from ingress.submissions import Submissions
 from ingress.tenant_keys import TenantKeys
+from tasks.actions.admit import submit_all
 from tasks.governors.listener import Listener
 
 
@@ -30,9 +33,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await run_in_threadpool(ports.clock.now)  # settled before anything is asked of this loop
     failures = Failures(settings.trusted_proxies, ports.clock)
     listener = Listener(ports, "ingress", open_hearing(settings))
-    threads = TenantThreads(ports.store_name)
+    submissions = Submissions(partial(submit_all, ports), ports.store_name)
     keys = TenantKeys(ports)
-    state = State(ports, settings, Refusals(ports), failures, keys, listener, threads)
+    state = State(ports, settings, Refusals(ports), failures, keys, listener, submissions)
     listener.start()
     app.state.ggen = state
     background = [

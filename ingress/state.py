@@ -6,12 +6,10 @@ import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from math import inf
 from typing import Annotated, Any, TypeVar
-from weakref import WeakValueDictionary
 
 import redis
-from anyio import CapacityLimiter, fail_after, to_thread
+from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
 
@@ -21,21 +19,13 @@ from governor.errors import DeniedError, InputError, OutageError
 from ingress.failures import Failures
 from ingress.refusals import Refusals
 from ingress.signature import is_token
+from ingress.submissions import Submissions
 from ingress.tenant_keys import TenantKeys
 from ports import Ports
 from tasks.governors.listener import Listener
 
 T = TypeVar("T")
 _LOG = logging.getLogger("ggen.ingress")
-_THREADS = 40
-"""Threads for all signals."""
-
-_OF_A_TENANT, _OF_A_TENANT_ON_SQLITE = 16, 4
-"""How many of them one tenant's take at a time. On SQLite a commit is soon over: more would only
-keep the interpreter from others (figures: docs/performance.md). On Firestore they wait."""
-
-_UNBOUNDED = CapacityLimiter(inf)
-"""For work whose thread was counted before."""
 
 
 class Waiters:
@@ -79,39 +69,6 @@ class Waiters:
             await asyncio.sleep(0.5)
 
 
-class TenantThreads:
-    """Which of the ingress's threads work for which tenant: one that floods waits behind itself.
-
-    Nothing waits for longer than ``patience_s``: beyond what the machine can do, more is refused,
-    so that what is accepted is accepted soon.
-    """
-
-    def __init__(self, store_name: str, patience_s: float = 1.0) -> None:
-        is_local = store_name == "sqlite"
-        self._of_a_tenant = _OF_A_TENANT_ON_SQLITE if is_local else _OF_A_TENANT
-        self._of: WeakValueDictionary[str, CapacityLimiter] = WeakValueDictionary()
-        self._all = CapacityLimiter(_THREADS)
-        self._patience_s = patience_s
-
-    async def work(self, account_id: str, work: Callable[..., T], *args: object) -> T:
-        """Do a tenant's blocking work in one of its threads; what it asks for meanwhile waits.
-
-        Raises:
-            OutageError: ``busy``: no thread came free in time. Nothing was done.
-        """
-        threads = self._of.setdefault(account_id, CapacityLimiter(self._of_a_tenant))
-        async with contextlib.AsyncExitStack() as held:
-            try:
-                with fail_after(self._patience_s):
-                    await held.enter_async_context(threads)
-                    await held.enter_async_context(self._all)
-            except TimeoutError:
-                raise OutageError(
-                    "busy", "more signals come than this ingress can take; send it again", 1
-                ) from None
-            return await to_thread.run_sync(work, *args, limiter=_UNBOUNDED)
-
-
 @dataclass(frozen=True, slots=True)
 class State:
     """One per ingress process."""
@@ -122,7 +79,7 @@ class State:
     failures: Failures
     tenant_keys: TenantKeys
     listener: Listener
-    signals: TenantThreads
+    signals: Submissions
     waiters: Waiters = field(default_factory=Waiters)
     _read_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
     _webhook_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))

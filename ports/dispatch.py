@@ -66,8 +66,8 @@ class Dispatch(Protocol):
     none of them has come after a second another round begins, and those of the former do nothing.
     """
 
-    def enqueue(self, waiting: Waiting) -> Call:
-        """Add an action to its tenant's list, once; which processes to call."""
+    def enqueue(self, waiting: Sequence[Waiting]) -> list[Call]:
+        """Add each action to its tenant's list, once; which processes to call for each."""
         ...
 
     def take(

@@ -1,9 +1,11 @@
 """Documents: where truth lies. Four methods are all that SQLite and Firestore need to share."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol
+
+from governor.errors import ConflictError, InputError
 
 Json = Mapping[str, Any]
 MAX_DOCUMENT_BYTES = 1_000_000
@@ -58,6 +60,8 @@ class Delete:
 
 
 Write = Create | Update | Delete
+Landed = list[str] | ConflictError | InputError
+"""What became of one of several commits: its revisions, or what ``commit`` would have raised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,19 @@ def every(
         after = ("", page[-1].path)
 
 
+def one_by_one(
+    commit: Callable[[Sequence[Write]], list[str]], commits: Sequence[Sequence[Write]]
+) -> list[Landed]:
+    """``Documents.commit_each`` for a store that has no transaction for several commits."""
+    landed: list[Landed] = []
+    for writes in commits:
+        try:
+            landed.append(commit(writes))
+        except (ConflictError, InputError) as error:
+            landed.append(error)
+    return landed
+
+
 class Documents(Protocol):
     """A store of small JSON documents at paths ``collection/id[/collection/id…]``.
 
@@ -134,6 +151,17 @@ class Documents(Protocol):
             ConflictError: a precondition did not hold; nothing was written.
             InputError: a path or document out of bounds; nothing was written.
             OutageError: unknown: the commit MAY HAVE LANDED. Re-read and compare.
+        """
+        ...
+
+    def commit_each(self, commits: Sequence[Sequence[Write]]) -> list[Landed]:
+        """Several commits that have nothing to do with each other, in order, at the price of one.
+
+        Each holds whole or not at all, whatever becomes of the others. On a store that has no
+        transaction for them they come one after the other, and cost as many.
+
+        Raises:
+            OutageError: unknown: any of them MAY HAVE LANDED. Re-read and compare.
         """
         ...
 

@@ -76,10 +76,11 @@ class Due:
 class Slots(Protocol):
     """Who may act now (D8, D24), who is at it, and when to look at each. Each verb is atomic."""
 
-    def admit(self, request: Request) -> Admission:
+    def admit(self, requests: Sequence[Request]) -> list[Admission]:
         """Check lease, mode, key, state, permission, duplicate, concurrency, month; take the slot.
 
-        Nothing is taken unless the verdict is ADMITTED. It is looked at in ``look_in_ms``.
+        Each on its own, in order, sent together. Nothing is taken unless the verdict is ADMITTED.
+        It is looked at in ``look_in_ms``.
         """
         ...
 

@@ -24,7 +24,18 @@ from google.protobuf.json_format import MessageToDict
 from adapters.gcp.calls import NOT_DONE, PerProcess, Service, bounded, channel, outage
 from adapters.rules import check_field, check_path, checked, is_field, order_of
 from governor.errors import ConflictError, InputError
-from ports.documents import Create, Delete, Document, Json, Query, Update, Where, Write
+from ports.documents import (
+    Create,
+    Delete,
+    Document,
+    Json,
+    Landed,
+    Query,
+    Update,
+    Where,
+    Write,
+    one_by_one,
+)
 
 _WHO = Service("Firestore", "documents-unavailable")
 _SCAN_S, _COUNT_S = 6.0, 20.0
@@ -119,6 +130,9 @@ class FirestoreDocuments:
             "" if isinstance(write, Delete) else _revision(at)
             for write, at in zip(writes, times, strict=True)
         ]
+
+    def commit_each(self, commits: Sequence[Sequence[Write]]) -> list[Landed]:
+        return one_by_one(self.commit, commits)
 
     def scan(self, query: Query) -> list[Document]:
         check_path(query.collection)

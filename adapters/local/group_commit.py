@@ -13,35 +13,35 @@ from typing import Generic, TypeVar
 from governor.errors import OutageError
 
 W = TypeVar("W")
+A = TypeVar("A")
 _AT_MOST = 64
-Answer = list[str] | BaseException
 
 
 @dataclass(slots=True, eq=False)
-class _Waiting(Generic[W]):
+class _Waiting(Generic[W, A]):
     work: W
     woken: threading.Event = field(default_factory=threading.Event)
-    answer: Answer | None = None
+    answer: A | BaseException | None = None
     leads: bool = False
 
 
-class GroupCommit(Generic[W]):
+class GroupCommit(Generic[W, A]):
     """``carry_out`` is given the work of some threads, and gives back an answer to each."""
 
-    def __init__(self, carry_out: Callable[[Sequence[W]], Sequence[Answer]]) -> None:
+    def __init__(self, carry_out: Callable[[Sequence[W]], Sequence[A | BaseException]]) -> None:
         self._carry_out = carry_out
         self._mutex = threading.Lock()
-        self._waiting: list[_Waiting[W]] = []
+        self._waiting: list[_Waiting[W, A]] = []
         self._is_led = False
 
-    def commit(self, work: W, within_s: float) -> list[str]:
+    def commit(self, work: W, within_s: float) -> A:
         """Have work carried out, together with that of other threads.
 
         Raises:
             OutageError: no answer ``within_s``; it MAY HAVE LANDED.
             what the work itself raised.
         """
-        mine = _Waiting(work)
+        mine: _Waiting[W, A] = _Waiting(work)
         with self._mutex:
             self._waiting.append(mine)
             if not self._is_led:
@@ -59,7 +59,7 @@ class GroupCommit(Generic[W]):
             raise mine.answer
         return mine.answer
 
-    def _lead(self, mine: _Waiting[W]) -> None:
+    def _lead(self, mine: _Waiting[W, A]) -> None:
         with self._mutex:
             turn = [mine, *(each for each in self._waiting if each is not mine)][:_AT_MOST]
             self._waiting = [each for each in self._waiting if each not in turn]
@@ -70,7 +70,7 @@ class GroupCommit(Generic[W]):
             for each in turn[1:]:  # where this thread is interrupted, theirs may have landed
                 each.woken.set()
 
-    def _answers(self, turn: Sequence[_Waiting[W]]) -> Sequence[Answer]:
+    def _answers(self, turn: Sequence[_Waiting[W, A]]) -> Sequence[A | BaseException]:
         try:
             return self._carry_out([each.work for each in turn])
         except OutageError as error:
@@ -78,7 +78,7 @@ class GroupCommit(Generic[W]):
         except Exception as error:  # of one of them: the others are carried out without it
             return [error] if len(turn) == 1 else [self._answers([each])[0] for each in turn]
 
-    def _hand_on(self, mine: _Waiting[W]) -> None:
+    def _hand_on(self, mine: _Waiting[W, A]) -> None:
         """Let another thread lead, if this one did; it is not carried out any more."""
         with self._mutex:
             if mine in self._waiting:

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from adapters.local.fair_lock import FairLock
-from adapters.local.group_commit import Answer, GroupCommit
+from adapters.local.group_commit import GroupCommit
 from adapters.rules import check_field, check_path, checked, encoded, order_of
-from governor.errors import ConflictError, OutageError
+from governor.errors import ConflictError, InputError, OutageError
 from governor.records import NO_TIME
-from ports.documents import Create, Delete, Document, Query, Update, Where, Write
+from ports.documents import Create, Delete, Document, Landed, Query, Update, Where, Write
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SCHEMA = """
@@ -126,7 +126,7 @@ class SqliteDocuments:
         self._now = now
         self._lock = FairLock(path.with_name(path.name + ".queue"))
         self._local = threading.local()
-        self._together: GroupCommit[_Texts] = GroupCommit(self._commit_all)
+        self._together: GroupCommit[list[_Texts], list[Landed]] = GroupCommit(self._commit_all)
 
     def get(self, path: str) -> Document | None:
         check_path(path)
@@ -134,9 +134,25 @@ class SqliteDocuments:
         return rows[0] if rows else None
 
     def commit(self, writes: Sequence[Write]) -> list[str]:
-        texts = list(zip(writes, checked(writes), strict=True))
+        (landed,) = self.commit_each([writes])
+        if isinstance(landed, Exception):
+            raise landed
+        return landed
+
+    def commit_each(self, commits: Sequence[Sequence[Write]]) -> list[Landed]:
+        landed: list[Landed] = []
+        texts: list[_Texts] = []
+        for writes in commits:
+            try:
+                texts.append(list(zip(writes, checked(writes), strict=True)))
+                landed.append([])
+            except InputError as error:
+                landed.append(error)
+        if not texts:
+            return landed
         # Another thread's transaction may be under way, which is bounded as its own is.
-        return self._together.commit(texts, 2 * self._timeout_s)
+        answers = iter(self._together.commit(texts, 2 * self._timeout_s))
+        return [each if isinstance(each, InputError) else next(answers) for each in landed]
 
     def scan(self, query: Query) -> list[Document]:
         name = query.collection.rsplit("/", 1)[-1]
@@ -208,14 +224,17 @@ class SqliteDocuments:
                 held.close()
         self._local = threading.local()
 
-    def _commit_all(self, commits: Sequence[_Texts]) -> Sequence[Answer]:
+    def _commit_all(self, waiting: Sequence[list[_Texts]]) -> Sequence[list[Landed]]:
+        """The commits of some threads, which may have several each."""
         try:
             connection = self._connection()
             now_us = _microseconds(self._now())
             with self._lock.held(self._timeout_s):
-                return _commit(connection, commits, now_us)
+                commits = [one for each in waiting for one in each]
+                landed = iter(_commit(connection, commits, now_us))
         except sqlite3.Error as error:
             raise _outage(error) from error
+        return [[next(landed) for _ in each] for each in waiting]
 
     def _read(self, sql: str, values: Sequence[Any]) -> list[Document]:
         try:
@@ -257,23 +276,25 @@ class SqliteDocuments:
                 connection.executescript(f"{_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION};")
 
 
-def _commit(connection: sqlite3.Connection, commits: Sequence[_Texts], now_us: int) -> list[Answer]:
+def _commit(connection: sqlite3.Connection, commits: Sequence[_Texts], now_us: int) -> list[Landed]:
     """One transaction; a commit whose preconditions do not hold leaves the others as they are."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         if len(commits) == 1:
-            answers: list[Answer] = [[_apply(connection, *each, now_us) for each in commits[0]]]
+            landed: list[Landed] = [[_apply(connection, *each, now_us) for each in commits[0]]]
         else:
-            answers = [_apart(connection, texts, now_us) for texts in commits]
+            landed = [_apart(connection, texts, now_us) for texts in commits]
         connection.execute("COMMIT")
-    except BaseException:
+    except BaseException as error:
         with suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
+        if isinstance(error, ConflictError):  # of the only one
+            return [error]
         raise
-    return answers
+    return landed
 
 
-def _apart(connection: sqlite3.Connection, texts: _Texts, now_us: int) -> Answer:
+def _apart(connection: sqlite3.Connection, texts: _Texts, now_us: int) -> Landed:
     connection.execute("SAVEPOINT one")
     try:
         revisions = [_apply(connection, write, text, now_us) for write, text in texts]

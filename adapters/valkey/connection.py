@@ -77,12 +77,41 @@ class Connected:
         self._held = None
 
     def _script(self, text: str, keys: Sequence[str], values: Sequence[Any]) -> Any:
+        script = self._known(text)
+        answer = bounded(lambda: script(keys=keys, args=values))
+        self._answered_s = time.monotonic()
+        return answer
+
+    def _script_each(self, text: str, calls: Sequence[tuple[list[str], list[Any]]]) -> list[Any]:
+        """What a script gives for each keys and values, in order, all sent at once.
+
+        Raises:
+            OutageError: it may have run for any of them.
+        """
+        if len(calls) == 1:
+            return [self._script(text, *calls[0])]
+        script = self._known(text)
+
+        def ask() -> list[Any]:
+            with self._redis.pipeline(transaction=False) as pipe:
+                for keys, values in calls:
+                    pipe.evalsha(script.sha, len(keys), *keys, *values)
+                return list(pipe.execute(raise_on_error=False))
+
+        answers = bounded(ask)
+        for n, answer in enumerate(answers):
+            if isinstance(answer, redis.exceptions.NoScriptError):  # the server is a new one
+                answers[n] = self._script(text, *calls[n])
+            elif isinstance(answer, redis.RedisError):
+                raise OutageError("memory-unavailable", f"Valkey refused: {answer}", 2) from answer
+        self._answered_s = time.monotonic()
+        return answers
+
+    def _known(self, text: str) -> Any:
         connection = self._redis
         if text not in self._scripts:
             self._scripts[text] = connection.register_script(text)
-        answer = bounded(lambda: self._scripts[text](keys=keys, args=values))
-        self._answered_s = time.monotonic()
-        return answer
+        return self._scripts[text]
 
     def answered_s(self) -> float:
         """See ``ports.memory.Memory``."""

@@ -7,6 +7,7 @@
 -- idle: who has found nothing and stays for a moment, and until when     wake:SERVER: it is woken
 local CALLED_MS, RECENT_MS, FEW, SHORT_MS, AT_ONCE, STEPS = 1000, 100, 1, 10, 8, 50
 local ANOTHER_MS = 250  -- short handlers have another process for so much that the oldest has waited
+local MOST = tonumber(ARGV[#ARGV - 3])  -- but no more than these, of handlers that take no time
 
 local function waits(at) return redis.call('LLEN', at .. 'ring') > 0 end
 
@@ -46,14 +47,22 @@ local function wakes(at)
   return true
 end
 
+-- How many milliseconds such actions take; one that is not known counts as slow.
+local function pace_of(handler)
+  return tonumber(redis.call('HGET', 'ggen:pace', handler) or SHORT_MS + 1)
+end
+
 -- How many processes the caller of the script is to call, and in which round. Slow handlers have a
 -- process each; short ones are served by a few. A new round calls one, and goes on once that came:
 -- where every process is busy, one call a second is made, and those of former rounds do nothing.
-local function rings(at, is_slow)
+local function rings(at, pace)
+  local is_slow = pace > SHORT_MS
   local round = tonumber(redis.call('GET', at .. 'round') or '0')
   if not waits(at) then return {0, round} end
   redis.call('ZREMRANGEBYSCORE', at .. 'serving', '-inf', now)
-  local enough = FEW + math.floor(waited_ms(at) / ANOTHER_MS)
+  -- A handler that takes a millisecond may wait for it: another process has its core meanwhile.
+  local most = math.floor(MOST * (1 + pace))
+  local enough = math.min(most, FEW + math.floor(waited_ms(at) / ANOTHER_MS))
   local is_enough = redis.call('ZCARD', at .. 'serving') >= enough
     and redis.call('EXISTS', at .. 'taken') == 1
   if is_enough and not is_slow or wakes(at) then return {0, round} end
@@ -79,11 +88,6 @@ local function came(at, round)
   local called = tonumber(redis.call('GET', at .. 'called') or '0')
   redis.call('SET', at .. 'called', math.max(0, called - 1), 'PX', CALLED_MS)
   return true
-end
-
-local function is_slow(handler)
-  local pace = redis.call('HGET', 'ggen:pace', handler)
-  return not pace or tonumber(pace) > SHORT_MS
 end
 
 local function note_pace(handler, took_ms)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from importlib.resources import files
+from typing import Any
 
 from adapters.valkey.connection import NOW, bounded
 from adapters.valkey.slots import STANDING, ValkeySlots
@@ -26,7 +27,7 @@ if is_new and redis.call('ZCARD', at .. 'work:' .. account) == 1
   redis.call('RPUSH', at .. 'ring', account)
 end
 if weight ~= '1' then redis.call('HSET', at .. 'weights', account, weight) end
-return rings(at, is_slow(handler))"""
+return rings(at, pace_of(handler))"""
 _TAKE = f"""{_RULES}
 local at, server, until_ms, round, handler, took_ms, look_in_ms, claim = unpack(ARGV)
 local lease = redis.call('GET', 'ggen:lease') or ''
@@ -46,23 +47,24 @@ local member = account .. '/' .. place
 if redis.call('ZADD', 'ggen:looks', 'XX', 'CH', now + look_in_ms, member) == 1 then
   redis.call('HSETNX', 'ggen:claims', member, claim)  -- not over the head of who is at it
 end
-local slow = is_slow(its)
+local pace = pace_of(its)
+local slow = pace > SHORT_MS
 if slow then redis.call('ZREM', at .. 'serving', server)  -- short ones do not wait for it
 else redis.call('ZADD', at .. 'serving', now + until_ms, server) end
-return {{lease, account, place, slow and 0 or 1, rings(at, slow)}}"""
+return {{lease, account, place, slow and 0 or 1, rings(at, pace)}}"""
 _LEAVE = f"""{_RULES}
 local at, server, handler, took_ms = unpack(ARGV)
 redis.call('ZREM', at .. 'serving', server)
 -- Who is left may be stuck: where this one alone took lately, another one is called.
 if redis.call('GET', at .. 'taken') == server then redis.call('DEL', at .. 'taken') end
 note_pace(handler, took_ms)
-return rings(at, handler ~= '' and is_slow(handler))"""
+return rings(at, handler ~= '' and pace_of(handler) or 0)"""
 _UNSERVED = f"""{_RULES}
 local found = {{}}
 for _, at in ipairs(redis.call('SMEMBERS', KEYS[1])) do
   if not waits(at) then redis.call('SREM', KEYS[1], at)
   elseif redis.call('EXISTS', at .. 'taken') == 0 then
-    local call = rings(at, false)
+    local call = rings(at, 0)
     if call[1] > 0 then found[#found + 1] = {{at, call}} end
   end
 end
@@ -96,20 +98,20 @@ return {{all, string.format('%d', now), longest}}"""
 
 
 class ValkeyDispatch(ValkeySlots):
-    """See ``ports.dispatch.Dispatch`` for what it promises."""
+    """See ``ports.dispatch.Dispatch`` for what it promises.
 
-    def enqueue(self, waiting: Waiting) -> Call:
-        slot = waiting.slot
-        values = [
-            _at(waiting.limit_ms),
-            slot.account_id,
-            f"{slot.entitlement_id}/{slot.action_id}/{waiting.handler}",
-            waiting.accepted_us,
-            waiting.weight,
-            waiting.handler,
-            waiting.now_us,
-        ]
-        return Call(*self._script(_ENQUEUE, [_LIMITS], [*values, *self.asker()]))
+    ``most_serving``: how many processes serve handlers that take no time, at most. Where they share
+    a machine with their store, more than it has cores only wait for each other.
+    """
+
+    def __init__(self, url: str, most_serving: int = 8) -> None:
+        super().__init__(url)
+        self._most_serving = most_serving
+
+    def enqueue(self, waiting: Sequence[Waiting]) -> list[Call]:
+        asker = self._caller()
+        calls = [([_LIMITS], [*_put(each), *asker]) for each in waiting]
+        return [Call(*told) for told in self._script_each(_ENQUEUE, calls)]
 
     def take(
         self,
@@ -133,7 +135,7 @@ class ValkeyDispatch(ValkeySlots):
             claim.model_dump_json(),
             stays_ms,
         ]
-        lease, account_id, named, flag, call = self._script(_TAKE, [], [*values, *self.asker()])
+        lease, account_id, named, flag, call = self._script(_TAKE, [], [*values, *self._caller()])
         self.saw(lease)
         if not account_id:
             return Turn(None, stays=bool(flag))
@@ -146,11 +148,15 @@ class ValkeyDispatch(ValkeySlots):
 
     def leave(self, limit_ms: int, server: str, ended: tuple[str, float] | None) -> Call:
         values = [_at(limit_ms), server, *(ended or ("", 0))]
-        return Call(*self._script(_LEAVE, [], [*values, *self.asker()]))
+        return Call(*self._script(_LEAVE, [], [*values, *self._caller()]))
 
     def unserved(self) -> Sequence[tuple[int, Call]]:
-        found = self._script(_UNSERVED, [_LIMITS], self.asker())
+        found = self._script(_UNSERVED, [_LIMITS], self._caller())
         return [(int(at.split(":")[2]), Call(*call)) for at, call in found]
+
+    def _caller(self) -> list[str | int]:
+        """What ``dispatch.lua`` knows of who calls its rules."""
+        return [self._most_serving, *self.asker()]
 
     def depth(self, account_id: str) -> int:
         return int(self._script(_DEPTH, [_LIMITS], [account_id]))
@@ -160,6 +166,19 @@ class ValkeyDispatch(ValkeySlots):
         now_s = int(now_ms) / 1000
         longest = [Queue(name, n, max(0.0, now_s - int(at) / 1e6)) for name, n, at in found]
         return depth, longest
+
+
+def _put(waiting: Waiting) -> list[Any]:
+    slot = waiting.slot
+    return [
+        _at(waiting.limit_ms),
+        slot.account_id,
+        f"{slot.entitlement_id}/{slot.action_id}/{waiting.handler}",
+        waiting.accepted_us,
+        waiting.weight,
+        waiting.handler,
+        waiting.now_us,
+    ]
 
 
 def _at(limit_ms: int) -> str:

@@ -7,6 +7,7 @@ by the moment of its next look; ``ggen:claims`` says which process is at one.
 from collections import Counter
 from collections.abc import Sequence
 from importlib.resources import files
+from typing import Any
 
 from adapters.local.system import boot_id, since_boot_ms
 from adapters.valkey.connection import NOW, Connected, bounded
@@ -126,23 +127,13 @@ class ValkeySlots(Connected):
         self._boot = boot_id()
         self._lease: tuple[str, int] = "", 0
 
-    def admit(self, request: Request) -> Admission:
-        keys = [LEASE, governor_key(request.account_id), _LOOKS, f"ggen:seen:{request.action_id}"]
-        values = [
-            request.account_id,
-            request.action_id,
-            request.signal_type,
-            request.sku_id or "",
-            request.signal_sha256,
-            request.month,
-            request.look_in_ms,
-            SEEN_FOR_S,
-            request.entitlement_id or "",
-            "" if request.generation is None else request.generation,
-        ]
-        lease, verdict, *terms = self._script(_ADMIT, keys, [*values, *self.asker()])
-        self.saw(lease)
-        return Admission(Verdict(verdict), *terms)
+    def admit(self, requests: Sequence[Request]) -> list[Admission]:
+        asker, admissions = self.asker(), []
+        calls = [_asked(each, asker) for each in requests]
+        for lease, verdict, *terms in self._script_each(_ADMIT, calls):
+            self.saw(lease)
+            admissions.append(Admission(Verdict(verdict), *terms))
+        return admissions
 
     def asker(self) -> list[str | int]:
         """The caller's boot, its time since boot, and the lease it must no longer trust."""
@@ -247,6 +238,24 @@ class ValkeySlots(Connected):
 
     def orphans(self) -> int:
         return int(bounded(lambda: self._redis.get(_ORPHANS)) or 0)
+
+
+def _asked(request: Request, asker: list[str | int]) -> tuple[list[str], list[Any]]:
+    """Keys and values of the script of admission."""
+    keys = [LEASE, governor_key(request.account_id), _LOOKS, f"ggen:seen:{request.action_id}"]
+    return keys, [
+        request.account_id,
+        request.action_id,
+        request.signal_type,
+        request.sku_id or "",
+        request.signal_sha256,
+        request.month,
+        request.look_in_ms,
+        SEEN_FOR_S,
+        request.entitlement_id or "",
+        "" if request.generation is None else request.generation,
+        *asker,
+    ]
 
 
 def governor_key(account_id: str) -> str:

@@ -13,7 +13,7 @@ from bench.stack import Driver
 from governor.errors import GovernorError
 from governor.times import instant
 from ingress.client import checked
-from tasks.actions.admit import STORED_WITHIN_S
+from tasks.actions.storing import STORED_WITHIN_S
 
 RECEIPTS = 10_000
 UNDER_WAY: tuple[tuple[str, dict[str, Any]], ...] = (

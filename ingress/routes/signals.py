@@ -19,7 +19,7 @@ from ingress.problems import documented, signed_with, status_of
 from ingress.routes import metrics
 from ingress.state import Here, State, require_pusher
 from ports import Ports
-from tasks.actions.admit import Signal, submit
+from tasks.actions.admit import Signal
 from tasks.receipts.commit import commit_once, explained
 from tasks.receipts.refusals import tally_of
 
@@ -95,7 +95,7 @@ async def from_topic(request: Request, here: Here) -> Response:
     try:
         asked = _signal(account_id, envelope.signal())
         here.listener.refuse_if_stale()
-        await here.signals.work(account_id, submit, here.ports, asked)
+        await here.signals.submit(asked)
     except GovernorError as error:
         if not _is_hopeless(error):
             await _count(here, account_id, error)
@@ -112,7 +112,7 @@ async def _submit(here: State, account_id: str, body: bytes, generation: int) ->
     here.listener.refuse_if_stale()
     try:
         asked = _signal(account_id, parse(SignalBody, body), generation)
-        return await here.signals.work(account_id, submit, here.ports, asked)
+        return await here.signals.submit(asked)
     except GovernorError as error:
         # Who holds a former key is not this tenant any more; a suspended one may be reinstated.
         if error.code not in (Verdict.STALE_KEY, Verdict.SUSPENDED):

@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request, Response
 from governor import paths
 from governor.errors import GovernorError, InputError
 from governor.fsm import RunState
-from governor.quota import Verdict
+from governor.quota import Verdict, refusal
 from governor.runs import Run
 from governor.tenancy import MarketplaceEvent
 from ingress import signature
@@ -17,7 +17,6 @@ from ingress.state import Here, State
 from ledger.receipt import SignedReceipt
 from ports import Ports
 from tasks import marketplace as intake
-from tasks.actions.admit import refusal
 from tasks.receipts.refusals import tally_of
 
 router = APIRouter()

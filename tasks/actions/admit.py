@@ -1,36 +1,29 @@
 """Admission: store a signal durably as an action before the ingress acknowledges it (D8)."""
 
-import contextlib
 import hashlib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from ggen_governor.handlers import registered
 from governor import actions as rules
 from governor import paths, quota
 from governor.actions import Action
 from governor.compatibility import number_of
-from governor.errors import ConflictError, DeniedError, GovernorError, InputError, OutageError
+from governor.errors import GovernorError, InputError
 from governor.quota import Verdict
-from governor.times import elapsed_ms, timestamp
+from governor.times import timestamp
 from ledger import canonical
 from ports import Ports
-from ports.documents import Create
 from ports.slots import Admission, Request, Slot
-from tasks.actions import dispatch, transitions
+from tasks.actions import transitions
+from tasks.actions.storing import Admitted, Answer, Asked, accept, is_stored, or_why
 from tasks.governors import moves, policies
 from tasks.governors.boot import boot_governor
-from tasks.receipts.commit import commit_once
 
+T = TypeVar("T")
 _LOG = logging.getLogger("ggen.signals")
-_CLOCK_SKEW = timedelta(seconds=5)
-"""How far the clocks of two ingresses may be apart (D13)."""
-
-STORED_WITHIN_S = rules.UNSTORED_MS / 1000 / 2
-"""How long after it was asked an admitted signal may be stored; far above what it takes."""
-
 _NOT_ASKED = (Verdict.NO_LEASE, Verdict.DEGRADED, Verdict.CONFLICT, Verdict.STALE_KEY)
 """Refusals that look at nothing else."""
 
@@ -78,99 +71,85 @@ def submit(ports: Ports, asked: Signal) -> str:
             names neither ``sku_id`` nor ``entitlement_id``.
         OutageError: refused for now, or no answer: it MAY HAVE BEEN accepted; repeat it.
     """
-    now, asked_s = ports.clock.now(), ports.clock.monotonic_s()
-    request = Request(
-        account_id=asked.account_id,
-        action_id=paths.action_id(asked.account_id, asked.signal_id),
-        signal_type=asked.type,
-        entitlement_id=asked.entitlement_id,
-        sku_id=asked.sku_id,
-        signal_sha256=asked.sha256(),
-        month=quota.month_of(now),
+    (answer,) = submit_all(ports, [asked])
+    if isinstance(answer, GovernorError):
+        raise answer
+    return answer
+
+
+def submit_all(ports: Ports, signals: Sequence[Signal]) -> list[Answer]:
+    """``submit`` for signals that wait at the same time, in order; each has its own answer.
+
+    All together take two exchanges with Memory and one commit, where they are new and fit.
+
+    Raises:
+        OutageError: Memory does not answer: of any of them this is the answer.
+    """
+    asked = Asked(ports.clock.now(), ports.clock.monotonic_s())
+    requests = [or_why(_request, signal, asked) for signal in signals]
+    known = [each for each in requests if isinstance(each, Request)]
+    admissions = iter(ports.slots.admit(known) if known else ())
+    found = [
+        or_why(_admitted, ports, signal, request, next(admissions), asked)
+        if isinstance(request, Request)
+        else request
+        for signal, request in zip(signals, requests, strict=True)
+    ]
+    waiting = [each for each in found if isinstance(each, Admitted)]
+    stored = iter(accept(ports, waiting, asked))
+    return [next(stored) if isinstance(each, Admitted) else each for each in found]
+
+
+def _request(signal: Signal, asked: Asked) -> Request:
+    return Request(
+        account_id=signal.account_id,
+        action_id=paths.action_id(signal.account_id, signal.signal_id),
+        signal_type=signal.type,
+        entitlement_id=signal.entitlement_id,
+        sku_id=signal.sku_id,
+        signal_sha256=signal.sha256(),
+        month=quota.month_of(asked.at),
         look_in_ms=rules.FIRST_LOOK_MS,
-        generation=asked.generation,
+        generation=signal.generation,
     )
-    admission = _admit(ports, request)
+
+
+def _admitted(
+    ports: Ports, signal: Signal, request: Request, first: Admission, asked: Asked
+) -> Admitted | str:
+    """A signal that has its place; or the id of its action, which was stored before."""
+    admission = _looked_into(ports, request, first)
     if admission.verdict not in (Verdict.ADMITTED, Verdict.DUPLICATE):
-        if admission.verdict not in _NOT_ASKED and _is_stored(ports, request):
+        if admission.verdict not in _NOT_ASKED and is_stored(ports, request):
             return request.action_id  # Memory had forgotten it; a duplicate is never refused
-        raise refusal(admission.verdict, month_ends_in_s=quota.month_ends_in_s(now))
-    if admission.verdict is Verdict.DUPLICATE and _is_stored(ports, request):
+        ends_in_s = quota.month_ends_in_s(asked.at)
+        raise quota.refusal(admission.verdict, month_ends_in_s=ends_in_s)
+    if admission.verdict is Verdict.DUPLICATE and is_stored(ports, request):
         return request.action_id
-    action = _pending(ports, asked, request, admission)
+    action = _pending(ports, signal, request, admission)
     try:
         _refuse_payload(action)
     except InputError:
         # It takes nothing: neither a slot, nor quota, nor its own signal_id.
         ports.slots.release(Slot.of(action), refund_month=action.month)
-        if _is_stored(ports, request):
+        if is_stored(ports, request):
             return request.action_id  # accepted before, under another model
         raise
-    try:
-        _store(ports, action, admission.era, now, by_s=asked_s + STORED_WITHIN_S)
-    except ConflictError as error:
-        _settle_conflict(ports, action, request, admission, now, error)
-        return request.action_id
-    dispatch.enqueue(ports, action)
-    return request.action_id
+    return Admitted(action, request, admission)
 
 
-def _settle_conflict(
-    ports: Ports,
-    action: Action,
-    request: Request,
-    admission: Admission,
-    now: datetime,
-    error: ConflictError,
-) -> None:
-    """See that a signal which could not be stored is there already.
-
-    Raises:
-        ConflictError: the id was used with another content.
-        OutageError: it came too late, and no earlier try of it had landed.
-    """
-    if error.code == "too-late" and ports.documents.get(transitions.path_of(action)) is None:
-        detail = "the signal was not stored in time; send it again"
-        raise OutageError("admission-stale", detail, 1)
-    # Stored long before, and Memory had forgotten: give back what was just taken for it. Stored
-    # a moment ago, it was by another delivery of this signal, whose slot this is.
-    if admission.verdict is Verdict.ADMITTED and _is_older(ports, request, now):
-        ports.slots.release(Slot.of(action), refund_month=action.month)
-    _is_stored(ports, request)
-
-
-def _store(ports: Ports, action: Action, era: str, asked_at: datetime, *, by_s: float) -> None:
-    """Have an action stored that was admitted in ``era``.
-
-    After ``by_s`` nothing is: the reaper may have taken its place away, and its entitlement may
-    have been drained since, and its actions counted.
-
-    Raises:
-        ConflictError: it is there already, or it came too late; an earlier try may have landed.
-        OutageError: no answer. It may have landed after a rebuild of Memory that did not find it:
-            Memory is told all the same, and the reaper gives back what was not stored.
-    """
-    write = Create(transitions.path_of(action), action.document(), by_s)
-    try:
-        commit_once(ports, [write], patience_s=ports.times.store_timeout_s)
-    except OutageError:
-        _tell_of_the_unusual(ports, action, era, asked_at)
-        raise
-    _tell_of_the_unusual(ports, action, era, asked_at)
-
-
-def _admit(ports: Ports, request: Request) -> Admission:
-    """Ask Memory; where it knows less of the governor than Documents do, tell it, ask again."""
-    admission = ports.slots.admit(request)
+def _looked_into(ports: Ports, request: Request, first: Admission) -> Admission:
+    """Where Memory knows less of the governor than Documents do, tell it, and ask it again."""
+    admission = first
     if admission.in_force and _is_moved(ports, request, admission):
-        admission = ports.slots.admit(request)
+        (admission,) = ports.slots.admit([request])
     if admission.verdict not in _STALE:
         return admission
     # Once a second at most: refusals must stay cheap.
     if not ports.watches.claim_tick(f"boot:{request.account_id}", 1):
         return admission
     if boot_governor(ports, request.account_id):
-        return ports.slots.admit(request)
+        (admission,) = ports.slots.admit([request])
     return admission
 
 
@@ -183,38 +162,6 @@ def _is_moved(ports: Ports, request: Request, admission: Admission) -> bool:
     named = admission.entitlement_id, admission.sku_id, admission.plan_type
     moves.take_up(ports, request.account_id, *named)
     return True
-
-
-def refusal(  # noqa: C901, PLR0911  # a table
-    verdict: Verdict, *, month_ends_in_s: int
-) -> GovernorError:
-    """The error a refused signal is answered with (D8)."""
-    code = verdict.value
-    match verdict:
-        case Verdict.NO_LEASE | Verdict.DEGRADED:
-            return OutageError(code, "new actions are refused until the store is healthy again", 5)
-        case Verdict.DRAINING:
-            return OutageError(code, "this governor takes no new actions in its present state", 30)
-        case Verdict.SUSPENDED:
-            return DeniedError(
-                code, "the marketplace has suspended this entitlement; nothing of it was deleted"
-            )
-        case Verdict.STALE_KEY:
-            return InputError(
-                code, "this key is of a former subscription: sign with the account's present key"
-            )
-        case Verdict.CONCURRENCY:
-            return DeniedError(code, "as many actions as the plan allows are in flight", 1)
-        case Verdict.QUOTA:
-            return DeniedError(code, "this month's actions are used up", month_ends_in_s)
-        case Verdict.NOT_PERMITTED:
-            return DeniedError(code, "no such entitlement of this account permits this signal type")
-        case Verdict.UNKNOWN_TENANT:
-            return InputError(code, "this account has no governor; it must subscribe first")
-        case Verdict.AMBIGUOUS:
-            return ConflictError(code, "several entitlements fit: name one in entitlement_id")
-        case _:
-            return ConflictError(code, "this signal_id was used before with another content")
 
 
 def _pending(ports: Ports, asked: Signal, request: Request, admission: Admission) -> Action:
@@ -269,30 +216,3 @@ def _refuse_payload(action: Action) -> None:
         raise
     except Exception as error:
         transitions.log_failure(action, "payload model of", error)
-
-
-def _tell_of_the_unusual(ports: Ports, action: Action, era: str, asked_at: datetime) -> None:
-    """Memory may have been rebuilt before a slow action was stored; one may be due very soon."""
-    slot = Slot.of(action)
-    took_ms = elapsed_ms(timestamp(asked_at), ports.clock.now())
-    with contextlib.suppress(OutageError):  # a Memory that is away is rebuilt, and looks at all
-        if took_ms > rules.STORED_MS:
-            ports.slots.hold(slot, action.month, era, is_late=took_ms >= rules.UNSTORED_MS)
-        if action.queue_timeout_ms < rules.FIRST_LOOK_MS:
-            ports.slots.look_again(slot, action.queue_timeout_ms)
-
-
-def _is_older(ports: Ports, request: Request, now: datetime) -> bool:
-    found = ports.documents.get(paths.action_path(request.account_id, request.action_id))
-    return found is not None and Action.stored(found.data).accepted_at < timestamp(
-        now - _CLOCK_SKEW
-    )
-
-
-def _is_stored(ports: Ports, request: Request) -> bool:
-    found = ports.documents.get(paths.action_path(request.account_id, request.action_id))
-    if found is None:
-        return False
-    if Action.stored(found.data).signal_sha256 != request.signal_sha256:
-        raise refusal(Verdict.CONFLICT, month_ends_in_s=0)
-    return True

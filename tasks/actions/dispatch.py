@@ -6,7 +6,7 @@ reaper calls a process. Which one starts an action is decided by its claim.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from governor import actions as rules
@@ -36,23 +36,28 @@ Begun = Callable[[Action, Turn], None]
 Ended = Callable[[Action, Outcome], None]
 
 
-def enqueue(ports: Ports, action: Action) -> None:
-    """Have an action carried out; where Memory is away the reaper does it later."""
-    limit_ms = rules.hard_limit_ms(action)
-    waiting = Waiting(
-        Slot.of(action),
-        _pace_of(action),
-        limit_ms,
-        microseconds(action.accepted_at),
-        microseconds(timestamp(ports.clock.now())),
-        action.dispatch_weight,
-    )
+def enqueue(ports: Ports, actions: Sequence[Action]) -> None:
+    """Have actions carried out; where Memory is away the reaper does it later."""
+    now_us = microseconds(timestamp(ports.clock.now()))
+    waiting = [
+        Waiting(
+            Slot.of(action),
+            _pace_of(action),
+            rules.hard_limit_ms(action),
+            microseconds(action.accepted_at),
+            now_us,
+            action.dispatch_weight,
+        )
+        for action in actions
+    ]
     try:
-        call = ports.dispatch.enqueue(waiting)
+        calls = ports.dispatch.enqueue(waiting)
     except OutageError as error:
-        _LOG.warning("action %s waits for the reaper: %s", action.action_id, error)
+        names = ", ".join(action.action_id for action in actions)
+        _LOG.warning("waits for the reaper: action %s: %s", names, error)
         return
-    publish.call(limit_ms, call)
+    for each, call in zip(waiting, calls, strict=True):
+        publish.call(each.limit_ms, call)
 
 
 def _pace_of(action: Action) -> str:

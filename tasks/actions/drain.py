@@ -14,8 +14,8 @@ from ledger.receipt import receipt_id
 from ports import Ports
 from ports.documents import Where, every
 from tasks.actions import recover, transitions
-from tasks.actions.admit import STORED_WITHIN_S
 from tasks.actions.execute import expire
+from tasks.actions.storing import STORED_WITHIN_S
 from tasks.actions.transitions import Held
 from tasks.receipts import spool
 

@@ -6,7 +6,6 @@ forgotten is found once a minute, in the store. Documents decide.
 
 import logging
 from collections.abc import Callable, Iterator
-from functools import partial
 
 from governor import actions as rules
 from governor.actions import Action, Failure
@@ -116,8 +115,8 @@ def _look_at_queued(ports: Ports, held: Held) -> None:
     if age_ms >= action.queue_timeout_ms:
         expire(ports, held)
         return
-    enqueue = partial(dispatch.enqueue, ports)
-    _hand_out(ports, enqueue, action, rules.queued_look_in_ms(action, age_ms))
+    look_in_ms = rules.queued_look_in_ms(action, age_ms)
+    _hand_out(ports, lambda one: dispatch.enqueue(ports, [one]), action, look_in_ms)
 
 
 def _hold_if_unknown(ports: Ports, action: Action) -> None:

@@ -2,8 +2,8 @@
 
 import hashlib
 import logging
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import tenacity
 
@@ -15,8 +15,9 @@ from ledger.receipt import receipt_id
 from ledger.verify import MAX_BEHIND
 from ports import Ports
 from ports.alerts import Alert, Severity
-from ports.documents import Create, Delete, Update, Write
+from ports.documents import Create, Delete, Landed, Update, Write, one_by_one
 
+T = TypeVar("T")
 _LOG = logging.getLogger("ggen.ledger")
 
 LANDING_PATIENCE_S = 2.0
@@ -148,8 +149,33 @@ def commit_once(
             signed too long ago, and nothing was written.
     """
     refuse_if_stale(ports, writes)
+    revisions = _patiently(lambda: _commit(ports, writes), patience_s)
+    if asks_for_seal:
+        ask_for_a_seal(ports, writes)
+    return revisions
+
+
+def commit_each_once(
+    ports: Ports, commits: Sequence[Sequence[Write]], *, patience_s: float
+) -> list[Landed]:
+    """``commit_once`` for several commits at the price of one; no ledger is marked.
+
+    Returns:
+        For each its revisions, or what ``commit_once`` would have raised; nothing of it is stored.
+
+    Raises:
+        OutageError: still no answer after ``patience_s``; any of them MAY HAVE LANDED.
+    """
+    for writes in commits:
+        refuse_if_stale(ports, writes)
+    if len(commits) == 1:
+        return _patiently(lambda: one_by_one(lambda one: _commit(ports, one), commits), patience_s)
+    return _patiently(lambda: _commit_each(ports, commits), patience_s)
+
+
+def _patiently(commit: Callable[[], T], patience_s: float) -> T:
     try:
-        revisions = _commit(ports, writes)  # a twentieth of a millisecond less where it is well
+        return commit()  # a twentieth of a millisecond less where it is well
     except OutageError:
         waiting = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(OutageError),
@@ -157,21 +183,33 @@ def commit_once(
             wait=tenacity.wait_exponential_jitter(multiplier=0.02, max=0.5, jitter=0.05),
             reraise=True,
         )
-        revisions = waiting(_commit, ports, writes)
-    if asks_for_seal:
-        ask_for_a_seal(ports, writes)
-    return revisions
+        return waiting(commit)
 
 
 def _commit(ports: Ports, writes: Sequence[Write]) -> list[str]:
     try:
         return ports.documents.commit(writes)
-    except ConflictError:
-        landed = _committed(ports, writes)
-        if landed is None:
-            _tell_of_a_conflict(ports, writes)
-            raise
+    except ConflictError as error:
+        settled = _settled(ports, writes, error)
+        if isinstance(settled, list):
+            return settled
+        raise
+
+
+def _commit_each(ports: Ports, commits: Sequence[Sequence[Write]]) -> list[Landed]:
+    return [
+        _settled(ports, writes, landed) if isinstance(landed, ConflictError) else landed
+        for writes, landed in zip(commits, ports.documents.commit_each(commits), strict=True)
+    ]
+
+
+def _settled(ports: Ports, writes: Sequence[Write], error: ConflictError) -> Landed:
+    """Whether an earlier try of a refused commit has landed."""
+    landed = _committed(ports, writes)
+    if landed is not None:
         return landed
+    _tell_of_a_conflict(ports, writes)
+    return error
 
 
 def refuse_if_stale(ports: Ports, writes: Sequence[Write]) -> None:

@@ -31,7 +31,7 @@ def memory(valkey: Valkey) -> Memory:
 
 def _admitted(memory: Memory, action_id: str) -> str:
     request = Request("acme", action_id, "seats.changed", None, None, "a" * 64, "2026-11", 15_000)
-    return memory.admit(request).in_force
+    return memory.admit([request])[0].in_force
 
 
 def test_admission_names_another_version_in_force(memory: Memory) -> None:

@@ -47,9 +47,9 @@ def _put(
 ) -> int:
     """How many processes are to be called."""
     slot = Slot(account_id, "crm", f"{account_id}-{number}")
-    return memory.enqueue(
-        Waiting(slot, "crm.resize", LIMIT_MS, since_us + number, time.time_ns() // 1000, weight)
-    ).count
+    now_us = time.time_ns() // 1000
+    waiting = Waiting(slot, "crm.resize", LIMIT_MS, since_us + number, now_us, weight)
+    return memory.enqueue([waiting])[0].count
 
 
 def _take(memory: Memory, server: str = "one", **changes: object) -> Turn:
@@ -168,6 +168,24 @@ def test_while_handlers_are_short_few_are_called(memory: Memory) -> None:
     assert slow.call.count == 5  # one for each that still waits
 
 
+@pytest.mark.parametrize(("took_ms", "most"), [(0.1, 2), (1.2, 4)])
+def test_short_handlers_have_another_process_for_what_waits_but_not_too_many(
+    memory: Memory, valkey: Valkey, took_ms: float, most: int
+) -> None:
+    few = ValkeyMemory(valkey.url, most_serving=2)
+    memory.leave(LIMIT_MS, "before", ("crm.resize", took_ms))
+    long_ago_us = time.time_ns() // 1000 - 1_000_000
+
+    called = 0
+    for number in range(8):
+        if _put(few, "acme", number, since_us=long_ago_us):
+            called += 1
+            _take(few, f"server-{number}", called_in=_round(few))
+
+    assert called == most
+    few.close()
+
+
 def test_a_short_action_does_not_wait_for_who_is_at_a_slow_one(memory: Memory) -> None:
     _put(memory, "acme", 0)
     assert _take(memory, "slow", called_in=_round(memory)).slot  # of its handler nothing is known
@@ -176,7 +194,7 @@ def test_a_short_action_does_not_wait_for_who_is_at_a_slow_one(memory: Memory) -
     just_now = time.time_ns() // 1000
     short = Waiting(slot, "crm.short", LIMIT_MS, just_now, just_now, 1)
 
-    assert memory.enqueue(short).count == 1
+    assert memory.enqueue([short])[0].count == 1
 
 
 def test_one_that_seems_stuck_is_helped(memory: Memory, valkey: Valkey) -> None:
@@ -284,7 +302,7 @@ def test_depth_and_age_are_told_of_the_longest(memory: Memory) -> None:
 
     other = Slot("c", "crm", "c-9")
     now_us = time.time_ns() // 1000
-    memory.enqueue(Waiting(other, "crm.resize", 9_000, 1, now_us))  # of another limit
+    memory.enqueue([Waiting(other, "crm.resize", 9_000, 1, now_us)])  # of another limit
     depth, longest = memory.queues(2)
 
     assert depth == 7

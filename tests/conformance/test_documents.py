@@ -131,6 +131,30 @@ def test_a_commit_is_all_or_nothing(documents: Documents) -> None:
     assert documents.get("runs/c") is None
 
 
+def test_of_several_commits_each_holds_whole_or_not_at_all(documents: Documents) -> None:
+    documents.commit([Create("runs/b", {})])
+
+    first, clash, bad, last = documents.commit_each(
+        [
+            [Create("runs/a", {"n": 1})],
+            [Create("runs/c", {}), Create("runs/b", {})],
+            [Create("runs/too-large", {"text": "x" * MAX_DOCUMENT_BYTES})],
+            [Create("runs/d", {}), Create("runs/e", {})],
+        ]
+    )
+
+    assert isinstance(clash, ConflictError)
+    assert isinstance(bad, InputError)
+    assert documents.get("runs/c") is None
+    found = [documents.get(f"runs/{name}") for name in "ade"]
+    assert isinstance(first, list)
+    assert isinstance(last, list)
+    assert [each and each.revision for each in found] == [*first, *last]
+    (again,) = documents.commit_each([[Create("runs/a", {})]])
+    assert isinstance(again, ConflictError)
+    assert documents.commit_each([]) == []
+
+
 def test_a_deleted_document_may_be_created_again(documents: Documents) -> None:
     documents.commit([Create("runs/r", {"n": 0})])
     read = documents.get("runs/r")

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from adapters.local.group_commit import Answer, GroupCommit
+from adapters.local.group_commit import GroupCommit
 from adapters.local.sqlite import SqliteDocuments
 from governor.errors import ConflictError, OutageError
 from ports.documents import Create, Update
 
 THREADS = 40
+Answer = list[str] | BaseException
 
 
 def test_of_many_threads_each_commit_holds_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -67,7 +68,7 @@ class _Carrier:
 
 
 def _begin(
-    group: GroupCommit[int], number: int, within_s: float = 10
+    group: GroupCommit[int, list[str]], number: int, within_s: float = 10
 ) -> tuple[threading.Thread, list[object]]:
     told: list[object] = []
 
@@ -82,14 +83,14 @@ def _begin(
     return thread, told
 
 
-def _wait_for(group: GroupCommit[int], count: int) -> None:
+def _wait_for(group: GroupCommit[int, list[str]], count: int) -> None:
     while len(group._waiting) < count:
         pass
 
 
 def test_what_comes_meanwhile_is_the_next_turn_and_each_has_its_own_answer() -> None:
     carrier = _Carrier()
-    group = GroupCommit[int](carrier)
+    group = GroupCommit[int, list[str]](carrier)
     first = _begin(group, 0)
     while not carrier.turns:
         pass
@@ -107,7 +108,7 @@ def test_what_comes_meanwhile_is_the_next_turn_and_each_has_its_own_answer() -> 
 
 def test_an_outage_is_everybodys_and_the_next_turn_is_led_all_the_same() -> None:
     carrier = _Carrier()
-    group = GroupCommit[int](carrier)
+    group = GroupCommit[int, list[str]](carrier)
     carrier.fails = True
     first = _begin(group, 0)
     while not carrier.turns:
@@ -125,7 +126,7 @@ def test_an_outage_is_everybodys_and_the_next_turn_is_led_all_the_same() -> None
 
 def test_one_that_gives_up_is_not_carried_out_and_leaves_the_others_their_turn() -> None:
     carrier = _Carrier()
-    group = GroupCommit[int](carrier)
+    group = GroupCommit[int, list[str]](carrier)
     first = _begin(group, 0)
     while not carrier.turns:
         pass
@@ -152,7 +153,7 @@ def test_a_leader_that_is_interrupted_leaves_nobody_waiting(error: type[BaseExce
             raise error
         return [[str(number)] for number in work]
 
-    group = GroupCommit[int](carry_out)
+    group = GroupCommit[int, list[str]](carry_out)
     with pytest.raises(error):
         group.commit(0, 1)
 
@@ -160,7 +161,7 @@ def test_a_leader_that_is_interrupted_leaves_nobody_waiting(error: type[BaseExce
 
 
 def test_one_that_gives_up_just_as_it_is_to_lead_hands_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    group = GroupCommit[int](lambda work: [[str(number)] for number in work])
+    group = GroupCommit[int, list[str]](lambda work: [[str(number)] for number in work])
     group._is_led = True  # another thread leads
     waits = threading.Event.wait
 
@@ -183,7 +184,7 @@ def test_a_fault_of_one_commit_is_no_fault_of_the_others() -> None:
             raise OverflowError("of one of them")
         return answers
 
-    group = GroupCommit[int](carry_out)
+    group = GroupCommit[int, list[str]](carry_out)
     first = _begin(group, 0)
     while not carrier.turns:
         pass
@@ -199,6 +200,6 @@ def test_a_fault_of_one_commit_is_no_fault_of_the_others() -> None:
     assert good[1] == [["2"]]
 
 
-def _overflows(group: GroupCommit[int]) -> None:
+def _overflows(group: GroupCommit[int, list[str]]) -> None:
     with pytest.raises(OverflowError):
         group.commit(13, 10)

@@ -60,7 +60,8 @@ def _ask(memory: Memory, action_id: str, **changes: object) -> Verdict:
         "month": "2026-11",
         "look_in_ms": 15_000,
     }
-    return memory.admit(Request(**{**request, **changes})).verdict  # type: ignore[arg-type]
+    (admission,) = memory.admit([Request(**{**request, **changes})])  # type: ignore[arg-type]
+    return admission.verdict
 
 
 def _open(memory: Memory, *terms: Terms) -> None:
@@ -94,18 +95,34 @@ def test_a_lease_runs_out_by_itself(memory: Memory) -> None:
     assert _ask(memory, "a1") is Verdict.NO_LEASE
 
 
+def test_signals_are_admitted_together_in_order_each_on_its_own(
+    memory: Memory, valkey: Valkey
+) -> None:
+    _open(memory)
+    redis.Redis.from_url(valkey.url).script_flush()  # a new server knows no script
+    asked = [
+        Request("acme", f"a{n}", kind, None, None, "a" * 64, "2026-11", 15_000)
+        for n, kind in ((1, "seats.changed"), (2, "no.such"), (1, "seats.changed"))
+    ]
+
+    verdicts = [each.verdict for each in memory.admit(asked)]
+
+    assert verdicts == [Verdict.ADMITTED, Verdict.NOT_PERMITTED, Verdict.DUPLICATE]
+    assert memory.in_flight("acme", ["crm"]) == 1
+
+
 def test_the_admitted_signal_is_told_its_entitlement(memory: Memory) -> None:
     _open(memory)
     request = Request("acme", "a1", "seats.changed", None, None, "a" * 64, "2026-11", 15_000)
 
-    admission = memory.admit(request)
+    (admission,) = memory.admit([request])
 
     assert (admission.sku_id, admission.plan_type, admission.policy_version) == (
         "crm",
         "starter",
         "1.0.0",
     )
-    again = memory.admit(request)
+    (again,) = memory.admit([request])
     assert again.verdict is Verdict.DUPLICATE
     assert again.sku_id == "crm"
 
@@ -169,7 +186,7 @@ def test_what_release_0_1_0_booted_is_an_entitlement_whose_id_is_its_sku(
     redis.Redis.from_url(valkey.url).hdel("ggen:governor:acme", "crm:sku")
     request = Request("acme", "a1", "seats.changed", None, "crm", "a" * 64, "2026-11", 15_000)
 
-    admission = memory.admit(request)
+    (admission,) = memory.admit([request])
 
     assert (admission.entitlement_id, admission.sku_id) == ("crm", "crm")
 

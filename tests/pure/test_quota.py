@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from governor.errors import InputError
-from governor.quota import Verdict, decide, month_ends_in_s, month_of, remaining
+from governor.errors import ConflictError, DeniedError, GovernorError, InputError, OutageError
+from governor.quota import Verdict, decide, month_ends_in_s, month_of, refusal, remaining
 
 moments = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
 
@@ -56,3 +56,28 @@ def test_the_month_ends_when_the_next_begins(at: datetime) -> None:
 
     assert month_of(ends + timedelta(seconds=1)) != month_of(at)
     assert month_ends_in_s(at) >= 1
+
+
+@pytest.mark.parametrize(
+    ("verdict", "error", "retry_after_s"),
+    [
+        (Verdict.NO_LEASE, OutageError, 5),
+        (Verdict.DEGRADED, OutageError, 5),
+        (Verdict.DRAINING, OutageError, 30),
+        (Verdict.SUSPENDED, DeniedError, None),
+        (Verdict.STALE_KEY, InputError, None),
+        (Verdict.CONCURRENCY, DeniedError, 1),
+        (Verdict.QUOTA, DeniedError, 77),
+        (Verdict.NOT_PERMITTED, DeniedError, None),
+        (Verdict.UNKNOWN_TENANT, InputError, None),
+        (Verdict.AMBIGUOUS, ConflictError, None),
+        (Verdict.CONFLICT, ConflictError, None),
+    ],
+)
+def test_each_refusal_says_whether_and_when_to_come_back(
+    verdict: Verdict, error: type[GovernorError], retry_after_s: int | None
+) -> None:
+    refused = refusal(verdict, month_ends_in_s=77)
+
+    assert type(refused) is error
+    assert (refused.code, refused.retry_after_s) == (verdict.value, retry_after_s)

@@ -4,13 +4,14 @@ import dataclasses
 import os
 import signal
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from governor.errors import OutageError
 from ports import Ports
-from ports.documents import Documents, Write
+from ports.documents import Documents, Landed, Write
 from ports.objects import Objects
 
+T = TypeVar("T")
 Fault = Literal["lost", "landed"]
 
 
@@ -24,11 +25,17 @@ class FaultyDocuments:
         self.commits = 0
 
     def commit(self, writes: Sequence[Write]) -> list[str]:
+        return self._meet(lambda: self._inner.commit(writes))
+
+    def commit_each(self, commits: Sequence[Sequence[Write]]) -> list[Landed]:
+        return self._meet(lambda: self._inner.commit_each(commits))
+
+    def _meet(self, carry_out: Callable[[], T]) -> T:
         self.commits += 1
         if self.commits not in self._failing:
-            return self._inner.commit(writes)
+            return carry_out()
         if self._fault == "landed":
-            self._inner.commit(writes)
+            carry_out()
         raise OutageError("injected", f"the write was {self._fault}")
 
     def __getattr__(self, name: str) -> Any:

@@ -156,7 +156,8 @@ def operations(ports: Ports, account_id: str = ACCOUNT) -> list[str]:
 def memory_knows(ports: Ports, account_id: str) -> Verdict:
     """What Memory says to a signal nobody permits; it takes no slot for it."""
     asked = Request(account_id, "action-x", "nobody.permits", None, None, "0" * 64, "2026-11", 1000)
-    return ports.memory.admit(asked).verdict
+    (admission,) = ports.memory.admit([asked])
+    return admission.verdict
 
 
 def has_key(ports: Ports, account_id: str) -> bool:

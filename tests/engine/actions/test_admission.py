@@ -19,7 +19,7 @@ from ports.documents import Query, Write
 from ports.slots import Slot
 from tasks import ticks
 from tasks.actions import reap
-from tasks.actions.admit import Signal, submit
+from tasks.actions.admit import Signal, submit, submit_all
 from tasks.actions.execute import execute
 from tasks.governors import policies
 from tasks.health import check, rebuild
@@ -119,6 +119,63 @@ def test_refusals_name_their_cause_and_take_nothing(
 
     assert refused.value.code == code  # type: ignore[attr-defined]
     assert in_flight(ports) == 0
+
+
+def test_signals_that_come_at_once_have_their_own_answers_in_order(ports: Ports) -> None:
+    known = submit(ports, signal_of("known"))
+    asked = [
+        signal_of("new"),
+        signal_of("known"),
+        signal_of("known", other=1),
+        signal_of("unreadable", n=2**60 + 1),
+        signal_of("refused", "demo.unknown"),
+        signal_of("new"),
+        signal_of("bad", "demo.sleep", seconds="long"),
+        signal_of("last"),
+    ]
+
+    new, again, other, unreadable, refused, twice, bad, last = submit_all(ports, asked)
+
+    assert again == known
+    assert new == twice == paths.action_id("acme", "new")
+    codes = [getattr(each, "code", each) for each in (other, unreadable, refused, bad)]
+    assert codes == ["conflict", "not-canonical", "not-permitted", "payload-invalid"]
+    for action_id in (known, str(new), str(last)):
+        execute(ports, "acme", action_id)
+        assert operations(ports, action_id) == ["action_complete"]
+    assert _counted(ports) == (0, 3)
+
+
+def test_of_signals_that_come_at_once_no_more_are_admitted_than_fit(ports: Ports) -> None:
+    answers = submit_all(ports, [signal_of(f"s{n}") for n in range(23)])
+
+    assert answers[:20] == [paths.action_id("acme", f"s{n}") for n in range(20)]
+    assert [getattr(each, "code", each) for each in answers[20:]] == ["concurrency-exceeded"] * 3
+    assert _counted(ports) == (20, 20)
+    assert ports.dispatch.depth("acme") == 20
+
+
+@pytest.mark.parametrize("fault", ["lost", "landed"])
+@pytest.mark.parametrize("failing", [1, 1000])
+def test_a_commit_of_signals_that_came_at_once_is_repeated_and_lands_once(
+    ports: Ports, faulty: Callable[[Fault, set[int]], Ports], fault: Fault, failing: int
+) -> None:
+    asked = [signal_of(f"s{n}") for n in range(3)]
+
+    answers = submit_all(faulty(fault, set(range(1, failing + 1))), asked)
+
+    is_away = failing > 1
+    codes = [each.code for each in answers if isinstance(each, OutageError)]
+    assert codes == (["injected"] * 3 if is_away else [])
+    ids = [paths.action_id("acme", each.signal_id) for each in asked]
+    assert [ports.documents.get(paths.action_path("acme", each)) is None for each in ids] == (
+        [is_away and fault == "lost"] * 3
+    )
+    assert submit_all(ports, asked) == ids
+    for action_id in ids:
+        execute(ports, "acme", action_id)
+        assert operations(ports, action_id) == ["action_complete"]
+    assert _counted(ports) == (0, 3)
 
 
 def test_the_limit_of_actions_at_once_is_kept_and_told(ports: Ports) -> None:
@@ -347,10 +404,10 @@ def test_a_retry_that_is_landing_keeps_its_slot_from_the_reaper(
     month = month_of(ports.clock.now())
     action_id = paths.action_id("acme", "slow")
     request = Request("acme", action_id, "demo.succeed", None, None, asked.sha256(), month, 1)
-    ports.memory.admit(request)
+    ports.memory.admit([request])
     until(lambda: ports.memory.due(1), every_s=0.005)
 
-    ports.memory.admit(dataclasses.replace(request, look_in_ms=15_000))  # the retry asks
+    ports.memory.admit([dataclasses.replace(request, look_in_ms=15_000)])  # the retry asks
     ticks.look(ports)
     assert in_flight(ports) == 1
     assert submit(ports, asked) == action_id

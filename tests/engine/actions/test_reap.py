@@ -154,7 +154,7 @@ def test_a_slot_that_came_to_nothing_is_given_back_with_its_quota(
     from ports.slots import Request
 
     month = month_of(ports.clock.now())
-    ports.memory.admit(Request("acme", "action-lost", "demo.succeed", None, None, "a", month, 1))
+    ports.memory.admit([Request("acme", "action-lost", "demo.succeed", None, None, "a", month, 1)])
     slot = Slot("acme", "demo-sku", "action-lost")
     until(lambda: ports.memory.due(1), every_s=0.005)
 

@@ -352,7 +352,7 @@ def test_what_is_put_into_a_list_waits_from_then_on_whatever_memorys_clock_says(
     now_us = time.time_ns() // 1000
     for number, ago_us in enumerate((5_000_000, 9_000_000)):
         slot = Slot("acme", "crm", f"a-{number}")
-        memory.enqueue(Waiting(slot, "crm.resize", 3600, now_us - ago_us, now_us))
+        memory.enqueue([Waiting(slot, "crm.resize", 3600, now_us - ago_us, now_us)])
 
     _, (queue,) = memory.queues(1)
     assert 8 < queue.oldest_s < 30

@@ -28,7 +28,7 @@ from ports import Ports
 from ports.documents import Create, Query, Update
 from ports.signals import Signals, Topic
 from ports.slots import Request
-from tasks.actions import admit, transitions
+from tasks.actions import storing, transitions
 from tasks.actions.admit import Signal, submit
 from tasks.actions.execute import execute
 from tasks.actions.operators import resolve
@@ -548,7 +548,7 @@ def test_a_signal_on_its_way_when_the_door_is_shut_is_waited_for(subscribed: Por
     ports = subscribed
     action_id = paths.action_id(ACCOUNT, "s-1")
     ports.slots.admit(
-        Request(ACCOUNT, action_id, "demo.succeed", None, None, "a" * 64, "2026-11", 2000)
+        [Request(ACCOUNT, action_id, "demo.succeed", None, None, "a" * 64, "2026-11", 2000)]
     )
 
     run = cancel.play(ports, told("cancelled"))
@@ -728,7 +728,7 @@ def test_an_event_that_came_first_goes_first(subscribed: Ports) -> None:
 def test_a_signal_that_took_too_long_is_not_stored(
     subscribed: Ports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admit, "STORED_WITHIN_S", 0)
+    monkeypatch.setattr(storing, "STORED_WITHIN_S", 0)
 
     with pytest.raises(OutageError, match="not stored in time"):
         accept(subscribed, "s-1")
@@ -753,7 +753,7 @@ def test_a_signal_whose_first_try_landed_is_accepted_although_the_second_is_late
             execute(subscribed, ACCOUNT, paths.action_id(ACCOUNT, "s-1"))
             raise OutageError("injected", "its answer is lost")
 
-    monkeypatch.setattr(admit, "STORED_WITHIN_S", 0)
+    monkeypatch.setattr(storing, "STORED_WITHIN_S", 0)
     told_id = accept(dataclasses.replace(subscribed, documents=Unanswered()), "s-1")  # type: ignore[arg-type]
 
     assert told_id == paths.action_id(ACCOUNT, "s-1")
