@@ -248,6 +248,10 @@ _CLOCK_OFF = frozenset({"clock-off"})
 _LEFT_AGAIN = frozenset({"policy_bake_returning"})
 """A version may be left by itself: under other faults more actions end badly."""
 
+_LATE = frozenset({"receipt-conflict"})
+"""What a process of a host that is cut off sends to the spool may come there when the cut is over.
+The process has ended itself by then, and the reaper its action: what comes is kept aside, and said."""
+
 _ANY = _OUTAGE | _WAITING
 
 FAULTS: dict[str, Fault] = {
@@ -286,11 +290,11 @@ FAULTS: dict[str, Fault] = {
         _started_with_a_wrong_clock, may=_ANY | _CLOCK_OFF, needs=_others
     ),
     **{
-        f"{words} the other host": Fault(_with_other(do), may=_ANY, needs=lambda c: c.other)
-        for words, do in (
-            ("kill", _kill_host),
-            ("cut off", _cut_off),
-            ("slow down", _slow_down),
+        f"{words} the other host": Fault(_with_other(do), may=_ANY | may, needs=lambda c: c.other)
+        for words, do, may in (
+            ("kill", _kill_host, frozenset()),
+            ("cut off", _cut_off, _LATE),
+            ("slow down", _slow_down, frozenset()),
         )
     },
     "break the other host's connections": Fault(
