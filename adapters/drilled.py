@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from governor.errors import OutageError
 from governor.health import Drill, Fault
-from ports.documents import Document, Documents, Landed, Query, Where, Write, one_by_one
+from ports.documents import Document, Documents, Landed, Query, Where, Write
 
 T = TypeVar("T")
 _AFTER_FAILURE_S = 10.0
@@ -59,23 +59,11 @@ class DrilledDocuments:
         return self._read(fault, lambda: self._inner.get(path))
 
     def commit(self, writes: Sequence[Write]) -> list[str]:
-        fault = next((f for write in writes if (f := self._fault(write.path))), None)
-        if fault in (Fault.HANG, Fault.GARBAGE) and random.random() < 0.5:  # noqa: S311  # no secret
-            self._inner.commit(writes)  # it lands, but the caller gets an error
-        if fault is Fault.DEAF:
-            revisions = self._inner.commit(writes)
-            if self._is_random():  # else a check of mixed faults could pass
-                raise _failure(fault, "UNAVAILABLE")
-            return revisions
-        if fault is Fault.SLOW and self._is_random():
-            raise _failure(fault, "DEADLINE_EXCEEDED")
-        self._suffer(fault)
-        return self._inner.commit(writes)
+        return self._write(writes, lambda: self._inner.commit(writes))
 
     def commit_each(self, commits: Sequence[Sequence[Write]]) -> list[Landed]:
-        if self._switch.drill() is None:
-            return self._inner.commit_each(commits)
-        return one_by_one(self.commit, commits)
+        writes = [write for each in commits for write in each]
+        return self._write(writes, lambda: self._inner.commit_each(commits))
 
     def scan(self, query: Query) -> list[Document]:
         return self._read(self._fault(query.collection), lambda: self._inner.scan(query))
@@ -101,6 +89,20 @@ class DrilledDocuments:
             raise _failure(fault, "UNAVAILABLE")
         self._suffer(fault)
         return read()
+
+    def _write(self, writes: Sequence[Write], carry_out: Callable[[], T]) -> T:
+        fault = next((f for write in writes if (f := self._fault(write.path))), None)
+        if fault in (Fault.HANG, Fault.GARBAGE) and random.random() < 0.5:  # noqa: S311  # no secret
+            carry_out()  # it lands, but the caller gets an error
+        if fault is Fault.DEAF:
+            landed = carry_out()
+            if self._is_random():  # else a check of mixed faults could pass
+                raise _failure(fault, "UNAVAILABLE")
+            return landed
+        if fault is Fault.SLOW and self._is_random():
+            raise _failure(fault, "DEADLINE_EXCEEDED")
+        self._suffer(fault)
+        return carry_out()
 
     def _fault(self, path: str) -> Fault | None:
         """What befalls a call about this path."""

@@ -124,14 +124,18 @@ class Submissions:
         if not turn:
             return  # all have given up
         signals = [each.asked for each in turn]
-        answers = await to_thread.run_sync(self._answers, signals, limiter=_UNBOUNDED)
-        for each, answer in zip(turn, answers, strict=True):
-            if each.answer.done():
-                continue  # its client has gone
-            if isinstance(answer, Exception):
-                each.answer.set_exception(answer)
-            else:
-                each.answer.set_result(answer)
+        try:
+            answers = await to_thread.run_sync(self._answers, signals, limiter=_UNBOUNDED)
+            for each, answer in zip(turn, answers, strict=True):
+                if each.answer.done():
+                    continue  # its client has gone
+                if isinstance(answer, Exception):
+                    each.answer.set_exception(answer)
+                else:
+                    each.answer.set_result(answer)
+        finally:
+            for each in turn:
+                each.answer.cancel()  # of those that have no answer: none waits for ever
 
     def _answers(self, signals: Sequence[Signal]) -> Sequence[str | Exception]:
         try:

@@ -4,14 +4,14 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from ggen_governor.handlers import registered
 from governor import actions as rules
 from governor import paths, quota
 from governor.actions import Action
 from governor.compatibility import number_of
-from governor.errors import GovernorError, InputError
+from governor.errors import GovernorError, InputError, OutageError
 from governor.quota import Verdict
 from governor.times import timestamp
 from ledger import canonical
@@ -89,15 +89,25 @@ def submit_all(ports: Ports, signals: Sequence[Signal]) -> list[Answer]:
     requests = [or_why(_request, signal, asked) for signal in signals]
     known = [each for each in requests if isinstance(each, Request)]
     admissions = iter(ports.slots.admit(known) if known else ())
-    found = [
-        or_why(_admitted, ports, signal, request, next(admissions), asked)
-        if isinstance(request, Request)
-        else request
-        for signal, request in zip(signals, requests, strict=True)
-    ]
+    found: list[Admitted | Answer] = []
+    for signal, request in zip(signals, requests, strict=True):
+        if isinstance(request, GovernorError):
+            found.append(request)
+            continue
+        admission = next(admissions)
+        before = found[-1] if found else ""
+        if _is_no_answer(before):  # nor is the store asked for the next
+            found.append(OutageError(*before.args))
+        else:
+            found.append(or_why(_admitted, ports, signal, request, admission, asked))
     waiting = [each for each in found if isinstance(each, Admitted)]
     stored = iter(accept(ports, waiting, asked))
     return [next(stored) if isinstance(each, Admitted) else each for each in found]
+
+
+def _is_no_answer(told: Admitted | Answer) -> TypeGuard[OutageError]:
+    """Whether a store did not answer; else it is a refusal, or the fault of one policy."""
+    return type(told) is OutageError and told.code not in set(Verdict)
 
 
 def _request(signal: Signal, asked: Asked) -> Request:

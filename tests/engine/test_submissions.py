@@ -128,6 +128,17 @@ def test_an_outage_is_the_answer_of_all_and_a_fault_of_one_is_no_others() -> Non
     assert {each for n, each in enumerate(told) if n != 4} == {"away: 1"}
 
 
+def test_no_signal_waits_for_ever_for_an_answer_that_is_missing() -> None:
+    async def play() -> list[str | BaseException]:
+        submissions = Submissions(lambda signals: ["one"] * (len(signals) - 1), "sqlite")
+        asked = [submissions.submit(_asked("acme", n)) for n in range(3)]
+        return await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 5)
+
+    told = asyncio.run(play())
+    assert told[:2] == ["one", "one"]
+    assert isinstance(told[2], asyncio.CancelledError)
+
+
 def test_a_client_that_has_gone_takes_nothing_from_the_others() -> None:
     door = _Door()
     submissions = Submissions(door, "sqlite")

@@ -26,7 +26,7 @@ from tasks.health import check, rebuild
 from tests.conftest import Valkey
 from tests.engine.conftest import event
 from tests.support.actions import action_of, in_flight, later, operations, signal_of
-from tests.support.faults import Fault, WatchedDocuments, Writes
+from tests.support.faults import Fault, Watched, WatchedDocuments, Writes
 from tests.support.health import keep_lease
 from tests.support.runs import subscribe
 from tests.support.waiting import until
@@ -176,6 +176,27 @@ def test_a_commit_of_signals_that_came_at_once_is_repeated_and_lands_once(
         execute(ports, "acme", action_id)
         assert operations(ports, action_id) == ["action_complete"]
     assert _counted(ports) == (0, 3)
+
+
+def test_a_store_that_does_not_answer_is_asked_once_for_signals_that_came_at_once(
+    ports: Ports,
+) -> None:
+    submit_all(ports, [signal_of(f"s{n}") for n in range(20)])
+    asked = []
+
+    def away(path: str) -> None:
+        asked.append(path)
+        raise OutageError("documents-unavailable", "no answer")
+
+    documents = Watched(ports.documents, Writes(0, "lost", lambda: None))
+    documents.get = away  # type: ignore[attr-defined]
+    answers = submit_all(
+        dataclasses.replace(ports, documents=documents),  # type: ignore[arg-type]
+        [signal_of(f"more-{n}") for n in range(8)],
+    )
+
+    assert [getattr(each, "code", each) for each in answers] == ["documents-unavailable"] * 8
+    assert len(asked) == 1
 
 
 def test_the_limit_of_actions_at_once_is_kept_and_told(ports: Ports) -> None:
