@@ -250,7 +250,7 @@ _LEFT_AGAIN = frozenset({"policy_bake_returning"})
 
 _LATE = frozenset({"receipt-conflict"})
 """What a process of a host that is cut off sends to the spool may come there when the cut is over.
-The process has ended itself by then, and the reaper its action: what comes is kept aside, and said."""
+The process has ended by then, and the reaper its action. What comes is kept aside, and said."""
 
 _ANY = _OUTAGE | _WAITING
 
