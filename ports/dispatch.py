@@ -94,7 +94,7 @@ class Dispatch(Protocol):
             called_in: the round in which it was called, the first time it asks.
             stays_ms: for how long the process will ``wait`` where no action does; one does at most.
             ended: the handler of the action before, and how many milliseconds that took. While
-                handlers are short one process serves, and all there are where they wait.
+                handlers are short few processes serve, and all there are where they wait.
         """
         ...
 

@@ -7,7 +7,8 @@
 -- idle: who has found nothing and stays for a moment, and until when     wake:SERVER: it is woken
 local CALLED_MS, RECENT_MS, FEW, SHORT_MS, AT_ONCE, STEPS = 1000, 100, 1, 10, 8, 50
 local ANOTHER_MS = 250  -- short handlers have another process for so much that the oldest has waited
-local MOST = tonumber(ARGV[#ARGV - 3])  -- but no more than these, of handlers that take no time
+local MOST = tonumber(ARGV[#ARGV - 3])  -- but no more than these, of handlers that take no time; 0: any
+local STUCK_MS = 2000  -- nor does that bind for long: some of those that serve may be dead
 
 local function waits(at) return redis.call('LLEN', at .. 'ring') > 0 end
 
@@ -61,8 +62,11 @@ local function rings(at, pace)
   if not waits(at) then return {0, round} end
   redis.call('ZREMRANGEBYSCORE', at .. 'serving', '-inf', now)
   -- A handler that takes a millisecond may wait for it: another process has its core meanwhile.
-  local most = math.floor(MOST * (1 + pace))
-  local enough = math.min(most, FEW + math.floor(waited_ms(at) / ANOTHER_MS))
+  local waited = waited_ms(at)
+  local enough = FEW + math.floor(waited / ANOTHER_MS)
+  if MOST > 0 and waited < STUCK_MS then
+    enough = math.min(enough, math.floor(MOST * (1 + pace)))
+  end
   local is_enough = redis.call('ZCARD', at .. 'serving') >= enough
     and redis.call('EXISTS', at .. 'taken') == 1
   if is_enough and not is_slow or wakes(at) then return {0, round} end

@@ -100,11 +100,12 @@ return {{all, string.format('%d', now), longest}}"""
 class ValkeyDispatch(ValkeySlots):
     """See ``ports.dispatch.Dispatch`` for what it promises.
 
-    ``most_serving``: how many processes serve handlers that take no time, at most. Where they share
-    a machine with their store, more than it has cores only wait for each other.
+    ``most_serving``: how many processes serve handlers that take no time, at most; 0: as many as
+    there are. Where they share a machine with their store, more than it has cores only wait for
+    each other.
     """
 
-    def __init__(self, url: str, most_serving: int = 8) -> None:
+    def __init__(self, url: str, most_serving: int = 0) -> None:
         super().__init__(url)
         self._most_serving = most_serving
 

@@ -168,13 +168,16 @@ def test_while_handlers_are_short_few_are_called(memory: Memory) -> None:
     assert slow.call.count == 5  # one for each that still waits
 
 
-@pytest.mark.parametrize(("took_ms", "most"), [(0.1, 2), (1.2, 4)])
+@pytest.mark.parametrize(
+    ("most_serving", "took_ms", "waited_ms", "most"),
+    [(2, 0.1, 1_500, 2), (2, 1.2, 1_500, 4), (2, 0.1, 2_500, 8), (0, 0.1, 1_500, 7)],
+)
 def test_short_handlers_have_another_process_for_what_waits_but_not_too_many(
-    memory: Memory, valkey: Valkey, took_ms: float, most: int
+    memory: Memory, valkey: Valkey, most_serving: int, took_ms: float, waited_ms: int, most: int
 ) -> None:
-    few = ValkeyMemory(valkey.url, most_serving=2)
+    few = ValkeyMemory(valkey.url, most_serving)
     memory.leave(LIMIT_MS, "before", ("crm.resize", took_ms))
-    long_ago_us = time.time_ns() // 1000 - 1_000_000
+    long_ago_us = time.time_ns() // 1000 - waited_ms * 1000
 
     called = 0
     for number in range(8):
