@@ -133,9 +133,10 @@ class Submissions:
                     each.answer.set_exception(answer)
                 else:
                     each.answer.set_result(answer)
-        finally:
+        except Exception as error:  # no thread, no memory: each has an answer all the same
             for each in turn:
-                each.answer.cancel()  # of those that have no answer: none waits for ever
+                if not each.answer.done():
+                    each.answer.set_exception(error)
 
     def _answers(self, signals: Sequence[Signal]) -> Sequence[str | Exception]:
         try:

@@ -1,9 +1,10 @@
 """Admission: store a signal durably as an action before the ingress acknowledges it (D8)."""
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeGuard, TypeVar
 
 from ggen_governor.handlers import registered
@@ -80,32 +81,111 @@ def submit(ports: Ports, asked: Signal) -> str:
 def submit_all(ports: Ports, signals: Sequence[Signal]) -> list[Answer]:
     """``submit`` for signals that wait at the same time, in order; each has its own answer.
 
-    All together take two exchanges with Memory and one commit, where they are new and fit.
+    Those that are new and fit take two exchanges with Memory and one commit, all together. Any
+    other is looked into after those, for itself: what is found for one may be news for the next.
 
     Raises:
         OutageError: Memory does not answer: of any of them this is the answer.
     """
-    asked = Asked(ports.clock.now(), ports.clock.monotonic_s())
-    requests = [or_why(_request, signal, asked) for signal in signals]
-    known = [each for each in requests if isinstance(each, Request)]
-    admissions = iter(ports.slots.admit(known) if known else ())
-    found: list[Admitted | Answer] = []
-    for signal, request in zip(signals, requests, strict=True):
-        if isinstance(request, GovernorError):
-            found.append(request)
+    asked = _now(ports)
+    answers: dict[int, Answer] = {}
+    plain: dict[int, Admitted] = {}
+    looking = _Looking(ports, asked)
+    for n, signal, request, first in _asked_for(ports, signals, asked, answers):
+        if first.verdict is not Verdict.ADMITTED or first.in_force:
+            looking.others.append((n, signal, request, first))
             continue
-        admission = next(admissions)
-        before = found[-1] if found else ""
-        if _is_no_answer(before):  # nor is the store asked for the next
-            found.append(OutageError(*before.args))
+        looking.met.add(request.action_id)
+        told = or_why(_to_store, ports, signal, request, first)
+        if isinstance(told, Admitted):
+            plain[n] = told
         else:
-            found.append(or_why(_admitted, ports, signal, request, admission, asked))
-    waiting = [each for each in found if isinstance(each, Admitted)]
-    stored = iter(accept(ports, waiting, asked))
-    return [next(stored) if isinstance(each, Admitted) else each for each in found]
+            answers[n] = told
+    answers |= dict(zip(plain, accept(ports, list(plain.values()), asked), strict=True))
+    looking.answer(answers)
+    return [answers[n] for n in range(len(signals))]
 
 
-def _is_no_answer(told: Admitted | Answer) -> TypeGuard[OutageError]:
+def _asked_for(
+    ports: Ports, signals: Sequence[Signal], asked: Asked, answers: dict[int, Answer]
+) -> list[tuple[int, Signal, Request, Admission]]:
+    """What Memory says of each; one that cannot be asked for has its answer."""
+    known = list[tuple[int, Signal, Request]]()
+    for n, signal in enumerate(signals):
+        request = or_why(_request, signal, asked)
+        if isinstance(request, Request):
+            known.append((n, signal, request))
+        else:
+            answers[n] = request
+    admissions = ports.slots.admit([each[2] for each in known]) if known else []
+    return [(*each, first) for each, first in zip(known, admissions, strict=True)]
+
+
+@dataclass(slots=True)
+class _Looking:
+    """Signals that are refused, repeated or under a newer policy, one after the other.
+
+    Memory's first answer is as old as the turn. It is asked again for a signal where that may be of
+    another state: an equal one came before it, or its governor was booted or moved since.
+    """
+
+    ports: Ports
+    asked: Asked
+    others: list[tuple[int, Signal, Request, Admission]] = field(default_factory=list)
+    met: set[str] = field(default_factory=set)
+    _booted: set[str] = field(default_factory=set)
+
+    def answer(self, answers: dict[int, Answer]) -> None:
+        """Answer those that have none yet."""
+        moving = [each for each in self.others if each[3].verdict is Verdict.ADMITTED]
+        for _, _, request, first in moving[1:]:  # no use of the governor's while it moves
+            with contextlib.suppress(OutageError):  # else it is stale, and the reaper's
+                _give_back(self.ports, request, first)
+            self.met.add(request.action_id)
+        away = next((each for each in answers.values() if _is_no_answer(each)), None)
+        for n, signal, request, first in self.others:
+            if away:  # a store that did not answer for one is not asked for the next
+                answers[n] = OutageError(*away.args)
+                continue
+            told = answers[n] = or_why(self._look, signal, request, first)
+            away = told if _is_no_answer(told) else None
+
+    def _look(self, signal: Signal, request: Request, first: Admission) -> str:
+        ports, admission, asked = self.ports, first, self.asked
+        if request.action_id in self.met:
+            admission, asked = _again(ports, request)
+        self.met.add(request.action_id)
+        if admission.in_force and _is_moved(ports, request, admission):
+            admission, asked = _again(ports, request)
+        if admission.verdict in _STALE and self._boots(request.account_id):
+            admission, asked = _again(ports, request)
+        told = _judged(ports, signal, request, admission, asked)
+        answer = accept(ports, [told], asked)[0] if isinstance(told, Admitted) else told
+        if isinstance(answer, GovernorError):
+            raise answer
+        return answer
+
+    def _boots(self, account_id: str) -> bool:
+        """Whether Memory was told in this turn what Documents know of a governor."""
+        if account_id not in self._booted:
+            # Once a second at most: refusals must stay cheap.
+            may_boot = self.ports.watches.claim_tick(f"boot:{account_id}", 1)
+            if may_boot and boot_governor(self.ports, account_id):
+                self._booted.add(account_id)
+        return account_id in self._booted
+
+
+def _now(ports: Ports) -> Asked:
+    return Asked(ports.clock.now(), ports.clock.monotonic_s())
+
+
+def _again(ports: Ports, request: Request) -> tuple[Admission, Asked]:
+    asked = _now(ports)
+    (admission,) = ports.slots.admit([request])
+    return admission, asked
+
+
+def _is_no_answer(told: Answer) -> TypeGuard[OutageError]:
     """Whether a store did not answer; else it is a refusal, or the fault of one policy."""
     return type(told) is OutageError and told.code not in set(Verdict)
 
@@ -124,11 +204,10 @@ def _request(signal: Signal, asked: Asked) -> Request:
     )
 
 
-def _admitted(
-    ports: Ports, signal: Signal, request: Request, first: Admission, asked: Asked
+def _judged(
+    ports: Ports, signal: Signal, request: Request, admission: Admission, asked: Asked
 ) -> Admitted | str:
     """A signal that has its place; or the id of its action, which was stored before."""
-    admission = _looked_into(ports, request, first)
     if admission.verdict not in (Verdict.ADMITTED, Verdict.DUPLICATE):
         if admission.verdict not in _NOT_ASKED and is_stored(ports, request):
             return request.action_id  # Memory had forgotten it; a duplicate is never refused
@@ -136,6 +215,13 @@ def _admitted(
         raise quota.refusal(admission.verdict, month_ends_in_s=ends_in_s)
     if admission.verdict is Verdict.DUPLICATE and is_stored(ports, request):
         return request.action_id
+    return _to_store(ports, signal, request, admission)
+
+
+def _to_store(
+    ports: Ports, signal: Signal, request: Request, admission: Admission
+) -> Admitted | str:
+    """The action of a signal that has its place; of one stored before, its id."""
     action = _pending(ports, signal, request, admission)
     try:
         _refuse_payload(action)
@@ -148,30 +234,19 @@ def _admitted(
     return Admitted(action, request, admission)
 
 
-def _looked_into(ports: Ports, request: Request, first: Admission) -> Admission:
-    """Where Memory knows less of the governor than Documents do, tell it, and ask it again."""
-    admission = first
-    if admission.in_force and _is_moved(ports, request, admission):
-        (admission,) = ports.slots.admit([request])
-    if admission.verdict not in _STALE:
-        return admission
-    # Once a second at most: refusals must stay cheap.
-    if not ports.watches.claim_tick(f"boot:{request.account_id}", 1):
-        return admission
-    if boot_governor(ports, request.account_id):
-        (admission,) = ports.slots.admit([request])
-    return admission
-
-
 def _is_moved(ports: Ports, request: Request, admission: Admission) -> bool:
     """Have a governor whose plan has a newer version take it first; the place was given back."""
     if number_of(admission.in_force) <= number_of(admission.policy_version):
         return False  # Memory knows less of the version in force than of the governor
-    slot = Slot(request.account_id, admission.entitlement_id, request.action_id)
-    ports.slots.release(slot, refund_month=request.month)  # it is no use of the governor's yet
+    _give_back(ports, request, admission)  # it is no use of the governor's yet
     named = admission.entitlement_id, admission.sku_id, admission.plan_type
     moves.take_up(ports, request.account_id, *named)
     return True
+
+
+def _give_back(ports: Ports, request: Request, admission: Admission) -> None:
+    slot = Slot(request.account_id, admission.entitlement_id, request.action_id)
+    ports.slots.release(slot, refund_month=request.month)
 
 
 def _pending(ports: Ports, asked: Signal, request: Request, admission: Admission) -> Action:

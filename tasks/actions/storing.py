@@ -112,9 +112,10 @@ def _store(
         stored = [*commit_each_once(ports, commits, patience_s=ports.times.store_timeout_s)]
     except OutageError as error:
         stored = [OutageError(*error.args) for _ in waiting]
-    for each, landed in zip(waiting, stored, strict=True):
-        if not isinstance(landed, (ConflictError, InputError)):
-            _tell_of_the_unusual(ports, each.action, each.admission.era, asked.at)
+    with contextlib.suppress(OutageError):  # a Memory that is away is rebuilt, and looks at all
+        for each, landed in zip(waiting, stored, strict=True):
+            if not isinstance(landed, (ConflictError, InputError)):
+                _tell_of_the_unusual(ports, each.action, each.admission.era, asked.at)
     return stored
 
 
@@ -122,11 +123,10 @@ def _tell_of_the_unusual(ports: Ports, action: Action, era: str, asked_at: datet
     """Memory may have been rebuilt before a slow action was stored; one may be due very soon."""
     slot = Slot.of(action)
     took_ms = elapsed_ms(timestamp(asked_at), ports.clock.now())
-    with contextlib.suppress(OutageError):  # a Memory that is away is rebuilt, and looks at all
-        if took_ms > rules.STORED_MS:
-            ports.slots.hold(slot, action.month, era, is_late=took_ms >= rules.UNSTORED_MS)
-        if action.queue_timeout_ms < rules.FIRST_LOOK_MS:
-            ports.slots.look_again(slot, action.queue_timeout_ms)
+    if took_ms > rules.STORED_MS:
+        ports.slots.hold(slot, action.month, era, is_late=took_ms >= rules.UNSTORED_MS)
+    if action.queue_timeout_ms < rules.FIRST_LOOK_MS:
+        ports.slots.look_again(slot, action.queue_timeout_ms)
 
 
 def _is_older(ports: Ports, request: Request, now: datetime) -> bool:

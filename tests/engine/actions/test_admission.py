@@ -146,6 +146,30 @@ def test_signals_that_come_at_once_have_their_own_answers_in_order(ports: Ports)
     assert _counted(ports) == (0, 3)
 
 
+def test_what_one_signal_finds_is_news_for_those_that_came_with_it(
+    ports: Ports, valkey: Valkey
+) -> None:
+    redis.Redis.from_url(valkey.url).delete("ggen:governor:acme")  # Memory was not told of it
+
+    answers = submit_all(ports, [signal_of(f"s{n}") for n in range(4)])
+
+    assert answers == [paths.action_id("acme", f"s{n}") for n in range(4)]
+    assert _counted(ports) == (4, 4)
+
+
+def test_an_equal_signal_is_judged_by_what_became_of_the_one_before_it(ports: Ports) -> None:
+    bad, good = (
+        signal_of("same", "demo.sleep", seconds="long"),
+        signal_of("same", "demo.sleep", seconds=0),
+    )
+
+    refused, accepted = submit_all(ports, [bad, good])
+
+    assert isinstance(refused, InputError)
+    assert accepted == paths.action_id("acme", "same")
+    assert _counted(ports) == (1, 1)
+
+
 def test_of_signals_that_come_at_once_no_more_are_admitted_than_fit(ports: Ports) -> None:
     answers = submit_all(ports, [signal_of(f"s{n}") for n in range(23)])
 
