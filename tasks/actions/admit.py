@@ -82,7 +82,7 @@ def submit_all(ports: Ports, signals: Sequence[Signal]) -> list[Answer]:
     """``submit`` for signals that wait at the same time, in order; each has its own answer.
 
     Those that are new and fit take two exchanges with Memory and one commit, all together. Any
-    other is looked into after those, for itself: what is found for one may be news for the next.
+    other is looked into after those, for itself: one may bring news for the next.
 
     Raises:
         OutageError: Memory does not answer: of any of them this is the answer.
