@@ -24,7 +24,7 @@ _UNBOUNDED = CapacityLimiter(inf)
 """For work whose thread was counted before."""
 
 
-class _Share(NamedTuple):
+class Share(NamedTuple):
     """How much of the ingress one tenant has.
 
     So many threads work for it at a time, each takes so many signals at once, and rests for so many
@@ -36,7 +36,7 @@ class _Share(NamedTuple):
     rests: float
 
 
-_ON_SQLITE, _ON_FIRESTORE = _Share(1, 8, 2), _Share(16, 1, 0)
+ON_SQLITE, ON_FIRESTORE = Share(1, 8, 2), Share(16, 1, 0)
 """On SQLite many commits cost little more than one, and a flood takes the interpreter and the write
 lock from others (figures: docs/performance.md). On Firestore threads mostly wait."""
 
@@ -81,7 +81,7 @@ class Submissions:
         patience_s: float = 1.0,
     ) -> None:
         self._submit_all, self._patience_s = submit_all, patience_s
-        self._share = _ON_SQLITE if store_name == "sqlite" else _ON_FIRESTORE
+        self._share = ON_SQLITE if store_name == "sqlite" else ON_FIRESTORE
         self._tenants: dict[str, _Tenant] = {}
         self._all = CapacityLimiter(_THREADS)
         self._working: set[asyncio.Task[None]] = set()

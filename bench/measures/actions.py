@@ -27,6 +27,7 @@ from bench.stack import Driver, worker_beside
 from config.settings import environment, load
 from governor import paths
 from governor.actions import Action
+from ingress.submissions import ON_SQLITE
 from ports import Ports
 from tasks.actions.admit import Signal, submit_all
 from tasks.celery import PUBLISH_ONCE, app
@@ -37,7 +38,6 @@ ACCOUNT = "bench-actions"
 SKU = "bench-sku"
 AT_ONCE, ROUNDS = 8, 25
 BURST, ONE_BY_ONE, TURNS = 1_000, 200, 3
-TOGETHER = 8  # as many signals as the ingress submits in one turn
 _FINAL = ("complete", "failed", "rolled_back", "rollback_failed")
 
 
@@ -183,8 +183,9 @@ class _Ours:
 
     def submit_at_once(self, count: int) -> None:
         """As the ingress does with signals that wait at the same time."""
-        for first in range(0, count, TOGETHER):
-            signals = [self._signal() for _ in range(min(TOGETHER, count - first))]
+        together = ON_SQLITE.together
+        for first in range(0, count, together):
+            signals = [self._signal() for _ in range(min(together, count - first))]
             for answer in submit_all(self._ports, signals):
                 if isinstance(answer, Exception):
                     raise answer

@@ -170,7 +170,7 @@ def test_while_handlers_are_short_few_are_called(memory: Memory) -> None:
 
 @pytest.mark.parametrize(
     ("most_serving", "took_ms", "waited_ms", "most"),
-    [(2, 0.1, 1_500, 2), (2, 1.2, 1_500, 4), (2, 0.1, 2_500, 8), (0, 0.1, 1_500, 7)],
+    [(2, 0.1, 1_200, 2), (2, 1.2, 1_200, 4), (2, 0.1, 2_500, 8), (0, 0.1, 1_800, 8)],
 )
 def test_short_handlers_have_another_process_for_what_waits_but_not_too_many(
     memory: Memory, valkey: Valkey, most_serving: int, took_ms: float, waited_ms: int, most: int

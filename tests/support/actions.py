@@ -18,6 +18,7 @@ from governor import paths
 from governor.actions import Action
 from governor.errors import RecoverableError
 from governor.fsm import ActionState
+from governor.quota import month_of
 from ledger.receipt import SignedReceipt
 from ledger.verify import Recorded, verify
 from ports import Ports
@@ -79,6 +80,11 @@ def operations(ports: Ports, action_id: str) -> list[str]:
 
 def in_flight(ports: Ports) -> int:
     return ports.memory.in_flight("acme", ["demo-sku"])
+
+
+def counted(ports: Ports) -> tuple[int, int]:
+    """How many actions hold a place, and how many count for this month."""
+    return in_flight(ports), ports.memory.used("acme", "demo-sku", month_of(ports.clock.now()))
 
 
 def worker(stores: Stores, action_id: str, lost: range = range(0)) -> BaseProcess:

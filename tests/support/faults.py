@@ -70,6 +70,9 @@ class WatchedDocuments:
     def commit(self, writes: Sequence[Write]) -> list[str]:
         return list(self._writes.write(lambda: self._inner.commit(writes)))
 
+    def commit_each(self, commits: Sequence[Sequence[Write]]) -> list[Landed]:
+        return list(self._writes.write(lambda: self._inner.commit_each(commits)))
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 

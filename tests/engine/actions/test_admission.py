@@ -16,17 +16,17 @@ from governor.quota import month_ends_in_s, month_of
 from ledger.receipt import SignedReceipt
 from ports import Ports, Times
 from ports.documents import Query, Write
-from ports.slots import Slot
+from ports.slots import Request, Slot
 from tasks import ticks
 from tasks.actions import reap
-from tasks.actions.admit import Signal, submit, submit_all
+from tasks.actions.admit import Signal, submit
 from tasks.actions.execute import execute
 from tasks.governors import policies
 from tasks.health import check, rebuild
 from tests.conftest import Valkey
 from tests.engine.conftest import event
-from tests.support.actions import action_of, in_flight, later, operations, signal_of
-from tests.support.faults import Fault, Watched, WatchedDocuments, Writes
+from tests.support.actions import action_of, counted, in_flight, later, operations, signal_of
+from tests.support.faults import Fault, WatchedDocuments, Writes
 from tests.support.health import keep_lease
 from tests.support.runs import subscribe
 from tests.support.waiting import until
@@ -121,108 +121,6 @@ def test_refusals_name_their_cause_and_take_nothing(
     assert in_flight(ports) == 0
 
 
-def test_signals_that_come_at_once_have_their_own_answers_in_order(ports: Ports) -> None:
-    known = submit(ports, signal_of("known"))
-    asked = [
-        signal_of("new"),
-        signal_of("known"),
-        signal_of("known", other=1),
-        signal_of("unreadable", n=2**60 + 1),
-        signal_of("refused", "demo.unknown"),
-        signal_of("new"),
-        signal_of("bad", "demo.sleep", seconds="long"),
-        signal_of("last"),
-    ]
-
-    new, again, other, unreadable, refused, twice, bad, last = submit_all(ports, asked)
-
-    assert again == known
-    assert new == twice == paths.action_id("acme", "new")
-    codes = [getattr(each, "code", each) for each in (other, unreadable, refused, bad)]
-    assert codes == ["conflict", "not-canonical", "not-permitted", "payload-invalid"]
-    for action_id in (known, str(new), str(last)):
-        execute(ports, "acme", action_id)
-        assert operations(ports, action_id) == ["action_complete"]
-    assert _counted(ports) == (0, 3)
-
-
-def test_what_one_signal_finds_is_news_for_those_that_came_with_it(
-    ports: Ports, valkey: Valkey
-) -> None:
-    redis.Redis.from_url(valkey.url).delete("ggen:governor:acme")  # Memory was not told of it
-
-    answers = submit_all(ports, [signal_of(f"s{n}") for n in range(4)])
-
-    assert answers == [paths.action_id("acme", f"s{n}") for n in range(4)]
-    assert _counted(ports) == (4, 4)
-
-
-def test_an_equal_signal_is_judged_by_what_became_of_the_one_before_it(ports: Ports) -> None:
-    bad, good = (
-        signal_of("same", "demo.sleep", seconds="long"),
-        signal_of("same", "demo.sleep", seconds=0),
-    )
-
-    refused, accepted = submit_all(ports, [bad, good])
-
-    assert isinstance(refused, InputError)
-    assert accepted == paths.action_id("acme", "same")
-    assert _counted(ports) == (1, 1)
-
-
-def test_of_signals_that_come_at_once_no_more_are_admitted_than_fit(ports: Ports) -> None:
-    answers = submit_all(ports, [signal_of(f"s{n}") for n in range(23)])
-
-    assert answers[:20] == [paths.action_id("acme", f"s{n}") for n in range(20)]
-    assert [getattr(each, "code", each) for each in answers[20:]] == ["concurrency-exceeded"] * 3
-    assert _counted(ports) == (20, 20)
-    assert ports.dispatch.depth("acme") == 20
-
-
-@pytest.mark.parametrize("fault", ["lost", "landed"])
-@pytest.mark.parametrize("failing", [1, 1000])
-def test_a_commit_of_signals_that_came_at_once_is_repeated_and_lands_once(
-    ports: Ports, faulty: Callable[[Fault, set[int]], Ports], fault: Fault, failing: int
-) -> None:
-    asked = [signal_of(f"s{n}") for n in range(3)]
-
-    answers = submit_all(faulty(fault, set(range(1, failing + 1))), asked)
-
-    is_away = failing > 1
-    codes = [each.code for each in answers if isinstance(each, OutageError)]
-    assert codes == (["injected"] * 3 if is_away else [])
-    ids = [paths.action_id("acme", each.signal_id) for each in asked]
-    assert [ports.documents.get(paths.action_path("acme", each)) is None for each in ids] == (
-        [is_away and fault == "lost"] * 3
-    )
-    assert submit_all(ports, asked) == ids
-    for action_id in ids:
-        execute(ports, "acme", action_id)
-        assert operations(ports, action_id) == ["action_complete"]
-    assert _counted(ports) == (0, 3)
-
-
-def test_a_store_that_does_not_answer_is_asked_once_for_signals_that_came_at_once(
-    ports: Ports,
-) -> None:
-    submit_all(ports, [signal_of(f"s{n}") for n in range(20)])
-    asked = []
-
-    def away(path: str) -> None:
-        asked.append(path)
-        raise OutageError("documents-unavailable", "no answer")
-
-    documents = Watched(ports.documents, Writes(0, "lost", lambda: None))
-    documents.get = away  # type: ignore[attr-defined]
-    answers = submit_all(
-        dataclasses.replace(ports, documents=documents),  # type: ignore[arg-type]
-        [signal_of(f"more-{n}") for n in range(8)],
-    )
-
-    assert [getattr(each, "code", each) for each in answers] == ["documents-unavailable"] * 8
-    assert len(asked) == 1
-
-
 def test_the_limit_of_actions_at_once_is_kept_and_told(ports: Ports) -> None:
     for n in range(20):
         submit(ports, signal_of(f"s{n}"))
@@ -306,31 +204,27 @@ def _landed_after_a_loss(ports: Ports, valkey: Valkey, fails: BaseException) -> 
         submit(dataclasses.replace(ports, documents=documents), signal_of("slow"))  # type: ignore[arg-type]
 
 
-def _counted(ports: Ports) -> tuple[int, int]:
-    return in_flight(ports), ports.memory.used("acme", "demo-sku", month_of(ports.clock.now()))
-
-
 def test_what_landed_after_a_rebuild_and_was_told_as_failed_is_counted_once(
     ports: Ports, valkey: Valkey
 ) -> None:
     _landed_after_a_loss(ports, valkey, OutageError("injected", "the store is away"))
-    assert _counted(ports) == (1, 1)
+    assert counted(ports) == (1, 1)
 
     assert submit(ports, signal_of("slow")) == submit(ports, signal_of("slow"))
 
-    assert _counted(ports) == (1, 1)
+    assert counted(ports) == (1, 1)
 
 
 def test_what_landed_after_a_rebuild_and_whose_ingress_died_is_counted_by_the_reaper(
     ports: Ports, valkey: Valkey
 ) -> None:
     _landed_after_a_loss(ports, valkey, SystemExit())
-    assert _counted(ports) == (0, 0)
+    assert counted(ports) == (0, 0)
 
     for _ in range(2):
         reap.look_at_all(ports)
 
-    assert _counted(ports) == (1, 1)
+    assert counted(ports) == (1, 1)
 
 
 def test_a_sweep_between_a_loss_and_the_rebuild_counts_nothing_twice(
@@ -344,7 +238,7 @@ def test_a_sweep_between_a_loss_and_the_rebuild_counts_nothing_twice(
     rebuild.rebuild(ports, 33)
     reap.look_at_all(ports)
 
-    assert _counted(ports) == (3, 3)
+    assert counted(ports) == (3, 3)
 
 
 def test_memory_that_is_lost_while_it_is_rebuilt_admits_nothing(
@@ -442,9 +336,6 @@ def test_one_signal_delivered_by_many_at_once_is_counted_and_holds_its_slot_once
 def test_a_retry_that_is_landing_keeps_its_slot_from_the_reaper(
     ports: Ports, valkey: Valkey
 ) -> None:
-    from governor.quota import month_of
-    from ports.slots import Request
-
     asked = signal_of("slow")
     month = month_of(ports.clock.now())
     action_id = paths.action_id("acme", "slow")
