@@ -41,12 +41,14 @@ CREATE INDEX IF NOT EXISTS seals_by_time
     ON documents (collection, json_extract(data, '$.recorded_until'), path) WHERE grp = 'seals';
 CREATE INDEX IF NOT EXISTS open_actions ON documents (json_extract(data, '$.state'), path)
     WHERE grp = 'actions';
-CREATE INDEX IF NOT EXISTS actions_by_month
-    ON documents (json_extract(data, '$.month'), path) WHERE grp = 'actions';
+DROP INDEX IF EXISTS actions_by_month;
+CREATE INDEX IF NOT EXISTS actions_by_use
+    ON documents (collection, json_extract(data, '$.month'), json_extract(data, '$.entitlement_id'))
+    WHERE grp = 'actions';
 CREATE INDEX IF NOT EXISTS open_runs ON documents (json_extract(data, '$.state'), path)
     WHERE grp = 'runs';
 """
-_SCHEMA_VERSION = 3
+_SCHEMA_VERSION = 4
 PAGE_BYTES = 8192
 """Of a page of 4096 bytes a row may fill 1002; any larger takes a whole page more, as most of ours
 would: half of the file was empty (measured; sqlite.org/fileformat2.html, "cell payload")."""

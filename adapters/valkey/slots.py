@@ -20,6 +20,9 @@ from ports.slots import Admission, Due, Ended, Request, Slot
 SEEN_FOR_S = 3600
 """How long an admission's answer is remembered here; Documents remember it for ever."""
 
+_SEEN_ENDED_FOR_S = 900
+"""How long once its action has ended: answers are most of what Memory holds."""
+
 USED_FOR_S = 64 * 24 * 3600
 """How long a month's use is kept: it outlives its month."""
 
@@ -106,7 +109,10 @@ if held == 1 and endings ~= '' then
 end
 if look_in_ms == '' then redis.call('ZREM', KEYS[1], member)
 else redis.call('ZADD', KEYS[1], now + look_in_ms, member) end
-if refund == '' then return end
+if refund == '' then
+  redis.call('EXPIRE', KEYS[2], {_SEEN_ENDED_FOR_S})
+  return
+end
 local month = redis.call('HGET', KEYS[2], 'month') or refund
 if held == 1 then redis.call('DECR', 'ggen:used:' .. place .. '/' .. month) end
 redis.call('DEL', KEYS[2])"""

@@ -4,13 +4,13 @@ So an emptied Memory cannot admit too much: actions under way and used quota are
 """
 
 import logging
-from collections import Counter
 from collections.abc import Iterator
 
 from governor import quota
 from governor.actions import STORED_MS, UNDER_WAY, Action
 from governor.errors import OutageError
 from governor.fsm import ActionState
+from governor.tenancy import Entitlement
 from governor.times import timestamp
 from ports import Ports
 from ports.documents import Document, Where, every
@@ -45,7 +45,9 @@ def rebuild(ports: Ports, lease_s: float) -> bool:
 
 
 def restore_memory(ports: Ports, era: str) -> None:
-    """Put back actions under way, then this month's use (never too little of it), then governors.
+    """Put back actions under way, then each tenant's use of this month and its governor.
+
+    Never too little of its use.
 
     Raises:
         OutageError: as ``rebuild``.
@@ -58,15 +60,34 @@ def restore_memory(ports: Ports, era: str) -> None:
         (looked_at if rests else held).append(Slot.of(action))
     ports.slots.restore_slots(held, looked_at)
     month = quota.month_of(ports.clock.now())
-    used: Counter[tuple[str, str, str]] = Counter()
-    for document in _each(ports, era, "actions", Where("month", "==", month), group=True):
-        action = Action.stored(document.data)
-        used[action.account_id, action.entitlement_id, month] += 1
-    ports.governors.restore_use(used)
     governors = 0
     for document in _each(ports, era, "tenants"):
-        governors += boot_governor(ports, document.data["account_id"])
+        account_id = document.data["account_id"]
+        ports.governors.restore_use(_use_of(ports, account_id, month))
+        governors += boot_governor(ports, account_id)
     _LOG.info("memory rebuilt: %d governors, %d slots in flight", governors, len(held))
+
+
+def _use_of(ports: Ports, account_id: str, month: str) -> dict[tuple[str, str, str], int]:
+    """How many actions of a month each entitlement of an account has; counted, and not read."""
+
+    def count(*also: Where) -> int:
+        return ports.documents.count(f"tenants/{account_id}/actions", [of_month, *also])
+
+    of_month = Where("month", "==", month)
+    path = f"tenants/{account_id}/entitlements"
+    bought = [Entitlement.stored(d.data) for d in every(ports.documents, path)]
+    in_all = count() if bought else 0
+    if not in_all:
+        return {}
+    used = dict.fromkeys(bought[:1], in_all)
+    if len(bought) > 1:
+        used = {e: count(Where("entitlement_id", "==", e.entitlement_id)) for e in bought}
+    unnamed = max(0, in_all - sum(used.values()))  # by release 0.1.0: the SKU was the entitlement
+    return {
+        (account_id, e.entitlement_id, month): n + unnamed * (e.entitlement_id == e.sku_id)
+        for e, n in used.items()
+    }
 
 
 def _each(

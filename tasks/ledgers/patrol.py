@@ -31,7 +31,7 @@ _SEALS_AT_ONCE = 8
 """Seals of one slice: at most 8,000 receipts, seconds of one core."""
 
 _LEAVES_AT_ONCE = 2_000
-_STATES_AT_ONCE = 1_000
+_STATES_AT_ONCE = 250
 _STATES_S = 10.0
 """Actions of one slice that are compared with their receipts, and for how long."""
 

@@ -212,6 +212,20 @@ def test_a_released_slot_is_free_and_its_quota_stays_spent(memory: Memory) -> No
     assert memory.used("acme", "crm", "2026-11") == 2
 
 
+def test_a_signal_is_remembered_for_less_long_once_its_action_has_ended(
+    memory: Memory, valkey: Valkey
+) -> None:
+    _open(memory)
+    _ask(memory, "a1")
+    inspected = redis.Redis.from_url(valkey.url)
+    under_way_s = inspected.ttl("ggen:seen:a1")
+
+    memory.release(A1)
+
+    assert inspected.ttl("ggen:seen:a1") <= 900 < under_way_s
+    assert _ask(memory, "a1") is Verdict.DUPLICATE
+
+
 def test_a_refunded_slot_is_as_if_never_asked_for_and_refunded_once(memory: Memory) -> None:
     _open(memory)
     _ask(memory, "a1")

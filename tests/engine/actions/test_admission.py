@@ -15,7 +15,7 @@ from governor.errors import ConflictError, DeniedError, InputError, OutageError
 from governor.quota import month_ends_in_s, month_of
 from ledger.receipt import SignedReceipt
 from ports import Ports, Times
-from ports.documents import Query, Write
+from ports.documents import Query, Update, Write
 from ports.slots import Request, Slot
 from tasks import ticks
 from tasks.actions import reap
@@ -396,3 +396,28 @@ def test_a_month_ends_at_midnight_utc_and_the_next_one_is_whole(
     month = action_of(ports, first).month
     assert ports.memory.used("acme", "month-sku", month) == 1
     assert ports.memory.used("acme", "month-sku", month_of(before.clock.now())) == 0
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_rebuild_counts_each_entitlement_and_what_release_0_1_0_stored(
+    ports: Ports, valkey: Valkey, others: int
+) -> None:
+    for number in range(others):
+        bought = {"event_id": f"e-{number}", "entitlement_id": f"seats-{number}"}
+        subscribe(ports, event(**bought))
+        submit(ports, dataclasses.replace(signal_of("theirs"), entitlement_id=f"seats-{number}"))
+    own = dataclasses.replace(signal_of("own"), entitlement_id="demo-sku")
+    older = dataclasses.replace(signal_of("older"), entitlement_id="demo-sku")
+    submit(ports, own)
+    stored = ports.documents.get(paths.action_path("acme", submit(ports, older)))
+    assert stored
+    unnamed = {k: v for k, v in stored.data.items() if k != "entitlement_id"}
+    ports.documents.commit([Update(stored.path, unnamed, stored.revision)])
+    redis.Redis.from_url(valkey.url).flushdb()
+
+    rebuild.rebuild(ports, 33)
+
+    month = month_of(ports.clock.now())
+    assert ports.memory.used("acme", "demo-sku", month) == 2
+    assert [ports.memory.used("acme", f"seats-{n}", month) for n in range(others)] == [1] * others
+    assert counted(ports) == (2, 2)
