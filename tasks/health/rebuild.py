@@ -70,13 +70,12 @@ def restore_memory(ports: Ports, era: str) -> None:
 
 def _use_of(ports: Ports, account_id: str, month: str) -> dict[tuple[str, str, str], int]:
     """How many actions of a month each entitlement of an account has; counted, and not read."""
+    path, of_month = f"tenants/{account_id}", Where("month", "==", month)
 
     def count(*also: Where) -> int:
-        return ports.documents.count(f"tenants/{account_id}/actions", [of_month, *also])
+        return ports.documents.count(f"{path}/actions", [of_month, *also])
 
-    of_month = Where("month", "==", month)
-    path = f"tenants/{account_id}/entitlements"
-    bought = [Entitlement.stored(d.data) for d in every(ports.documents, path)]
+    bought = [Entitlement.stored(d.data) for d in every(ports.documents, f"{path}/entitlements")]
     in_all = count() if bought else 0
     if not in_all:
         return {}

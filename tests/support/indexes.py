@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.gcp.firestore import FirestoreDocuments
+from ports.documents import Where
 
 _FILE = Path(__file__).parents[2] / "config" / "firestore.indexes.json"
 _KNOWN: dict[str, Any] = json.loads(_FILE.read_text())
@@ -38,6 +39,14 @@ class IndexedDocuments(FirestoreDocuments):
         return super()._query(
             collection, filters, order, cursor, limit, group=group, descending=descending
         )
+
+    def count(self, collection: str, where: Sequence[Where]) -> int:
+        fields = [f"data.{each.field}" for each in where]
+        name = collection.rpartition("/")[2]
+        assert _is_served(name, False, fields, [], "ASCENDING"), (
+            f"no index to count {name}: {fields}"
+        )
+        return super().count(collection, where)
 
 
 def _is_served(
