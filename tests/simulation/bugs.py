@@ -115,37 +115,37 @@ BUGS = {
     "late-not-held": Bug(
         "a process that stood still stores a signal whose place and count were given back",
         "6b8761d",
-        91,
+        462,
         _late_not_held,
     ),
     "place-back-too-early": Bug(
         "an action gives its place back before its end is stored: too many at once",
         "4dee85b",
-        85,
+        32,
         _place_back_too_early,
     ),
     "duplicate-refused": Bug(
         "a signal that was accepted is refused when it is repeated",
         "9456ff1",
-        16,
+        52,
         _duplicate_refused,
     ),
     "outage-told-twice": Bug(
         "a check beside a recovery tells of an outage that never was",
         "e9d5347",
-        1247,
+        903,
         _outage_told_twice,
     ),
     "way-back-untold": Bug(
         "a limit goes back in Documents, and admission goes on by the higher one",
         "4dee85b",
-        50,
+        262,
         _way_back_untold,
     ),
     "deleted-unread": Bug(
         "a topic is deleted with messages on it, and its receipt says that there were none",
         "840416d",
-        3153,
+        337,
         _deleted_unread,
     ),
 }

@@ -162,24 +162,30 @@ class Customers:
                 admit.Signal(account, name, "sim.act", None, asked.model_dump())
                 for name, asked in waiting
             ]
+            before = {name for name, _ in waiting if self._is_known(account, name)}
             answers = self.ask(partial(admit.submit_all, signals=signals))
             refused, pause_s = list[tuple[str, Asked]](), 0.5
             for (signal_id, asked), told in zip(waiting, answers, strict=True):
                 if isinstance(told, str):
                     self.accepted[told] = (account, asked.ends)
-                elif self._may_come_again(account, signal_id, told):
+                elif self._may_come_again(account, signal_id, told, signal_id in before):
                     refused.append((signal_id, asked))
                     pause_s = 1.0 if isinstance(told, DeniedError) else pause_s
             waiting = refused
             if waiting:
                 self.world.sleep(pause_s)
 
-    def _may_come_again(self, account: str, signal_id: str, told: GovernorError) -> bool:
+    def _is_known(self, account: str, signal_id: str) -> bool:
+        path = f"tenants/{account}/actions/{action_id(account, signal_id)}"
+        return path in self.documents.held
+
+    def _may_come_again(
+        self, account: str, signal_id: str, told: GovernorError, is_known: bool
+    ) -> bool:
+        """Whether a signal was refused for now; never one that was known when it was judged."""
         if isinstance(told, OutageError):
             self.world.tell(f"ingress: {told.code}")
             return True
-        path = f"tenants/{account}/actions/{action_id(account, signal_id)}"
-        is_known = path in self.documents.held
         self.oracle.check(not is_known, f"signal {signal_id} of {account} refused again")
         is_for_now = isinstance(told, DeniedError) and told.code == "concurrency-exceeded"
         self.oracle.check(is_for_now, f"signal {signal_id} of {account}: {told!r}")
