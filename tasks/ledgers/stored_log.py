@@ -22,11 +22,6 @@ from ports.documents import Document, Documents, Query, Where
 from ports.objects import Objects
 
 PAGE = 1000
-"""So many receipts that wait are counted; more are "many"."""
-
-_LISTED = 250
-"""Receipts read at once. A page is in memory whole, and what it took stays with its process."""
-
 _LONG_AGO = instant("2000-01-01T00:00:00.000000Z")
 Cursor = tuple[datetime, str]
 
@@ -146,14 +141,14 @@ class StoredLog:
     def listed(self, after: Cursor | None) -> Iterator[Document]:
         """The receipts of a ledger in order of creation, page by page."""
         collection = f"tenants/{self.account_id}/receipts"
-        while page := self.documents.created(collection, after=after, limit=_LISTED):
+        while page := self.documents.created(collection, after=after, limit=PAGE):
             yield from page
             upcoming = (page[-1].created_at, page[-1].path)
             if after is not None and upcoming <= after:
                 raise BrokenLogError(
                     self.account_id, f"its receipts cannot be listed past {page[-1].path}"
                 )
-            if len(page) < _LISTED:
+            if len(page) < PAGE:
                 return  # what came meanwhile is left to the next round, and not read one by one
             after = upcoming
 
