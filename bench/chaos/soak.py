@@ -235,7 +235,7 @@ class Soak:
                 and not notes[a["action_id"], "rolled_back"]
             )
         ]
-        done.expect(not half, f"{len(half)} actions were half done")
+        done.expect(not half, f"{len(half)} actions were half done: {half[:3]}")
         spans = [a[name] or 0 for a in found for name in ("queue_ms", "run_ms")]
         longest_ms = max(spans, default=0)
         done.expect(longest_ms < _NEVER_MS, f"one is told to have taken {longest_ms} ms")

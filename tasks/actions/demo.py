@@ -4,6 +4,7 @@ Each notes its starts, ends and rollbacks in the state directory's ``demo-action
 a check can count what really happened, whatever the receipts say.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -40,10 +41,12 @@ class RollbackFails(BaseModel):
 
 def _note(context: ActionContext, event: str) -> None:
     line = {"action_id": context.action_id, "event": event, "monotonic": time.monotonic()}
+    text = json.dumps(line).encode() + b"\n"
     # One write to an O_APPEND file: lines of several processes never mix.
     fd = os.open(load().demo_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
-        os.write(fd, json.dumps(line).encode() + b"\n")
+        if os.write(fd, text) < len(text):
+            raise OSError(errno.ENOSPC, "the disk is full: a note is cut off")
     finally:
         os.close(fd)
 
