@@ -11,7 +11,18 @@ import psutil
 from adapters.wiring import open_ports
 from bench.chaos import kills
 from bench.figures import Figures, p99, spread
-from bench.measures import actions, backup, cancel, dispatch, doors, ledger, policy, runs, scale
+from bench.measures import (
+    actions,
+    backup,
+    cancel,
+    dispatch,
+    doors,
+    ledger,
+    policy,
+    rebuild,
+    runs,
+    scale,
+)
 from bench.stack import Driver, family, stack
 from governor.errors import InputError
 from governor.times import instant
@@ -95,7 +106,9 @@ def run(only: Sequence[str]) -> Figures:
         InputError: a name that is none of them.
     """
     known = MEASUREMENTS | {
-        k: m for each in (runs, ledger, policy, dispatch, scale) for k, m in each.ON_REQUEST.items()
+        k: m
+        for each in (runs, ledger, policy, dispatch, scale, rebuild)
+        for k, m in each.ON_REQUEST.items()
     }
     if unknown := set(only) - set(known):
         raise InputError("unknown-measurement", f"{', '.join(unknown)}: none of {', '.join(known)}")

@@ -162,22 +162,25 @@ class Customers:
                 admit.Signal(account, name, "sim.act", None, asked.model_dump())
                 for name, asked in waiting
             ]
-            before = {name for name, _ in waiting if self._is_known(account, name)}
+            known = self._known(account, waiting)
             answers = self.ask(partial(admit.submit_all, signals=signals))
+            if len(waiting) == 1:  # no other was judged since
+                known = self._known(account, waiting)
             refused, pause_s = list[tuple[str, Asked]](), 0.5
             for (signal_id, asked), told in zip(waiting, answers, strict=True):
                 if isinstance(told, str):
                     self.accepted[told] = (account, asked.ends)
-                elif self._may_come_again(account, signal_id, told, signal_id in before):
+                elif self._may_come_again(account, signal_id, told, signal_id in known):
                     refused.append((signal_id, asked))
                     pause_s = 1.0 if isinstance(told, DeniedError) else pause_s
             waiting = refused
             if waiting:
                 self.world.sleep(pause_s)
 
-    def _is_known(self, account: str, signal_id: str) -> bool:
-        path = f"tenants/{account}/actions/{action_id(account, signal_id)}"
-        return path in self.documents.held
+    def _known(self, account: str, sent: Sequence[tuple[str, Asked]]) -> set[str]:
+        """Those that are stored by now."""
+        path, held = f"tenants/{account}/actions", self.documents.held
+        return {name for name, _ in sent if f"{path}/{action_id(account, name)}" in held}
 
     def _may_come_again(
         self, account: str, signal_id: str, told: GovernorError, is_known: bool
